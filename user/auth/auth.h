@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Long-term credentials (RFC 8489 9.2): realms, users, stateless nonces, and the
+ * quota of allocations per user.
+ *
+ * A `struct auth` is built once from a configuration, then shared read-only by
+ * all workers (reference counted); a reload builds another. An account is the
+ * identity (realm, user name) itself: it outlives reloads while anything refers
+ * to it, so two requests come from the same user exactly when their account
+ * pointers are equal.
+ */
+#ifndef AUTH_AUTH_H
+#define AUTH_AUTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "stun/stun.h"
+
+#define AUTH_NAME_MAX 512  /* bytes of a user name (RFC 8489 14.3: < 509) */
+#define AUTH_REALM_MAX 128 /* characters (RFC 8489 14.9) */
+#define AUTH_NONCE_MAX 64  /* bytes of our nonces with their NUL */
+#define AUTH_SECRET_LEN 32
+
+struct auth;
+struct auth_account;
+
+struct auth_params {
+	uint64_t nonce_lifetime_s; /* how long a nonce is fresh, > 0 */
+	/* Keys the nonces; the same across reloads so that they stay valid. */
+	uint8_t nonce_secret[AUTH_SECRET_LEN];
+};
+
+/* Returns 0 or -ENOMEM. The first realm added is the default one. */
+int auth_new(const struct auth_params *params, struct auth **out);
+struct auth *auth_ref(struct auth *auth);
+void auth_unref(struct auth *auth); /* accepts NULL; wipes keys */
+
+/* Both copy. -EEXIST on a repeat, -ENOENT when the realm is not there, -EINVAL
+ * for an empty or overlong name, -ENOMEM. allocations: 0 means no limit.
+ */
+int auth_add_realm(struct auth *auth, const char *realm,
+		   unsigned int allocations_per_user);
+int auth_add_user(struct auth *auth, const char *realm, const char *user,
+		  const uint8_t key[STUN_KEY_LEN]);
+
+/* The first realm added, NULL when there is none. */
+const char *auth_default_realm(const struct auth *auth);
+
+/* Writes a fresh NUL-terminated nonce for this realm's challenges. */
+int auth_nonce(const struct auth *auth, uint64_t now_s,
+	       char out[AUTH_NONCE_MAX]);
+
+/* Who sent a request: borrowed account, and the key to sign the answer with. */
+struct auth_identity {
+	struct auth_account *account; /* take a reference to keep it */
+	uint8_t key[STUN_KEY_LEN];
+};
+
+/*
+ * Verifies a request. Returns 0 and fills *out, or
+ *   -ENOKEY        no MESSAGE-INTEGRITY: challenge (401)
+ *   -EBADMSG       MESSAGE-INTEGRITY without USERNAME, REALM or NONCE (400)
+ *   -EKEYEXPIRED   nonce not ours or too old (438)
+ *   -EKEYREJECTED  unknown user or realm, or wrong password (401)
+ *   -ENOMEM, -EIO  the digest failed (500)
+ * An unknown user costs the same time as a wrong password.
+ */
+int auth_check(const struct auth *auth, const struct stun_msg *msg,
+	       uint64_t now_s, struct auth_identity *out);
+
+struct auth_account *auth_account_ref(struct auth_account *account);
+void auth_account_unref(struct auth_account *account); /* accepts NULL */
+const char *auth_account_user(const struct auth_account *account);
+const char *auth_account_realm(const struct auth_account *account);
+
+/* Still among this configuration's users? (A reload may have removed it.) */
+bool auth_account_valid(const struct auth *auth,
+			const struct auth_account *account);
+
+/*
+ * Takes one allocation out of the user's quota, from any thread.
+ * Returns 0 or -EDQUOT. auth gives the limit in force.
+ */
+int auth_quota_take(const struct auth *auth, struct auth_account *account);
+void auth_quota_release(struct auth_account *account);
+unsigned int auth_quota_used(const struct auth_account *account);
+
+#endif

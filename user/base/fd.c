@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* File descriptor helpers. */
+#include "base/fd.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void fd_close(int *fd)
+{
+	int saved = errno;
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	errno = saved;
+}
+
+void fd_reset(int *fd)
+{
+	struct linger hard = { .l_onoff = 1, .l_linger = 0 };
+
+	if (*fd >= 0)
+		setsockopt(*fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	fd_close(fd);
+}
+
+size_t fd_unsent(int fd)
+{
+	int value = 0;
+
+	if (ioctl(fd, SIOCOUTQ, &value) < 0 || value < 0)
+		return 0;
+	return (size_t)value;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* File descriptor helpers. A closed descriptor is -1. */
+#ifndef BASE_FD_H
+#define BASE_FD_H
+
+#include <stddef.h>
+
+/* Closes *fd unless it is -1, and sets it to -1. Keeps errno. */
+void fd_close(int *fd);
+
+/* Closes so that the other end sees a reset, not an end of stream. */
+void fd_reset(int *fd);
+
+/* Unsent and unacknowledged bytes of a TCP socket; 0 on error. */
+size_t fd_unsent(int fd);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * culvert.conf as one typed structure. A file is checked whole before any of it
+ * is used; every error is reported, not only the first.
+ */
+#ifndef CONF_CONF_H
+#define CONF_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/addr.h"
+#include "base/log.h"
+
+#define CONF_NAME_MAX 64	/* bytes of a section's name with its NUL */
+#define CONF_ENGINES_MAX 8	/* names in [engine] order */
+#define CONF_MAX_WORKERS 64
+
+enum conf_transport {
+	CONF_TRANSPORT_TCP,
+};
+
+/* [listener NAME] */
+struct conf_listener {
+	char *name;
+	enum conf_transport transport;
+	union addr *addresses;
+	size_t address_count;
+	char *realm; /* offered in challenges; NULL: the first realm */
+	unsigned int backlog;
+};
+
+/* [realm NAME] */
+struct conf_realm {
+	char *name;
+	unsigned int allocations_per_user; /* 0: no limit */
+};
+
+/* [user NAME] */
+struct conf_user {
+	char *name;  /* the TURN USERNAME */
+	char *realm; /* never NULL after parsing */
+	char *password; /* NULL when ha1 is given; wiped by conf_unref */
+	bool has_ha1;
+	uint8_t ha1[16];
+};
+
+/* [relay] */
+struct conf_relay {
+	union addr *addresses; /* relayed addresses; none: the dialled one */
+	size_t address_count;
+	uint16_t port_min, port_max;
+};
+
+/* [peers] */
+struct conf_peers {
+	struct prefix *allow, *deny;
+	size_t allow_count, deny_count;
+	bool relayed;
+	bool require_permission;
+};
+
+/* [engine] */
+struct conf_engine {
+	char *order[CONF_ENGINES_MAX]; /* as written: checked against names */
+	size_t order_count;
+	size_t pipe_size;	    /* bytes */
+	unsigned int pipes;	    /* per worker */
+	size_t copy_buffer;	    /* bytes */
+};
+
+/* [limits]; durations in milliseconds, sizes in bytes, 0 as documented */
+struct conf_limits {
+	unsigned int connections;
+	unsigned int unauthenticated;
+	uint64_t unauthenticated_timeout_ms;
+	unsigned int allocations;
+	unsigned int allocations_per_user;
+	unsigned int permissions_per_allocation;
+	unsigned int pending_binds;
+	unsigned int connections_per_allocation;
+	uint64_t default_lifetime_ms;
+	uint64_t max_lifetime_ms;
+	uint64_t permission_lifetime_ms;
+	uint64_t bind_timeout_ms;
+	uint64_t connect_timeout_ms;
+	uint64_t nonce_lifetime_ms;
+	size_t send_queue;
+	uint64_t keepalive_ms;
+	uint64_t idle_timeout_ms;
+	unsigned int control_clients;
+};
+
+struct conf {
+	_Atomic unsigned int refs;
+	char *user;
+	unsigned int workers; /* 0: one per core */
+	char *control;	      /* path of the control socket */
+	enum log_level log_level;
+	bool software;
+	struct conf_listener *listeners;
+	size_t listener_count;
+	struct conf_realm *realms;
+	size_t realm_count;
+	struct conf_user *users;
+	size_t user_count;
+	struct conf_relay relay;
+	struct conf_peers peers;
+	struct conf_engine engine;
+	struct conf_limits limits;
+};
+
+/*
+ * Receives one problem: where ("culvert.conf:12"), and what: key, what was
+ * found, what is allowed. is_error is false for a warning.
+ */
+typedef void (*conf_report_fn)(void *arg, bool is_error, const char *file,
+			       unsigned int line, const char *message);
+
+/*
+ * Parses a configuration text. Returns 0 and *out (one reference), or
+ * -EINVAL after reporting every error, or -ENOMEM (reported too). `file` only
+ * names the text in reports.
+ */
+int conf_parse(const char *text, size_t len, const char *file,
+	       conf_report_fn report, void *arg, struct conf **out);
+
+/* Reads and parses a file; -ENOENT, -EACCES, -EFBIG (over 4 MiB), ... are
+ * reported as well. *text_out (may be NULL) receives the text, NUL-terminated,
+ * to be wiped and freed by the caller.
+ */
+int conf_load(const char *path, conf_report_fn report, void *arg,
+	      struct conf **out, char **text_out, size_t *text_len);
+
+struct conf *conf_ref(struct conf *conf);
+void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */
+
+/* Writes the key reference: roff for culvert.conf(5), from the one key table. */
+int conf_write_reference(FILE *out);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The control socket: JSON requests and replies, one a line, over a UNIX stream
+ * socket. This room knows the wire format and the socket; what the answers say
+ * comes from a provider (user/main), which may answer later.
+ */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "loop/loop.h"
+
+#define CONTROL_VERSION 1
+#define CONTROL_REQUEST_MAX 4096  /* bytes of a request line */
+#define CONTROL_LIMIT_DEFAULT 1000 /* rows of a list unless asked otherwise */
+#define CONTROL_LIMIT_MAX 100000
+
+enum control_command {
+	CONTROL_STATUS,
+	CONTROL_ALLOCATIONS,
+	CONTROL_CONNECTIONS,
+	CONTROL_ENGINES,
+	CONTROL_KICK,
+	CONTROL_DRAIN,
+	CONTROL_UNDRAIN,
+	CONTROL_RELOAD,
+	CONTROL_STOP,
+};
+
+struct control_request {
+	enum control_command command;
+	size_t limit;	 /* rows, for lists */
+	char id[32];	 /* kick: "a12.7" allocation or "c12.7" connection */
+};
+
+/* One worker's or the whole daemon's counters; all since start unless said. */
+#define CONTROL_COUNTERS(X)                                                   \
+	X(clients, "client connections now")                                  \
+	X(unauthenticated, "client connections not authenticated yet, now")   \
+	X(allocations, "allocations now")                                     \
+	X(pending, "peer connections awaiting ConnectionBind, now")           \
+	X(relaying, "relayed connections now")                                \
+	X(accepted, "client connections accepted")                            \
+	X(rejected_limit, "client connections closed at once: limit reached") \
+	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
+	X(timeouts, "client connections closed: never authenticated in time") \
+	X(bad_messages, "client connections closed: not STUN")                \
+	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
+	X(send_queue_full, "client connections closed: did not read answers") \
+	X(requests, "requests")                                               \
+	X(errors_answered, "requests answered with an error")                 \
+	X(auth_failures, "requests with wrong credentials")                   \
+	X(allocations_made, "allocations made")                               \
+	X(peer_connects, "connections to peers asked for")                    \
+	X(peer_connect_failures, "connections to peers that failed")          \
+	X(peer_accepts, "connections from peers accepted")                    \
+	X(peer_accepts_refused, "connections from peers without permission")  \
+	X(binds, "connections bound")                                         \
+	X(binds_moved, "connections moved to the worker that owns the peer")  \
+	X(bind_timeouts, "peer connections closed: not bound in time")        \
+	X(bytes_to_peers, "bytes relayed from clients to peers")              \
+	X(bytes_to_clients, "bytes relayed from peers to clients")            \
+	X(pair_errors, "relayed connections ended by an error or a reset")
+
+struct control_counters {
+#define X(name, help) uint64_t name;
+	CONTROL_COUNTERS(X)
+#undef X
+};
+
+struct control_status {
+	char version[32];
+	uint64_t uptime_ms;
+	unsigned int workers;
+	bool draining;
+	uint64_t config_loads;	    /* configurations taken since start */
+	struct control_counters total;
+	struct control_counters *per_worker; /* `workers` of them; owned */
+};
+
+struct control_allocation {
+	char id[32];
+	char client[80], relayed[80];
+	char *user, *realm; /* owned */
+	uint64_t age_ms, expires_in_ms;
+	unsigned int permissions, pending, connections;
+	unsigned int worker;
+};
+
+struct control_connection {
+	char id[32], allocation[32];
+	char client[80], peer[80];
+	char *user; /* owned */
+	const char *state;  /* held, flushing, relaying, closing, connecting */
+	const char *engine; /* "-" before one is attached */
+	uint64_t bytes_to_peer, bytes_to_client;
+	uint64_t age_ms, idle_ms;
+	unsigned int worker;
+};
+
+struct control_engine {
+	const char *name;
+	bool available;
+	char reason[96];	/* why not, when not available */
+	unsigned int position;	/* in the configured order from 1; 0: not in it */
+	uint64_t pairs_now, pairs_total;
+};
+
+/* An answer under way. Finish it exactly once with one of control_reply_*. */
+struct control_reply;
+
+void control_reply_ok(struct control_reply *reply);
+void control_reply_error(struct control_reply *reply, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+void control_reply_status(struct control_reply *reply,
+			  const struct control_status *status);
+/* total counts rows before the limit cut them. */
+void control_reply_allocations(struct control_reply *reply,
+			       const struct control_allocation *rows,
+			       size_t count, size_t total);
+void control_reply_connections(struct control_reply *reply,
+			       const struct control_connection *rows,
+			       size_t count, size_t total);
+void control_reply_engines(struct control_reply *reply,
+			   const struct control_engine *rows, size_t count);
+
+/*
+ * Called on the server's loop for each valid request. The reply may be finished
+ * later, but on the same loop's thread; it stays valid when the client has gone.
+ */
+typedef void (*control_handler_fn)(void *arg,
+				   const struct control_request *request,
+				   struct control_reply *reply);
+
+struct control_server;
+
+/*
+ * Makes the socket at `path` (its directory is created with mode 0755 when
+ * missing, a stale socket is replaced, a live one is -EADDRINUSE) with mode 0660
+ * without serving it yet: call while still privileged. Returns the descriptor or
+ * a negative errno.
+ */
+int control_listen(const char *path);
+
+/* Serves an fd of control_listen on the loop; takes the descriptor over. */
+int control_server_new(struct loop *loop, int fd, unsigned int max_clients,
+		       control_handler_fn handler, void *arg,
+		       struct control_server **out);
+void control_server_free(struct control_server *server); /* accepts NULL */
+
+/* Parses one request line; pure. Returns 0 or -EINVAL with *error set to a
+ * static text that says what is wrong.
+ */
+int control_parse_request(const char *line, size_t len,
+			  struct control_request *out, const char **error);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Engines carry the bytes of a joined pair of TCP sockets. One interface; the
+ * stream engines splice, uring and copy behind it. The pair room decides what an
+ * end of stream or an error means; an engine only moves bytes and says so.
+ *
+ * A link is two flows. Each flow moves what `from` sends to `to`, and ends once,
+ * after everything that was read has been written. Engines never close, shut
+ * down or otherwise change a descriptor: that is the pair's.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "loop/loop.h"
+
+struct engine;
+struct engine_ops;
+
+/* How a flow ended. */
+enum flow_end {
+	FLOW_OPEN,	 /* still moving */
+	FLOW_FIN,	 /* `from` sent its end of stream; all was written */
+	FLOW_FROM_ERROR, /* reading failed (reset); all read before was written */
+	FLOW_TO_ERROR,	 /* writing failed: what was read and not written is lost */
+};
+
+struct flow {
+	int from, to;	/* descriptors, borrowed */
+	uint64_t bytes; /* written to `to` */
+	enum flow_end end;
+	int error; /* negative errno for the two error ends */
+};
+
+/* One attached pair. Embedded in its owner. */
+struct engine_link {
+	struct flow flow[2];
+	uint64_t active_ms; /* loop time when bytes last moved */
+	/* A flow has ended: its end and error say how. May detach the link. */
+	void (*on_end)(struct engine_link *link, struct flow *flow);
+	/* Answer to detach: the engine holds nothing of the link any more. */
+	void (*on_detached)(struct engine_link *link);
+	const struct engine_ops *ops; /* NULL while not attached */
+	void *state;		      /* the engine's own, per link */
+};
+
+struct engine_params {
+	size_t pipe_size;     /* bytes wanted in a bulk pipe */
+	unsigned int pipes;   /* pipes this worker may hold */
+	size_t copy_buffer;   /* bytes of the worker's shared copy buffer */
+};
+
+struct engine_ops {
+	const char *name;
+	/*
+	 * Makes the worker's instance: the probe of what this kernel and these
+	 * privileges allow. 0, or a negative errno (-EPERM, -ENOSYS, -ENOMEM).
+	 */
+	int (*open)(struct loop *loop, const struct engine_params *params,
+		    struct engine **out);
+	void (*close)(struct engine *engine); /* no link is attached */
+	/*
+	 * Starts moving both flows of link. 0, or a negative errno with nothing
+	 * moved and nothing held: the next engine may try.
+	 * Never calls on_end or on_detached from inside.
+	 */
+	int (*attach)(struct engine *engine, struct engine_link *link);
+	/*
+	 * Stops moving; what an engine holds unwritten is dropped. on_detached
+	 * follows, never from inside this call; until then descriptors stay open.
+	 */
+	void (*detach)(struct engine *engine, struct engine_link *link);
+	/* Read from `from` but not yet written to `to`: bytes held by the engine. */
+	size_t (*held)(const struct engine_link *link, const struct flow *flow);
+};
+
+/* All engines of this build, NULL-terminated. */
+extern const struct engine_ops *const engine_all[];
+
+/* The engines of one worker, in the configured order. */
+struct engine_set;
+
+/*
+ * Opens each engine named in `order`. One that cannot be opened is left out:
+ * `unavailable` hears of it (may be NULL). Returns 0; -EINVAL for an unknown
+ * name; -ENODEV when none is left; -ENOMEM.
+ */
+int engine_set_new(struct loop *loop, const struct engine_params *params,
+		   const char *const *order, size_t count,
+		   void (*unavailable)(void *arg, const char *name, int error),
+		   void *arg, struct engine_set **out);
+void engine_set_free(struct engine_set *set); /* accepts NULL */
+
+/* Attaches to the first engine that takes the link. 0 or the last errno. */
+int engine_set_attach(struct engine_set *set, struct engine_link *link);
+/* Stops; on_detached follows later. The link must be attached. */
+void engine_link_detach(struct engine_link *link);
+size_t engine_link_held(const struct engine_link *link, const struct flow *f);
+/* The engine's name, "-" when not attached. */
+const char *engine_link_name(const struct engine_link *link);
+
+/* Row i of the set's engines: false past the end. */
+struct engine_usage {
+	const char *name;
+	unsigned int position; /* in the configured order, from 1 */
+	int error;	       /* 0: available; else why not */
+	uint64_t links_now, links_total;
+};
+bool engine_set_usage(const struct engine_set *set, size_t i,
+		      struct engine_usage *out);
+
+#endif

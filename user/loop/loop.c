@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The epoll loop of one thread.
+ *
+ * A tick: wait for events -> deliver them -> letters of other threads -> expired
+ * timers -> deferred work. Everything but loop_post belongs to the loop's own
+ * thread. Timers hang in a wheel of lists, so arming one cannot fail: slot
+ * WHEEL_GRAIN_MS wide, a full turn about 41 s; a timer due in a later turn is
+ * looked at once a turn and left in place.
+ */
+#include "loop/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define WHEEL_SLOTS 4096
+#define WHEEL_GRAIN_MS 10
+#define WHEEL_WORDS (WHEEL_SLOTS / 64)
+#define EVENTS_MAX 256
+
+struct loop {
+	int epoll_fd;
+	bool stopping;
+	uint64_t now_ms;
+	struct epoll_event events[EVENTS_MAX];
+	int event_next, event_count; /* of the batch being delivered */
+
+	struct list wheel[WHEEL_SLOTS];
+	uint64_t used[WHEEL_WORDS]; /* a bit per slot that may hold timers */
+	uint64_t wheel_tick;	    /* grains: slots before it are done */
+
+	struct list deferred;
+
+	pthread_mutex_t mail_lock;
+	struct list mail;
+	struct watch mail_watch;
+};
+
+static void mail_deliver(struct loop *loop)
+{
+	struct list letters, *pos, *tmp;
+
+	list_init(&letters);
+	pthread_mutex_lock(&loop->mail_lock);
+	list_splice_tail(&loop->mail, &letters);
+	pthread_mutex_unlock(&loop->mail_lock);
+	list_for_each_safe(pos, tmp, &letters) {
+		struct letter *letter = list_entry(pos, struct letter, link);
+
+		list_del(pos);
+		letter->fn(letter);
+	}
+}
+
+static void mail_ready(struct watch *watch, uint32_t events)
+{
+	struct loop *loop = list_entry(watch, struct loop, mail_watch);
+	uint64_t count;
+
+	(void)events;
+	if (read(watch->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		abort();
+	mail_deliver(loop);
+}
+
+int loop_new(struct loop **out)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+	int fd, err;
+
+	if (!loop)
+		return -ENOMEM;
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epoll_fd < 0) {
+		err = -errno;
+		goto free_loop;
+	}
+	for (int i = 0; i < WHEEL_SLOTS; i++)
+		list_init(&loop->wheel[i]);
+	list_init(&loop->deferred);
+	list_init(&loop->mail);
+	pthread_mutex_init(&loop->mail_lock, NULL);
+	loop->now_ms = clock_ms();
+	loop->wheel_tick = loop->now_ms / WHEEL_GRAIN_MS;
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0) {
+		err = -errno;
+		goto close_epoll;
+	}
+	err = watch_add(loop, &loop->mail_watch, fd, EPOLLIN, mail_ready);
+	if (err)
+		goto close_event;
+	*out = loop;
+	return 0;
+
+close_event:
+	close(fd);
+close_epoll:
+	pthread_mutex_destroy(&loop->mail_lock);
+	close(loop->epoll_fd);
+free_loop:
+	free(loop);
+	return err;
+}
+
+static void deferred_run(struct loop *loop)
+{
+	while (!list_empty(&loop->deferred)) {
+		struct deferred *work = list_entry(loop->deferred.next,
+						   struct deferred, link);
+
+		list_del(&work->link);
+		work->queued = false;
+		work->fn(work);
+	}
+}
+
+void loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	mail_deliver(loop);
+	deferred_run(loop);
+	fd_close(&loop->mail_watch.fd);
+	close(loop->epoll_fd);
+	pthread_mutex_destroy(&loop->mail_lock);
+	free(loop);
+}
+
+/* Grains until the next slot that may hold a timer; WHEEL_SLOTS: none. */
+static unsigned int wheel_distance(const struct loop *loop)
+{
+	for (unsigned int d = 0; d < WHEEL_SLOTS;) {
+		unsigned int slot = (loop->wheel_tick + d) % WHEEL_SLOTS;
+		uint64_t word = loop->used[slot / 64] >> (slot % 64);
+
+		if (word)
+			return d + (unsigned int)__builtin_ctzll(word);
+		d += 64 - slot % 64;
+	}
+	return WHEEL_SLOTS;
+}
+
+static int wait_ms(const struct loop *loop, int timeout_ms)
+{
+	unsigned int distance;
+	uint64_t due, wait;
+
+	if (!list_empty(&loop->deferred))
+		return 0;
+	distance = wheel_distance(loop);
+	if (distance >= WHEEL_SLOTS)
+		return timeout_ms;
+	due = (loop->wheel_tick + distance + 1) * WHEEL_GRAIN_MS;
+	wait = due > loop->now_ms ? due - loop->now_ms : 0;
+	if (timeout_ms >= 0 && wait > (uint64_t)timeout_ms)
+		return timeout_ms;
+	return (int)wait;
+}
+
+static void slot_expire(struct loop *loop, unsigned int slot)
+{
+	struct list due;
+
+	list_init(&due);
+	list_splice_tail(&loop->wheel[slot], &due);
+	loop->used[slot / 64] &= ~(1ull << (slot % 64));
+	/* A timer's fn may cancel any other: take them one by one. */
+	while (!list_empty(&due)) {
+		struct timer *timer = list_entry(due.next, struct timer, link);
+
+		list_del(&timer->link);
+		if (timer->due_ms > loop->now_ms) {
+			list_add_tail(&timer->link, &loop->wheel[slot]);
+			loop->used[slot / 64] |= 1ull << (slot % 64);
+			continue;
+		}
+		timer->armed = false;
+		timer->fn(timer);
+	}
+}
+
+static void timers_expire(struct loop *loop)
+{
+	uint64_t now_tick = loop->now_ms / WHEEL_GRAIN_MS;
+	uint64_t from = loop->wheel_tick, to = now_tick;
+
+	if (to - from > WHEEL_SLOTS) /* slept longer than a turn */
+		from = to - WHEEL_SLOTS;
+	for (uint64_t tick = from; tick < to; tick++) {
+		unsigned int slot = tick % WHEEL_SLOTS;
+
+		loop->wheel_tick = tick + 1;
+		if (loop->used[slot / 64] >> (slot % 64) & 1)
+			slot_expire(loop, slot);
+	}
+	loop->wheel_tick = to;
+}
+
+static void events_deliver(struct loop *loop)
+{
+	for (; loop->event_next < loop->event_count;) {
+		struct epoll_event *event = &loop->events[loop->event_next++];
+		struct watch *watch = event->data.ptr;
+
+		if (watch)
+			watch->fn(watch, event->events);
+	}
+	loop->event_next = loop->event_count = 0;
+}
+
+int loop_tick(struct loop *loop, int timeout_ms)
+{
+	int n = epoll_wait(loop->epoll_fd, loop->events, EVENTS_MAX,
+			   wait_ms(loop, timeout_ms));
+
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	loop->now_ms = clock_ms();
+	loop->event_next = 0;
+	loop->event_count = n > 0 ? n : 0;
+	events_deliver(loop);
+	timers_expire(loop);
+	deferred_run(loop);
+	return 0;
+}
+
+int loop_run(struct loop *loop)
+{
+	int err = 0;
+
+	loop->stopping = false;
+	while (!loop->stopping && !err)
+		err = loop_tick(loop, -1);
+	return err;
+}
+
+void loop_stop(struct loop *loop)
+{
+	loop->stopping = true;
+}
+
+uint64_t loop_now(const struct loop *loop)
+{
+	return loop->now_ms;
+}
+
+int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
+	      void (*fn)(struct watch *watch, uint32_t events))
+{
+	struct epoll_event event = { .events = events, .data.ptr = watch };
+
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		return -errno;
+	watch->fd = fd;
+	watch->events = events;
+	watch->fn = fn;
+	return 0;
+}
+
+void watch_set(struct loop *loop, struct watch *watch, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = watch };
+
+	if (watch->events == events || watch->fd < 0)
+		return;
+	/* Modifying a registered descriptor allocates nothing: a failure is
+	 * a descriptor closed behind our back, our own bug.
+	 */
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &event) < 0)
+		abort();
+	watch->events = events;
+}
+
+void watch_del(struct loop *loop, struct watch *watch)
+{
+	if (watch->fd < 0)
+		return;
+	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+	for (int i = loop->event_next; i < loop->event_count; i++)
+		if (loop->events[i].data.ptr == watch)
+			loop->events[i].data.ptr = NULL;
+	watch->fd = -1;
+	watch->events = 0;
+}
+
+void timer_arm(struct loop *loop, struct timer *timer, uint64_t delay_ms,
+	       void (*fn)(struct timer *timer))
+{
+	unsigned int slot;
+	uint64_t tick;
+
+	if (timer->armed)
+		list_del(&timer->link);
+	timer->armed = true;
+	timer->fn = fn;
+	timer->due_ms = loop->now_ms + delay_ms;
+	/* Never a slot already passed this turn: it would wait a whole one. */
+	tick = timer->due_ms / WHEEL_GRAIN_MS;
+	if (tick < loop->wheel_tick)
+		tick = loop->wheel_tick;
+	slot = tick % WHEEL_SLOTS;
+	list_add_tail(&timer->link, &loop->wheel[slot]);
+	loop->used[slot / 64] |= 1ull << (slot % 64);
+}
+
+void timer_cancel(struct loop *loop, struct timer *timer)
+{
+	(void)loop;
+	if (!timer->armed)
+		return;
+	list_del(&timer->link);
+	timer->armed = false;
+}
+
+void loop_defer(struct loop *loop, struct deferred *deferred,
+		void (*fn)(struct deferred *deferred))
+{
+	deferred->fn = fn;
+	if (deferred->queued)
+		return;
+	deferred->queued = true;
+	list_add_tail(&deferred->link, &loop->deferred);
+}
+
+void loop_post(struct loop *loop, struct letter *letter,
+	       void (*fn)(struct letter *letter))
+{
+	const uint64_t one = 1;
+	bool first;
+
+	letter->fn = fn;
+	pthread_mutex_lock(&loop->mail_lock);
+	first = list_empty(&loop->mail);
+	list_add_tail(&letter->link, &loop->mail);
+	pthread_mutex_unlock(&loop->mail_lock);
+	/* The counter cannot be near its limit: one write per filled box. */
+	if (first && write(loop->mail_watch.fd, &one, sizeof(one)) < 0)
+		abort();
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * STUN and TURN messages (RFC 8489, RFC 8656, RFC 6062): pure functions, a view
+ * into the caller's bytes, no I/O and no allocation.
+ */
+#ifndef STUN_STUN_H
+#define STUN_STUN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/addr.h"
+
+#define STUN_HEADER_LEN 20
+#define STUN_TXID_LEN 12
+#define STUN_MAGIC 0x2112a442u
+#define STUN_KEY_LEN 16 /* MD5(user:realm:password) */
+/* The header's length field counts 16 bits, a multiple of four. */
+#define STUN_MAX_LEN (STUN_HEADER_LEN + 65532)
+
+enum stun_class {
+	STUN_REQUEST,
+	STUN_INDICATION,
+	STUN_SUCCESS,
+	STUN_ERROR,
+};
+
+enum stun_method {
+	STUN_BINDING = 0x001,
+	STUN_ALLOCATE = 0x003,
+	STUN_REFRESH = 0x004,
+	STUN_SEND = 0x006,
+	STUN_DATA = 0x007,
+	STUN_CREATE_PERMISSION = 0x008,
+	STUN_CHANNEL_BIND = 0x009,
+	STUN_CONNECT = 0x00a,
+	STUN_CONNECTION_BIND = 0x00b,
+	STUN_CONNECTION_ATTEMPT = 0x00c,
+};
+
+enum stun_attr_type {
+	STUN_ATTR_MAPPED_ADDRESS = 0x0001,
+	STUN_ATTR_USERNAME = 0x0006,
+	STUN_ATTR_MESSAGE_INTEGRITY = 0x0008,
+	STUN_ATTR_ERROR_CODE = 0x0009,
+	STUN_ATTR_UNKNOWN_ATTRIBUTES = 0x000a,
+	STUN_ATTR_CHANNEL_NUMBER = 0x000c,
+	STUN_ATTR_LIFETIME = 0x000d,
+	STUN_ATTR_XOR_PEER_ADDRESS = 0x0012,
+	STUN_ATTR_DATA = 0x0013,
+	STUN_ATTR_REALM = 0x0014,
+	STUN_ATTR_NONCE = 0x0015,
+	STUN_ATTR_XOR_RELAYED_ADDRESS = 0x0016,
+	STUN_ATTR_REQUESTED_ADDRESS_FAMILY = 0x0017,
+	STUN_ATTR_EVEN_PORT = 0x0018,
+	STUN_ATTR_REQUESTED_TRANSPORT = 0x0019,
+	STUN_ATTR_DONT_FRAGMENT = 0x001a,
+	STUN_ATTR_MESSAGE_INTEGRITY_SHA256 = 0x001c,
+	STUN_ATTR_XOR_MAPPED_ADDRESS = 0x0020,
+	STUN_ATTR_RESERVATION_TOKEN = 0x0022,
+	STUN_ATTR_CONNECTION_ID = 0x002a,
+	STUN_ATTR_SOFTWARE = 0x8022,
+	STUN_ATTR_ALTERNATE_SERVER = 0x8023,
+	STUN_ATTR_FINGERPRINT = 0x8028,
+};
+
+enum stun_transport {
+	STUN_TRANSPORT_TCP = 6,
+	STUN_TRANSPORT_UDP = 17,
+};
+
+enum stun_family {
+	STUN_FAMILY_IPV4 = 1,
+	STUN_FAMILY_IPV6 = 2,
+};
+
+enum stun_code {
+	STUN_CODE_TRY_ALTERNATE = 300,
+	STUN_CODE_BAD_REQUEST = 400,
+	STUN_CODE_UNAUTHENTICATED = 401,
+	STUN_CODE_FORBIDDEN = 403,
+	STUN_CODE_UNKNOWN_ATTRIBUTE = 420,
+	STUN_CODE_ALLOCATION_MISMATCH = 437,
+	STUN_CODE_STALE_NONCE = 438,
+	STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED = 440,
+	STUN_CODE_WRONG_CREDENTIALS = 441,
+	STUN_CODE_UNSUPPORTED_TRANSPORT = 442,
+	STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH = 443,
+	STUN_CODE_CONNECTION_ALREADY_EXISTS = 446,
+	STUN_CODE_CONNECTION_TIMEOUT_OR_FAILURE = 447,
+	STUN_CODE_ALLOCATION_QUOTA_REACHED = 486,
+	STUN_CODE_SERVER_ERROR = 500,
+	STUN_CODE_INSUFFICIENT_CAPACITY = 508,
+};
+
+/* A view of one attribute's value; value is NULL when absent. */
+struct stun_attr {
+	uint16_t type;
+	uint16_t len;
+	const uint8_t *value;
+};
+
+/* A parsed message: a view; `data` must outlive it. */
+struct stun_msg {
+	const uint8_t *data;
+	size_t len; /* of the whole message with its header */
+	enum stun_class class;
+	uint16_t method; /* may be one we do not know */
+	const uint8_t *txid;
+	size_t integrity_at;   /* offset of MESSAGE-INTEGRITY, 0: none */
+	size_t fingerprint_at; /* offset of FINGERPRINT, 0: none */
+};
+
+/*
+ * How long is the message at the start of a TCP stream?
+ * > 0: its whole length (may exceed len: read on); 0: fewer than 20 bytes and
+ * all right so far; -EBADMSG: not a STUN message (first bits, cookie, length
+ * not a multiple of four), judged as early as the bytes allow.
+ */
+ssize_t stun_frame(const uint8_t *data, size_t len);
+
+/*
+ * Checks the header, that attributes fill the length exactly, and that
+ * FINGERPRINT is last. len must be the whole message. Padding bytes may have any
+ * value (RFC 8489 14). Returns 0 or -EBADMSG.
+ */
+int stun_parse(const uint8_t *data, size_t len, struct stun_msg *out);
+
+/*
+ * The first attribute of this type. What follows MESSAGE-INTEGRITY is
+ * ignored (RFC 8489 14.5) but FINGERPRINT and MESSAGE-INTEGRITY-SHA256.
+ * Returns true and fills *out when there.
+ */
+bool stun_find(const struct stun_msg *msg, uint16_t type,
+	       struct stun_attr *out);
+bool stun_has(const struct stun_msg *msg, uint16_t type);
+
+/*
+ * Walks the attributes: *at starts at 0. Returns false at the end.
+ * For attributes that may occur more than once (XOR-PEER-ADDRESS).
+ */
+bool stun_next(const struct stun_msg *msg, size_t *at, struct stun_attr *out);
+
+/*
+ * Comprehension-required types (below 0x8000) that are not in `known`
+ * (sorted ascending), each once. Returns how many were stored, at most max.
+ */
+size_t stun_unknown(const struct stun_msg *msg, const uint16_t *known,
+		    size_t known_count, uint16_t *out, size_t max);
+
+/* Readers of a value: 0, or -EBADMSG when its length or content is wrong. */
+int stun_get_u32(const struct stun_attr *attr, uint32_t *out);
+int stun_get_address(const struct stun_attr *attr, union addr *out);
+int stun_get_xor_address(const struct stun_msg *msg,
+			 const struct stun_attr *attr, union addr *out);
+/* ERROR-CODE: the code 300..699; reason is a view, not NUL-terminated. */
+int stun_get_error(const struct stun_attr *attr, int *code, const char **reason,
+		   size_t *reason_len);
+
+/* FINGERPRINT: 1 there and right, 0 absent, -EBADMSG there and wrong. */
+int stun_check_fingerprint(const struct stun_msg *msg);
+/*
+ * MESSAGE-INTEGRITY (HMAC-SHA1): 1 right, 0 absent, -EBADMSG wrong, -ENOMEM or
+ * -EIO when the digest failed.
+ */
+int stun_check_integrity(const struct stun_msg *msg, const uint8_t *key,
+			 size_t key_len);
+
+/* The long-term key of RFC 8489 9.2.2: MD5(user ":" realm ":" password). */
+int stun_long_term_key(const char *user, const char *realm,
+		       const char *password, uint8_t out[STUN_KEY_LEN]);
+
+/*
+ * The encoder. Errors stick: puts after an overflow do nothing and stun_end
+ * reports. Values are padded with zero bytes.
+ */
+struct stun_writer {
+	uint8_t *buf;
+	size_t cap;
+	size_t len;
+	int error;
+};
+
+/* Starts a message; txid NULL makes a random one. */
+void stun_begin(struct stun_writer *w, uint8_t *buf, size_t cap,
+		enum stun_class class, uint16_t method, const uint8_t *txid);
+void stun_put(struct stun_writer *w, uint16_t type, const void *value,
+	      size_t len);
+void stun_put_u32(struct stun_writer *w, uint16_t type, uint32_t value);
+/* One significant byte and three of zero: REQUESTED-TRANSPORT, -FAMILY. */
+void stun_put_u8(struct stun_writer *w, uint16_t type, uint8_t value);
+void stun_put_string(struct stun_writer *w, uint16_t type, const char *value);
+void stun_put_xor_address(struct stun_writer *w, uint16_t type,
+			  const union addr *addr);
+/* ERROR-CODE with the standard reason phrase. */
+void stun_put_error(struct stun_writer *w, int code);
+void stun_put_unknown(struct stun_writer *w, const uint16_t *types,
+		      size_t count);
+void stun_put_integrity(struct stun_writer *w, const uint8_t *key,
+			size_t key_len);
+void stun_put_fingerprint(struct stun_writer *w);
+/* The message's length, or -ENOBUFS/-EINVAL/-ENOMEM/-EIO. */
+ssize_t stun_end(struct stun_writer *w);
+
+/* The registered reason phrase; "Error" for a code we do not know. */
+const char *stun_reason(int code);
+/* "Allocate", ...; "unknown" for a method we do not know. */
+const char *stun_method_name(uint16_t method);
+
+#endif
