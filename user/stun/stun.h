@@ -111,6 +111,7 @@ struct stun_msg {
 	const uint8_t *txid;
 	size_t integrity_at;   /* offset of MESSAGE-INTEGRITY, 0: none */
 	size_t fingerprint_at; /* offset of FINGERPRINT, 0: none */
+	size_t integrity_sha256_at; /* of MESSAGE-INTEGRITY-SHA256, 0: none */
 };
 
 /*
