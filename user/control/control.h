@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/counters.h"
 #include "loop/loop.h"
 
 #define CONTROL_VERSION 1
@@ -36,40 +37,9 @@ struct control_request {
 	char id[32];	 /* kick: "a12.7" allocation or "c12.7" connection */
 };
 
-/* One worker's or the whole daemon's counters; all since start unless said. */
-#define CONTROL_COUNTERS(X)                                                   \
-	X(clients, "client connections now")                                  \
-	X(unauthenticated, "client connections not authenticated yet, now")   \
-	X(allocations, "allocations now")                                     \
-	X(pending, "peer connections awaiting ConnectionBind, now")           \
-	X(relaying, "relayed connections now")                                \
-	X(accepted, "client connections accepted")                            \
-	X(rejected_limit, "client connections closed at once: limit reached") \
-	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
-	X(timeouts, "client connections closed: never authenticated in time") \
-	X(bad_messages, "client connections closed: not STUN")                \
-	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
-	X(send_queue_full, "client connections closed: did not read answers") \
-	X(requests, "requests")                                               \
-	X(errors_answered, "requests answered with an error")                 \
-	X(auth_failures, "requests with wrong credentials")                   \
-	X(allocations_made, "allocations made")                               \
-	X(peer_connects, "connections to peers asked for")                    \
-	X(peer_connect_failures, "connections to peers that failed")          \
-	X(peer_accepts, "connections from peers accepted")                    \
-	X(peer_accepts_refused, "connections from peers without permission")  \
-	X(binds, "connections bound")                                         \
-	X(binds_moved, "connections moved to the worker that owns the peer")  \
-	X(bind_timeouts, "peer connections closed: not bound in time")        \
-	X(bytes_to_peers, "bytes relayed from clients to peers")              \
-	X(bytes_to_clients, "bytes relayed from peers to clients")            \
-	X(pair_errors, "relayed connections ended by an error or a reset")
-
-struct control_counters {
-#define X(name, help) uint64_t name;
-	CONTROL_COUNTERS(X)
-#undef X
-};
+/* Old spellings of base/counters.h's list. */
+#define CONTROL_COUNTERS(X) COUNTERS(X)
+#define control_counters counters
 
 struct control_status {
 	char version[32];

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The relay's counters, one list for who counts (turn), who sums (main) and who
+ * shows (control). Counted since start unless the text says "now".
+ */
+#ifndef BASE_COUNTERS_H
+#define BASE_COUNTERS_H
+
+#include <stdint.h>
+
+#define COUNTERS(X)                                                   \
+	X(clients, "client connections now")                                  \
+	X(unauthenticated, "client connections not authenticated yet, now")   \
+	X(allocations, "allocations now")                                     \
+	X(pending, "peer connections awaiting ConnectionBind, now")           \
+	X(relaying, "relayed connections now")                                \
+	X(accepted, "client connections accepted")                            \
+	X(rejected_limit, "client connections closed at once: limit reached") \
+	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
+	X(timeouts, "client connections closed: never authenticated in time") \
+	X(bad_messages, "client connections closed: not STUN")                \
+	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
+	X(send_queue_full, "client connections closed: did not read answers") \
+	X(requests, "requests")                                               \
+	X(errors_answered, "requests answered with an error")                 \
+	X(auth_failures, "requests with wrong credentials")                   \
+	X(allocations_made, "allocations made")                               \
+	X(peer_connects, "connections to peers asked for")                    \
+	X(peer_connect_failures, "connections to peers that failed")          \
+	X(peer_accepts, "connections from peers accepted")                    \
+	X(peer_accepts_refused, "connections from peers without permission")  \
+	X(binds, "connections bound")                                         \
+	X(binds_moved, "connections moved to the worker that owns the peer")  \
+	X(bind_timeouts, "peer connections closed: not bound in time")        \
+	X(bytes_to_peers, "bytes relayed from clients to peers")              \
+	X(bytes_to_clients, "bytes relayed from peers to clients")            \
+	X(pair_errors, "relayed connections ended by an error or a reset")
+
+struct counters {
+#define X(name, help) uint64_t name;
+	COUNTERS(X)
+#undef X
+};
+
+/* Adds every counter of `from` to `to`. */
+static inline void counters_add(struct counters *to,
+				const struct counters *from)
+{
+#define X(name, help) to->name += from->name;
+	COUNTERS(X)
+#undef X
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The TURN server (RFC 8656 with RFC 6062) of one process: what is shared, and one
+ * turn_worker per thread that owns its clients, allocations and pairs.
+ */
+#ifndef TURN_TURN_H
+#define TURN_TURN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth/auth.h"
+#include "base/addr.h"
+#include "base/counters.h"
+#include "conf/conf.h"
+#include "engine/engine.h"
+#include "loop/loop.h"
+
+#define TURN_ID_LEN 32 /* "a3.17", "c3.17": kind, worker, serial number */
+
+/*
+ * Everything the request handlers read of one configuration: immutable, counted,
+ * swapped whole by a reload.
+ */
+struct turn_settings;
+
+/* 0, -ENOMEM, or -EINVAL (a user or realm the auth room refuses). */
+int turn_settings_new(struct conf *conf,
+		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
+		      struct turn_settings **out);
+struct turn_settings *turn_settings_ref(struct turn_settings *settings);
+void turn_settings_unref(struct turn_settings *settings); /* accepts NULL */
+
+/* Process-wide: limits counted over all workers, relayed ports, the workers. */
+struct turn_shared;
+
+int turn_shared_new(unsigned int workers, struct turn_shared **out);
+void turn_shared_free(struct turn_shared *shared); /* accepts NULL */
+/* Refuse new allocations (508) and new client connections' Allocates, or not. */
+void turn_shared_drain(struct turn_shared *shared, bool on);
+bool turn_shared_draining(const struct turn_shared *shared);
+
+struct turn_worker;
+
+struct turn_worker_params {
+	struct turn_shared *shared;
+	unsigned int index; /* 0 .. workers - 1; goes into CONNECTION-IDs */
+	struct loop *loop;
+	struct turn_settings *settings; /* referenced */
+	/* Called when an engine cannot run here; once per worker and engine. */
+	void (*engine_unavailable)(void *arg, const char *name, int error);
+	void *arg;
+};
+
+/* Builds a worker. Call in any thread before its loop runs. */
+int turn_worker_new(const struct turn_worker_params *params,
+		    struct turn_worker **out);
+/* Closes everything it owns. The loop must not run in another thread. */
+void turn_worker_free(struct turn_worker *worker); /* accepts NULL */
+
+/* Everything below is called on the worker's own loop thread. */
+
+/*
+ * Serves a descriptor of listener_open; takes it over on success. name finds the
+ * [listener] of the settings (its realm), also after a reload.
+ */
+int turn_worker_listen(struct turn_worker *worker, int fd, const char *name);
+/* Takes new settings; existing allocations and pairs go on. Engines are
+ * reopened for new pairs when [engine] changed.
+ */
+void turn_worker_reload(struct turn_worker *worker,
+			struct turn_settings *settings);
+/* Stops serving listeners whose name is not in the settings any more. */
+
+void turn_worker_counters(const struct turn_worker *worker,
+			  struct counters *out);
+
+struct turn_allocation_info {
+	char id[TURN_ID_LEN];
+	union addr client, relayed;
+	const char *user, *realm;
+	uint64_t age_ms, expires_in_ms;
+	unsigned int permissions, pending, connections;
+};
+
+struct turn_connection_info {
+	char id[TURN_ID_LEN], allocation[TURN_ID_LEN];
+	union addr client; /* of the data connection; AF_UNSPEC before the bind */
+	union addr peer;
+	const char *user;
+	const char *state;  /* connecting, held, flushing, relaying, closing */
+	const char *engine; /* "-" before one is attached */
+	uint64_t bytes_to_peer, bytes_to_client;
+	uint64_t age_ms, idle_ms;
+};
+
+/* Each calls fn per row until it returns false. */
+void turn_worker_each_allocation(
+	struct turn_worker *worker,
+	bool (*fn)(void *arg, const struct turn_allocation_info *info),
+	void *arg);
+void turn_worker_each_connection(
+	struct turn_worker *worker,
+	bool (*fn)(void *arg, const struct turn_connection_info *info),
+	void *arg);
+
+/* The engines of this worker: engine_set_usage, summed over reloads. */
+bool turn_worker_engine(const struct turn_worker *worker, size_t i,
+			struct engine_usage *out);
+
+/* Ends an allocation with all its connections, or one connection (reset).
+ * 0 or -ENOENT.
+ */
+int turn_worker_kick(struct turn_worker *worker, const char *id);
+
+#endif
