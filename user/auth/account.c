@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Accounts: who (realm, user name), and how many allocations they hold.
+ *
+ * One registry for the process maps an identity to its only account. A `struct
+ * auth` refers to the accounts of its users and an allocation to its owner's, so
+ * an account outlives a reload while either needs it, and is found again by the
+ * next configuration with its count intact.
+ *
+ * The mutex guards the registry's table. Counts are atomic. The last reference
+ * is only given up under the mutex, so that a look-up cannot find an account on
+ * its way out; any other reference is given up without it.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "auth/internal.h"
+#include "base/list.h"
+#include "base/table.h"
+
+struct auth_account {
+	struct table_node node;
+	_Atomic unsigned int refs;
+	_Atomic unsigned int used; /* allocations that exist now */
+	size_t realm_len, user_len;
+	const char *user; /* behind the realm's NUL */
+	char realm[];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct table registry; /* without buckets while it is empty */
+
+uint64_t auth_identity_hash(const void *realm, size_t realm_len,
+			    const void *user, size_t user_len)
+{
+	uint8_t text[AUTH_REALM_BYTES + 1 + AUTH_NAME_MAX];
+
+	memcpy(text, realm, realm_len);
+	text[realm_len] = '\0'; /* "ab" of "c" is not "a" of "bc" */
+	memcpy(text + realm_len + 1, user, user_len);
+	return table_hash(text, realm_len + 1 + user_len);
+}
+
+bool auth_account_is(const struct auth_account *account, const void *realm,
+		     size_t realm_len, const void *user, size_t user_len)
+{
+	return account->realm_len == realm_len &&
+	       account->user_len == user_len &&
+	       memcmp(account->realm, realm, realm_len) == 0 &&
+	       memcmp(account->user, user, user_len) == 0;
+}
+
+static struct auth_account *registry_find(uint64_t hash, const char *realm,
+					  const char *user)
+{
+	size_t realm_len = strlen(realm), user_len = strlen(user);
+	struct table_node *node = table_first(&registry, hash);
+
+	for (; node; node = table_next(node)) {
+		struct auth_account *account =
+			list_entry(node, struct auth_account, node);
+
+		if (auth_account_is(account, realm, realm_len, user, user_len))
+			return account;
+	}
+	return NULL;
+}
+
+static struct auth_account *account_new(const char *realm, const char *user)
+{
+	size_t realm_len = strlen(realm), user_len = strlen(user);
+	struct auth_account *account;
+	char *copy;
+
+	account = malloc(sizeof(*account) + realm_len + 1 + user_len + 1);
+	if (!account)
+		return NULL;
+	*account = (struct auth_account){
+		.refs = 1,
+		.realm_len = realm_len,
+		.user_len = user_len,
+	};
+	memcpy(account->realm, realm, realm_len + 1);
+	copy = account->realm + realm_len + 1;
+	memcpy(copy, user, user_len + 1);
+	account->user = copy;
+	return account;
+}
+
+/* Called with the mutex held. */
+static int registry_get(const char *realm, const char *user,
+			struct auth_account **out)
+{
+	uint64_t hash = auth_identity_hash(realm, strlen(realm), user,
+					   strlen(user));
+	struct auth_account *account;
+
+	if (!registry.buckets && table_init(&registry))
+		return -ENOMEM;
+	account = registry_find(hash, realm, user);
+	if (account) {
+		*out = auth_account_ref(account);
+		return 0;
+	}
+	account = account_new(realm, user);
+	if (!account)
+		return -ENOMEM;
+	table_insert(&registry, &account->node, hash);
+	*out = account;
+	return 0;
+}
+
+static void registry_trim(void)
+{
+	if (registry.count == 0)
+		table_destroy(&registry);
+}
+
+int auth_account_get(const char *realm, const char *user,
+		     struct auth_account **out)
+{
+	int error;
+
+	pthread_mutex_lock(&lock);
+	error = registry_get(realm, user, out);
+	registry_trim();
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+struct auth_account *auth_account_ref(struct auth_account *account)
+{
+	atomic_fetch_add(&account->refs, 1);
+	return account;
+}
+
+/* Gives a reference up unless it is the last one. */
+static bool unref_shared(struct auth_account *account)
+{
+	unsigned int refs = atomic_load(&account->refs);
+
+	while (refs > 1)
+		if (atomic_compare_exchange_weak(&account->refs, &refs,
+						 refs - 1))
+			return true;
+	return false;
+}
+
+void auth_account_unref(struct auth_account *account)
+{
+	if (!account || unref_shared(account))
+		return;
+	pthread_mutex_lock(&lock);
+	/* A look-up may have come between. */
+	if (atomic_fetch_sub(&account->refs, 1) == 1) {
+		table_remove(&registry, &account->node);
+		registry_trim();
+		free(account);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+uint64_t auth_account_hash(const struct auth_account *account)
+{
+	return account->node.hash;
+}
+
+const char *auth_account_user(const struct auth_account *account)
+{
+	return account->user;
+}
+
+const char *auth_account_realm(const struct auth_account *account)
+{
+	return account->realm;
+}
+
+int auth_account_take(struct auth_account *account, unsigned int limit)
+{
+	unsigned int used = atomic_load(&account->used);
+
+	do {
+		if (used >= (limit ? limit : UINT_MAX))
+			return -EDQUOT;
+	} while (!atomic_compare_exchange_weak(&account->used, &used,
+					       used + 1));
+	return 0;
+}
+
+void auth_quota_release(struct auth_account *account)
+{
+	unsigned int before = atomic_fetch_sub(&account->used, 1);
+
+	assert(before > 0);
+	(void)before;
+}
+
+unsigned int auth_quota_used(const struct auth_account *account)
+{
+	return atomic_load(&account->used);
+}
