@@ -262,11 +262,15 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	    !stun_find(msg, STUN_ATTR_REALM, &realm) ||
 	    !stun_find(msg, STUN_ATTR_NONCE, &nonce))
 		return -EBADMSG;
-	error = auth_nonce_check(&auth->params, now_s, nonce.value, nonce.len);
-	if (error)
-		return error;
 	user = user_claimed(auth, &realm, &name);
 	error = integrity_check(msg, user);
+	if (error)
+		return error;
+	/*
+	 * Last, as RFC 8489 9.2.4 has it (RFC 5389 asked this first): only who
+	 * knows the key hears that the nonce alone is amiss.
+	 */
+	error = auth_nonce_check(&auth->params, now_s, nonce.value, nonce.len);
 	if (error)
 		return error;
 	out->account = user->account;

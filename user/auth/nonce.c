@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Stateless nonces: the second they were made in, and a keyed digest that proves
- * they are ours, both in hexadecimal.
+ * they are ours, both in hexadecimal behind the nonce cookie.
  *
  * Nothing is stored per client, and nothing of the 5-tuple goes in: RFC 6062
- * clients use the control connection's nonce on their data connections. Hex
- * digits also keep clear of the "obMatJos2" cookie (RFC 8489 9.2), which would
- * promise features.
+ * clients use the control connection's nonce on their data connections.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,7 +16,13 @@
 #define TIME_LEN 8
 #define MAC_LEN 16 /* of the digest's 32 bytes: forging takes 2^128 tries */
 #define RAW_LEN (TIME_LEN + MAC_LEN)
-#define TEXT_LEN (RAW_LEN * 2)
+/*
+ * RFC 8489 9.2: a server of that specification says so at the start of its
+ * nonces, with 24 bits in base64 for the security features it uses: none.
+ */
+#define COOKIE "obMatJos2" "AAAA"
+#define COOKIE_LEN (sizeof(COOKIE) - 1)
+#define TEXT_LEN (COOKIE_LEN + (size_t)2 * RAW_LEN)
 
 /* A nonce from the future is a forgery or a clock set back: little is let by. */
 #define SKEW_S 5
@@ -43,6 +47,8 @@ static int nonce_text(const struct auth_params *params, uint64_t time_s,
 				   raw + TIME_LEN);
 	if (error)
 		return error;
+	memcpy(text, COOKIE, COOKIE_LEN);
+	text += COOKIE_LEN;
 	for (size_t i = 0; i < RAW_LEN; i++) {
 		text[2 * i] = digits[raw[i] >> 4];
 		text[2 * i + 1] = digits[raw[i] & 0xf];
@@ -66,10 +72,11 @@ int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
 /* The second a nonce claims; false when it is not hexadecimal as we write it. */
 static bool nonce_time(const uint8_t *nonce, uint64_t *out)
 {
+	const uint8_t *hex = nonce + COOKIE_LEN;
 	uint64_t time_s = 0;
 
 	for (size_t i = 0; i < (size_t)2 * TIME_LEN; i++) {
-		const char *digit = memchr(digits, nonce[i], 16);
+		const char *digit = memchr(digits, hex[i], 16);
 
 		if (!digit)
 			return false;
