@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# culvert: build, run, test, measure. `make help` lists the targets.
+
+BUILD ?= build
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CLANG ?= clang
+WERROR ?= -Werror
+FUZZ_SECONDS ?= 30
+VERSION := 0.1.0
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wpointer-arith -Wundef -Wvla $(WERROR)
+BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
+	-Iuser -Iinclude -g -fno-omit-frame-pointer -fstack-protector-strong \
+	-MMD -MP $(WARN)
+LIBS := -luring -lcrypto -linih -ljansson -lpthread
+
+# Rooms, lowest first. A file with main() is a program, not part of a room.
+ROOMS := base loop crypto stun auth transport engine pair conf control turn \
+	ctl client main
+SOURCES := $(foreach room,$(ROOMS),$(sort $(wildcard user/$(room)/*.c)))
+MAINS := user/main/culvertd_main.c user/client/culvert_main.c \
+	user/ctl/culvertctl_main.c
+ROOM_SOURCES := $(filter-out $(MAINS),$(SOURCES))
+PROGRAMS := $(BUILD)/culvertd $(BUILD)/culvert $(BUILD)/culvertctl
+# What a foreign program links for the TURN-TCP client library.
+CLIENT_ROOMS := base loop crypto stun engine pair client
+
+UNIT_SOURCES := $(sort $(wildcard selftests/unit/test_*.c))
+UNIT_PROGRAMS := $(UNIT_SOURCES:selftests/unit/%.c=$(BUILD)/unit/%)
+FUZZ_SOURCES := $(sort $(wildcard selftests/fuzz/fuzz_*.c))
+FUZZ_PROGRAMS := $(FUZZ_SOURCES:selftests/fuzz/%.c=$(BUILD)/fuzz/%)
+BENCH_SOURCES := $(sort $(wildcard selftests/bench/*.c))
+BENCH_PROGRAMS := $(BENCH_SOURCES:selftests/bench/%.c=$(BUILD)/bench-tools/%)
+
+WRAP := malloc calloc realloc strdup strndup
+WRAP_FLAGS := $(WRAP:%=-Wl,--wrap=%)
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+
+.PHONY: all help run check check-build lint format unit net fuzz fuzz-build \
+	bench bench-quick bench-tools demo deps install clean
+.DELETE_ON_ERROR:
+
+all: $(PROGRAMS) $(BUILD)/libculvert.a ## build the programs and the client library
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
+
+run: ## build and run culvertd here with a generated configuration
+	@tools/deps build
+	@$(MAKE) --no-print-directory all
+	@tools/run $(BUILD)
+
+check: ## install what tests need and run them all
+	@tools/deps check
+	@tools/check $(BUILD)
+
+demo: ## relay 1 GiB each way through three namespaces (root)
+	@tools/deps build bench
+	@$(MAKE) --no-print-directory all bench-tools
+	@BUILD=$(BUILD) python3 selftests/bench/demo.py
+
+bench: ## measure culvert beside HAProxy, nginx and coturn (root)
+	@tools/deps build bench
+	@$(MAKE) --no-print-directory all bench-tools
+	@BUILD=$(BUILD) python3 selftests/bench/bench.py
+
+bench-quick: ## the same, short, within 5 minutes (root)
+	@tools/deps build bench
+	@$(MAKE) --no-print-directory all bench-tools
+	@BUILD=$(BUILD) python3 selftests/bench/bench.py --quick
+
+lint: ## format, includes, static analysis, manuals
+	@tools/lint $(BUILD)
+
+format: ## rewrite the sources in the house format
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+unit: $(UNIT_PROGRAMS) ## build and run the unit tests under sanitizers
+	@tools/taprun $(UNIT_PROGRAMS)
+
+net: all ## run the network tests (root for the namespaces)
+	@BUILD=$(BUILD) tools/taprun $(sort $(wildcard selftests/net/*.py))
+
+fuzz-build: $(FUZZ_PROGRAMS)
+
+fuzz: $(FUZZ_PROGRAMS) ## run each fuzzer for FUZZ_SECONDS (make fuzz FUZZ_SECONDS=600)
+	@tools/fuzz $(BUILD) $(FUZZ_SECONDS)
+
+bench-tools: $(BENCH_PROGRAMS)
+
+deps: ## install everything that building, testing and measuring need
+	@tools/deps build check bench
+
+PREFIX ?= /usr/local
+install: all ## install programs, manuals and the client library to PREFIX
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
+		$(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/culvert \
+		$(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 755 $(BUILD)/culvertd $(BUILD)/culvertctl \
+		$(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(BUILD)/culvert $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/libculvert.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 include/culvert/client.h \
+		$(DESTDIR)$(PREFIX)/include/culvert
+	install -m 644 user/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 user/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 user/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
+
+clean: ## remove what was built
+	rm -rf $(BUILD)
+
+# One object tree a flavour: objects($1) of the rooms, compiled with $2 and $3.
+define FLAVOUR
+$(1)_OBJECTS := $$(ROOM_SOURCES:%.c=$$(BUILD)/$(1)/%.o)
+$$(BUILD)/$(1)/%.o: %.c Makefile
+	@mkdir -p $$(@D)
+	$(2) $$(BASE_CFLAGS) $(3) -c -o $$@ $$<
+$$(BUILD)/$(1)/rooms.a: $$($(1)_OBJECTS)
+	@rm -f $$@
+	@ar rcs $$@ $$^
+-include $$(SOURCES:%.c=$$(BUILD)/$(1)/%.d)
+endef
+$(eval $(call FLAVOUR,release,$(CC),-O2 -D_FORTIFY_SOURCE=2))
+$(eval $(call FLAVOUR,clang,$(CLANG),-O1))
+$(eval $(call FLAVOUR,asan,$(CC),-O1 $(SANITIZE)))
+$(eval $(call FLAVOUR,fuzzer,$(CLANG),-O1 $(SANITIZE) -fsanitize=fuzzer-no-link))
+
+$(BUILD)/culvertd: $(BUILD)/release/user/main/culvertd_main.o
+$(BUILD)/culvert: $(BUILD)/release/user/client/culvert_main.o
+$(BUILD)/culvertctl: $(BUILD)/release/user/ctl/culvertctl_main.o
+$(PROGRAMS): $(BUILD)/release/rooms.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/release/rooms.a $(LIBS)
+
+$(BUILD)/asan/culvertd: $(BUILD)/asan/user/main/culvertd_main.o
+$(BUILD)/asan/culvert: $(BUILD)/asan/user/client/culvert_main.o
+$(BUILD)/asan/culvertctl: $(BUILD)/asan/user/ctl/culvertctl_main.o
+$(PROGRAMS:$(BUILD)/%=$(BUILD)/asan/%): $(BUILD)/asan/rooms.a
+	$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/asan/rooms.a $(LIBS)
+
+$(BUILD)/libculvert.a: $(filter \
+		$(CLIENT_ROOMS:%=$(BUILD)/release/user/%/%),$(release_OBJECTS))
+	@rm -f $@
+	@ar rcs $@ $^
+
+check-build: $(PROGRAMS) $(BUILD)/clang/rooms.a \
+	$(MAINS:%.c=$(BUILD)/clang/%.o) \
+	$(PROGRAMS:$(BUILD)/%=$(BUILD)/asan/%)
+
+# A unit test is one program; every one can make allocations fail.
+$(BUILD)/asan/selftests/%.o: selftests/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) -O1 $(SANITIZE) -Iselftests -c -o $@ $<
+$(BUILD)/unit/%: $(BUILD)/asan/selftests/unit/%.o \
+		$(BUILD)/asan/selftests/unit/failalloc.o $(BUILD)/asan/rooms.a
+	@mkdir -p $(@D)
+	$(CC) $(SANITIZE) $(WRAP_FLAGS) -o $@ $^ $(LIBS) -lcmocka
+-include $(UNIT_SOURCES:%.c=$(BUILD)/asan/%.d)
+
+$(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
+	@mkdir -p $(@D)
+	$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
+		-fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+$(BUILD)/bench-tools/%: selftests/bench/%.c $(BUILD)/release/rooms.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O2 -o $@ $^ $(LIBS)
+
+.SECONDARY:
