@@ -101,9 +101,9 @@ struct conf {
 	enum log_level log_level;
 	bool software;
 	struct conf_listener *listeners;
-	size_t listener_count;
+	size_t listener_count; /* 1 at least */
 	struct conf_realm *realms;
-	size_t realm_count;
+	size_t realm_count; /* 1 at least; the first is the default */
 	struct conf_user *users;
 	size_t user_count;
 	struct conf_relay relay;
@@ -114,7 +114,8 @@ struct conf {
 
 /*
  * Receives one problem: where ("culvert.conf:12"), and what: key, what was
- * found, what is allowed. is_error is false for a warning.
+ * found, what is allowed. is_error is false for a warning; line is 0 when the
+ * file as a whole is meant. No message holds a password.
  */
 typedef void (*conf_report_fn)(void *arg, bool is_error, const char *file,
 			       unsigned int line, const char *message);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Checks that concern more than one key, and fields derived from others. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf/parser.h"
+
+#define REALM_DEFAULT "culvert" /* of a file with neither realms nor users */
+
+static struct section *next_of(struct parser *p, struct section *s,
+			       enum section_kind kind)
+{
+	struct list *pos = s ? s->link.next : p->sections.next;
+
+	for (; pos != &p->sections; pos = pos->next) {
+		s = list_entry(pos, struct section, link);
+		if (s->kind == kind)
+			return s;
+	}
+	return NULL;
+}
+
+static void realms_derive(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_REALM)) != NULL)
+		if (!conf_key_line(s, "allocations_per_user"))
+			p->conf->realms[s->index].allocations_per_user =
+				p->conf->limits.allocations_per_user;
+}
+
+/* Consumers may count on one listener and one realm at least. */
+static void defaults_derive(struct parser *p)
+{
+	struct conf *conf = p->conf;
+
+	if (!conf->listener_count) {
+		conf->listeners = conf_array_add(NULL, &conf->listener_count,
+						 sizeof(*conf->listeners));
+		if (!conf->listeners ||
+		    !(conf->listeners[0].name = strdup("default"))) {
+			conf_no_memory(p);
+			return;
+		}
+		conf_value_presets(p, SECTION_LISTENER, conf->listeners);
+	}
+	if (!conf->realm_count) {
+		conf->realms = conf_array_add(NULL, &conf->realm_count,
+					      sizeof(*conf->realms));
+		if (!conf->realms ||
+		    !(conf->realms[0].name = strdup(REALM_DEFAULT))) {
+			conf_no_memory(p);
+			return;
+		}
+		conf->realms[0].allocations_per_user =
+			conf->limits.allocations_per_user;
+	}
+}
+
+static void realm_unknown(struct parser *p, const struct section *s,
+			  const char *realm)
+{
+	char label[CONF_LABEL_MAX];
+
+	conf_error(p, conf_key_line(s, "realm"),
+		   "%s realm: found \"%s\", for which there is no section; "
+		   "allowed: the name of a [realm NAME] such as \"%s\"",
+		   conf_label(s->kind, s, label), realm,
+		   p->conf->realm_count ? p->conf->realms[0].name : realm);
+}
+
+static void listeners_check_realm(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+		const char *realm = p->conf->listeners[s->index].realm;
+
+		if (realm && !conf_section_find(p, SECTION_REALM, realm))
+			realm_unknown(p, s, realm);
+	}
+}
+
+static void user_check_secret(struct parser *p, const struct section *s)
+{
+	bool password = conf_key_line(s, "password");
+	bool ha1 = conf_key_line(s, "ha1");
+	char label[CONF_LABEL_MAX];
+
+	if (password != ha1)
+		return;
+	conf_error(p, s->line, "%s: found %s; allowed: exactly one of them",
+		   conf_label(s->kind, s, label),
+		   password ? "both password and ha1" :
+			      "neither password nor ha1");
+}
+
+static void user_check_realm(struct parser *p, const struct section *s)
+{
+	struct conf_user *user = &p->conf->users[s->index];
+	char label[CONF_LABEL_MAX];
+
+	if (user->realm) {
+		if (!conf_section_find(p, SECTION_REALM, user->realm))
+			realm_unknown(p, s, user->realm);
+		return;
+	}
+	if (!p->conf->realm_count) {
+		conf_error(p, s->line,
+			   "%s: found no realm for this user; "
+			   "allowed: a section such as [realm example.org]",
+			   conf_label(s->kind, s, label));
+		return;
+	}
+	user->realm = strdup(p->conf->realms[0].name);
+	if (!user->realm)
+		conf_no_memory(p);
+}
+
+static void user_check_unique(struct parser *p, struct table *users,
+			      struct section *s)
+{
+	const struct conf_user *user = &p->conf->users[s->index];
+	char label[CONF_LABEL_MAX];
+	struct table_node *node;
+	uint64_t hash;
+
+	if (!user->realm)
+		return;
+	hash = table_hash(user->name, strlen(user->name)) * 31 +
+	       table_hash(user->realm, strlen(user->realm));
+	for (node = table_first(users, hash); node; node = table_next(node)) {
+		struct section *o = list_entry(node, struct section, by_user);
+		const struct conf_user *other = &p->conf->users[o->index];
+
+		/* Equal section names are reported as such. */
+		if (strcmp(other->name, user->name) ||
+		    strcmp(other->realm, user->realm) ||
+		    !strcmp(o->name, s->name))
+			continue;
+		conf_error(p, s->line,
+			   "%s: found user \"%.40s\" of realm \"%s\" twice, "
+			   "first in line %u; allowed: once",
+			   conf_label(s->kind, s, label), user->name,
+			   user->realm, o->line);
+		return;
+	}
+	table_insert(users, &s->by_user, hash);
+}
+
+static void users_check(struct parser *p)
+{
+	struct section *s = NULL;
+	struct table users;
+
+	if (!p->conf->user_count) {
+		conf_warn(p, 0, "no [user NAME] section: nobody can use this "
+				"server");
+		return;
+	}
+	if (table_init(&users)) {
+		conf_no_memory(p);
+		return;
+	}
+	while ((s = next_of(p, s, SECTION_USER)) != NULL && !p->no_memory) {
+		user_check_secret(p, s);
+		user_check_realm(p, s);
+		if (!p->no_memory)
+			user_check_unique(p, &users, s);
+	}
+	table_destroy(&users);
+}
+
+/* Port 0 is a new port each time. */
+static bool addresses_overlap(const union addr *a, const union addr *b)
+{
+	return addr_family(a) == addr_family(b) && addr_port(a) &&
+	       addr_port(a) == addr_port(b) &&
+	       (addr_is_any(a) || addr_is_any(b) || addr_same_host(a, b));
+}
+
+static void address_check(struct parser *p, const struct section *s,
+			  size_t position)
+{
+	const struct conf_listener *mine = &p->conf->listeners[s->index];
+	char label[CONF_LABEL_MAX], text[ADDR_STRLEN], other_text[ADDR_STRLEN];
+	unsigned int line = conf_key_line(s, "address");
+
+	for (size_t l = 0; l <= s->index; l++) {
+		const struct conf_listener *other = &p->conf->listeners[l];
+		size_t count = l == s->index ? position : other->address_count;
+
+		for (size_t i = 0; i < count; i++) {
+			if (!addresses_overlap(&mine->addresses[position],
+					       &other->addresses[i]))
+				continue;
+			conf_error(p, line ? line : s->line,
+				   "%s address: found %s, which overlaps %s of "
+				   "[listener %s]; allowed: each address and "
+				   "port once",
+				   conf_label(s->kind, s, label),
+				   addr_format(&mine->addresses[position], text),
+				   addr_format(&other->addresses[i], other_text),
+				   other->name);
+			return;
+		}
+	}
+}
+
+static void listeners_check_addresses(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+		size_t count = p->conf->listeners[s->index].address_count;
+
+		if (conf_key_refused(s, "address"))
+			continue;
+		for (size_t i = 0; i < count; i++)
+			address_check(p, s, i);
+	}
+}
+
+static void lifetimes_check(struct parser *p)
+{
+	const struct conf_limits *limits = &p->conf->limits;
+	const struct section *s = conf_section_find(p, SECTION_LIMITS, "");
+	char lower[32], upper[32];
+	unsigned int line;
+
+	if (limits->default_lifetime_ms <= limits->max_lifetime_ms)
+		return;
+	if (s && (conf_key_refused(s, "default_lifetime") ||
+		  conf_key_refused(s, "max_lifetime")))
+		return;
+	line = s ? conf_key_line(s, "default_lifetime") : 0;
+	if (s && !line)
+		line = conf_key_line(s, "max_lifetime");
+	conf_format_duration(limits->default_lifetime_ms, lower);
+	conf_format_duration(limits->max_lifetime_ms, upper);
+	conf_error(p, line,
+		   "[limits] default_lifetime: found %s; "
+		   "allowed: at most max_lifetime, which is %s",
+		   lower, upper);
+}
+
+void conf_check(struct parser *p)
+{
+	if (p->no_memory)
+		return;
+	realms_derive(p);
+	listeners_check_realm(p);
+	users_check(p);
+	listeners_check_addresses(p);
+	lifetimes_check(p);
+	if (!p->no_memory)
+		defaults_derive(p);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A configuration's life: loading the file, references, the end. */
+#include "conf/conf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "conf/parser.h"
+
+#define FILE_MAX_BYTES ((size_t)4 << 20)
+
+/* Reads up to one byte more than allowed. Returns the length or -errno. */
+static ssize_t text_read(int fd, char *text)
+{
+	size_t len = 0;
+
+	while (len < FILE_MAX_BYTES + 1) {
+		ssize_t n = read(fd, text + len, FILE_MAX_BYTES + 1 - len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	return len > FILE_MAX_BYTES ? -EFBIG : (ssize_t)len;
+}
+
+/* Reads a whole file; *text is the caller's to wipe and free. */
+static int file_read(const char *path, char **text, size_t *len, mode_t *mode)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	struct stat st;
+	ssize_t n;
+	char *buf;
+
+	if (fd < 0)
+		return -errno;
+	/* Passwords must not stay behind in a block that realloc() left. */
+	buf = malloc(FILE_MAX_BYTES + 2);
+	if (!buf) {
+		fd_close(&fd);
+		return -ENOMEM;
+	}
+	*mode = fstat(fd, &st) ? 0 : st.st_mode;
+	n = text_read(fd, buf);
+	fd_close(&fd);
+	if (n < 0) {
+		explicit_bzero(buf, FILE_MAX_BYTES + 2);
+		free(buf);
+		return (int)n;
+	}
+	buf[n] = '\0';
+	*text = buf;
+	*len = (size_t)n;
+	return 0;
+}
+
+static void file_refuse(const char *path, int err, conf_report_fn report,
+			void *arg)
+{
+	char message[200];
+
+	if (err == -EFBIG)
+		snprintf(message, sizeof(message),
+			 "found more than %zu bytes; allowed: up to that",
+			 FILE_MAX_BYTES);
+	else
+		snprintf(message, sizeof(message), "cannot be read: %s",
+			 strerror(-err));
+	report(arg, true, path, 0, message);
+}
+
+static void mode_check(const char *path, const struct conf *conf, mode_t mode,
+		       conf_report_fn report, void *arg)
+{
+	if (conf->user_count && S_ISREG(mode) && mode & S_IROTH)
+		report(arg, false, path, 0,
+		       "every user of this system can read the passwords in "
+		       "this file: chmod o-r it");
+}
+
+int conf_load(const char *path, conf_report_fn report, void *arg,
+	      struct conf **out, char **text_out, size_t *text_len)
+{
+	struct conf *conf;
+	char *text = NULL;
+	size_t len = 0;
+	mode_t mode = 0;
+	int err = file_read(path, &text, &len, &mode);
+
+	if (err) {
+		file_refuse(path, err, report, arg);
+		return err;
+	}
+	err = conf_parse(text, len, path, report, arg, &conf);
+	if (!err) {
+		mode_check(path, conf, mode, report, arg);
+		*out = conf;
+	}
+	if (!err && text_out) {
+		*text_out = text;
+		if (text_len)
+			*text_len = len;
+		return 0;
+	}
+	explicit_bzero(text, len);
+	free(text);
+	return err;
+}
+
+void conf_secret_free(char *secret)
+{
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
+}
+
+struct conf *conf_ref(struct conf *conf)
+{
+	atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);
+	return conf;
+}
+
+static void listeners_free(struct conf *conf)
+{
+	for (size_t i = 0; i < conf->listener_count; i++) {
+		free(conf->listeners[i].name);
+		free(conf->listeners[i].addresses);
+		free(conf->listeners[i].realm);
+	}
+	free(conf->listeners);
+}
+
+static void users_free(struct conf *conf)
+{
+	for (size_t i = 0; i < conf->user_count; i++) {
+		free(conf->users[i].name);
+		free(conf->users[i].realm);
+		conf_secret_free(conf->users[i].password);
+		explicit_bzero(conf->users[i].ha1, sizeof(conf->users[i].ha1));
+	}
+	free(conf->users);
+}
+
+void conf_unref(struct conf *conf)
+{
+	if (!conf || atomic_fetch_sub_explicit(&conf->refs, 1,
+					       memory_order_acq_rel) != 1)
+		return;
+	listeners_free(conf);
+	users_free(conf);
+	for (size_t i = 0; i < conf->realm_count; i++)
+		free(conf->realms[i].name);
+	free(conf->realms);
+	for (size_t i = 0; i < conf->engine.order_count; i++)
+		free(conf->engine.order[i]);
+	free(conf->relay.addresses);
+	free(conf->peers.allow);
+	free(conf->peers.deny);
+	free(conf->user);
+	free(conf->control);
+	free(conf);
+}

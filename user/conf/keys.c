@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The table of sections and keys, and the words made from it. */
+#include "conf/keys.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "conf/conf.h"
+
+#define SECOND (UINT64_C(1000))
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+#define KIB (UINT64_C(1024))
+#define MIB (1024 * KIB)
+
+/* Longest USERNAME, RFC 8489 14.3. */
+#define USERNAME_BYTES 508
+
+const char *const conf_engine_names[] = { "splice", "uring", "copy", NULL };
+
+const struct section_info conf_sections[SECTION_COUNT] = {
+	[SECTION_SERVER] = { "server", 0, "The daemon itself." },
+	[SECTION_LISTENER] = { "listener", 1,
+		"A set of addresses on which clients are served.\n"
+		"There may be up to 64 of these sections.\n"
+		"Without any, one named\n"
+		".Dq default\n"
+		"exists and has the values below." },
+	[SECTION_RELAY] = { "relay", 0,
+		"Where allocations get their relayed transport addresses." },
+	[SECTION_REALM] = { "realm", 1,
+		"A realm of long-term credentials (RFC 8489, section 9.2).\n"
+		"The first one in the file is the default realm." },
+	[SECTION_USER] = { "user", 1,
+		"A user of one realm.\n"
+		"Exactly one of\n"
+		".Cm password\n"
+		"and\n"
+		".Cm ha1\n"
+		"must be given." },
+	[SECTION_PEERS] = { "peers", 0,
+		"Which peers clients may reach through the relay.\n"
+		"Always refused, unless excepted by\n"
+		".Cm allow ,\n"
+		"are loopback, link-local and multicast addresses, 0.0.0.0/8,\n"
+		"the unspecified and the broadcast address, the addresses of\n"
+		"this server, and every way of spelling one of these as an\n"
+		"IPv6 address." },
+	[SECTION_ENGINE] = { "engine", 0,
+		"How the bytes of relayed connections are carried." },
+	[SECTION_LIMITS] = { "limits", 0,
+		"Bounds in number, space and time." },
+};
+
+#define SERVER(field) SECTION_SERVER, .offset = offsetof(struct conf, field)
+#define LISTENER(field) \
+	SECTION_LISTENER, .offset = offsetof(struct conf_listener, field)
+#define REALM(field) \
+	SECTION_REALM, .offset = offsetof(struct conf_realm, field)
+#define USER(field) SECTION_USER, .offset = offsetof(struct conf_user, field)
+#define RELAY(field) \
+	SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
+#define PEERS(field) \
+	SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
+#define ENGINE(field) \
+	SECTION_ENGINE, .offset = offsetof(struct conf, engine.field)
+#define LIMITS(field) \
+	SECTION_LIMITS, .offset = offsetof(struct conf, limits.field)
+
+/* Keys of one section stand together: conf_keys_of depends on it. */
+const struct key conf_keys[] = {
+	{ SERVER(user), .name = "user", .type = KEY_TEXT,
+	  .min = 1, .max = CONF_NAME_MAX - 1, .preset = "culvert",
+	  .help = "The system user the relay runs as when\n"
+		  ".Xr culvertd 8\n"
+		  "is started as root.\n"
+		  "When it does not exist,\n"
+		  ".Dq nobody\n"
+		  "is taken and a warning logged." },
+	{ SERVER(workers), .name = "workers", .type = KEY_COUNT,
+	  .max = CONF_MAX_WORKERS, .preset = "0",
+	  .help = "Threads that serve clients; 0 means one per core." },
+	{ SERVER(control), .name = "control", .type = KEY_PATH,
+	  .preset = "/run/culvert/control.sock",
+	  .help = "Path of the control socket that\n"
+		  ".Xr culvertctl 8\n"
+		  "talks to." },
+	{ SERVER(log_level), .name = "log_level", .type = KEY_LOG_LEVEL,
+	  .preset = "info", .help = "The least important messages logged." },
+	{ SERVER(software), .name = "software", .type = KEY_BOOL,
+	  .preset = "yes",
+	  .help = "Whether answers name this software and its version." },
+
+	{ LISTENER(transport), .name = "transport", .type = KEY_TRANSPORT,
+	  .preset = "tcp", .help = "What carries the STUN messages." },
+	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
+	  .second = offsetof(struct conf_listener, address_count),
+	  .preset = "0.0.0.0:3478, [::]:3478",
+	  .help = "Addresses to listen on; the port is 3478 unless given.\n"
+		  "An IPv6 address with a port needs brackets." },
+	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT,
+	  .min = 1, .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	  .help = "The realm offered to clients that come without\n"
+		  "credentials." },
+	{ LISTENER(backlog), .name = "backlog", .type = KEY_COUNT,
+	  .min = 1, .max = 65535, .preset = "4096",
+	  .help = "Connections the kernel completes before they are\n"
+		  "accepted; it may lower this to\n"
+		  ".Pa /proc/sys/net/core/somaxconn ." },
+
+	{ RELAY(addresses), .name = "address", .type = KEY_HOSTS,
+	  .second = offsetof(struct conf, relay.address_count),
+	  .shown = "the address the client has connected to",
+	  .help = "Addresses of this host for relayed transport addresses,\n"
+		  "IPv4 and IPv6, without a port." },
+	{ RELAY(port_min), .name = "ports", .type = KEY_PORTS,
+	  .second = offsetof(struct conf, relay.port_max),
+	  .min = 1, .max = 65535, .preset = "49152-65535",
+	  .help = "Ports of relayed transport addresses." },
+
+	{ REALM(allocations_per_user), .name = "allocations_per_user",
+	  .type = KEY_COUNT, .max = 10000000, .shown = "as in [limits]",
+	  .help = "Allocations each user of this realm may have at once;\n"
+		  "0 means no limit." },
+
+	{ USER(realm), .name = "realm", .type = KEY_TEXT,
+	  .min = 1, .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	  .help = "The realm the user belongs to." },
+	{ USER(password), .name = "password", .type = KEY_SECRET,
+	  .min = 1, .max = 900, .shown = "none",
+	  .help = "The password.\n"
+		  "One that begins or ends with a space, begins with a\n"
+		  "quotation mark, or has a semicolon after a space must be\n"
+		  "put in double quotes; see\n"
+		  ".Sx FORMAT ." },
+	{ USER(ha1), .name = "ha1", .type = KEY_HA1,
+	  .second = offsetof(struct conf_user, has_ha1), .shown = "none",
+	  .help = "Instead of the password: MD5 of\n"
+		  ".Ar name : Ns Ar realm : Ns Ar password\n"
+		  "in hexadecimal.\n"
+		  "It is worth as much as the password to a thief." },
+	{ USER(name), .name = "name", .type = KEY_TEXT,
+	  .min = 1, .max = USERNAME_BYTES, .shown = "the section's name",
+	  .help = "The TURN user name when it differs from the section's\n"
+		  "name, as for one user name in two realms." },
+
+	{ PEERS(allow), .name = "allow", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf, peers.allow_count), .preset = "",
+	  .help = "Peers that are allowed although they are refused by\n"
+		  "default or by\n"
+		  ".Cm deny ." },
+	{ PEERS(deny), .name = "deny", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf, peers.deny_count), .preset = "",
+	  .help = "More peers to refuse." },
+	{ PEERS(relayed), .name = "relayed", .type = KEY_BOOL, .preset = "yes",
+	  .help = "Whether a relayed transport address of this very server\n"
+		  "may be a peer even when its address is refused." },
+	{ PEERS(require_permission), .name = "require_permission",
+	  .type = KEY_BOOL, .preset = "no",
+	  .help = "Whether Connect requests, too, need a permission for the\n"
+		  "peer; RFC 6062 asks for none." },
+
+	{ ENGINE(order), .name = "order", .type = KEY_ENGINES,
+	  .second = offsetof(struct conf, engine.order_count),
+	  .preset = "splice, uring, copy",
+	  .help = "Engines in order of preference; a connection takes the\n"
+		  "first that works on this system." },
+	{ ENGINE(pipe_size), .name = "pipe_size", .type = KEY_SIZE,
+	  .flags = KEY_POWER, .min = 4 * KIB, .max = 64 * MIB, .preset = "1M",
+	  .help = "Size of a pipe of the splice and uring engines, rounded\n"
+		  "up to a power of two.\n"
+		  "Without privilege the kernel allows no more than\n"
+		  ".Pa /proc/sys/fs/pipe-max-size ." },
+	{ ENGINE(pipes), .name = "pipes", .type = KEY_COUNT,
+	  .min = 1, .max = 1000000, .preset = "256",
+	  .help = "Pipes one worker may hold." },
+	{ ENGINE(copy_buffer), .name = "copy_buffer", .type = KEY_SIZE,
+	  .min = 4 * KIB, .max = 16 * MIB, .preset = "256K",
+	  .help = "Size of a buffer of the copy engine." },
+
+	{ LIMITS(connections), .name = "connections", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .help = "Client and peer connections in all; 0 derives it from the\n"
+		  "limit of descriptors (RLIMIT_NOFILE)." },
+	{ LIMITS(unauthenticated), .name = "unauthenticated",
+	  .type = KEY_COUNT, .min = 1, .max = 10000000, .preset = "1024",
+	  .help = "Client connections that have not authenticated yet, in\n"
+		  "all." },
+	{ LIMITS(unauthenticated_timeout_ms),
+	  .name = "unauthenticated_timeout", .type = KEY_DURATION,
+	  .min = 100, .max = HOUR, .preset = "15s",
+	  .help = "Time a client connection has to authenticate." },
+	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .help = "Allocations in all; 0 means no limit but descriptors." },
+	{ LIMITS(allocations_per_user), .name = "allocations_per_user",
+	  .type = KEY_COUNT, .max = 10000000, .preset = "1024",
+	  .help = "Allocations of one user; 0 means no limit." },
+	{ LIMITS(permissions_per_allocation),
+	  .name = "permissions_per_allocation", .type = KEY_COUNT,
+	  .min = 1, .max = 65536, .preset = "256",
+	  .help = "Permissions of one allocation." },
+	{ LIMITS(pending_binds), .name = "pending_binds", .type = KEY_COUNT,
+	  .min = 1, .max = 65536, .preset = "128",
+	  .help = "Peer connections of one allocation that are being opened\n"
+		  "or await ConnectionBind." },
+	{ LIMITS(connections_per_allocation),
+	  .name = "connections_per_allocation", .type = KEY_COUNT,
+	  .min = 1, .max = 1000000, .preset = "16384",
+	  .help = "Peer connections of one allocation." },
+	{ LIMITS(default_lifetime_ms), .name = "default_lifetime",
+	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
+	  .preset = "10m",
+	  .help = "Lifetime of an allocation whose client asks for none, or\n"
+		  "for a shorter one." },
+	{ LIMITS(max_lifetime_ms), .name = "max_lifetime",
+	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
+	  .preset = "1h", .help = "The longest lifetime a client gets." },
+	{ LIMITS(permission_lifetime_ms), .name = "permission_lifetime",
+	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = SECOND,
+	  .max = HOUR, .advised = 5 * MINUTE,
+	  .why = "clients refresh permissions every 5 minutes (RFC 8656, 9)",
+	  .preset = "5m",
+	  .help = "Lifetime of a permission; RFC 8656, section 9, has 5\n"
+		  "minutes, and less draws a warning." },
+	{ LIMITS(bind_timeout_ms), .name = "bind_timeout",
+	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = 100, .max = HOUR,
+	  .advised = 30 * SECOND,
+	  .why = "clients count on 30 seconds (RFC 6062, 5.2)",
+	  .preset = "30s",
+	  .help = "Time a client has to bind a peer connection; less than\n"
+		  "the 30 seconds of RFC 6062 draws a warning." },
+	{ LIMITS(connect_timeout_ms), .name = "connect_timeout",
+	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = 100, .max = HOUR,
+	  .advised = 30 * SECOND,
+	  .why = "a peer must be given 30 seconds (RFC 6062, 5.2)",
+	  .preset = "30s",
+	  .help = "Time a peer has to accept a connection; less than the 30\n"
+		  "seconds of RFC 6062, section 5.2, draws a warning." },
+	{ LIMITS(nonce_lifetime_ms), .name = "nonce_lifetime",
+	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
+	  .preset = "1h",
+	  .help = "Time after which clients must take a new nonce." },
+	{ LIMITS(send_queue), .name = "send_queue", .type = KEY_SIZE,
+	  .min = 4 * KIB, .max = 16 * MIB, .preset = "64K",
+	  .help = "Bytes of answers a control connection may leave unread\n"
+		  "before it is closed." },
+	{ LIMITS(keepalive_ms), .name = "keepalive", .type = KEY_DURATION,
+	  .flags = KEY_ZERO, .min = SECOND, .max = 9 * HOUR, .preset = "60s",
+	  .help = "Silence on a TCP connection, of client or peer, after\n"
+		  "which the kernel checks whether the other side is alive;\n"
+		  "0 turns this off." },
+	{ LIMITS(idle_timeout_ms), .name = "idle_timeout",
+	  .type = KEY_DURATION, .flags = KEY_ZERO, .min = 100,
+	  .max = 30 * 24 * HOUR, .preset = "0",
+	  .help = "Time without a byte after which a relayed connection is\n"
+		  "closed; 0 means never." },
+	{ LIMITS(control_clients), .name = "control_clients",
+	  .type = KEY_COUNT, .min = 1, .max = 1024, .preset = "16",
+	  .help = "Connections to the control socket at once." },
+};
+
+const size_t conf_key_count = sizeof(conf_keys) / sizeof(conf_keys[0]);
+
+const struct key *conf_keys_of(enum section_kind kind, size_t *count)
+{
+	const struct key *first = NULL;
+
+	*count = 0;
+	for (size_t i = 0; i < conf_key_count; i++) {
+		if (conf_keys[i].section != kind)
+			continue;
+		if (!first)
+			first = &conf_keys[i];
+		++*count;
+	}
+	return first;
+}
+
+void conf_format_size(uint64_t bytes, char out[32])
+{
+	const char *units[] = { "", "K", "M", "G" };
+	unsigned int u = 0;
+
+	while (u < 3 && bytes && bytes % 1024 == 0) {
+		bytes /= 1024;
+		u++;
+	}
+	snprintf(out, 32, "%" PRIu64 "%s", bytes, units[u]);
+}
+
+void conf_format_duration(uint64_t ms, char out[32])
+{
+	if (ms % SECOND)
+		snprintf(out, 32, "%" PRIu64 "ms", ms);
+	else if (!ms || ms % MINUTE)
+		snprintf(out, 32, "%" PRIu64 "s", ms / SECOND);
+	else if (ms % HOUR)
+		snprintf(out, 32, "%" PRIu64 "m", ms / MINUTE);
+	else
+		snprintf(out, 32, "%" PRIu64 "h", ms / HOUR);
+}
+
+static void engines_allowed(char out[CONF_ALLOWED_MAX])
+{
+	size_t used = (size_t)snprintf(out, CONF_ALLOWED_MAX,
+				       "a list of different engines:");
+
+	for (size_t i = 0; conf_engine_names[i]; i++)
+		used += (size_t)snprintf(out + used, CONF_ALLOWED_MAX - used,
+					 "%s %s", i ? "," : "",
+					 conf_engine_names[i]);
+}
+
+static const char *number_format(const struct key *key, uint64_t value,
+				 char out[32])
+{
+	if (key->type == KEY_SIZE)
+		conf_format_size(value, out);
+	else if (key->type == KEY_DURATION)
+		conf_format_duration(value, out);
+	else
+		snprintf(out, 32, "%" PRIu64, value);
+	return out;
+}
+
+static void number_allowed(const struct key *key, const char *what,
+			   char out[CONF_ALLOWED_MAX])
+{
+	char min[32], max[32];
+
+	snprintf(out, CONF_ALLOWED_MAX, "%s, %s%s to %s", what,
+		 key->flags & KEY_ZERO ? "0 or " : "",
+		 number_format(key, key->min, min),
+		 number_format(key, key->max, max));
+}
+
+void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
+{
+	const char *text = "";
+
+	switch (key->type) {
+	case KEY_BOOL:
+		text = "yes or no";
+		break;
+	case KEY_COUNT:
+		number_allowed(key, "a whole number", out);
+		return;
+	case KEY_SIZE:
+		number_allowed(key, "a size in bytes, or with K, M or G", out);
+		return;
+	case KEY_DURATION:
+		number_allowed(key,
+			       "a time in seconds, or with ms, s, m or h", out);
+		return;
+	case KEY_TEXT:
+	case KEY_SECRET:
+		snprintf(out, CONF_ALLOWED_MAX,
+			 "text of %" PRIu64 " to %" PRIu64 " bytes", key->min,
+			 key->max);
+		return;
+	case KEY_PATH:
+		text = "an absolute path of at most 107 bytes";
+		break;
+	case KEY_HA1:
+		text = "32 hexadecimal digits";
+		break;
+	case KEY_LOG_LEVEL:
+		text = "error, warn, info or debug";
+		break;
+	case KEY_TRANSPORT:
+		text = "tcp";
+		break;
+	case KEY_LISTEN:
+		text = "a list of up to 64 addresses such as 192.0.2.1, "
+		       "192.0.2.1:3478 or [2001:db8::1]:3478";
+		break;
+	case KEY_HOSTS:
+		text = "a list of up to 64 different addresses without a port, "
+		       "such as 192.0.2.1 or 2001:db8::1";
+		break;
+	case KEY_PREFIXES:
+		text = "a list of addresses and prefixes such as 192.0.2.1, "
+		       "192.0.2.0/24 or 2001:db8::/32";
+		break;
+	case KEY_PORTS:
+		text = "a port or a range LOWEST-HIGHEST within 1 to 65535";
+		break;
+	case KEY_ENGINES:
+		engines_allowed(out);
+		return;
+	}
+	snprintf(out, CONF_ALLOWED_MAX, "%s", text);
+}
+
+#define NEAREST_BYTES 48
+
+/* Levenshtein distance; both are shorter than NEAREST_BYTES. */
+static size_t edit_distance(const char *a, const char *b)
+{
+	size_t row[NEAREST_BYTES + 1], blen = strlen(b);
+
+	for (size_t j = 0; j <= blen; j++)
+		row[j] = j;
+	for (size_t i = 1; a[i - 1]; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= blen; j++) {
+			size_t best = diagonal + (a[i - 1] != b[j - 1]);
+
+			diagonal = row[j];
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+		}
+	}
+	return row[blen];
+}
+
+/* A guess is worth telling when fewer than half of its letters changed. */
+static void nearest_try(const char *candidate, const char *name,
+			const char **best, size_t *best_distance)
+{
+	size_t distance;
+
+	if (strlen(name) >= NEAREST_BYTES)
+		return;
+	distance = edit_distance(name, candidate);
+	if (distance * 2 < strlen(candidate) && distance < *best_distance) {
+		*best = candidate;
+		*best_distance = distance;
+	}
+}
+
+const char *conf_nearest_key(enum section_kind kind, const char *name)
+{
+	size_t count, distance = NEAREST_BYTES;
+	const struct key *keys = conf_keys_of(kind, &count);
+	const char *best = NULL;
+
+	for (size_t i = 0; i < count; i++)
+		nearest_try(keys[i].name, name, &best, &distance);
+	return best;
+}
+
+const char *conf_nearest_section(const char *name)
+{
+	size_t distance = NEAREST_BYTES;
+	const char *best = NULL;
+
+	for (size_t i = 0; i < SECTION_COUNT; i++)
+		nearest_try(conf_sections[i].name, name, &best, &distance);
+	return best;
+}

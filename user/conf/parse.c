@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reading a configuration text, line by line.
+ *
+ * inih splits lines into key and value, and takes comments off. Everything that
+ * it would do silently is done by the reader that feeds it instead: inih splits
+ * lines longer than its buffer, cuts section names at 50 bytes, does not tell of
+ * empty sections, takes an indented line for the rest of the one before, and
+ * keeps only the first error. So the reader hands over key lines alone, one a
+ * call, without the white space before them, and keeps track of the section and
+ * the line number; inih calls key_handle() before it asks for the next line, or
+ * the line was none.
+ *
+ * A value that keeps secrets is taken from the line itself: inih would cut a
+ * password at " ;" without a word.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf/parser.h"
+
+#define REPORTS_MAX 1000 /* errors shown; the rest is counted */
+#define LISTENERS_MAX 64
+
+/*
+ * Debian's inih has these as variables and no more than 200 bytes a line unless
+ * told; elsewhere they are compiled in, and longer lines are refused.
+ */
+extern int ini_max_line __attribute__((weak));
+
+void conf_error(struct parser *p, unsigned int line, const char *fmt, ...)
+{
+	char message[512];
+	va_list args;
+
+	if (p->no_memory || ++p->errors > REPORTS_MAX)
+		return;
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	p->report(p->arg, true, p->file, line, message);
+}
+
+void conf_warn(struct parser *p, unsigned int line, const char *fmt, ...)
+{
+	char message[512];
+	va_list args;
+
+	if (p->no_memory || ++p->warnings > REPORTS_MAX)
+		return;
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	p->report(p->arg, false, p->file, line, message);
+}
+
+void conf_no_memory(struct parser *p)
+{
+	if (!p->no_memory)
+		p->report(p->arg, true, p->file, p->line,
+			  "no memory to read the configuration");
+	p->no_memory = true;
+}
+
+const char *conf_label(enum section_kind kind, const struct section *section,
+		       char out[CONF_LABEL_MAX])
+{
+	bool named = section && section->name[0];
+
+	snprintf(out, CONF_LABEL_MAX, "[%s%s%s]", conf_sections[kind].name,
+		 named ? " " : "", named ? section->name : "");
+	return out;
+}
+
+void *conf_base(struct parser *p, enum section_kind kind, size_t index)
+{
+	switch (kind) {
+	case SECTION_LISTENER:
+		return &p->conf->listeners[index];
+	case SECTION_REALM:
+		return &p->conf->realms[index];
+	case SECTION_USER:
+		return &p->conf->users[index];
+	case SECTION_SERVER:
+	case SECTION_RELAY:
+	case SECTION_PEERS:
+	case SECTION_ENGINE:
+	case SECTION_LIMITS:
+	case SECTION_COUNT:
+		break;
+	}
+	return p->conf;
+}
+
+void *conf_array_add(void *array, size_t *count, size_t size)
+{
+	/* The room is the next power of two: full when the count is one. */
+	if (!(*count & (*count - 1))) {
+		size_t room = *count ? *count * 2 : 1;
+		void *grown = calloc(room, size);
+
+		if (!grown)
+			return NULL;
+		/* Not realloc(): the elements hold keys. */
+		if (array) {
+			memcpy(grown, array, *count * size);
+			explicit_bzero(array, *count * size);
+			free(array);
+		}
+		array = grown;
+	}
+	++*count;
+	return array;
+}
+
+/* Adds an element for a named section; its name becomes the first field's. */
+static int element_add(struct parser *p, enum section_kind kind,
+		       const char *name, size_t *index)
+{
+	struct conf *conf = p->conf;
+	void **array = NULL;
+	size_t *count = NULL, size = 0;
+	char *copy = strdup(name);
+	void *grown;
+
+	if (kind == SECTION_LISTENER) {
+		array = (void **)&conf->listeners;
+		count = &conf->listener_count;
+		size = sizeof(*conf->listeners);
+	} else if (kind == SECTION_REALM) {
+		array = (void **)&conf->realms;
+		count = &conf->realm_count;
+		size = sizeof(*conf->realms);
+	} else {
+		array = (void **)&conf->users;
+		count = &conf->user_count;
+		size = sizeof(*conf->users);
+	}
+	grown = copy ? conf_array_add(*array, count, size) : NULL;
+	if (!grown) {
+		free(copy);
+		return -ENOMEM;
+	}
+	*array = grown;
+	*index = *count - 1;
+	/* All three structures begin with char *name. */
+	*(char **)conf_base(p, kind, *index) = copy;
+	conf_value_presets(p, kind, conf_base(p, kind, *index));
+	return 0;
+}
+
+static uint64_t name_hash(enum section_kind kind, const char *name)
+{
+	return table_hash(name, strlen(name)) + (uint64_t)kind;
+}
+
+struct section *conf_section_find(struct parser *p, enum section_kind kind,
+				  const char *name)
+{
+	struct table_node *node;
+
+	for (node = table_first(&p->names, name_hash(kind, name)); node;
+	     node = table_next(node)) {
+		struct section *s = list_entry(node, struct section, by_name);
+
+		if (s->kind == kind && !strcmp(s->name, name))
+			return s;
+	}
+	return NULL;
+}
+
+static size_t key_index(const struct section *section, const char *key)
+{
+	size_t count, i = 0;
+	const struct key *keys = conf_keys_of(section->kind, &count);
+
+	while (i + 1 < count && strcmp(keys[i].name, key))
+		i++;
+	return i;
+}
+
+unsigned int conf_key_line(const struct section *section, const char *key)
+{
+	return section->key_lines[key_index(section, key)];
+}
+
+bool conf_key_refused(const struct section *section, const char *key)
+{
+	return section->key_refused[key_index(section, key)];
+}
+
+static struct section *section_new(struct parser *p, enum section_kind kind,
+				   const char *name)
+{
+	struct section *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->kind = kind;
+	s->line = p->line;
+	memcpy(s->name, name, strlen(name) + 1);
+	if (conf_sections[kind].named &&
+	    element_add(p, kind, name, &s->index)) {
+		free(s);
+		return NULL;
+	}
+	table_insert(&p->names, &s->by_name, name_hash(kind, name));
+	list_add_tail(&s->link, &p->sections);
+	return s;
+}
+
+static void section_open(struct parser *p, enum section_kind kind,
+			 const char *name)
+{
+	struct section *before = conf_section_find(p, kind, name);
+	char label[CONF_LABEL_MAX];
+
+	if (before)
+		conf_error(p, p->line,
+			   "%s: found twice, first in line %u; allowed: once",
+			   conf_label(kind, before, label), before->line);
+	if (kind == SECTION_LISTENER &&
+	    p->conf->listener_count == LISTENERS_MAX) {
+		conf_error(p, p->line,
+			   "[listener %s]: found one more; allowed: at most %d",
+			   name, LISTENERS_MAX);
+		return;
+	}
+	/* A repeated section, too, has its keys checked. */
+	p->current = section_new(p, kind, name);
+	if (!p->current)
+		conf_no_memory(p);
+}
+
+static void section_unknown(struct parser *p, const char *kind)
+{
+	const char *nearest = conf_nearest_section(kind);
+	char names[160] = "";
+	size_t used = 0;
+
+	if (nearest) {
+		conf_error(p, p->line,
+			   "[%.40s]: unknown section; did you mean [%s]?", kind,
+			   nearest);
+		return;
+	}
+	for (size_t i = 0; i < SECTION_COUNT; i++)
+		used += (size_t)snprintf(names + used, sizeof(names) - used,
+					 "%s%s", i ? ", " : "",
+					 conf_sections[i].name);
+	conf_error(p, p->line, "[%.40s]: unknown section; allowed: %s", kind,
+		   names);
+}
+
+/* text: what stands between the brackets, trimmed. */
+static void section_parse(struct parser *p, char *text)
+{
+	size_t kind_len = strcspn(text, " \t"), i;
+	const char *name = text + kind_len + strspn(text + kind_len, " \t");
+
+	text[kind_len] = '\0';
+	for (i = 0; i < SECTION_COUNT; i++)
+		if (!strcmp(conf_sections[i].name, text))
+			break;
+	if (i == SECTION_COUNT)
+		section_unknown(p, text);
+	else if (conf_sections[i].named && !*name)
+		conf_error(p, p->line,
+			   "[%s]: found no name; allowed: [%s NAME]", text,
+			   text);
+	else if (!conf_sections[i].named && *name)
+		conf_error(p, p->line,
+			   "[%s]: found a name, \"%.40s\"; allowed: [%s]",
+			   text, name, text);
+	else if (strlen(name) >= CONF_NAME_MAX)
+		conf_error(p, p->line,
+			   "[%s]: found a name of %zu bytes; allowed: up to %d",
+			   text, strlen(name), CONF_NAME_MAX - 1);
+	else
+		section_open(p, (enum section_kind)i, name);
+}
+
+static size_t trim(const char **text, size_t len)
+{
+	while (len && isspace((unsigned char)**text)) {
+		++*text;
+		len--;
+	}
+	while (len && isspace((unsigned char)(*text)[len - 1]))
+		len--;
+	return len;
+}
+
+static void section_line(struct parser *p)
+{
+	const char *close = memchr(p->raw, ']', p->raw_len), *rest, *inner;
+	char copy[CONF_LINE_MAX + 1];
+	size_t len;
+
+	p->current = NULL;
+	p->orphans_reported = true; /* the wrong section is reported itself */
+	if (!close) {
+		conf_error(p, p->line, "found \"[\" without \"]\"; "
+				       "allowed: [section] or [section NAME]");
+		return;
+	}
+	rest = close + 1;
+	len = trim(&rest, p->raw_len - (size_t)(rest - p->raw));
+	if (len && *rest != ';' && *rest != '#') {
+		conf_error(p, p->line, "found text behind \"]\"; "
+				       "allowed: a comment");
+		return;
+	}
+	inner = p->raw + 1;
+	len = trim(&inner, (size_t)(close - inner));
+	memcpy(copy, inner, len);
+	copy[len] = '\0';
+	section_parse(p, copy);
+}
+
+static void key_unknown(struct parser *p, const char *name)
+{
+	const char *nearest = conf_nearest_key(p->current->kind, name);
+	char label[CONF_LABEL_MAX], names[400] = "";
+	size_t count, used = 0;
+	const struct key *keys = conf_keys_of(p->current->kind, &count);
+
+	conf_label(p->current->kind, p->current, label);
+	for (size_t i = 0; i < conf_key_count && !nearest; i++) {
+		if (strcmp(conf_keys[i].name, name))
+			continue;
+		conf_error(p, p->line,
+			   "%s %s: unknown key here; it belongs to [%s]", label,
+			   name, conf_sections[conf_keys[i].section].name);
+		return;
+	}
+	if (nearest) {
+		conf_error(p, p->line,
+			   "%s %.40s: unknown key; did you mean \"%s\"?", label,
+			   name, nearest);
+		return;
+	}
+	for (size_t i = 0; i < count && used < sizeof(names); i++)
+		used += (size_t)snprintf(names + used, sizeof(names) - used,
+					 "%s%s", i ? ", " : "", keys[i].name);
+	conf_error(p, p->line, "%s %.40s: unknown key; allowed: %s", label,
+		   name, names);
+}
+
+/* Is there white space with a semicolon behind it, as before a comment? */
+static bool looks_commented(const char *text, size_t len, bool spaced)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] == ';' && spaced)
+			return true;
+		spaced = isspace((unsigned char)text[i]);
+	}
+	return false;
+}
+
+/*
+ * A secret's text, literally: quotes around it are taken off, and what might be
+ * meant as a comment is refused. Returns false after reporting.
+ */
+static bool secret_extract(struct parser *p, const struct key *key,
+			   char out[CONF_LINE_MAX + 1])
+{
+	const char *text = p->raw + strcspn(p->raw, "=:") + 1;
+	size_t len = trim(&text, p->raw_len - (size_t)(text - p->raw));
+	bool spaced = isspace((unsigned char)text[-1]);
+	const char *why = NULL;
+
+	if (len && *text == '"') {
+		if (len < 2 || text[len - 1] != '"')
+			why = "a quotation mark at the beginning only; allowed: "
+			      "one at the very end, too (a comment needs its "
+			      "own line)";
+		text++;
+		len -= len < 2 ? 1 : 2;
+	} else if (looks_commented(text, len, spaced)) {
+		why = "a semicolon after a space, which may be meant as a "
+		      "comment; allowed: the value in double quotes, or the "
+		      "comment on its own line";
+	}
+	if (why) {
+		char label[CONF_LABEL_MAX];
+
+		conf_error(p, p->line, "%s %s: found %s",
+			   conf_label(p->current->kind, p->current, label),
+			   key->name, why);
+		return false;
+	}
+	memcpy(out, text, len);
+	out[len] = '\0';
+	return true;
+}
+
+static void key_assign(struct parser *p, const struct key *key, size_t index,
+		       const char *value)
+{
+	struct section *s = p->current;
+	void *base = conf_base(p, s->kind, s->index);
+	char label[CONF_LABEL_MAX], secret[CONF_LINE_MAX + 1];
+	bool taken;
+
+	if (s->key_lines[index] && !(key->flags & KEY_REPEAT)) {
+		conf_error(p, p->line,
+			   "%s %s: found twice, first in line %u; "
+			   "allowed: once",
+			   conf_label(s->kind, s, label), key->name,
+			   s->key_lines[index]);
+		return;
+	}
+	if (!s->key_lines[index])
+		s->key_lines[index] = p->line;
+	if (key->type != KEY_SECRET)
+		taken = conf_value_set(p, s, key, base, value);
+	else
+		taken = secret_extract(p, key, secret) &&
+			conf_value_set(p, s, key, base, secret);
+	explicit_bzero(secret, sizeof(secret));
+	s->key_refused[index] |= !taken;
+}
+
+/* inih's handler: one key line. Always content, so that inih goes on. */
+static int key_handle(void *user, const char *unused, const char *name,
+		      const char *value)
+{
+	struct parser *p = user;
+	size_t count;
+	const struct key *keys = conf_keys_of(p->current->kind, &count);
+
+	(void)unused;
+	p->pending = false;
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(keys[i].name, name))
+			continue;
+		key_assign(p, &keys[i], i, value);
+		return 1;
+	}
+	key_unknown(p, name);
+	return 1;
+}
+
+/* Length of a UTF-8 character at text, 0 when it is none (RFC 3629). */
+static size_t utf8_len(const unsigned char *text, size_t len)
+{
+	size_t n = text[0] < 0x80 ? 1 : text[0] < 0xe0 ? 2 :
+		   text[0] < 0xf0 ? 3 : 4;
+
+	if (n == 1)
+		return 1;
+	if (text[0] < 0xc2 || text[0] > 0xf4 || n > len)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	if ((text[0] == 0xe0 && text[1] < 0xa0) || /* overlong */
+	    (text[0] == 0xed && text[1] > 0x9f) || /* surrogates */
+	    (text[0] == 0xf0 && text[1] < 0x90) || /* overlong */
+	    (text[0] == 0xf4 && text[1] > 0x8f))   /* above U+10FFFF */
+		return 0;
+	return n;
+}
+
+/* Refuses what neither a log nor a JSON answer could carry. */
+static bool bytes_allowed(struct parser *p)
+{
+	const unsigned char *text = (const unsigned char *)p->raw;
+	size_t i = 0, n;
+
+	while (i < p->raw_len) {
+		if ((text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f) {
+			conf_error(p, p->line,
+				   "found control character 0x%02x; "
+				   "allowed: printable text",
+				   text[i]);
+			return false;
+		}
+		n = utf8_len(text + i, p->raw_len - i);
+		if (!n) {
+			conf_error(p, p->line,
+				   "found byte 0x%02x; allowed: UTF-8 text",
+				   text[i]);
+			return false;
+		}
+		i += n;
+	}
+	return true;
+}
+
+/* Takes the next line of the text; false at its end. */
+static bool line_next(struct parser *p)
+{
+	const char *end;
+	size_t len;
+
+	if (!p->len || p->no_memory)
+		return false;
+	end = memchr(p->text, '\n', p->len);
+	len = end ? (size_t)(end - p->text) : p->len;
+	p->raw = p->text;
+	p->raw_len = len;
+	p->text += len + (end != NULL);
+	p->len -= len + (end != NULL);
+	p->line++;
+	if (p->line == 1 && p->raw_len >= 3 && !memcmp(p->raw, "\xef\xbb\xbf", 3)) {
+		p->raw += 3;
+		p->raw_len -= 3;
+	}
+	return true;
+}
+
+/* Is the line in hand one for inih? Deals with all others. */
+static bool line_is_key(struct parser *p, size_t room)
+{
+	size_t limit = room < CONF_LINE_MAX ? room : CONF_LINE_MAX;
+
+	if (p->raw_len > limit) {
+		conf_error(p, p->line,
+			   "found a line of %zu bytes; allowed: up to %zu",
+			   p->raw_len, limit);
+		return false;
+	}
+	p->raw_len = trim(&p->raw, p->raw_len);
+	if (!p->raw_len || *p->raw == ';' || *p->raw == '#')
+		return false;
+	if (!bytes_allowed(p))
+		return false;
+	if (*p->raw == '[') {
+		section_line(p);
+		return false;
+	}
+	if (!p->current && !p->orphans_reported) {
+		p->orphans_reported = true;
+		conf_error(p, p->line, "found a line before any section; "
+				       "allowed: [section] first");
+	}
+	return p->current != NULL;
+}
+
+static void line_finish(struct parser *p)
+{
+	if (p->pending)
+		conf_error(p, p->line,
+			   "found a line that is neither a section nor a key; "
+			   "allowed: [section] or key = value");
+	p->pending = false;
+}
+
+/* inih's reader: fills buf with one key line and returns it, NULL at the end. */
+static char *line_read(char *buf, int size, void *arg)
+{
+	struct parser *p = arg;
+
+	line_finish(p);
+	while (line_next(p)) {
+		if (!line_is_key(p, (size_t)size - 1))
+			continue;
+		memcpy(buf, p->raw, p->raw_len);
+		buf[p->raw_len] = '\0';
+		p->pending = true;
+		return buf;
+	}
+	/* It has held passwords. */
+	explicit_bzero(buf, (size_t)size);
+	return NULL;
+}
+
+static int parser_init(struct parser *p)
+{
+	list_init(&p->sections);
+	if (table_init(&p->names))
+		return -ENOMEM;
+	p->conf = calloc(1, sizeof(*p->conf));
+	if (!p->conf) {
+		table_destroy(&p->names);
+		return -ENOMEM;
+	}
+	p->conf->refs = 1;
+	return 0;
+}
+
+static void parser_destroy(struct parser *p)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &p->sections)
+		free(list_entry(pos, struct section, link));
+	table_destroy(&p->names);
+	conf_unref(p->conf);
+}
+
+static void parser_run(struct parser *p)
+{
+	for (size_t kind = 0; kind < SECTION_COUNT; kind++)
+		if (!conf_sections[kind].named)
+			conf_value_presets(p, (enum section_kind)kind, p->conf);
+	if (&ini_max_line)
+		ini_max_line = CONF_LINE_MAX + 2;
+	/* Wrong lines are reported already; -2 is inih's own lack of memory. */
+	if (ini_parse_stream(line_read, p, key_handle, p) == -2)
+		conf_no_memory(p);
+	conf_check(p);
+	if (p->errors > REPORTS_MAX)
+		p->report(p->arg, true, p->file, 0,
+			  "more errors than can be shown");
+}
+
+int conf_parse(const char *text, size_t len, const char *file,
+	       conf_report_fn report, void *arg, struct conf **out)
+{
+	struct parser p = {
+		.file = file,
+		.report = report,
+		.arg = arg,
+		.text = text,
+		.len = len,
+	};
+	int err = 0;
+
+	if (parser_init(&p)) {
+		conf_no_memory(&p);
+		return -ENOMEM;
+	}
+	parser_run(&p);
+	if (p.no_memory)
+		err = -ENOMEM;
+	else if (p.errors)
+		err = -EINVAL;
+	else
+		*out = conf_ref(p.conf);
+	parser_destroy(&p);
+	return err;
+}

@@ -1,0 +1,526 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Values: text from the file into the field the key table names. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "conf/parser.h"
+
+#define LIST_MAX 64	   /* addresses of one key */
+#define PREFIXES_MAX 4096  /* prefixes of one key, all its lines together */
+#define ITEM_MAX 80	   /* bytes of a list's item with its NUL */
+#define FOUND_MAX 60	   /* bytes of a wrong value that are shown */
+
+/* One assignment under way. */
+struct value {
+	struct parser *p;
+	const struct section *section;
+	const struct key *key;
+	void *base;
+	const char *text;
+	const char *found; /* the part of text to complain about */
+	size_t found_len;
+};
+
+static void *field_at(const struct value *v, size_t offset)
+{
+	return (char *)v->base + offset;
+}
+
+static void *field(const struct value *v)
+{
+	return field_at(v, v->key->offset);
+}
+
+static unsigned int value_line(const struct value *v)
+{
+	return v->section ? v->p->line : 0;
+}
+
+/* Shortens to whole UTF-8 characters. */
+static int shown_len(size_t len, const char *text)
+{
+	if (len <= FOUND_MAX)
+		return (int)len;
+	len = FOUND_MAX;
+	while (len && ((unsigned char)text[len] & 0xc0) == 0x80)
+		len--;
+	return (int)len;
+}
+
+static void value_refuse(const struct value *v)
+{
+	char label[CONF_LABEL_MAX], allowed[CONF_ALLOWED_MAX];
+	int shown = shown_len(v->found_len, v->found);
+
+	conf_label(v->key->section, v->section, label);
+	conf_key_allowed(v->key, allowed);
+	if (v->key->type == KEY_SECRET || v->key->type == KEY_HA1)
+		conf_error(v->p, value_line(v),
+			   "%s %s: found a value of %zu bytes (not shown); "
+			   "allowed: %s",
+			   label, v->key->name, v->found_len, allowed);
+	else if (!v->found_len)
+		conf_error(v->p, value_line(v),
+			   "%s %s: found nothing; allowed: %s", label,
+			   v->key->name, allowed);
+	else
+		conf_error(v->p, value_line(v),
+			   "%s %s: found \"%.*s%s\"; allowed: %s", label,
+			   v->key->name, shown, v->found,
+			   (size_t)shown < v->found_len ? "..." : "", allowed);
+}
+
+/* Digits and a unit. Returns 0, -EINVAL or -ERANGE. */
+static int number_parse(const char *text, uint64_t *out, const char **unit)
+{
+	uint64_t n = 0;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	for (; isdigit((unsigned char)*text); text++)
+		if (__builtin_mul_overflow(n, 10u, &n) ||
+		    __builtin_add_overflow(n, (uint64_t)(*text - '0'), &n))
+			return -ERANGE;
+	*out = n;
+	*unit = text;
+	return 0;
+}
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+	{ "", 1 }, { "K", 1024 }, { "M", 1048576 }, { "G", 1073741824 },
+	{ NULL, 0 },
+};
+
+static const struct unit duration_units[] = {
+	{ "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "m", 60000 },
+	{ "h", 3600000 }, { NULL, 0 },
+};
+
+static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
+
+static int scaled_parse(const char *text, const struct unit *units,
+			uint64_t *out)
+{
+	const char *rest;
+	uint64_t n;
+
+	if (number_parse(text, &n, &rest))
+		return -EINVAL;
+	for (; units->name; units++) {
+		if (strcmp(rest, units->name))
+			continue;
+		return __builtin_mul_overflow(n, units->factor, out) ?
+			       -ERANGE :
+			       0;
+	}
+	return -EINVAL;
+}
+
+static uint64_t power_round(const struct value *v, uint64_t n)
+{
+	char label[CONF_LABEL_MAX], size[32];
+	uint64_t power = 1;
+
+	while (power < n)
+		power <<= 1;
+	if (power == n)
+		return n;
+	conf_format_size(power, size);
+	conf_warn(v->p, value_line(v),
+		  "%s %s: found \"%s\", which is no power of two; %s is taken",
+		  conf_label(v->key->section, v->section, label), v->key->name,
+		  v->text, size);
+	return power;
+}
+
+static int number_set(struct value *v, const struct unit *units)
+{
+	const struct key *key = v->key;
+	char label[CONF_LABEL_MAX];
+	uint64_t n;
+
+	if (scaled_parse(v->text, units, &n) || n > key->max)
+		return -EINVAL;
+	if (n < key->min && !(n == 0 && key->flags & KEY_ZERO))
+		return -EINVAL;
+	if (key->flags & KEY_ADVISED && n < key->advised)
+		conf_warn(v->p, value_line(v), "%s %s: found \"%s\": %s",
+			  conf_label(key->section, v->section, label),
+			  key->name, v->text, key->why);
+	if (key->flags & KEY_POWER)
+		n = power_round(v, n);
+	if (key->type == KEY_COUNT)
+		*(unsigned int *)field(v) = (unsigned int)n;
+	else if (key->type == KEY_SIZE)
+		*(size_t *)field(v) = (size_t)n;
+	else
+		*(uint64_t *)field(v) = n;
+	return 0;
+}
+
+static int bool_set(struct value *v)
+{
+	if (strcmp(v->text, "yes") && strcmp(v->text, "no"))
+		return -EINVAL;
+	*(bool *)field(v) = v->text[0] == 'y';
+	return 0;
+}
+
+static int text_set(struct value *v)
+{
+	char **out = field(v), *copy;
+	size_t len = strlen(v->text);
+
+	if (len < v->key->min || len > v->key->max)
+		return -EINVAL;
+	copy = strdup(v->text);
+	if (!copy)
+		return -ENOMEM;
+	if (v->key->type == KEY_SECRET)
+		conf_secret_free(*out);
+	else
+		free(*out);
+	*out = copy;
+	return 0;
+}
+
+static int path_set(struct value *v)
+{
+	struct sockaddr_un sun;
+	char **out = field(v), *copy;
+
+	if (v->text[0] != '/' || strlen(v->text) >= sizeof(sun.sun_path))
+		return -EINVAL;
+	copy = strdup(v->text);
+	if (!copy)
+		return -ENOMEM;
+	free(*out);
+	*out = copy;
+	return 0;
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int ha1_set(struct value *v)
+{
+	uint8_t *out = field(v);
+
+	if (strlen(v->text) != 32)
+		return -EINVAL;
+	for (size_t i = 0; i < 32; i++)
+		if (hex_digit(v->text[i]) < 0)
+			return -EINVAL;
+	for (size_t i = 0; i < 16; i++)
+		out[i] = (uint8_t)(hex_digit(v->text[2 * i]) << 4 |
+				   hex_digit(v->text[2 * i + 1]));
+	*(bool *)field_at(v, v->key->second) = true;
+	return 0;
+}
+
+static int log_level_set(struct value *v)
+{
+	static const char *const names[] = {
+		[LOG_LEVEL_ERROR] = "error",
+		[LOG_LEVEL_WARN] = "warn",
+		[LOG_LEVEL_INFO] = "info",
+		[LOG_LEVEL_DEBUG] = "debug",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(v->text, names[i]))
+			continue;
+		*(enum log_level *)field(v) = (enum log_level)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int transport_set(struct value *v)
+{
+	if (strcmp(v->text, "tcp"))
+		return -EINVAL;
+	*(enum conf_transport *)field(v) = CONF_TRANSPORT_TCP;
+	return 0;
+}
+
+static int port_parse(const char *text, size_t len, uint16_t *out)
+{
+	char digits[8];
+	uint64_t n;
+	const char *rest;
+
+	if (len >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, len);
+	digits[len] = '\0';
+	if (number_parse(digits, &n, &rest) || *rest || n < 1 || n > 65535)
+		return -EINVAL;
+	*out = (uint16_t)n;
+	return 0;
+}
+
+static size_t trimmed_len(const char *text, size_t len)
+{
+	while (len && isspace((unsigned char)text[len - 1]))
+		len--;
+	return len;
+}
+
+static int ports_set(struct value *v)
+{
+	const char *dash = strchr(v->text, '-');
+	size_t len = dash ? (size_t)(dash - v->text) : strlen(v->text);
+	uint16_t low, high;
+
+	if (port_parse(v->text, trimmed_len(v->text, len), &low))
+		return -EINVAL;
+	high = low;
+	if (dash) {
+		dash += 1 + strspn(dash + 1, " \t");
+		if (port_parse(dash, strlen(dash), &high))
+			return -EINVAL;
+	}
+	if (low > high)
+		return -EINVAL;
+	*(uint16_t *)field(v) = low;
+	*(uint16_t *)field_at(v, v->key->second) = high;
+	return 0;
+}
+
+/*
+ * Takes the next item off a comma-separated list; *list becomes NULL behind the
+ * last. Returns 0 or -EINVAL; the item is what v->found shows in either case.
+ */
+static int list_next(struct value *v, const char **list, char item[ITEM_MAX])
+{
+	const char *start = *list + strspn(*list, " \t");
+	size_t len = strcspn(start, ",");
+
+	*list = start[len] ? start + len + 1 : NULL;
+	len = trimmed_len(start, len);
+	v->found = start;
+	v->found_len = len;
+	if (!len || len >= ITEM_MAX)
+		return -EINVAL;
+	memcpy(item, start, len);
+	item[len] = '\0';
+	return 0;
+}
+
+static int host_parse(const struct value *v, const char *item,
+		      const union addr *have, size_t count, union addr *out)
+{
+	struct prefix whole;
+
+	if (v->key->type == KEY_LISTEN)
+		return addr_parse(item, 3478, out);
+	/* An address without a port is a prefix without a length. */
+	if (strchr(item, '/') || prefix_parse(item, &whole))
+		return -EINVAL;
+	addr_from_bytes(out, whole.family, whole.bytes, 0);
+	if (addr_is_any(out))
+		return -EINVAL;
+	for (size_t i = 0; i < count; i++)
+		if (addr_same_host(&have[i], out))
+			return -EINVAL;
+	return 0;
+}
+
+static int addresses_set(struct value *v)
+{
+	union addr **out = field(v), *array;
+	const char *list = *v->text ? v->text : NULL;
+	size_t count = 0;
+	char item[ITEM_MAX];
+	int err = 0;
+
+	if (!list && v->key->type == KEY_LISTEN)
+		return -EINVAL;
+	array = calloc(LIST_MAX, sizeof(*array));
+	if (!array)
+		return -ENOMEM;
+	while (list && !err) {
+		err = list_next(v, &list, item);
+		if (!err && count == LIST_MAX)
+			err = -EINVAL;
+		if (!err)
+			err = host_parse(v, item, array, count, &array[count]);
+		count++;
+	}
+	if (err) {
+		free(array);
+		return err;
+	}
+	free(*out);
+	*out = array;
+	*(size_t *)field_at(v, v->key->second) = count;
+	return 0;
+}
+
+static void prefix_warn(const struct value *v, const char *item,
+			const struct prefix *prefix)
+{
+	char label[CONF_LABEL_MAX], masked[ADDR_STRLEN], host[ITEM_MAX];
+	struct prefix whole;
+
+	memcpy(host, item, strlen(item) + 1);
+	host[strcspn(host, "/")] = '\0';
+	if (prefix_parse(host, &whole) ||
+	    !memcmp(whole.bytes, prefix->bytes, sizeof(whole.bytes)))
+		return;
+	conf_warn(v->p, value_line(v),
+		  "%s %s: found \"%s\", an address inside a prefix; %s is taken",
+		  conf_label(v->key->section, v->section, label), v->key->name,
+		  item, prefix_format(prefix, masked));
+}
+
+/* Repeated keys add to the list (KEY_REPEAT). */
+static int prefixes_set(struct value *v)
+{
+	struct prefix **array = field(v), prefix, *grown;
+	size_t *count = field_at(v, v->key->second);
+	const char *list = *v->text ? v->text : NULL;
+	char item[ITEM_MAX];
+
+	while (list) {
+		if (list_next(v, &list, item) || prefix_parse(item, &prefix) ||
+		    *count == PREFIXES_MAX)
+			return -EINVAL;
+		prefix_warn(v, item, &prefix);
+		grown = realloc(*array, (*count + 1) * sizeof(**array));
+		if (!grown)
+			return -ENOMEM;
+		*array = grown;
+		grown[(*count)++] = prefix;
+	}
+	return 0;
+}
+
+static bool engine_known(const char *name)
+{
+	for (size_t i = 0; conf_engine_names[i]; i++)
+		if (!strcmp(conf_engine_names[i], name))
+			return true;
+	return false;
+}
+
+static int engine_add(char **order, size_t *count, const char *name)
+{
+	if (!engine_known(name) || *count == CONF_ENGINES_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < *count; i++)
+		if (!strcmp(order[i], name))
+			return -EINVAL;
+	order[*count] = strdup(name);
+	if (!order[*count])
+		return -ENOMEM;
+	++*count;
+	return 0;
+}
+
+static int engines_set(struct value *v)
+{
+	char **order = field(v), *mine[CONF_ENGINES_MAX] = { NULL };
+	size_t *count = field_at(v, v->key->second), added = 0;
+	const char *list = v->text;
+	char item[ITEM_MAX];
+	int err = 0;
+
+	while (list && !err) {
+		err = list_next(v, &list, item);
+		if (!err)
+			err = engine_add(mine, &added, item);
+	}
+	if (err) {
+		for (size_t i = 0; i < added; i++)
+			free(mine[i]);
+		return err;
+	}
+	for (size_t i = 0; i < *count; i++)
+		free(order[i]);
+	memcpy(order, mine, sizeof(mine));
+	*count = added;
+	return 0;
+}
+
+static int value_assign(struct value *v)
+{
+	switch (v->key->type) {
+	case KEY_BOOL:
+		return bool_set(v);
+	case KEY_COUNT:
+		return number_set(v, no_units);
+	case KEY_SIZE:
+		return number_set(v, size_units);
+	case KEY_DURATION:
+		return number_set(v, duration_units);
+	case KEY_TEXT:
+	case KEY_SECRET:
+		return text_set(v);
+	case KEY_PATH:
+		return path_set(v);
+	case KEY_HA1:
+		return ha1_set(v);
+	case KEY_LOG_LEVEL:
+		return log_level_set(v);
+	case KEY_TRANSPORT:
+		return transport_set(v);
+	case KEY_LISTEN:
+	case KEY_HOSTS:
+		return addresses_set(v);
+	case KEY_PREFIXES:
+		return prefixes_set(v);
+	case KEY_PORTS:
+		return ports_set(v);
+	case KEY_ENGINES:
+		return engines_set(v);
+	}
+	return -EINVAL;
+}
+
+bool conf_value_set(struct parser *p, const struct section *section,
+		    const struct key *key, void *base, const char *text)
+{
+	struct value v = {
+		.p = p,
+		.section = section,
+		.key = key,
+		.base = base,
+		.text = text,
+		.found = text,
+		.found_len = strlen(text),
+	};
+	int err = value_assign(&v);
+
+	if (err == -ENOMEM)
+		conf_no_memory(p);
+	else if (err)
+		value_refuse(&v);
+	return !err;
+}
+
+void conf_value_presets(struct parser *p, enum section_kind kind, void *base)
+{
+	size_t count;
+	const struct key *keys = conf_keys_of(kind, &count);
+
+	for (size_t i = 0; i < count && !p->no_memory; i++)
+		if (keys[i].preset)
+			conf_value_set(p, NULL, &keys[i], base,
+				       keys[i].preset);
+}
