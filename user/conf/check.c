@@ -136,8 +136,8 @@ static void user_check_unique(struct parser *p, struct table *users,
 		const struct conf_user *other = &p->conf->users[o->index];
 
 		/* Equal section names are reported as such. */
-		if (strcmp(other->name, user->name) ||
-		    strcmp(other->realm, user->realm) ||
+		if (strcmp(other->name, user->name) != 0 ||
+		    strcmp(other->realm, user->realm) != 0 ||
 		    !strcmp(o->name, s->name))
 			continue;
 		conf_error(p, s->line,
@@ -156,8 +156,9 @@ static void users_check(struct parser *p)
 	struct table users;
 
 	if (!p->conf->user_count) {
-		conf_warn(p, 0, "no [user NAME] section: nobody can use this "
-				"server");
+		conf_warn(p, 0,
+			  "no [user NAME] section: nobody can use this "
+			  "server");
 		return;
 	}
 	if (table_init(&users)) {
@@ -196,14 +197,15 @@ static void address_check(struct parser *p, const struct section *s,
 			if (!addresses_overlap(&mine->addresses[position],
 					       &other->addresses[i]))
 				continue;
-			conf_error(p, line ? line : s->line,
-				   "%s address: found %s, which overlaps %s of "
-				   "[listener %s]; allowed: each address and "
-				   "port once",
-				   conf_label(s->kind, s, label),
-				   addr_format(&mine->addresses[position], text),
-				   addr_format(&other->addresses[i], other_text),
-				   other->name);
+			conf_error(
+				p, line ? line : s->line,
+				"%s address: found %s, which overlaps %s of "
+				"[listener %s]; allowed: each address and "
+				"port once",
+				conf_label(s->kind, s, label),
+				addr_format(&mine->addresses[position], text),
+				addr_format(&other->addresses[i], other_text),
+				other->name);
 			return;
 		}
 	}
@@ -214,11 +216,12 @@ static void listeners_check_addresses(struct parser *p)
 	struct section *s = NULL;
 
 	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
-		size_t count = p->conf->listeners[s->index].address_count;
+		struct conf_listener *l = &p->conf->listeners[s->index];
 
+		/* Its default stands there, which is not to blame later. */
 		if (conf_key_refused(s, "address"))
-			continue;
-		for (size_t i = 0; i < count; i++)
+			l->address_count = 0;
+		for (size_t i = 0; i < l->address_count; i++)
 			address_check(p, s, i);
 	}
 }

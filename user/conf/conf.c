@@ -112,7 +112,8 @@ int conf_load(const char *path, conf_report_fn report, void *arg,
 			*text_len = len;
 		return 0;
 	}
-	explicit_bzero(text, len);
+	if (text)
+		explicit_bzero(text, len);
 	free(text);
 	return err;
 }

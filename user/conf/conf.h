@@ -14,8 +14,8 @@
 #include "base/addr.h"
 #include "base/log.h"
 
-#define CONF_NAME_MAX 64	/* bytes of a section's name with its NUL */
-#define CONF_ENGINES_MAX 8	/* names in [engine] order */
+#define CONF_NAME_MAX    64 /* bytes of a section's name with its NUL */
+#define CONF_ENGINES_MAX 8 /* names in [engine] order */
 #define CONF_MAX_WORKERS 64
 
 enum conf_transport {
@@ -40,7 +40,7 @@ struct conf_realm {
 
 /* [user NAME] */
 struct conf_user {
-	char *name;  /* the TURN USERNAME */
+	char *name; /* the TURN USERNAME */
 	char *realm; /* never NULL after parsing */
 	char *password; /* NULL when ha1 is given; wiped by conf_unref */
 	bool has_ha1;
@@ -66,9 +66,9 @@ struct conf_peers {
 struct conf_engine {
 	char *order[CONF_ENGINES_MAX]; /* as written: checked against names */
 	size_t order_count;
-	size_t pipe_size;	    /* bytes */
-	unsigned int pipes;	    /* per worker */
-	size_t copy_buffer;	    /* bytes */
+	size_t pipe_size; /* bytes */
+	unsigned int pipes; /* per worker */
+	size_t copy_buffer; /* bytes */
 };
 
 /* [limits]; durations in milliseconds, sizes in bytes, 0 as documented */
@@ -97,7 +97,7 @@ struct conf {
 	_Atomic unsigned int refs;
 	char *user;
 	unsigned int workers; /* 0: one per core */
-	char *control;	      /* path of the control socket */
+	char *control; /* path of the control socket */
 	enum log_level log_level;
 	bool software;
 	struct conf_listener *listeners;

@@ -10,9 +10,9 @@
 
 #define SECOND (UINT64_C(1000))
 #define MINUTE (60 * SECOND)
-#define HOUR (60 * MINUTE)
-#define KIB (UINT64_C(1024))
-#define MIB (1024 * KIB)
+#define HOUR   (60 * MINUTE)
+#define KIB    (UINT64_C(1024))
+#define MIB    (1024 * KIB)
 
 /* Longest USERNAME, RFC 8489 14.3. */
 #define USERNAME_BYTES 508
@@ -20,49 +20,67 @@
 const char *const conf_engine_names[] = { "splice", "uring", "copy", NULL };
 
 const struct section_info conf_sections[SECTION_COUNT] = {
-	[SECTION_SERVER] = { "server", 0, "The daemon itself." },
-	[SECTION_LISTENER] = { "listener", 1,
-		"A set of addresses on which clients are served.\n"
-		"There may be up to 64 of these sections.\n"
-		"Without any, one named\n"
-		".Dq default\n"
-		"exists and has the values below." },
-	[SECTION_RELAY] = { "relay", 0,
-		"Where allocations get their relayed transport addresses." },
-	[SECTION_REALM] = { "realm", 1,
-		"A realm of long-term credentials (RFC 8489, section 9.2).\n"
-		"The first one in the file is the default realm." },
-	[SECTION_USER] = { "user", 1,
-		"A user of one realm.\n"
-		"Exactly one of\n"
-		".Cm password\n"
-		"and\n"
-		".Cm ha1\n"
-		"must be given." },
-	[SECTION_PEERS] = { "peers", 0,
-		"Which peers clients may reach through the relay.\n"
-		"Always refused, unless excepted by\n"
-		".Cm allow ,\n"
-		"are loopback, link-local and multicast addresses, 0.0.0.0/8,\n"
-		"the unspecified and the broadcast address, the addresses of\n"
-		"this server, and every way of spelling one of these as an\n"
-		"IPv6 address." },
-	[SECTION_ENGINE] = { "engine", 0,
-		"How the bytes of relayed connections are carried." },
-	[SECTION_LIMITS] = { "limits", 0,
-		"Bounds in number, space and time." },
+	[SECTION_SERVER] = {
+		.name = "server",
+		.help = "The daemon itself.",
+	},
+	[SECTION_LISTENER] = {
+		.name = "listener",
+		.named = true,
+		.help = "A set of addresses on which clients are served.\n"
+			"There may be up to 64 of these sections.\n"
+			"Without any, one named\n"
+			".Dq default\n"
+			"exists and has the values below.",
+	},
+	[SECTION_RELAY] = {
+		.name = "relay",
+		.help = "Where allocations get their relayed transport\n"
+			"addresses.",
+	},
+	[SECTION_REALM] = {
+		.name = "realm",
+		.named = true,
+		.help = "A realm of long-term credentials (RFC 8489, 9.2).\n"
+			"The first one in the file is the default realm.",
+	},
+	[SECTION_USER] = {
+		.name = "user",
+		.named = true,
+		.help = "A user of one realm.\n"
+			"Exactly one of\n"
+			".Cm password\n"
+			"and\n"
+			".Cm ha1\n"
+			"must be given.",
+	},
+	[SECTION_PEERS] = {
+		.name = "peers",
+		.help = "Which peers clients may reach through the relay.\n"
+			"Always refused, unless excepted by\n"
+			".Cm allow ,\n"
+			"are loopback, link-local and multicast addresses,\n"
+			"0.0.0.0/8, the unspecified and the broadcast address,\n"
+			"the addresses of this server, and every way of spelling\n"
+			"one of these as an IPv6 address.",
+	},
+	[SECTION_ENGINE] = {
+		.name = "engine",
+		.help = "How the bytes of relayed connections are carried.",
+	},
+	[SECTION_LIMITS] = {
+		.name = "limits",
+		.help = "Bounds in number, space and time.",
+	},
 };
 
 #define SERVER(field) SECTION_SERVER, .offset = offsetof(struct conf, field)
 #define LISTENER(field) \
 	SECTION_LISTENER, .offset = offsetof(struct conf_listener, field)
-#define REALM(field) \
-	SECTION_REALM, .offset = offsetof(struct conf_realm, field)
-#define USER(field) SECTION_USER, .offset = offsetof(struct conf_user, field)
-#define RELAY(field) \
-	SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
-#define PEERS(field) \
-	SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
+#define REALM(field) SECTION_REALM, .offset = offsetof(struct conf_realm, field)
+#define USER(field)  SECTION_USER, .offset = offsetof(struct conf_user, field)
+#define RELAY(field) SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
+#define PEERS(field) SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
 #define ENGINE(field) \
 	SECTION_ENGINE, .offset = offsetof(struct conf, engine.field)
 #define LIMITS(field) \
@@ -70,8 +88,8 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 
 /* Keys of one section stand together: conf_keys_of depends on it. */
 const struct key conf_keys[] = {
-	{ SERVER(user), .name = "user", .type = KEY_TEXT,
-	  .min = 1, .max = CONF_NAME_MAX - 1, .preset = "culvert",
+	{ SERVER(user), .name = "user", .type = KEY_TEXT, .min = 1,
+	  .max = CONF_NAME_MAX - 1, .preset = "culvert",
 	  .help = "The system user the relay runs as when\n"
 		  ".Xr culvertd 8\n"
 		  "is started as root.\n"
@@ -99,12 +117,12 @@ const struct key conf_keys[] = {
 	  .preset = "0.0.0.0:3478, [::]:3478",
 	  .help = "Addresses to listen on; the port is 3478 unless given.\n"
 		  "An IPv6 address with a port needs brackets." },
-	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT,
-	  .min = 1, .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
+	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
 	  .help = "The realm offered to clients that come without\n"
 		  "credentials." },
-	{ LISTENER(backlog), .name = "backlog", .type = KEY_COUNT,
-	  .min = 1, .max = 65535, .preset = "4096",
+	{ LISTENER(backlog), .name = "backlog", .type = KEY_COUNT, .min = 1,
+	  .max = 65535, .preset = "4096",
 	  .help = "Connections the kernel completes before they are\n"
 		  "accepted; it may lower this to\n"
 		  ".Pa /proc/sys/net/core/somaxconn ." },
@@ -115,8 +133,8 @@ const struct key conf_keys[] = {
 	  .help = "Addresses of this host for relayed transport addresses,\n"
 		  "IPv4 and IPv6, without a port." },
 	{ RELAY(port_min), .name = "ports", .type = KEY_PORTS,
-	  .second = offsetof(struct conf, relay.port_max),
-	  .min = 1, .max = 65535, .preset = "49152-65535",
+	  .second = offsetof(struct conf, relay.port_max), .min = 1,
+	  .max = 65535, .preset = "49152-65535",
 	  .help = "Ports of relayed transport addresses." },
 
 	{ REALM(allocations_per_user), .name = "allocations_per_user",
@@ -124,11 +142,11 @@ const struct key conf_keys[] = {
 	  .help = "Allocations each user of this realm may have at once;\n"
 		  "0 means no limit." },
 
-	{ USER(realm), .name = "realm", .type = KEY_TEXT,
-	  .min = 1, .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	{ USER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
+	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
 	  .help = "The realm the user belongs to." },
-	{ USER(password), .name = "password", .type = KEY_SECRET,
-	  .min = 1, .max = 900, .shown = "none",
+	{ USER(password), .name = "password", .type = KEY_SECRET, .min = 1,
+	  .max = 900, .shown = "none",
 	  .help = "The password.\n"
 		  "One that begins or ends with a space, begins with a\n"
 		  "quotation mark, or has a semicolon after a space must be\n"
@@ -140,8 +158,8 @@ const struct key conf_keys[] = {
 		  ".Ar name : Ns Ar realm : Ns Ar password\n"
 		  "in hexadecimal.\n"
 		  "It is worth as much as the password to a thief." },
-	{ USER(name), .name = "name", .type = KEY_TEXT,
-	  .min = 1, .max = USERNAME_BYTES, .shown = "the section's name",
+	{ USER(name), .name = "name", .type = KEY_TEXT, .min = 1,
+	  .max = USERNAME_BYTES, .shown = "the section's name",
 	  .help = "The TURN user name when it differs from the section's\n"
 		  "name, as for one user name in two realms." },
 
@@ -174,8 +192,8 @@ const struct key conf_keys[] = {
 		  "up to a power of two.\n"
 		  "Without privilege the kernel allows no more than\n"
 		  ".Pa /proc/sys/fs/pipe-max-size ." },
-	{ ENGINE(pipes), .name = "pipes", .type = KEY_COUNT,
-	  .min = 1, .max = 1000000, .preset = "256",
+	{ ENGINE(pipes), .name = "pipes", .type = KEY_COUNT, .min = 1,
+	  .max = 1000000, .preset = "256",
 	  .help = "Pipes one worker may hold." },
 	{ ENGINE(copy_buffer), .name = "copy_buffer", .type = KEY_SIZE,
 	  .min = 4 * KIB, .max = 16 * MIB, .preset = "256K",
@@ -185,13 +203,12 @@ const struct key conf_keys[] = {
 	  .max = 10000000, .preset = "0",
 	  .help = "Client and peer connections in all; 0 derives it from the\n"
 		  "limit of descriptors (RLIMIT_NOFILE)." },
-	{ LIMITS(unauthenticated), .name = "unauthenticated",
-	  .type = KEY_COUNT, .min = 1, .max = 10000000, .preset = "1024",
+	{ LIMITS(unauthenticated), .name = "unauthenticated", .type = KEY_COUNT,
+	  .min = 1, .max = 10000000, .preset = "1024",
 	  .help = "Client connections that have not authenticated yet, in\n"
 		  "all." },
-	{ LIMITS(unauthenticated_timeout_ms),
-	  .name = "unauthenticated_timeout", .type = KEY_DURATION,
-	  .min = 100, .max = HOUR, .preset = "15s",
+	{ LIMITS(unauthenticated_timeout_ms), .name = "unauthenticated_timeout",
+	  .type = KEY_DURATION, .min = 100, .max = HOUR, .preset = "15s",
 	  .help = "Time a client connection has to authenticate." },
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
@@ -200,25 +217,25 @@ const struct key conf_keys[] = {
 	  .type = KEY_COUNT, .max = 10000000, .preset = "1024",
 	  .help = "Allocations of one user; 0 means no limit." },
 	{ LIMITS(permissions_per_allocation),
-	  .name = "permissions_per_allocation", .type = KEY_COUNT,
-	  .min = 1, .max = 65536, .preset = "256",
+	  .name = "permissions_per_allocation", .type = KEY_COUNT, .min = 1,
+	  .max = 65536, .preset = "256",
 	  .help = "Permissions of one allocation." },
 	{ LIMITS(pending_binds), .name = "pending_binds", .type = KEY_COUNT,
 	  .min = 1, .max = 65536, .preset = "128",
 	  .help = "Peer connections of one allocation that are being opened\n"
 		  "or await ConnectionBind." },
 	{ LIMITS(connections_per_allocation),
-	  .name = "connections_per_allocation", .type = KEY_COUNT,
-	  .min = 1, .max = 1000000, .preset = "16384",
+	  .name = "connections_per_allocation", .type = KEY_COUNT, .min = 1,
+	  .max = 1000000, .preset = "16384",
 	  .help = "Peer connections of one allocation." },
 	{ LIMITS(default_lifetime_ms), .name = "default_lifetime",
 	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
 	  .preset = "10m",
 	  .help = "Lifetime of an allocation whose client asks for none, or\n"
 		  "for a shorter one." },
-	{ LIMITS(max_lifetime_ms), .name = "max_lifetime",
-	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
-	  .preset = "1h", .help = "The longest lifetime a client gets." },
+	{ LIMITS(max_lifetime_ms), .name = "max_lifetime", .type = KEY_DURATION,
+	  .min = SECOND, .max = 24 * HOUR, .preset = "1h",
+	  .help = "The longest lifetime a client gets." },
 	{ LIMITS(permission_lifetime_ms), .name = "permission_lifetime",
 	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = SECOND,
 	  .max = HOUR, .advised = 5 * MINUTE,
@@ -226,11 +243,9 @@ const struct key conf_keys[] = {
 	  .preset = "5m",
 	  .help = "Lifetime of a permission; RFC 8656, section 9, has 5\n"
 		  "minutes, and less draws a warning." },
-	{ LIMITS(bind_timeout_ms), .name = "bind_timeout",
-	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = 100, .max = HOUR,
-	  .advised = 30 * SECOND,
-	  .why = "clients count on 30 seconds (RFC 6062, 5.2)",
-	  .preset = "30s",
+	{ LIMITS(bind_timeout_ms), .name = "bind_timeout", .type = KEY_DURATION,
+	  .flags = KEY_ADVISED, .min = 100, .max = HOUR, .advised = 30 * SECOND,
+	  .why = "clients count on 30 seconds (RFC 6062, 5.2)", .preset = "30s",
 	  .help = "Time a client has to bind a peer connection; less than\n"
 		  "the 30 seconds of RFC 6062 draws a warning." },
 	{ LIMITS(connect_timeout_ms), .name = "connect_timeout",
@@ -241,8 +256,7 @@ const struct key conf_keys[] = {
 	  .help = "Time a peer has to accept a connection; less than the 30\n"
 		  "seconds of RFC 6062, section 5.2, draws a warning." },
 	{ LIMITS(nonce_lifetime_ms), .name = "nonce_lifetime",
-	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR,
-	  .preset = "1h",
+	  .type = KEY_DURATION, .min = SECOND, .max = 24 * HOUR, .preset = "1h",
 	  .help = "Time after which clients must take a new nonce." },
 	{ LIMITS(send_queue), .name = "send_queue", .type = KEY_SIZE,
 	  .min = 4 * KIB, .max = 16 * MIB, .preset = "64K",
@@ -253,13 +267,12 @@ const struct key conf_keys[] = {
 	  .help = "Silence on a TCP connection, of client or peer, after\n"
 		  "which the kernel checks whether the other side is alive;\n"
 		  "0 turns this off." },
-	{ LIMITS(idle_timeout_ms), .name = "idle_timeout",
-	  .type = KEY_DURATION, .flags = KEY_ZERO, .min = 100,
-	  .max = 30 * 24 * HOUR, .preset = "0",
+	{ LIMITS(idle_timeout_ms), .name = "idle_timeout", .type = KEY_DURATION,
+	  .flags = KEY_ZERO, .min = 100, .max = 30 * 24 * HOUR, .preset = "0",
 	  .help = "Time without a byte after which a relayed connection is\n"
 		  "closed; 0 means never." },
-	{ LIMITS(control_clients), .name = "control_clients",
-	  .type = KEY_COUNT, .min = 1, .max = 1024, .preset = "16",
+	{ LIMITS(control_clients), .name = "control_clients", .type = KEY_COUNT,
+	  .min = 1, .max = 1024, .preset = "16",
 	  .help = "Connections to the control socket at once." },
 };
 
@@ -353,8 +366,8 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		number_allowed(key, "a size in bytes, or with K, M or G", out);
 		return;
 	case KEY_DURATION:
-		number_allowed(key,
-			       "a time in seconds, or with ms, s, m or h", out);
+		number_allowed(key, "a time in seconds, or with ms, s, m or h",
+			       out);
 		return;
 	case KEY_TEXT:
 	case KEY_SECRET:

@@ -6,10 +6,11 @@
 #ifndef CONF_KEYS_H
 #define CONF_KEYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define CONF_KEYS_MAX 20   /* keys of one section */
+#define CONF_KEYS_MAX    20 /* keys of one section */
 #define CONF_ALLOWED_MAX 160 /* bytes of an `allowed` text with its NUL */
 
 enum section_kind {
@@ -26,27 +27,27 @@ enum section_kind {
 
 /* What a value looks like, and with that the C type of its field. */
 enum key_type {
-	KEY_BOOL,      /* bool */
-	KEY_COUNT,     /* unsigned int */
-	KEY_SIZE,      /* size_t, bytes */
-	KEY_DURATION,  /* uint64_t, milliseconds */
-	KEY_TEXT,      /* char * */
-	KEY_PATH,      /* char *, absolute and fit for a UNIX socket */
-	KEY_SECRET,    /* char *, never shown */
-	KEY_HA1,       /* uint8_t[16], never shown; second: bool */
+	KEY_BOOL, /* bool */
+	KEY_COUNT, /* unsigned int */
+	KEY_SIZE, /* size_t, bytes */
+	KEY_DURATION, /* uint64_t, milliseconds */
+	KEY_TEXT, /* char * */
+	KEY_PATH, /* char *, absolute and fit for a UNIX socket */
+	KEY_SECRET, /* char *, never shown */
+	KEY_HA1, /* uint8_t[16], never shown; second: bool */
 	KEY_LOG_LEVEL, /* enum log_level */
 	KEY_TRANSPORT, /* enum conf_transport */
-	KEY_LISTEN,    /* union addr *; second: size_t count; port optional */
-	KEY_HOSTS,     /* union addr *; second: size_t count; no port */
-	KEY_PREFIXES,  /* struct prefix *; second: size_t count */
-	KEY_PORTS,     /* uint16_t lowest; second: uint16_t highest */
-	KEY_ENGINES,   /* char *[CONF_ENGINES_MAX]; second: size_t count */
+	KEY_LISTEN, /* union addr *; second: size_t count; port optional */
+	KEY_HOSTS, /* union addr *; second: size_t count; no port */
+	KEY_PREFIXES, /* struct prefix *; second: size_t count */
+	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
+	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
 };
 
 enum key_flags {
-	KEY_ZERO = 1,	/* 0 is allowed beside min..max */
+	KEY_ZERO = 1, /* 0 is allowed beside min..max */
 	KEY_REPEAT = 2, /* may be given several times: the lists add up */
-	KEY_POWER = 4,	/* rounded up to a power of two */
+	KEY_POWER = 4, /* rounded up to a power of two */
 	KEY_ADVISED = 8, /* below `advised` only with a warning */
 };
 
@@ -55,19 +56,20 @@ struct key {
 	const char *name;
 	enum key_type type;
 	unsigned int flags;
-	size_t offset;	/* in struct conf, or in the named section's struct */
-	size_t second;	/* as the type says */
-	uint64_t min, max; /* of numbers (in the field's unit) and text (bytes) */
-	uint64_t advised;  /* with KEY_ADVISED */
-	const char *why;   /* with KEY_ADVISED: what is lost below it */
+	size_t offset; /* in struct conf, or in the named section's struct */
+	size_t second; /* as the type says */
+	uint64_t min,
+		max; /* of numbers (in the field's unit) and text (bytes) */
+	uint64_t advised; /* with KEY_ADVISED */
+	const char *why; /* with KEY_ADVISED: what is lost below it */
 	const char *preset; /* the default, as it would be written; or NULL */
-	const char *shown;  /* what the manual calls the default instead */
-	const char *help;   /* roff text for the manual */
+	const char *shown; /* what the manual calls the default instead */
+	const char *help; /* roff text for the manual */
 };
 
 struct section_info {
 	const char *name;
-	int named;	  /* has a NAME and may come more than once */
+	bool named; /* has a NAME and may come more than once */
 	const char *help; /* roff text for the manual */
 };
 

@@ -23,7 +23,7 @@
 
 #include "conf/parser.h"
 
-#define REPORTS_MAX 1000 /* errors shown; the rest is counted */
+#define REPORTS_MAX   1000 /* errors shown; the rest is counted */
 #define LISTENERS_MAX 64
 
 /*
@@ -178,7 +178,7 @@ static size_t key_index(const struct section *section, const char *key)
 	size_t count, i = 0;
 	const struct key *keys = conf_keys_of(section->kind, &count);
 
-	while (i + 1 < count && strcmp(keys[i].name, key))
+	while (i + 1 < count && strcmp(keys[i].name, key) != 0)
 		i++;
 	return i;
 }
@@ -274,8 +274,8 @@ static void section_parse(struct parser *p, char *text)
 			   text);
 	else if (!conf_sections[i].named && *name)
 		conf_error(p, p->line,
-			   "[%s]: found a name, \"%.40s\"; allowed: [%s]",
-			   text, name, text);
+			   "[%s]: found a name, \"%.40s\"; allowed: [%s]", text,
+			   name, text);
 	else if (strlen(name) >= CONF_NAME_MAX)
 		conf_error(p, p->line,
 			   "[%s]: found a name of %zu bytes; allowed: up to %d",
@@ -304,15 +304,17 @@ static void section_line(struct parser *p)
 	p->current = NULL;
 	p->orphans_reported = true; /* the wrong section is reported itself */
 	if (!close) {
-		conf_error(p, p->line, "found \"[\" without \"]\"; "
-				       "allowed: [section] or [section NAME]");
+		conf_error(p, p->line,
+			   "found \"[\" without \"]\"; "
+			   "allowed: [section] or [section NAME]");
 		return;
 	}
 	rest = close + 1;
 	len = trim(&rest, p->raw_len - (size_t)(rest - p->raw));
 	if (len && *rest != ';' && *rest != '#') {
-		conf_error(p, p->line, "found text behind \"]\"; "
-				       "allowed: a comment");
+		conf_error(p, p->line,
+			   "found text behind \"]\"; "
+			   "allowed: a comment");
 		return;
 	}
 	inner = p->raw + 1;
@@ -331,7 +333,7 @@ static void key_unknown(struct parser *p, const char *name)
 
 	conf_label(p->current->kind, p->current, label);
 	for (size_t i = 0; i < conf_key_count && !nearest; i++) {
-		if (strcmp(conf_keys[i].name, name))
+		if (strcmp(conf_keys[i].name, name) != 0)
 			continue;
 		conf_error(p, p->line,
 			   "%s %s: unknown key here; it belongs to [%s]", label,
@@ -437,7 +439,7 @@ static int key_handle(void *user, const char *unused, const char *name,
 	(void)unused;
 	p->pending = false;
 	for (size_t i = 0; i < count; i++) {
-		if (strcmp(keys[i].name, name))
+		if (strcmp(keys[i].name, name) != 0)
 			continue;
 		key_assign(p, &keys[i], i, value);
 		return 1;
@@ -449,8 +451,10 @@ static int key_handle(void *user, const char *unused, const char *name,
 /* Length of a UTF-8 character at text, 0 when it is none (RFC 3629). */
 static size_t utf8_len(const unsigned char *text, size_t len)
 {
-	size_t n = text[0] < 0x80 ? 1 : text[0] < 0xe0 ? 2 :
-		   text[0] < 0xf0 ? 3 : 4;
+	size_t n = text[0] < 0x80 ? 1 :
+		   text[0] < 0xe0 ? 2 :
+		   text[0] < 0xf0 ? 3 :
+				    4;
 
 	if (n == 1)
 		return 1;
@@ -462,7 +466,7 @@ static size_t utf8_len(const unsigned char *text, size_t len)
 	if ((text[0] == 0xe0 && text[1] < 0xa0) || /* overlong */
 	    (text[0] == 0xed && text[1] > 0x9f) || /* surrogates */
 	    (text[0] == 0xf0 && text[1] < 0x90) || /* overlong */
-	    (text[0] == 0xf4 && text[1] > 0x8f))   /* above U+10FFFF */
+	    (text[0] == 0xf4 && text[1] > 0x8f)) /* above U+10FFFF */
 		return 0;
 	return n;
 }
@@ -508,7 +512,8 @@ static bool line_next(struct parser *p)
 	p->text += len + (end != NULL);
 	p->len -= len + (end != NULL);
 	p->line++;
-	if (p->line == 1 && p->raw_len >= 3 && !memcmp(p->raw, "\xef\xbb\xbf", 3)) {
+	if (p->line == 1 && p->raw_len >= 3 &&
+	    !memcmp(p->raw, "\xef\xbb\xbf", 3)) {
 		p->raw += 3;
 		p->raw_len -= 3;
 	}
@@ -537,8 +542,9 @@ static bool line_is_key(struct parser *p, size_t room)
 	}
 	if (!p->current && !p->orphans_reported) {
 		p->orphans_reported = true;
-		conf_error(p, p->line, "found a line before any section; "
-				       "allowed: [section] first");
+		conf_error(p, p->line,
+			   "found a line before any section; "
+			   "allowed: [section] first");
 	}
 	return p->current != NULL;
 }

@@ -11,7 +11,7 @@
 #include "conf/conf.h"
 #include "conf/keys.h"
 
-#define CONF_LINE_MAX 1000 /* bytes of a line without its end */
+#define CONF_LINE_MAX  1000 /* bytes of a line without its end */
 #define CONF_LABEL_MAX (CONF_NAME_MAX + 16) /* "[listener NAME]" and NUL */
 
 /* One section as it stands in the text. */
@@ -37,14 +37,14 @@ struct parser {
 	const char *text; /* not yet read */
 	size_t len;
 	unsigned int line; /* number of the line in hand; 0 before the first */
-	const char *raw;   /* that line without white space around it */
+	const char *raw; /* that line without white space around it */
 	size_t raw_len;
 	bool pending; /* inih has it and did not call back so far */
 
 	struct list sections;
 	struct table names;
 	struct section *current; /* NULL: before any, or in a wrong one */
-	bool orphans_reported;	 /* keys before the first section */
+	bool orphans_reported; /* keys before the first section */
 
 	unsigned int errors;
 	unsigned int warnings;

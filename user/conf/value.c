@@ -9,10 +9,10 @@
 
 #include "conf/parser.h"
 
-#define LIST_MAX 64	   /* addresses of one key */
-#define PREFIXES_MAX 4096  /* prefixes of one key, all its lines together */
-#define ITEM_MAX 80	   /* bytes of a list's item with its NUL */
-#define FOUND_MAX 60	   /* bytes of a wrong value that are shown */
+#define LIST_MAX     64 /* addresses of one key */
+#define PREFIXES_MAX 4096 /* prefixes of one key, all its lines together */
+#define ITEM_MAX     80 /* bytes of a list's item with its NUL */
+#define FOUND_MAX    60 /* bytes of a wrong value that are shown */
 
 /* One assignment under way. */
 struct value {
@@ -96,13 +96,13 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-	{ "", 1 }, { "K", 1024 }, { "M", 1048576 }, { "G", 1073741824 },
-	{ NULL, 0 },
+	{ "", 1 },           { "K", 1024 }, { "M", 1048576 },
+	{ "G", 1073741824 }, { NULL, 0 },
 };
 
 static const struct unit duration_units[] = {
-	{ "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "m", 60000 },
-	{ "h", 3600000 }, { NULL, 0 },
+	{ "", 1000 },   { "ms", 1 },      { "s", 1000 },
+	{ "m", 60000 }, { "h", 3600000 }, { NULL, 0 },
 };
 
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
@@ -116,11 +116,10 @@ static int scaled_parse(const char *text, const struct unit *units,
 	if (number_parse(text, &n, &rest))
 		return -EINVAL;
 	for (; units->name; units++) {
-		if (strcmp(rest, units->name))
+		if (strcmp(rest, units->name) != 0)
 			continue;
-		return __builtin_mul_overflow(n, units->factor, out) ?
-			       -ERANGE :
-			       0;
+		return __builtin_mul_overflow(n, units->factor, out) ? -ERANGE :
+								       0;
 	}
 	return -EINVAL;
 }
@@ -169,7 +168,7 @@ static int number_set(struct value *v, const struct unit *units)
 
 static int bool_set(struct value *v)
 {
-	if (strcmp(v->text, "yes") && strcmp(v->text, "no"))
+	if (strcmp(v->text, "yes") != 0 && strcmp(v->text, "no") != 0)
 		return -EINVAL;
 	*(bool *)field(v) = v->text[0] == 'y';
 	return 0;
@@ -242,7 +241,7 @@ static int log_level_set(struct value *v)
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(v->text, names[i]))
+		if (strcmp(v->text, names[i]) != 0)
 			continue;
 		*(enum log_level *)field(v) = (enum log_level)i;
 		return 0;
@@ -252,7 +251,7 @@ static int log_level_set(struct value *v)
 
 static int transport_set(struct value *v)
 {
-	if (strcmp(v->text, "tcp"))
+	if (strcmp(v->text, "tcp") != 0)
 		return -EINVAL;
 	*(enum conf_transport *)field(v) = CONF_TRANSPORT_TCP;
 	return 0;
@@ -383,10 +382,11 @@ static void prefix_warn(const struct value *v, const char *item,
 	if (prefix_parse(host, &whole) ||
 	    !memcmp(whole.bytes, prefix->bytes, sizeof(whole.bytes)))
 		return;
-	conf_warn(v->p, value_line(v),
-		  "%s %s: found \"%s\", an address inside a prefix; %s is taken",
-		  conf_label(v->key->section, v->section, label), v->key->name,
-		  item, prefix_format(prefix, masked));
+	conf_warn(
+		v->p, value_line(v),
+		"%s %s: found \"%s\", an address inside a prefix; %s is taken",
+		conf_label(v->key->section, v->section, label), v->key->name,
+		item, prefix_format(prefix, masked));
 }
 
 /* Repeated keys add to the list (KEY_REPEAT). */
@@ -521,6 +521,5 @@ void conf_value_presets(struct parser *p, enum section_kind kind, void *base)
 
 	for (size_t i = 0; i < count && !p->no_memory; i++)
 		if (keys[i].preset)
-			conf_value_set(p, NULL, &keys[i], base,
-				       keys[i].preset);
+			conf_value_set(p, NULL, &keys[i], base, keys[i].preset);
 }
