@@ -254,6 +254,22 @@ uint64_t loop_now(const struct loop *loop)
 	return loop->now_ms;
 }
 
+int loop_fd(const struct loop *loop)
+{
+	return loop->epoll_fd;
+}
+
+void loop_update(struct loop *loop)
+{
+	loop->now_ms = clock_ms();
+}
+
+int loop_wait_ms(struct loop *loop)
+{
+	loop_update(loop);
+	return wait_ms(loop, -1);
+}
+
 int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
 	      void (*fn)(struct watch *watch, uint32_t events))
 {

@@ -55,6 +55,16 @@ void loop_stop(struct loop *loop); /* from its own thread */
 /* Time at the start of this tick, milliseconds of clock_ms(). */
 uint64_t loop_now(const struct loop *loop);
 
+/*
+ * Inside a foreign event loop: the descriptor is readable when loop_tick has
+ * events to deliver; loop_wait_ms tells how long to wait for that at most, -1:
+ * for ever. loop_update sets loop_now to this moment, which arming a timer long
+ * after the last tick needs.
+ */
+int loop_fd(const struct loop *loop);
+int loop_wait_ms(struct loop *loop);
+void loop_update(struct loop *loop);
+
 /* Level triggered unless EPOLLET is given. Returns 0 or -ENOMEM/-ENOSPC. */
 int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
 	      void (*fn)(struct watch *watch, uint32_t events));
