@@ -45,7 +45,7 @@ struct loop {
 	struct watch mail_watch;
 };
 
-static void mail_deliver(struct loop *loop)
+void loop_deliver(struct loop *loop)
 {
 	struct list letters, *pos, *tmp;
 
@@ -69,7 +69,7 @@ static void mail_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (read(watch->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		abort();
-	mail_deliver(loop);
+	loop_deliver(loop);
 }
 
 int loop_new(struct loop **out)
@@ -128,7 +128,7 @@ void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
-	mail_deliver(loop);
+	loop_deliver(loop);
 	deferred_run(loop);
 	fd_close(&loop->mail_watch.fd);
 	close(loop->epoll_fd);

@@ -92,4 +92,7 @@ void loop_defer(struct loop *loop, struct deferred *deferred,
 void loop_post(struct loop *loop, struct letter *letter,
 	       void (*fn)(struct letter *letter));
 
+/* Delivers what waits in the mailbox now: for a loop whose thread has ended. */
+void loop_deliver(struct loop *loop);
+
 #endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Messages between the supervisor and the relay role, over SOCK_SEQPACKET. */
+#ifndef MAIN_CHANNEL_H
+#define MAIN_CHANNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CHANNEL_FDS_MAX 64 /* descriptors in one message */
+
+enum channel_type {
+	/* supervisor -> relay */
+	CHANNEL_RELOAD = 1, /* one descriptor: the new configuration's text */
+	CHANNEL_LISTENER, /* text: name; a descriptor per worker */
+	CHANNEL_COMMIT,	  /* take what RELOAD and LISTENER brought */
+	CHANNEL_REFUSED,  /* text: why there will be no reload */
+	CHANNEL_STOP,
+	/* relay -> supervisor */
+	CHANNEL_READY,
+	CHANNEL_TAKEN,	     /* result and text of a COMMIT */
+	CHANNEL_WANT_RELOAD, /* culvertctl asked */
+	CHANNEL_WANT_STOP,
+	CHANNEL_TYPES,
+};
+
+struct channel_msg {
+	uint32_t type;
+	int32_t result; /* 0 or a negative errno */
+	char text[256]; /* NUL-terminated */
+};
+
+/* A connected pair, CLOEXEC. 0 or a negative errno. */
+int channel_new(int fds[2]);
+
+/* 0 or a negative errno; a full channel is waited for. */
+int channel_send(int fd, enum channel_type type, int result, const char *text,
+		 const int *fds, size_t fd_count);
+
+/*
+ * Receives one message and its descriptors (CLOEXEC; owned by the caller).
+ * 0; -EPIPE when the other side has gone; -EBADMSG for anything that is not
+ * exactly a message of this protocol: close the channel then.
+ */
+int channel_recv(int fd, struct channel_msg *out, int fds[CHANNEL_FDS_MAX],
+		 size_t *fd_count);
+
+#endif

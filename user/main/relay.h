@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The relay role: the process that parses network input, without privilege. */
+#ifndef MAIN_RELAY_H
+#define MAIN_RELAY_H
+
+#include <stdint.h>
+
+#include "auth/auth.h"
+#include "conf/conf.h"
+#include "main/privilege.h"
+#include "main/sockets.h"
+
+/* Exit status of a relay that cannot work at all: starting again is no use. */
+#define RELAY_EXIT_FATAL 3
+
+struct relay_params {
+	struct conf *conf;
+	const struct socket_set *sockets; /* used up: workers take them */
+	const struct privilege_user *user;
+	int control_fd; /* of control_listen, taken over */
+	int channel;	/* to the supervisor, taken over */
+	uint64_t config_loads;
+	uint8_t nonce_secret[AUTH_SECRET_LEN];
+};
+
+/* Runs the role to its end; returns the process's exit status. */
+int relay_run(const struct relay_params *params);
+
+#endif

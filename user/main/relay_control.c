@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Answers of the control socket: each asks every worker on its own thread and
+ * puts the parts together on the main thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "main/channel.h"
+#include "main/relay_internal.h"
+
+/* Rows of one worker: fixed size each, at most `limit`; total counts all. */
+struct rows {
+	char *data;
+	size_t count, capacity, total;
+	bool failed; /* no memory: the answer is refused, not cut */
+};
+
+struct query {
+	struct fanout fanout;
+	struct control_reply *reply;
+	struct control_request request;
+	size_t row_size;
+	struct rows rows[CONF_MAX_WORKERS];
+	struct counters counters[CONF_MAX_WORKERS];
+	bool found[CONF_MAX_WORKERS];
+};
+
+/* What an `each` callback of turn gets: where the rows of one worker go. */
+struct collector {
+	struct query *query;
+	struct relay_worker *worker;
+};
+
+static void *row_add(struct collector *to)
+{
+	struct rows *rows = &to->query->rows[to->worker->index];
+	size_t size = to->query->row_size;
+
+	rows->total++;
+	if (rows->count >= to->query->request.limit || rows->failed)
+		return NULL;
+	if (rows->count == rows->capacity) {
+		size_t capacity = rows->capacity ? rows->capacity * 2 : 64;
+		char *data = realloc(rows->data, capacity * size);
+
+		if (!data) {
+			rows->failed = true;
+			return NULL;
+		}
+		rows->data = data;
+		rows->capacity = capacity;
+	}
+	return memset(rows->data + size * rows->count++, 0, size);
+}
+
+static void query_free(struct query *query)
+{
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
+		free(query->rows[i].data);
+	free(query);
+}
+
+/* All workers' rows in one array, cut at the limit. false without memory. */
+static bool rows_join(struct query *query, struct rows *out)
+{
+	size_t limit = query->request.limit;
+
+	memset(out, 0, sizeof(*out));
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		out->total += query->rows[i].total;
+		out->capacity += query->rows[i].count;
+		out->failed |= query->rows[i].failed;
+	}
+	out->data = malloc(out->capacity * query->row_size + 1);
+	if (!out->data || out->failed) {
+		free(out->data);
+		return false;
+	}
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		size_t take = query->rows[i].count;
+
+		if (take > limit - out->count)
+			take = limit - out->count;
+		if (take)
+			memcpy(out->data + out->count * query->row_size,
+			       query->rows[i].data, take * query->row_size);
+		out->count += take;
+	}
+	return true;
+}
+
+static bool allocation_row(void *arg, const struct turn_allocation_info *info)
+{
+	struct collector *to = arg;
+	struct control_allocation *row = row_add(to);
+
+	if (!row)
+		return true;
+	snprintf(row->id, sizeof(row->id), "%s", info->id);
+	addr_format(&info->client, row->client);
+	addr_format(&info->relayed, row->relayed);
+	row->user = strdup(info->user);
+	row->realm = strdup(info->realm);
+	row->age_ms = info->age_ms;
+	row->expires_in_ms = info->expires_in_ms;
+	row->permissions = info->permissions;
+	row->pending = info->pending;
+	row->connections = info->connections;
+	row->worker = to->worker->index;
+	return true;
+}
+
+static void allocations_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct collector to = { .query = query, .worker = worker };
+
+	turn_worker_each_allocation(worker->turn, allocation_row, &to);
+}
+
+static void allocations_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct rows all;
+
+	if (!rows_join(query, &all)) {
+		control_reply_error(query->reply, "out of memory");
+	} else {
+		control_reply_allocations(
+			query->reply, (struct control_allocation *)all.data,
+			all.count, all.total);
+		free(all.data);
+	}
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		struct control_allocation *row = (void *)query->rows[i].data;
+
+		for (size_t j = 0; j < query->rows[i].count; j++) {
+			free(row[j].user);
+			free(row[j].realm);
+		}
+	}
+	query_free(query);
+}
+
+static bool connection_row(void *arg, const struct turn_connection_info *info)
+{
+	struct collector *to = arg;
+	struct control_connection *row = row_add(to);
+
+	if (!row)
+		return true;
+	snprintf(row->id, sizeof(row->id), "%s", info->id);
+	snprintf(row->allocation, sizeof(row->allocation), "%s",
+		 info->allocation);
+	addr_format(&info->client, row->client);
+	addr_format(&info->peer, row->peer);
+	row->user = strdup(info->user);
+	row->state = info->state;
+	row->engine = info->engine;
+	row->bytes_to_peer = info->bytes_to_peer;
+	row->bytes_to_client = info->bytes_to_client;
+	row->age_ms = info->age_ms;
+	row->idle_ms = info->idle_ms;
+	row->worker = to->worker->index;
+	return true;
+}
+
+static void connections_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct collector to = { .query = query, .worker = worker };
+
+	turn_worker_each_connection(worker->turn, connection_row, &to);
+}
+
+static void connections_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct rows all;
+
+	if (!rows_join(query, &all)) {
+		control_reply_error(query->reply, "out of memory");
+	} else {
+		control_reply_connections(
+			query->reply, (struct control_connection *)all.data,
+			all.count, all.total);
+		free(all.data);
+	}
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		struct control_connection *row = (void *)query->rows[i].data;
+
+		for (size_t j = 0; j < query->rows[i].count; j++)
+			free(row[j].user);
+	}
+	query_free(query);
+}
+
+static void status_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+
+	turn_worker_counters(worker->turn, &query->counters[worker->index]);
+}
+
+static void status_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct relay *relay = fanout->relay;
+	struct control_status status = {
+		.uptime_ms = clock_ms() - relay->started_ms,
+		.workers = relay->worker_count,
+		.draining = turn_shared_draining(relay->shared),
+		.config_loads = relay->config_loads,
+		.per_worker = query->counters,
+	};
+
+	snprintf(status.version, sizeof(status.version), "%s",
+		 CULVERT_VERSION);
+	for (unsigned int i = 0; i < relay->worker_count; i++)
+		counters_add(&status.total, &query->counters[i]);
+	control_reply_status(query->reply, &status);
+	query_free(query);
+}
+
+/* Engines: each worker fills a row per engine of the build, in that order. */
+static void engines_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct collector to = { .query = query, .worker = worker };
+	struct engine_usage usage;
+
+	for (size_t i = 0; turn_worker_engine(worker->turn, i, &usage); i++) {
+		struct control_engine *row = row_add(&to);
+
+		if (!row)
+			return;
+		row->name = usage.name;
+		row->position = usage.position;
+		row->available = usage.error == 0;
+		row->pairs_now = usage.links_now;
+		row->pairs_total = usage.links_total;
+		if (usage.error)
+			snprintf(row->reason, sizeof(row->reason), "%s",
+				 strerror(-usage.error));
+	}
+}
+
+/* Adds every worker's row of this engine to `sum`. */
+static void engine_sum(const struct query *query, struct control_engine *sum)
+{
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		const struct control_engine *rows =
+			(const void *)query->rows[i].data;
+
+		for (size_t j = 0; j < query->rows[i].count; j++) {
+			if (strcmp(rows[j].name, sum->name))
+				continue;
+			sum->position = rows[j].position;
+			sum->available = rows[j].available;
+			memcpy(sum->reason, rows[j].reason,
+			       sizeof(sum->reason));
+			sum->pairs_now += rows[j].pairs_now;
+			sum->pairs_total += rows[j].pairs_total;
+		}
+	}
+}
+
+static void engines_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	struct control_engine sums[CONF_ENGINES_MAX];
+	size_t count = 0;
+
+	for (; engine_all[count] && count < CONF_ENGINES_MAX; count++) {
+		struct control_engine *sum = &sums[count];
+
+		memset(sum, 0, sizeof(*sum));
+		sum->name = engine_all[count]->name;
+		snprintf(sum->reason, sizeof(sum->reason),
+			 "not in [engine] order");
+		engine_sum(query, sum);
+	}
+	control_reply_engines(query->reply, sums, count);
+	query_free(query);
+}
+
+static void kick_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+
+	query->found[worker->index] =
+		turn_worker_kick(worker->turn, query->request.id) == 0;
+}
+
+static void kick_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	bool found = false;
+
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
+		found |= query->found[i];
+	if (found)
+		control_reply_ok(query->reply);
+	else
+		control_reply_error(query->reply,
+				    "no allocation or connection has the id "
+				    "'%s'; list them with culvertctl "
+				    "allocations, culvertctl connections",
+				    query->request.id);
+	query_free(query);
+}
+
+static void query_start(struct relay *relay,
+			const struct control_request *request,
+			struct control_reply *reply, size_t row_size,
+			void (*each)(struct fanout *, struct relay_worker *),
+			void (*done)(struct fanout *))
+{
+	struct query *query = calloc(1, sizeof(*query));
+
+	if (!query) {
+		control_reply_error(reply, "out of memory");
+		return;
+	}
+	query->reply = reply;
+	query->request = *request;
+	query->row_size = row_size;
+	fanout_start(relay, &query->fanout, each, done);
+}
+
+static void drain(struct relay *relay, bool on, struct control_reply *reply)
+{
+	turn_shared_drain(relay->shared, on);
+	log_info("main", "event=%s", on ? "drain" : "undrain");
+	control_reply_ok(reply);
+}
+
+static void stop(struct relay *relay, struct control_reply *reply)
+{
+	if (channel_send(relay->channel.fd, CHANNEL_WANT_STOP, 0, "", NULL, 0))
+		control_reply_error(reply, "the supervisor has gone");
+	else
+		control_reply_ok(reply);
+}
+
+void relay_control(void *arg, const struct control_request *request,
+		   struct control_reply *reply)
+{
+	struct relay *relay = arg;
+
+	switch (request->command) {
+	case CONTROL_STATUS:
+		query_start(relay, request, reply, 0, status_each,
+			    status_done);
+		return;
+	case CONTROL_ALLOCATIONS:
+		query_start(relay, request, reply,
+			    sizeof(struct control_allocation),
+			    allocations_each, allocations_done);
+		return;
+	case CONTROL_CONNECTIONS:
+		query_start(relay, request, reply,
+			    sizeof(struct control_connection),
+			    connections_each, connections_done);
+		return;
+	case CONTROL_ENGINES:
+		query_start(relay, request, reply,
+			    sizeof(struct control_engine), engines_each,
+			    engines_done);
+		return;
+	case CONTROL_KICK:
+		query_start(relay, request, reply, 0, kick_each, kick_done);
+		return;
+	case CONTROL_DRAIN:
+		drain(relay, true, reply);
+		return;
+	case CONTROL_UNDRAIN:
+		drain(relay, false, reply);
+		return;
+	case CONTROL_RELOAD:
+		relay_reload_request(relay, reply);
+		return;
+	case CONTROL_STOP:
+		stop(relay, reply);
+		return;
+	}
+	control_reply_error(reply, "unknown command");
+}

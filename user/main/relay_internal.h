@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the relay role share. */
+#ifndef MAIN_RELAY_INTERNAL_H
+#define MAIN_RELAY_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "auth/auth.h"
+#include "conf/conf.h"
+#include "control/control.h"
+#include "loop/loop.h"
+#include "turn/turn.h"
+
+/* One worker thread with its loop. */
+struct relay_worker {
+	struct relay *relay;
+	unsigned int index;
+	pthread_t thread;
+	bool running;
+	struct loop *loop;
+	struct turn_worker *turn;
+};
+
+/* A listening socket on its way to a worker. */
+struct relay_socket {
+	char name[CONF_NAME_MAX];
+	int fds[CONF_MAX_WORKERS];
+};
+
+/* What a reload has brought so far, before its COMMIT. */
+struct relay_pending {
+	struct conf *conf;
+	struct relay_socket *sockets;
+	size_t socket_count;
+};
+
+struct relay {
+	struct loop *loop; /* of the main thread: control and channel */
+	struct watch channel;
+	struct control_server *control;
+	struct turn_shared *shared;
+	struct conf *conf;
+	struct relay_worker workers[CONF_MAX_WORKERS];
+	unsigned int worker_count;
+	uint64_t started_ms;
+	uint64_t config_loads;
+	uint8_t nonce_secret[AUTH_SECRET_LEN];
+	struct relay_pending pending;
+	struct list reload_waiters; /* culvertctl reload, waiting for the end */
+	bool reloading;
+	int status; /* exit status when the loop ends */
+};
+
+/*
+ * Runs `each` on every worker's thread, then `done` on the main thread.
+ * Embedded in what the caller allocates; `done` frees it.
+ */
+struct fanout;
+
+struct fanout_part {
+	struct letter letter;
+	struct fanout *fanout;
+	struct relay_worker *worker;
+};
+
+struct fanout {
+	struct relay *relay;
+	void (*each)(struct fanout *fanout, struct relay_worker *worker);
+	void (*done)(struct fanout *fanout);
+	unsigned int left;
+	struct fanout_part parts[CONF_MAX_WORKERS];
+};
+
+void fanout_start(struct relay *relay, struct fanout *fanout,
+		  void (*each)(struct fanout *fanout,
+			       struct relay_worker *worker),
+		  void (*done)(struct fanout *fanout));
+
+/* Answers the control socket (relay_control.c). */
+void relay_control(void *arg, const struct control_request *request,
+		   struct control_reply *reply);
+
+/* The channel to the supervisor (relay_reload.c). */
+void relay_channel_ready(struct watch *watch, uint32_t events);
+/* A control client asked for a reload: answered when it has ended. */
+void relay_reload_request(struct relay *relay, struct control_reply *reply);
+void relay_reload_free(struct relay *relay);
+
+#endif
