@@ -348,6 +348,14 @@ void loop_defer(struct loop *loop, struct deferred *deferred,
 	list_add_tail(&deferred->link, &loop->deferred);
 }
 
+void loop_undefer(struct deferred *deferred)
+{
+	if (!deferred->queued)
+		return;
+	list_del(&deferred->link);
+	deferred->queued = false;
+}
+
 void loop_post(struct loop *loop, struct letter *letter,
 	       void (*fn)(struct letter *letter))
 {

@@ -84,6 +84,8 @@ void timer_cancel(struct loop *loop, struct timer *timer);
 
 void loop_defer(struct loop *loop, struct deferred *deferred,
 		void (*fn)(struct deferred *deferred));
+/* Takes queued work back. Harmless when it is not queued. */
+void loop_undefer(struct deferred *deferred);
 
 /*
  * Hands a letter to the loop's thread; its fn runs there. Callable from any
