@@ -16,7 +16,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import stun, tap, turn  # noqa: E402
-from culvertlab.data import (KIB, MIB, payload, ping, receive, receive_slowly,  # noqa: E402
+from culvertlab.data import (KIB, MIB, Worker, payload, ping, receive, receive_slowly,  # noqa: E402
                              receive_to_end, reset, same, send_all, send_until_blocked, sender)
 from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
 from culvertlab.stun import (ALLOCATE, CONNECT, CONNECTION_BIND, CREATE_PERMISSION,  # noqa: E402
@@ -552,19 +552,14 @@ def _(version):
 @row_both("row 31: the sender writes MiBs and closes at once: every byte, then FIN", 60)
 def _(version):
     sent = payload(6 * MIB, 31)
-    data, peer, client = lab.pair(version=version, peer_rcvbuf=64 * KIB)
-    job = sender(data, sent)
-    got = receive_slowly(peer, MIB)
-    job.finish()
-    data.close()
-    same(got + receive_slowly(peer), sent, "client to peer")
-    client.close()
-    data, peer, client = lab.pair(version=version, rcvbuf=64 * KIB)
-    job = sender(peer, sent)
-    got = receive_slowly(data, MIB)
-    job.finish()
-    peer.close()
-    same(got + receive_slowly(data), sent, "peer to client")
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(version=version, rcvbuf=64 * KIB, peer_rcvbuf=64 * KIB)
+        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        reader = Worker(receive_slowly, sink)
+        send_all(source, sent)
+        source.close()
+        same(reader.finish(), sent, f"stream to the {toward}")
+        client.close()
 
 
 @row_both("row 32: after the client's half-close the answer still comes through")

@@ -4,6 +4,7 @@
 import hashlib
 import random
 import select
+import selectors
 import socket
 import struct
 import threading
@@ -167,3 +168,62 @@ def ping(left, right, text=b"ping"):
     same(receive(right, len(text)), text, "client to peer")
     right.sendall(text[::-1])
     same(receive(left, len(text)), text[::-1], "peer to client")
+
+
+def receive_to_end_of(sock, data):
+    """The stream holds exactly `data` and then ends with a FIN."""
+    same(receive_to_end(sock), data, "stream")
+
+
+class End:
+    """One end of many concurrent streams: sends `out` in random pieces, collects `got`."""
+
+    def __init__(self, sock, out, want, rng):
+        self.sock, self.out, self.want, self.rng = sock, memoryview(out), want, rng
+        self.got = bytearray()
+        self.sent = 0
+        self.finished = False
+        sock.setblocking(False)
+
+    def mask(self):
+        reads = 0 if self.finished else selectors.EVENT_READ
+        return reads | (selectors.EVENT_WRITE if self.sent < len(self.out) else 0)
+
+    def step(self, events):
+        if events & selectors.EVENT_READ:
+            part = self.sock.recv(self.rng.choice((1000, 65536, CHUNK)))
+            self.got += part
+            self.finished = not part
+        if events & selectors.EVENT_WRITE and self.sent < len(self.out):
+            piece = self.rng.choice((1, 100, 5000, 60000, CHUNK))
+            self.sent += self.sock.send(self.out[self.sent:self.sent + piece])
+            if self.sent == len(self.out):
+                self.sock.shutdown(socket.SHUT_WR)
+
+
+def exchange(ends, timeout=30):
+    """Drive all Ends in one loop until each has sent everything and seen its FIN."""
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for end in ends:
+            selector.register(end.sock, end.mask(), end)
+        while selector.get_map():
+            if time.monotonic() > deadline:
+                busy = [(len(e.data.got), e.data.sent) for e in selector.get_map().values()]
+                raise Fail(f"{len(busy)} streams unfinished, (got, sent): {busy[:5]}")
+            for key, events in selector.select(1):
+                _exchange_step(selector, key.data, events)
+    for number, end in enumerate(ends):
+        same(bytes(end.got), end.want, f"stream {number}")
+
+
+def _exchange_step(selector, end, events):
+    before = end.mask()
+    try:
+        end.step(events)
+    except BlockingIOError:
+        return
+    if not end.mask():
+        selector.unregister(end.sock)
+    elif end.mask() != before:
+        selector.modify(end.sock, end.mask(), end)

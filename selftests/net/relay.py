@@ -1,0 +1,382 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every relay case on every stream engine: what goes in comes out, whole, in order, with its end."""
+
+import os
+import random
+import socket
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import tap  # noqa: E402
+from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, receive,  # noqa: E402
+                             receive_slowly, receive_to_any_end, receive_to_end, reset, same,
+                             send_all, send_until_blocked, sender, swap, unacknowledged)
+from culvertlab.lab import Lab, need_version  # noqa: E402
+from culvertlab.tap import check, equal  # noqa: E402
+from culvertlab.turn import ended, recv_message  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+lab = Lab()
+ENGINES = ("splice", "uring", "copy")
+cases = []
+missing = {}
+
+
+def case(name, timeout=30):
+    """A relay case: run once per engine, with the basic configuration and that engine only."""
+    def register(function):
+        cases.append((name, function, timeout))
+        return function
+    return register
+
+
+def config(engine, **limits):
+    """Configuration for one engine; skips when the kernel does not give it to us."""
+    if engine in missing:
+        raise tap.Skip(missing[engine])
+    changes = {"engine": {"order": engine}}
+    if limits:
+        changes["limits"] = limits
+    return changes
+
+
+def rows(server):
+    return server.ctl_json("connections")["connections"]
+
+
+def way(data, peer, toward):
+    """(sender, receiver) of one direction."""
+    return (data, peer) if toward == "peer" else (peer, data)
+
+
+@case("is the one that carries the bytes")
+def _(engine):
+    changes = {"engine": {"order": f"{engine}, copy" if engine != "copy" else "copy"}}
+    data, peer, _ = lab.pair(changes=changes)
+    ping(data, peer)
+    server = lab.server()
+    used = wait_for(lambda: rows(server), 5, "the connection is listed")[0]["engine"]
+    if used != engine:
+        info = [e for e in server.ctl_json("engines")["engines"] if e["name"] == engine]
+        missing[engine] = f"engine {engine} is not available here: {info}"
+        check(info and not info[0]["available"], f"{engine} is available, yet {used} was taken")
+        raise tap.Skip(missing[engine])
+
+
+@case("bulk both ways at once, IPv4 and IPv6", 40)
+def _(engine):
+    changes = config(engine)
+    data, peer, client = lab.pair(changes=changes)
+    swap(data, peer, 32 * MIB)
+    ping(data, peer)
+    client.close()
+    if 6 in lab.topo.versions:
+        data, peer, _ = lab.pair(version=6)
+        swap(data, peer, 12 * MIB)
+
+
+@case("a flood before the bind is held back and lost nowhere", 40)
+def _(engine):
+    client = lab.allocated(changes=config(engine))
+    listener = lab.listener()
+    cid = client.connect(listener.getsockname())
+    peer = lab.accept(listener)
+    flood = payload(20 * MIB, 1)
+    before = send_until_blocked(peer, flood)
+    check(before < len(flood), f"no back-pressure: {before} bytes went before the bind")
+    rest = sender(peer, flood[before:], fin=True)
+    data = lab.keep(client.bind(cid))
+    same(receive_to_end(data), flood, "flood")
+    rest.finish()
+
+
+@case("everything and a FIN before the bind")
+def _(engine):
+    client = lab.allocated(changes=config(engine))
+    listener = lab.listener()
+    cid = client.connect(listener.getsockname())
+    peer = lab.accept(listener)
+    sent = payload(40 * KIB)
+    send_all(peer, sent, fin=True)
+    data = lab.keep(client.bind(cid))
+    same(receive_to_end(data), sent, "to the client")
+    send_all(data, sent, fin=True)
+    same(receive_to_end(peer), sent, "to the peer after its FIN")
+
+
+@case("bytes pipelined behind ConnectionBind, few and 8 MiB", 40)
+def _(engine):
+    client = lab.allocated(changes=config(engine))
+    for size in (1, 3000, 8 * MIB):
+        listener = lab.listener()
+        cid = client.connect(listener.getsockname())
+        peer = lab.accept(listener)
+        early = payload(size, 2)
+        data = lab.keep(client.bind_start(cid, early[:1]))
+        job = sender(data, early[1:])
+        equal(recv_message(data).code, 0, "ConnectionBind")
+        same(receive(peer, size), early, f"{size} pipelined bytes")
+        job.finish()
+        ping(data, peer)
+
+
+@case("a banner from the peer comes first, then a dialogue")
+def _(engine):
+    client = lab.allocated(changes=config(engine))
+    client.permit(lab.topo.peer.addr())
+    peer = lab.keep(lab.topo.peer.connect(client.relayed))
+    peer.sendall(b"220 ready\r\n")
+    cid, _ = client.attempt()
+    data = lab.keep(client.bind(cid, b"EHLO me\r\n"))
+    same(receive(data, 11), b"220 ready\r\n", "banner")
+    same(receive(peer, 9), b"EHLO me\r\n", "reply")
+    for _ in range(50):
+        ping(data, peer, b"line\r\n")
+
+
+@case("half-close by either side, then the other side's stream")
+def _(engine):
+    changes = config(engine)
+    answer = payload(3 * MIB, 3)
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(changes=changes)
+        first, second = way(data, peer, toward)
+        send_all(first, b"question", fin=True)
+        same(receive_to_end(second), b"question", f"question to the {toward}")
+        job = sender(second, answer, fin=True)
+        same(receive_to_end(first), answer, "answer")
+        job.finish()
+        client.close()
+
+
+@case("both sides half-close at once")
+def _(engine):
+    data, peer, _ = lab.pair(changes=config(engine))
+    up, down = payload(MIB, 4), payload(MIB, 5)
+    jobs = [sender(data, up, fin=True), sender(peer, down, fin=True)]
+    back = Worker(receive_to_end, data)
+    same(receive_to_end(peer), up, "to the peer")
+    same(back.finish(), down, "to the client")
+    for job in jobs:
+        job.finish()
+
+
+@case("close right after writing MiBs to a slow reader: every byte, then FIN", 40)
+def _(engine):
+    changes = config(engine)
+    sent = payload(5 * MIB, 6)
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(changes=changes, rcvbuf=32 * KIB, peer_rcvbuf=32 * KIB)
+        source, sink = way(data, peer, toward)
+        reader = Worker(receive_slowly, sink)
+        send_all(source, sent)
+        source.close()
+        same(reader.finish(), sent, f"to the {toward}")
+        client.close()
+
+
+@case("a reset by either side: what was accepted arrives, then the reset")
+def _(engine):
+    changes = config(engine)
+    sent = payload(200 * KIB, 7)
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(changes=changes)
+        source, sink = way(data, peer, toward)
+        send_all(source, sent)
+        wait_for(lambda sock=source: unacknowledged(sock) == 0, 10, "everything accepted")
+        reset(source)
+        got, how = receive_to_any_end(sink)
+        same(got, sent, f"to the {toward} before the reset")
+        equal(how, "rst", f"end of the stream to the {toward}")
+        client.close()
+
+
+@case("a reset while the other side sends")
+def _(engine):
+    changes = config(engine)
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(changes=changes)
+        source, sink = way(data, peer, toward)
+        flood = payload(30 * MIB, 8)
+        job = sender(source, flood)
+        receive(sink, MIB)
+        reset(sink)
+        try:
+            job.finish(15)
+            raise tap.Fail("30 MiB went to a connection that was reset")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        client.close()
+
+
+@case("byte-wise writes both ways")
+def _(engine):
+    data, peer, _ = lab.pair(changes=config(engine))
+    text = payload(1500, 9)
+    for sock in (data, peer):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for at in range(len(text)):
+        data.send(text[at:at + 1])
+        peer.send(text[at:at + 1])
+    same(receive(peer, len(text)), text, "to the peer")
+    same(receive(data, len(text)), text, "to the client")
+    for byte in text[:200]:
+        ping(data, peer, bytes([byte]))
+
+
+@case("writes of all sizes in turn")
+def _(engine):
+    data, peer, _ = lab.pair(changes=config(engine))
+    rng = random.Random(10)
+    for _ in range(60):
+        size = rng.choice((1, 100, 4096, 16384, 16385, 65536, 300000, MIB))
+        source, sink = way(data, peer, rng.choice(("peer", "client")))
+        text = payload(size, size)
+        job = sender(source, text)
+        same(receive(sink, size), text, f"{size} bytes")
+        job.finish()
+
+
+@case("a slow reader either way and both ways at once", 40)
+def _(engine):
+    changes = config(engine)
+    sent = payload(3 * MIB, 11)
+    for directions in (("peer",), ("client",), ("peer", "client")):
+        data, peer, client = lab.pair(changes=changes, rcvbuf=16 * KIB, peer_rcvbuf=16 * KIB)
+        jobs, readers = [], []
+        for toward in directions:
+            source, sink = way(data, peer, toward)
+            jobs.append(sender(source, sent))
+            readers.append(Worker(receive_slowly, sink, len(sent), 32 * KIB))
+        for reader in readers:
+            same(reader.finish(), sent, "slowly read")
+        for job in jobs:
+            job.finish()
+        client.close()
+
+
+@case("a reader that stops blocks its sender, not the other direction")
+def _(engine):
+    changes = config(engine)
+    flood = payload(40 * MIB, 12)
+    for toward in ("peer", "client"):
+        data, peer, client = lab.pair(changes=changes)
+        source, sink = way(data, peer, toward)
+        sent = send_until_blocked(source, flood, 0.3)
+        check(sent < len(flood), "no back-pressure")
+        text = payload(4 * MIB, 13)
+        job = sender(sink, text)
+        same(receive(source, len(text)), text, "against the stalled direction")
+        job.finish()
+        same(receive(sink, sent), flood[:sent], "stalled bytes")
+        ping(data, peer)
+        client.close()
+
+
+@case("100 pairs at once, random sizes and pieces", 60)
+def _(engine):
+    rng = random.Random(14)
+    changes = config(engine)
+    ends = []
+    for group in range(10):
+        version = 6 if group % 3 == 2 and 6 in lab.topo.versions else 4
+        client = lab.allocated(version, changes=changes)
+        for _ in range(10):
+            data, peer, _ = lab.pair(client, version)
+            up, down = (payload(int(rng.paretovariate(0.4) * 500) % (2 * MIB), len(ends) + i)
+                        for i in (0, 1))
+            up, down = up or b"x", down or b"y"
+            ends += [End(data, up, down, rng), End(peer, down, up, rng)]
+    exchange(ends, 45)
+
+
+@case("everything closed at once in mid-flight leaves nothing behind")
+def _(engine):
+    server = lab.server(config(engine))
+    lab.allocated().close()
+    wait_for(lambda: server.ctl_json("status")["counters"]["clients"] == 0, 5, "no clients")
+    base = server.fds()
+    blob = payload(300 * KIB, 15)
+    clients = [lab.allocated() for _ in range(5)]
+    pairs = [lab.pair(client)[:2] for client in clients for _ in range(8)]
+    for data, peer in pairs:
+        data.setblocking(False)
+        peer.setblocking(False)
+        data.send(blob)
+        peer.send(blob)
+    for number, (data, peer) in enumerate(pairs):
+        for sock in (data, peer):
+            if number % 2:
+                reset(sock)
+            else:
+                sock.close()
+    for client in clients:
+        client.close()
+    counters = lambda: server.ctl_json("status")["counters"]  # noqa: E731
+    wait_for(lambda: counters()["relaying"] == 0, 10, "no relayed connection")
+    wait_for(lambda: counters()["allocations"] == 0, 10, "no allocation")
+    # Pipes stay pooled: splice and uring keep some for the next pair.
+    pipes = lambda: sum("pipe:" in t for t in fd_targets(server))  # noqa: E731
+    wait_for(lambda: server.fds() - pipes() <= base, 10, f"descriptors back to {base}")
+
+
+def fd_targets(server):
+    directory = f"/proc/{server.relay_pid()}/fd"
+    targets = []
+    for name in os.listdir(directory):
+        try:
+            targets.append(os.readlink(os.path.join(directory, name)))
+        except OSError:
+            continue
+    return targets
+
+
+@case("an allocation deleted with data flowing closes both legs")
+def _(engine):
+    data, peer, client = lab.pair(changes=config(engine))
+    flood = payload(64 * MIB, 16)
+    jobs = [sender(data, flood), sender(peer, flood)]
+    receive(peer, MIB)
+    receive(data, MIB)
+    equal(client.refresh(0), 0)
+    for sock in (data, peer):
+        receive_to_any_end(sock, 15)
+    for job in jobs:
+        try:
+            job.finish(15)
+            raise tap.Fail("64 MiB went through a deleted allocation")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+
+@case("idle_timeout closes what is idle, not what moves", 20)
+def _(engine):
+    changes = config(engine, idle_timeout="1s")
+    data, peer, client = lab.pair(changes=changes)
+    busy, far, _ = lab.pair(client)
+    start = time.monotonic()
+    data.settimeout(0)
+
+    def idle_is_closed():
+        ping(busy, far)
+        try:
+            return data.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+    wait_for(idle_is_closed, 6, "the idle pair is closed")
+    check(time.monotonic() - start > 0.8, "closed too early")
+    check(ended(peer, 3) in ("fin", "rst"), "the peer's leg is open")
+    ping(busy, far)
+
+
+for _engine in ENGINES:
+    for _name, _function, _timeout in cases:
+        tap.add(f"{_engine}: {_name}", lambda f=_function, e=_engine: f(e), _timeout)
+
+tap.main()
