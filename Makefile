@@ -33,6 +33,8 @@ UNIT_PROGRAMS := $(UNIT_SOURCES:selftests/unit/%.c=$(BUILD)/unit/%)
 FUZZ_SOURCES := $(sort $(wildcard selftests/fuzz/fuzz_*.c))
 FUZZ_PROGRAMS := $(FUZZ_SOURCES:selftests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCH_SOURCES := $(sort $(wildcard selftests/bench/*.c))
+BENCH_LIB_OBJECTS := $(patsubst %.c,$(BUILD)/release/%.o,\
+	$(sort $(wildcard selftests/bench/lib/*.c)))
 BENCH_PROGRAMS := $(BENCH_SOURCES:selftests/bench/%.c=$(BUILD)/bench-tools/%)
 
 WRAP := malloc calloc realloc strdup strndup
@@ -167,8 +169,14 @@ $(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
 	$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
 		-fsanitize=fuzzer -o $@ $^ $(LIBS)
 
-$(BUILD)/bench-tools/%: selftests/bench/%.c $(BUILD)/release/rooms.a
+# The load generator and its peer share what lies in selftests/bench/lib.
+$(BUILD)/release/selftests/bench/%.o: selftests/bench/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O2 -o $@ $^ $(LIBS)
+	$(CC) $(BASE_CFLAGS) -O2 -Iselftests/bench -c -o $@ $<
+$(BUILD)/bench-tools/%: $(BUILD)/release/selftests/bench/%.o \
+		$(BENCH_LIB_OBJECTS) $(BUILD)/release/rooms.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS)
+-include $(BENCH_SOURCES:%.c=$(BUILD)/release/%.d) $(BENCH_LIB_OBJECTS:%.o=%.d)
 
 .SECONDARY:
