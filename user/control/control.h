@@ -14,10 +14,12 @@
 #include "base/counters.h"
 #include "loop/loop.h"
 
-#define CONTROL_VERSION 1
-#define CONTROL_REQUEST_MAX 4096  /* bytes of a request line */
+#define CONTROL_VERSION       1
+#define CONTROL_REQUEST_MAX   4096 /* bytes of a request line */
 #define CONTROL_LIMIT_DEFAULT 1000 /* rows of a list unless asked otherwise */
-#define CONTROL_LIMIT_MAX 100000
+#define CONTROL_LIMIT_MAX     100000
+#define CONTROL_REPLY_MAX     ((size_t)64 << 20) /* bytes of a reply line */
+#define CONTROL_IDLE_MS       60000 /* a client that does nothing is closed */
 
 enum control_command {
 	CONTROL_STATUS,
@@ -31,22 +33,25 @@ enum control_command {
 	CONTROL_STOP,
 };
 
+/* "status" ...; the protocol's name of a command. */
+const char *control_command_name(enum control_command command);
+
 struct control_request {
 	enum control_command command;
-	size_t limit;	 /* rows, for lists */
-	char id[32];	 /* kick: "a12.7" allocation or "c12.7" connection */
+	size_t limit; /* rows, for lists */
+	char id[32]; /* kick: "a12.7" allocation or "c12.7" connection */
 };
 
 /* Old spellings of base/counters.h's list. */
 #define CONTROL_COUNTERS(X) COUNTERS(X)
-#define control_counters counters
+#define control_counters    counters
 
 struct control_status {
 	char version[32];
 	uint64_t uptime_ms;
 	unsigned int workers;
 	bool draining;
-	uint64_t config_loads;	    /* configurations taken since start */
+	uint64_t config_loads; /* configurations taken since start */
 	struct control_counters total;
 	struct control_counters *per_worker; /* `workers` of them; owned */
 };
@@ -64,7 +69,7 @@ struct control_connection {
 	char id[32], allocation[32];
 	char client[80], peer[80];
 	char *user; /* owned */
-	const char *state;  /* held, flushing, relaying, closing, connecting */
+	const char *state; /* held, flushing, relaying, closing, connecting */
 	const char *engine; /* "-" before one is attached */
 	uint64_t bytes_to_peer, bytes_to_client;
 	uint64_t age_ms, idle_ms;
@@ -74,10 +79,14 @@ struct control_connection {
 struct control_engine {
 	const char *name;
 	bool available;
-	char reason[96];	/* why not, when not available */
-	unsigned int position;	/* in the configured order from 1; 0: not in it */
+	char reason[96]; /* why not, when not available */
+	unsigned int position; /* in the configured order from 1; 0: not in it */
 	uint64_t pairs_now, pairs_total;
 };
+
+/* Free an array and what its rows own; accept NULL. */
+void control_allocations_free(struct control_allocation *rows, size_t count);
+void control_connections_free(struct control_connection *rows, size_t count);
 
 /* An answer under way. Finish it exactly once with one of control_reply_*. */
 struct control_reply;
@@ -111,7 +120,7 @@ struct control_server;
  * Makes the socket at `path` (its directory is created with mode 0755 when
  * missing, a stale socket is replaced, a live one is -EADDRINUSE) with mode 0660
  * without serving it yet: call while still privileged. Returns the descriptor or
- * a negative errno.
+ * a negative errno; -ENOTSOCK when something else than a socket is at `path`.
  */
 int control_listen(const char *path);
 
@@ -119,7 +128,13 @@ int control_listen(const char *path);
 int control_server_new(struct loop *loop, int fd, unsigned int max_clients,
 		       control_handler_fn handler, void *arg,
 		       struct control_server **out);
-void control_server_free(struct control_server *server); /* accepts NULL */
+/*
+ * Accepts NULL. Not from within the handler. Replies still under way stay valid
+ * and are dropped when finished.
+ */
+void control_server_free(struct control_server *server);
+/* Instead of CONTROL_IDLE_MS; for clients that come from now on. */
+void control_server_set_idle(struct control_server *server, uint64_t idle_ms);
 
 /* Parses one request line; pure. Returns 0 or -EINVAL with *error set to a
  * static text that says what is wrong.

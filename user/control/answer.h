@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Reply lines: from structures to JSON text. Private to control. */
+#ifndef CONTROL_ANSWER_H
+#define CONTROL_ANSWER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "control/control.h"
+
+/* A reply line being written; the first failure sticks. */
+struct answer {
+	char *text; /* owned; NULL at first */
+	size_t len, room;
+	bool failed; /* no memory, or over CONTROL_REPLY_MAX */
+};
+
+/* Each writes one whole line; answer->failed tells whether that worked. */
+void answer_ok(struct answer *answer, enum control_command command);
+void answer_error(struct answer *answer, const char *message);
+void answer_status(struct answer *answer, const struct control_status *status);
+void answer_allocations(struct answer *answer,
+			const struct control_allocation *rows, size_t count,
+			size_t total);
+void answer_connections(struct answer *answer,
+			const struct control_connection *rows, size_t count,
+			size_t total);
+void answer_engines(struct answer *answer, const struct control_engine *rows,
+		    size_t count);
+
+#endif
