@@ -272,8 +272,8 @@ static void check_ready(struct watch *watch, uint32_t events)
 	struct flow *flow = &conn->flow;
 	uint32_t wanted = 0;
 
-	stream_ready(watch, events & ~(flow->sent < flow->length ? 0u :
-								   EPOLLOUT));
+	stream_ready(watch,
+		     events & ~(flow->sent < flow->length ? 0u : EPOLLOUT));
 	if (watch->fd < 0)
 		return;
 	if (flow->received < flow->length)

@@ -382,8 +382,7 @@ static int session_answered(struct dial_session *session,
 	if (msg->method != STUN_ALLOCATE)
 		return -EBADMSG;
 	code = answer_code(msg);
-	if (code > 0 &&
-	    answer_retries(session, msg, code, &session->retried))
+	if (code > 0 && answer_retries(session, msg, code, &session->retried))
 		return allocate_send(session);
 	if (!code)
 		session->done(session, 0);

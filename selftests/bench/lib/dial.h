@@ -14,7 +14,7 @@
 #include "loop/loop.h"
 #include "stun/stun.h"
 
-#define DIAL_TEXT 512 /* longest realm or nonce, with its NUL */
+#define DIAL_TEXT    512 /* longest realm or nonce, with its NUL */
 #define DIAL_MESSAGE 1400
 
 struct dial_conf {
@@ -25,7 +25,7 @@ struct dial_conf {
 	/* Consecutive addresses from `peer`, or `server` without TURN. */
 	uint32_t targets;
 	union addr source; /* AF_UNSPEC: any */
-	uint32_t sources;  /* consecutive addresses to spread over */
+	uint32_t sources; /* consecutive addresses to spread over */
 };
 
 /* A TURN message that arrives in pieces. */

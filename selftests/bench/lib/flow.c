@@ -87,8 +87,8 @@ ssize_t flow_recv(struct flow *flow)
 	got = recv(flow->fd, chunk, len, MSG_DONTWAIT);
 	if (got < 0)
 		return -errno;
-	if (flow->check && !pattern_matches(chunk, (size_t)got, flow->seed_in,
-					    flow->received))
+	if (flow->check &&
+	    !pattern_matches(chunk, (size_t)got, flow->seed_in, flow->received))
 		flow->broken = true;
 	flow->received += (uint64_t)got;
 	return got;

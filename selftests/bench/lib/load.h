@@ -17,9 +17,9 @@ struct load_options {
 	struct dial_conf dial;
 	uint32_t connections;
 	uint32_t allocations; /* 0: one for each connection */
-	uint32_t in_flight;   /* set-ups at once */
+	uint32_t in_flight; /* set-ups at once */
 	uint32_t warmup_ms, duration_ms, timeout_ms;
-	uint32_t size;  /* bytes of a message */
+	uint32_t size; /* bytes of a message */
 	uint64_t bytes; /* each way, when checking */
 	struct cpu_set cpus; /* the relay's processes */
 };
@@ -35,8 +35,8 @@ struct load_conn {
 	struct load *load;
 	struct flow flow;
 	uint32_t index;
-	uint64_t sent_at;  /* ns: when the message under way left */
-	uint32_t got;	   /* bytes of its echo, or of the verdict */
+	uint64_t sent_at; /* ns: when the message under way left */
+	uint32_t got; /* bytes of its echo, or of the verdict */
 	struct bench_verdict verdict;
 };
 
@@ -56,11 +56,11 @@ struct load {
 	struct load_conn *conns;
 	uint32_t sessions_asked, sessions_open;
 	uint32_t conns_asked, conns_open;
-	struct timer phase;    /* end of the warm-up, then of the window */
+	struct timer phase; /* end of the warm-up, then of the window */
 	struct timer watchdog;
-	uint64_t received;     /* bytes that came back on all connections */
-	uint32_t finished;     /* connections through with their work */
-	uint32_t broken;       /* of these, with wrong bytes */
+	uint64_t received; /* bytes that came back on all connections */
+	uint32_t finished; /* connections through with their work */
+	uint32_t broken; /* of these, with wrong bytes */
 	struct load_sample begin;
 	bool measuring;
 	int status; /* the program's exit status */

@@ -54,8 +54,8 @@ static int conn_open(struct load *load, uint32_t index)
 	conn->load = load;
 	conn->index = index;
 	if (load->options.dial.turn)
-		session = &load->sessions[index % load->options.allocations]
-				   .dial;
+		session =
+			&load->sessions[index % load->options.allocations].dial;
 	return dial_conn_open(&conn->dial, load->loop, &load->options.dial,
 			      session, index, index, conn_done);
 }
@@ -98,8 +98,8 @@ int pool_open(struct load *load)
 	else if (!options->allocations ||
 		 options->allocations > options->connections)
 		options->allocations = options->connections;
-	load->sessions = calloc(options->allocations + 1,
-				sizeof(*load->sessions));
+	load->sessions =
+		calloc(options->allocations + 1, sizeof(*load->sessions));
 	load->conns = calloc(options->connections, sizeof(*load->conns));
 	if (!load->sessions || !load->conns)
 		return -ENOMEM;

@@ -15,11 +15,11 @@
 /* What the peer does with a connection, seen from the client. */
 enum bench_mode {
 	BENCH_UP = 1, /* the client sends, the peer reads and counts */
-	BENCH_DOWN,   /* the peer sends until the connection ends */
-	BENCH_BOTH,   /* both of these at once */
-	BENCH_ECHO,   /* small messages come back */
-	BENCH_MUTE,   /* the peer never reads after the hello */
-	BENCH_CHECK,  /* `length` bytes of pattern each way, then a verdict */
+	BENCH_DOWN, /* the peer sends until the connection ends */
+	BENCH_BOTH, /* both of these at once */
+	BENCH_ECHO, /* small messages come back */
+	BENCH_MUTE, /* the peer never reads after the hello */
+	BENCH_CHECK, /* `length` bytes of pattern each way, then a verdict */
 };
 
 /* The first bytes of every connection. */
@@ -41,7 +41,7 @@ struct bench_stats {
 	_Atomic uint64_t received; /* bytes read, hellos not counted */
 	_Atomic uint64_t sent;
 	_Atomic uint64_t unread; /* in the receive queues of mute connections */
-	_Atomic uint64_t open;	 /* connections */
+	_Atomic uint64_t open; /* connections */
 	_Atomic uint64_t broken; /* no hello, or an echo that did not fit */
 };
 

@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "load.h"
 
-#define ROUNDS_MAX (1u << 20)
+#define ROUNDS_MAX   (1u << 20)
 #define FAILURES_MAX 1000
 
 struct slot {

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""SVG drawn by hand: no library, readable on light and dark pages.
+
+A panel is a Drawing of fixed width; single files hold one panel, bench.svg holds all.
+"""
+
+from xml.sax.saxutils import escape
+
+from .figures import BULK, CPU_S_PER_GB, HELD_MB, IDLE_KIB, short
+
+WIDTH = 760
+COLOURS = {"direct": "#8c959f", "culvert-splice": "#0969da", "culvert-uring": "#1b9e9e",
+           "culvert-copy": "#79b8ff", "haproxy-splice": "#e16f24", "nginx-stream": "#2da44e",
+           "coturn": "#bf3989"}
+STYLE = """
+  .card { fill: #ffffff; stroke: #d0d7de }
+  text { font-family: -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif;
+         fill: #1f2328; font-size: 12px }
+  .title { font-size: 15px; font-weight: 600 }
+  .quiet { fill: #59636e; font-size: 11px }
+  .value { font-size: 10px }
+  .grid { stroke: #d8dee4; stroke-width: 1 }
+  .goal { stroke: #cf222e; stroke-width: 1.2; stroke-dasharray: 5 3 }
+  .goaltext { fill: #cf222e; font-size: 10px }
+  .whisker { stroke: #59636e; stroke-width: 1.4 }
+  .cut { stroke: #ffffff; stroke-width: 3 }
+  @media (prefers-color-scheme: dark) {
+    .card { fill: #0d1117; stroke: #30363d }
+    text { fill: #e6edf3 }
+    .quiet { fill: #9198a1 }
+    .grid { stroke: #262c36 }
+    .goal { stroke: #f85149 } .goaltext { fill: #f85149 }
+    .whisker { stroke: #9198a1 }
+    .cut { stroke: #0d1117 }
+  }
+"""
+
+
+class Drawing:
+    """A panel under construction; y grows downwards."""
+
+    def __init__(self, height, title, subtitle):
+        self.height, self.title, self.parts = height, title, []
+        self.rect(0.5, 0.5, WIDTH - 1, height - 1, "card", radius=8)
+        self.text(20, 28, title, "title")
+        self.text(20, 46, subtitle, "quiet")
+
+    def text(self, x, y, text, kind="", anchor="start"):
+        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" '
+                          f'text-anchor="{anchor}">{escape(text)}</text>')
+
+    def line(self, x1, y1, x2, y2, kind):
+        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+                          f'class="{kind}"/>')
+
+    def rect(self, x, y, width, height, kind, radius=0):
+        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+                          f'height="{height:.1f}" rx="{radius}" class="{kind}"/>')
+
+    def bar(self, x, y, width, height, colour, hint, opacity=1.0):
+        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" '
+                          f'height="{max(height, 0.5):.1f}" rx="1.5" fill="{colour}" '
+                          f'fill-opacity="{opacity}"><title>{escape(hint)}</title></rect>')
+
+    def fragment(self, y):
+        return f'<g transform="translate(0 {y})">' + "\n".join(self.parts) + "</g>"
+
+
+def document(drawings):
+    gap = 14
+    total = sum(drawing.height + gap for drawing in drawings) - gap
+    y, body = 0, []
+    for drawing in drawings:
+        body.append(drawing.fragment(y))
+        y += drawing.height + gap
+    label = "; ".join(drawing.title for drawing in drawings)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{total}" '
+            f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{escape(label)}">\n'
+            f"<!-- SPDX-License-Identifier: BSD-2-Clause -->\n<style>{STYLE}</style>\n"
+            + "\n".join(body) + "\n</svg>\n")
+
+
+def nice_step(top):
+    """A step that divides 0..top into three to six parts."""
+    step = 10.0 ** -3
+    while True:
+        for factor in (1, 2, 5):
+            if top / (step * factor) <= 6:
+                return step * factor
+        step *= 10
+
+
+def ceiling(values, cut):
+    """The top of an axis. With `cut`, one that a few giants do not flatten for all others."""
+    ordered = sorted(values)
+    top = ordered[-1]
+    usual = ordered[(len(ordered) * 3) // 4] if cut else top
+    return usual * 1.6 if top > usual * 2.2 else top * 1.08
+
+
+def legend(drawing, relays, y):
+    x = 20
+    for relay in relays:
+        drawing.bar(x, y - 9, 11, 11, COLOURS.get(relay, "#57606a"), relay)
+        drawing.text(x + 16, y, relay, "quiet")
+        x += 26 + 6.3 * len(relay)
+
+
+def bars(title, subtitle, groups, values, relays, goal=None, cut=False):
+    """Grouped vertical bars: values[group, relay]."""
+    shown = [relay for relay in relays if any((group, relay) in values for group in groups)]
+    height, left, bottom, plot = 330, 52, 270, 190
+    drawing = Drawing(height, title, subtitle)
+    top = max(ceiling(list(values.values()), cut), goal * 1.1 if goal else 0)
+
+    def y_of(value):
+        return bottom - plot * value / top
+    step = nice_step(top)
+    mark = 0.0
+    while mark <= top:
+        drawing.line(left, y_of(mark), WIDTH - 20, y_of(mark), "grid")
+        drawing.text(left - 6, y_of(mark) + 4, f"{mark:g}", "quiet", "end")
+        mark = round(mark + step, 6)
+    span = (WIDTH - 20 - left) / len(groups)
+    thick = min(30.0, span * 0.88 / len(shown))
+    for number, group in enumerate(groups):
+        middle = left + span * (number + 0.5)
+        drawing.text(middle, bottom + 18, group, "", "middle")
+        for place, relay in enumerate(shown):
+            if (group, relay) not in values:
+                continue
+            value, x = values[group, relay], middle + thick * (place - len(shown) / 2)
+            y = y_of(min(value, top))
+            drawing.bar(x + 1, y, thick - 2, bottom - y, COLOURS.get(relay, "#57606a"),
+                        f"{relay}, {group}: {short(value)}")
+            if value > top:
+                drawing.line(x, y + 14, x + thick, y + 9, "cut")
+            drawing.text(x + thick / 2, y - 4, short(value), "value", "middle")
+    if goal:
+        drawing.line(left, y_of(goal), WIDTH - 20, y_of(goal), "goal")
+        drawing.text(WIDTH - 22, y_of(goal) - 4, f"goal {goal:g}", "goaltext", "end")
+    legend(drawing, shown, height - 16)
+    return drawing
+
+
+def rows(title, subtitle, entries, unit, goal=None, cut=False):
+    """Horizontal bars. entries: [(relay, [(value, opacity, name)], whisker or None, note)]"""
+    height, left = 74 + 26 * len(entries), 130
+    drawing = Drawing(height, title, subtitle)
+    room = WIDTH - left - 150
+    top = ceiling([sum(part[0] for part in parts) for _, parts, _, _ in entries], cut)
+    top = max(top, goal * 1.05 if goal else 0)
+    for number, (relay, parts, whisker, note) in enumerate(entries):
+        y, x = 62 + 26 * number, left
+        drawing.text(left - 8, y + 13, relay, "", "end")
+        for value, opacity, name in parts:
+            width = min(room * value / top, left + room - x)
+            drawing.bar(x, y, width, 18, COLOURS.get(relay, "#57606a"),
+                        f"{relay}, {name}: {short(value)} {unit}", opacity)
+            x += width
+        if sum(part[0] for part in parts) > top:
+            drawing.line(x - 16, y + 19, x - 10, y - 1, "cut")
+        if whisker is not None:
+            end = left + room * min(whisker, top) / top
+            drawing.line(x, y + 9, max(end, x), y + 9, "whisker")
+            drawing.line(end, y + 4, end, y + 14, "whisker")
+            x = max(x, end)
+        drawing.text(x + 8, y + 13, note, "value")
+    if goal:
+        x = left + room * goal / top
+        drawing.line(x, 56, x, height - 12, "goal")
+        drawing.text(x + 4, height - 6, f"goal {goal:g} {unit}", "goaltext")
+    return drawing
+
+
+def throughput_plot(results):
+    values = {(case, relay): results.ratio(case, relay, "throughput")
+              for case in BULK for relay in results.relays() if relay != "direct"}
+    values = {key: value for key, value in values.items() if value is not None}
+    return values and bars("Bulk throughput, relative to no relay at all",
+                           "1 = routed directly through the same namespaces; longer is better",
+                           [case for case in BULK if any(key[0] == case for key in values)],
+                           values, results.relays())
+
+
+def cpu_plot(results):
+    values = {(case, relay): results.median(case, relay, "relay_cpu")
+              for case in BULK for relay in results.relays()}
+    values = {key: value for key, value in values.items() if value is not None}
+    return values and bars("Processor time of the relay, seconds per GB",
+                           "all processes and threads of the relay; shorter is better",
+                           [case for case in BULK if any(key[0] == case for key in values)],
+                           values, results.relays(), CPU_S_PER_GB, cut=True)
+
+
+def pingpong_plot(results):
+    entries = []
+    for relay in results.relays():
+        p50, p99 = (results.median("pingpong", relay, metric) for metric in ("p50", "p99"))
+        if p50 is not None:
+            entries.append((relay, [(p50, 1.0, "p50")], p99,
+                            f"{short(p50)}  (p99 {short(p99)})"))
+    return entries and rows("Ping-pong of 64 bytes, microseconds",
+                            "bar: median, whisker: 99th percentile; shorter is better",
+                            entries, "us")
+
+
+def memory_plot(results):
+    entries = []
+    for relay in results.relays():
+        user, kernel = (results.median("idle", relay, metric)
+                        for metric in ("user_per_pair", "kernel_per_pair"))
+        if user is not None:
+            entries.append((relay, [(kernel, 1.0, "kernel"), (user, 0.5, "user")], None,
+                            f"{short(kernel + user)} = {short(kernel)} kernel "
+                            f"+ {short(user)} user"))
+    return entries and rows("Memory of the relay for one idle pair, KiB",
+                            "4,000 pairs; dark: kernel, light: user; shorter is better",
+                            entries, "KiB", IDLE_KIB, cut=True)
+
+
+def setup_plot(results):
+    entries = []
+    for relay in results.relays():
+        full = results.median("setup", relay, "turn_setup_rate")
+        kept = results.median("setup-pairs", relay, "pair_setup_rate")
+        if full is not None:
+            note = f"{short(full)}" + (f"  (allocation kept: {short(kept)})" if kept else "")
+            entries.append((relay, [(full, 1.0, "set-ups")], kept, note))
+    return entries and rows("Clients that begin, per second",
+                            "bar: Allocate, Connect, ConnectionBind, 1 KB each way; "
+                            "whisker: the same with the allocation kept; longer is better",
+                            entries, "1/s")
+
+
+def slow_plot(results):
+    entries = []
+    for relay in results.relays():
+        held = results.median("slow-reader", relay, "held")
+        if held is not None:
+            entries.append((relay, [(held, 1.0, "held")], None, short(held)))
+    return entries and rows("A receiver that reads nothing: what the relay holds, MB",
+                            "2.5 s after the start; shorter is better", entries, "MB", HELD_MB,
+                            cut=True)
+
+
+def all_plots(results):
+    """[(file name, SVG)] for what was measured."""
+    makers = (("throughput", throughput_plot), ("cpu", cpu_plot), ("pingpong", pingpong_plot),
+              ("setup", setup_plot), ("memory", memory_plot), ("slow-reader", slow_plot))
+    drawn = [(name, maker(results)) for name, maker in makers]
+    drawn = [(name, drawing) for name, drawing in drawn if drawing]
+    files = [(f"{name}.svg", document([drawing])) for name, drawing in drawn]
+    if drawn:
+        files.append(("bench.svg", document([drawing for _, drawing in drawn])))
+    return files
