@@ -18,7 +18,7 @@
 #include "base/bytes.h"
 #include "failalloc.h"
 
-#define NOW 1700000000u
+#define NOW      1700000000u
 #define LIFETIME 3600u
 
 static const struct auth_params params = {
@@ -63,11 +63,11 @@ static void request_sign(struct stun_writer *w, const struct request *req)
 
 	if (!req->password)
 		return;
-	assert_int_equal(stun_long_term_key(
-				 req->key_user ? req->key_user : req->user,
-				 req->key_realm ? req->key_realm : req->realm,
-				 req->password, key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key(req->key_user ? req->key_user : req->user,
+				   req->key_realm ? req->key_realm : req->realm,
+				   req->password, key),
+		0);
 	stun_put_integrity(w, key, sizeof(key));
 }
 
@@ -133,9 +133,8 @@ static void right_credentials_identify(void **state)
 			 0);
 	assert_string_equal(auth_account_user(id.account), "alice");
 	assert_string_equal(auth_account_realm(id.account), "example.org");
-	assert_int_equal(stun_long_term_key("alice", "example.org", "wonder",
-					    key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key("alice", "example.org", "wonder", key), 0);
 	assert_memory_equal(id.key, key, sizeof(key));
 	auth_unref(auth);
 }
@@ -150,9 +149,8 @@ static void same_name_in_two_realms_is_two_users(void **state)
 			 0);
 	assert_int_equal(check_as(auth, "example.net", "alice", "other", &net),
 			 0);
-	assert_int_equal(check_as(auth, "example.org", "alice", "wonder",
-				  &again),
-			 0);
+	assert_int_equal(
+		check_as(auth, "example.org", "alice", "wonder", &again), 0);
 	assert_ptr_not_equal(org.account, net.account);
 	assert_ptr_equal(org.account, again.account);
 	assert_int_equal(check_as(auth, "example.net", "alice", "wonder", NULL),
@@ -255,9 +253,8 @@ static void attributes_behind_the_signature_do_not_count(void **state)
 
 	(void)state;
 	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
-	assert_int_equal(stun_long_term_key("alice", "example.org", "wonder",
-					    key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key("alice", "example.org", "wonder", key), 0);
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE, NULL);
 	stun_put_string(&w, STUN_ATTR_USERNAME, "alice");
 	stun_put_string(&w, STUN_ATTR_REALM, "example.org");
@@ -291,9 +288,8 @@ static void names_with_nul_are_rejected(void **state)
 
 	(void)state;
 	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
-	assert_int_equal(stun_long_term_key("alice", "example.org", "wonder",
-					    key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key("alice", "example.org", "wonder", key), 0);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE,
 			   NULL);
@@ -553,9 +549,8 @@ static void account_is_the_same_over_a_reload(void **state)
 	struct auth_identity old, new;
 
 	(void)state;
-	assert_int_equal(check_as(before, "example.org", "alice", "wonder",
-				  &old),
-			 0);
+	assert_int_equal(
+		check_as(before, "example.org", "alice", "wonder", &old), 0);
 	auth_account_ref(old.account);
 	assert_int_equal(auth_quota_take(before, old.account), 0);
 	/* The reload changes the password and the limit, and drops bob. */
@@ -566,9 +561,8 @@ static void account_is_the_same_over_a_reload(void **state)
 	assert_int_equal(check_as(after, "example.org", "alice", "wonder",
 				  NULL),
 			 -EKEYREJECTED);
-	assert_int_equal(check_as(after, "example.org", "alice", "changed",
-				  &new),
-			 0);
+	assert_int_equal(
+		check_as(after, "example.org", "alice", "changed", &new), 0);
 	assert_ptr_equal(old.account, new.account);
 	assert_int_equal(auth_quota_used(new.account), 1);
 	assert_int_equal(auth_quota_take(after, new.account), 0);
@@ -594,9 +588,8 @@ static void account_outlives_every_configuration(void **state)
 	assert_string_equal(auth_account_user(id.account), "bob");
 	assert_string_equal(auth_account_realm(id.account), "example.org");
 	auth = auth_sample();
-	assert_int_equal(check_as(auth, "example.org", "bob", "builder",
-				  &again),
-			 0);
+	assert_int_equal(
+		check_as(auth, "example.org", "bob", "builder", &again), 0);
 	assert_ptr_equal(id.account, again.account);
 	assert_int_equal(auth_quota_used(again.account), 1);
 	auth_quota_release(id.account);
@@ -632,14 +625,12 @@ static void quota_is_the_realms_and_per_user(void **state)
 	struct auth_identity alice, bob, unlimited;
 
 	(void)state;
-	assert_int_equal(check_as(auth, "example.org", "alice", "wonder",
-				  &alice),
-			 0);
+	assert_int_equal(
+		check_as(auth, "example.org", "alice", "wonder", &alice), 0);
 	assert_int_equal(check_as(auth, "example.org", "bob", "builder", &bob),
 			 0);
-	assert_int_equal(check_as(auth, "example.net", "alice", "other",
-				  &unlimited),
-			 0);
+	assert_int_equal(
+		check_as(auth, "example.net", "alice", "other", &unlimited), 0);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(auth_quota_take(auth, alice.account), 0);
 	assert_int_equal(auth_quota_take(auth, alice.account), -EDQUOT);
@@ -691,7 +682,9 @@ static void *race_quota(void *arg)
 
 static void run_threads(void *(*fn)(void *arg), void *arg)
 {
-	enum { THREADS = 8 };
+	enum {
+		THREADS = 8
+	};
 	pthread_t threads[THREADS];
 
 	for (int i = 0; i < THREADS; i++)
@@ -706,9 +699,8 @@ static void quota_holds_under_concurrency(void **state)
 	struct auth_identity id;
 
 	(void)state;
-	assert_int_equal(check_as(race.auth, "example.org", "alice", "wonder",
-				  &id),
-			 0);
+	assert_int_equal(
+		check_as(race.auth, "example.org", "alice", "wonder", &id), 0);
 	race.account = id.account;
 	run_threads(race_quota, &race);
 	assert_true(race.most >= 1 && race.most <= 3);
@@ -811,9 +803,8 @@ static void requests_are_checked_in_parallel(void **state)
 	struct auth_identity id;
 
 	(void)state;
-	assert_int_equal(check_as(race.auth, "example.org", "alice", "wonder",
-				  &id),
-			 0);
+	assert_int_equal(
+		check_as(race.auth, "example.org", "alice", "wonder", &id), 0);
 	race.account = id.account;
 	run_threads(race_check, &race);
 	assert_int_equal(race.taken, 8 * 500);

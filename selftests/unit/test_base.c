@@ -219,10 +219,22 @@ static void prefixes_are_parsed_and_printed(void **state)
 static void bad_prefixes_are_refused(void **state)
 {
 	static const char *const cases[] = {
-		"",	      "/",	       "/8",	     "10.0.0.0/",
-		"10.0.0.0/33", "10.0.0.0/-1",   "10.0.0.0/8x", "10.0.0.0/8/8",
-		"10.0.0/8",   "::/129",	       "[::]/8",     "10.0.0.0:80/8",
-		"host/8",     "10.0.0.0/65536", "10.0.0.0/256", "10.0.0.0/ 8",
+		"",
+		"/",
+		"/8",
+		"10.0.0.0/",
+		"10.0.0.0/33",
+		"10.0.0.0/-1",
+		"10.0.0.0/8x",
+		"10.0.0.0/8/8",
+		"10.0.0/8",
+		"::/129",
+		"[::]/8",
+		"10.0.0.0:80/8",
+		"host/8",
+		"10.0.0.0/65536",
+		"10.0.0.0/256",
+		"10.0.0.0/ 8",
 	};
 	struct prefix prefix, before;
 
@@ -317,7 +329,9 @@ static struct item *item_find(const struct table *table, uint64_t hash,
 
 static void table_finds_what_it_holds(void **state)
 {
-	enum { COUNT = 1000 };
+	enum {
+		COUNT = 1000
+	};
 	static struct item items[COUNT];
 	struct table table;
 
@@ -326,8 +340,7 @@ static void table_finds_what_it_holds(void **state)
 	assert_null(table_first(&table, 0));
 	for (int i = 0; i < COUNT; i++) {
 		items[i].number = i;
-		table_insert(&table, &items[i].node,
-			     table_hash(&i, sizeof(i)));
+		table_insert(&table, &items[i].node, table_hash(&i, sizeof(i)));
 		assert_int_equal(table.count, i + 1);
 	}
 	assert_true(table.mask + 1 >= COUNT / 2);
@@ -388,13 +401,12 @@ static void table_in_short_memory(void *arg)
 	}
 	for (int i = 0; i < 200; i++) {
 		items[i].number = i;
-		table_insert(&table, &items[i].node,
-			     table_hash(&i, sizeof(i)));
+		table_insert(&table, &items[i].node, table_hash(&i, sizeof(i)));
 	}
 	for (int i = 0; i < 200; i++)
-		assert_ptr_equal(
-			item_find(&table, table_hash(&i, sizeof(i)), i),
-			&items[i]);
+		assert_ptr_equal(item_find(&table, table_hash(&i, sizeof(i)),
+					   i),
+				 &items[i]);
 	table_destroy(&table);
 }
 
@@ -433,8 +445,8 @@ static void hash_differs_for_every_byte(void **state)
 
 static void random_numbers_stay_below(void **state)
 {
-	static const uint32_t limits[] = { 1, 2, 3, 7, 16384, 0x80000001u,
-					   UINT32_MAX };
+	static const uint32_t limits[] = { 1,     2,           3,         7,
+					   16384, 0x80000001u, UINT32_MAX };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)

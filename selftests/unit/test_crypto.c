@@ -158,7 +158,9 @@ static void *digest_many(void *arg)
 
 static void threads_do_not_disturb_each_other(void **state)
 {
-	enum { THREADS = 4 };
+	enum {
+		THREADS = 4
+	};
 	uint8_t sums[THREADS + 1][CRYPTO_SHA1_LEN] = { { 0 } };
 	pthread_t threads[THREADS];
 	void *trouble;

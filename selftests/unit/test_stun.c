@@ -224,9 +224,9 @@ static void every_class_and_method_survives(void **state)
 
 	(void)state;
 	for (uint16_t method = 0; method <= 0xfff; method++)
-		for (int class = STUN_REQUEST; class <= STUN_ERROR; class++) {
-			stun_begin(&w, buf, sizeof(buf), (enum stun_class)class,
-				   method, txid);
+		for (int class = STUN_REQUEST; class <= STUN_ERROR; class ++) {
+			stun_begin(&w, buf, sizeof(buf),
+				   (enum stun_class) class, method, txid);
 			assert_int_equal(stun_end(&w), sizeof(buf));
 			assert_int_equal(stun_parse(buf, sizeof(buf), &msg), 0);
 			assert_int_equal(msg.class, class);
@@ -538,7 +538,7 @@ static void plain_address_is_read_as_it_stands(void **state)
 	/* The first byte is ignored (RFC 8489 14.1). */
 	static const uint8_t v4[] = { 0xff, 1, 0x0d, 0x96, 192, 0, 2, 33 };
 	static const uint8_t v6[] = { 0, 2, 0, 80, 0x20, 1, 0x0d, 0xb8, 0, 0,
-				      0, 0, 0, 0,  0,	 0, 0,	  0,	0, 5 };
+				      0, 0, 0, 0,  0,    0, 0,    0,    0, 5 };
 	struct stun_attr attr = { .value = v4, .len = sizeof(v4) };
 	char text[ADDR_STRLEN];
 	union addr out;
@@ -554,8 +554,12 @@ static void plain_address_is_read_as_it_stands(void **state)
 static void xor_addresses_survive(void **state)
 {
 	static const char *const texts[] = {
-		"0.0.0.0:0", "255.255.255.255:65535", "33.18.164.66:8466",
-		"192.0.2.1:3478", "[::]:0", "[2001:db8::1]:49152",
+		"0.0.0.0:0",
+		"255.255.255.255:65535",
+		"33.18.164.66:8466",
+		"192.0.2.1:3478",
+		"[::]:0",
+		"[2001:db8::1]:49152",
 		"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
 		"[::ffff:192.0.2.1]:1",
 	};
@@ -661,9 +665,8 @@ static void errors_carry_the_registered_phrase(void **state)
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
 		assert_true(stun_find(&msg, STUN_ATTR_ERROR_CODE, &attr));
-		assert_int_equal(stun_get_error(&attr, &code, &reason,
-						&reason_len),
-				 0);
+		assert_int_equal(
+			stun_get_error(&attr, &code, &reason, &reason_len), 0);
 		assert_int_equal(code, cases[i].code);
 		assert_int_equal(reason_len, strlen(cases[i].phrase));
 		assert_memory_equal(reason, cases[i].phrase, reason_len);
@@ -746,8 +749,8 @@ static void u8_has_three_zero_bytes(void **state)
 static void unknown_attributes_are_written(void **state)
 {
 	static const uint16_t types[] = { 0x7fff, 0x0002, 0x0018 };
-	static const uint8_t expected[] = { 0x00, 0x0a, 0, 6,	 0x7f, 0xff,
-					    0,	  2,	0, 0x18, 0,    0 };
+	static const uint8_t expected[] = { 0x00, 0x0a, 0, 6,    0x7f, 0xff,
+					    0,    2,    0, 0x18, 0,    0 };
 	uint8_t buf[64];
 	struct stun_writer w;
 
@@ -837,10 +840,11 @@ static void largest_message_is_written_and_read(void **state)
 
 static void values_past_16_bits_are_refused(void **state)
 {
-	static const size_t lens[] = { 65529,	 65532,	       65533,
-				       65535,	 65536,	       65540,
-				       131072,	 (size_t)1 << 32, SIZE_MAX - 8,
-				       SIZE_MAX - 3, SIZE_MAX };
+	static const size_t lens[] = {
+		65529,        65532,        65533,   65535,
+		65536,        65540,        131072,  (size_t)1 << 32,
+		SIZE_MAX - 8, SIZE_MAX - 3, SIZE_MAX
+	};
 	static uint8_t buf[4 * 65536];
 	struct stun_writer w;
 
@@ -855,8 +859,8 @@ static void values_past_16_bits_are_refused(void **state)
 
 static void counts_past_16_bits_are_refused(void **state)
 {
-	static const size_t counts[] = { 32765, 32766, 65536,
-					 SIZE_MAX / 2 + 2, SIZE_MAX };
+	static const size_t counts[] = { 32765, 32766, 65536, SIZE_MAX / 2 + 2,
+					 SIZE_MAX };
 	static const uint16_t types[1];
 	static uint8_t buf[4 * 65536];
 	struct stun_writer w;

@@ -168,9 +168,8 @@ static void long_term_request(void **state)
 	assert_text(&msg, STUN_ATTR_USERNAME, user);
 	assert_text(&msg, STUN_ATTR_NONCE, "f//499k954d6OL34oL9FSTvy64sA");
 	assert_text(&msg, STUN_ATTR_REALM, "example.org");
-	assert_int_equal(stun_long_term_key(user, "example.org", "TheMatrIX",
-					    key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key(user, "example.org", "TheMatrIX", key), 0);
 	assert_int_equal(stun_check_integrity(&msg, key, sizeof(key)), 1);
 	assert_int_equal(stun_check_fingerprint(&msg), 0);
 	assert_every_byte_counts(long_term, sizeof(long_term), key,
@@ -188,9 +187,8 @@ static void long_term_request_is_written_alike(void **state)
 	struct stun_writer w;
 
 	(void)state;
-	assert_int_equal(stun_long_term_key(user, "example.org", "TheMatrIX",
-					    key),
-			 0);
+	assert_int_equal(
+		stun_long_term_key(user, "example.org", "TheMatrIX", key), 0);
 	memset(buf, 0xff, sizeof(buf));
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_BINDING,
 		   long_term + 8);

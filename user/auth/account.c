@@ -96,8 +96,8 @@ static struct auth_account *account_new(const char *realm, const char *user)
 static int registry_get(const char *realm, const char *user,
 			struct auth_account **out)
 {
-	uint64_t hash = auth_identity_hash(realm, strlen(realm), user,
-					   strlen(user));
+	uint64_t hash =
+		auth_identity_hash(realm, strlen(realm), user, strlen(user));
 	struct auth_account *account;
 
 	if (!registry.buckets && table_init(&registry))
@@ -187,8 +187,8 @@ int auth_account_take(struct auth_account *account, unsigned int limit)
 	do {
 		if (used >= (limit ? limit : UINT_MAX))
 			return -EDQUOT;
-	} while (!atomic_compare_exchange_weak(&account->used, &used,
-					       used + 1));
+	} while (
+		!atomic_compare_exchange_weak(&account->used, &used, used + 1));
 	return 0;
 }
 

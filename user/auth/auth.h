@@ -18,9 +18,9 @@
 
 #include "stun/stun.h"
 
-#define AUTH_NAME_MAX 512  /* bytes of a user name (RFC 8489 14.3: < 509) */
-#define AUTH_REALM_MAX 128 /* characters (RFC 8489 14.9) */
-#define AUTH_NONCE_MAX 64  /* bytes of our nonces with their NUL */
+#define AUTH_NAME_MAX   512 /* bytes of a user name (RFC 8489 14.3: < 509) */
+#define AUTH_REALM_MAX  128 /* characters (RFC 8489 14.9) */
+#define AUTH_NONCE_MAX  64 /* bytes of our nonces with their NUL */
 #define AUTH_SECRET_LEN 32
 
 struct auth;

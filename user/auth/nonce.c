@@ -14,26 +14,27 @@
 #include "crypto/crypto.h"
 
 #define TIME_LEN 8
-#define MAC_LEN 16 /* of the digest's 32 bytes: forging takes 2^128 tries */
-#define RAW_LEN (TIME_LEN + MAC_LEN)
+#define MAC_LEN  16 /* of the digest's 32 bytes: forging takes 2^128 tries */
+#define RAW_LEN  (TIME_LEN + MAC_LEN)
 /*
  * RFC 8489 9.2: a server of that specification says so at the start of its
  * nonces, with 24 bits in base64 for the security features it uses: none.
  */
-#define COOKIE "obMatJos2" "AAAA"
+#define COOKIE      \
+	"obMatJos2" \
+	"AAAA"
 #define COOKIE_LEN (sizeof(COOKIE) - 1)
-#define TEXT_LEN (COOKIE_LEN + (size_t)2 * RAW_LEN)
+#define TEXT_LEN   (COOKIE_LEN + (size_t)2 * RAW_LEN)
 
 /* A nonce from the future is a forgery or a clock set back: little is let by. */
 #define SKEW_S 5
 
 _Static_assert(TEXT_LEN < AUTH_NONCE_MAX, "the text and its NUL fit");
 
-static const char digits[] = "0123456789abcdef";
-
 static int nonce_text(const struct auth_params *params, uint64_t time_s,
 		      char text[TEXT_LEN])
 {
+	static const char digits[] = "0123456789abcdef";
 	uint8_t raw[TIME_LEN + CRYPTO_SHA256_LEN];
 	const struct iovec parts[] = {
 		{ raw, TIME_LEN },
@@ -69,6 +70,16 @@ int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
 	return 0;
 }
 
+/* The value of a digit as we write it; -1: it is none. */
+static int digit_value(uint8_t c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
 /* The second a nonce claims; false when it is not hexadecimal as we write it. */
 static bool nonce_time(const uint8_t *nonce, uint64_t *out)
 {
@@ -76,11 +87,11 @@ static bool nonce_time(const uint8_t *nonce, uint64_t *out)
 	uint64_t time_s = 0;
 
 	for (size_t i = 0; i < (size_t)2 * TIME_LEN; i++) {
-		const char *digit = memchr(digits, hex[i], 16);
+		int digit = digit_value(hex[i]);
 
-		if (!digit)
+		if (digit < 0)
 			return false;
-		time_s = time_s << 4 | (uint64_t)(digit - digits);
+		time_s = time_s << 4 | (uint64_t)digit;
 	}
 	*out = time_s;
 	return true;

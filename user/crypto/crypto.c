@@ -161,9 +161,8 @@ int crypto_md5(const struct iovec *parts, size_t count,
 	return 0;
 }
 
-int crypto_hmac_sha1(const void *key, size_t key_len,
-		     const struct iovec *parts, size_t count,
-		     uint8_t out[CRYPTO_SHA1_LEN])
+int crypto_hmac_sha1(const void *key, size_t key_len, const struct iovec *parts,
+		     size_t count, uint8_t out[CRYPTO_SHA1_LEN])
 {
 	int error = mine.hmac_sha1 ? 0 : hmac_make(&mine.hmac_sha1, "SHA1");
 
@@ -177,8 +176,8 @@ int crypto_hmac_sha256(const void *key, size_t key_len,
 		       const struct iovec *parts, size_t count,
 		       uint8_t out[CRYPTO_SHA256_LEN])
 {
-	int error =
-		mine.hmac_sha256 ? 0 : hmac_make(&mine.hmac_sha256, "SHA256");
+	int error = mine.hmac_sha256 ? 0 :
+				       hmac_make(&mine.hmac_sha256, "SHA256");
 
 	if (error)
 		return fail(error);

@@ -64,10 +64,8 @@ int stun_long_term_key(const char *user, const char *realm,
 		       const char *password, uint8_t out[STUN_KEY_LEN])
 {
 	const struct iovec parts[] = {
-		{ (void *)user, strlen(user) },
-		{ (void *)":", 1 },
-		{ (void *)realm, strlen(realm) },
-		{ (void *)":", 1 },
+		{ (void *)user, strlen(user) },         { (void *)":", 1 },
+		{ (void *)realm, strlen(realm) },       { (void *)":", 1 },
 		{ (void *)password, strlen(password) },
 	};
 

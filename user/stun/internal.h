@@ -10,8 +10,8 @@
 
 #define STUN_ATTR_HEADER 4
 /* Most bytes of attributes in a message: a multiple of four in 16 bits. */
-#define STUN_MAX_ATTRS 65532
-#define STUN_INTEGRITY_LEN 20
+#define STUN_MAX_ATTRS       65532
+#define STUN_INTEGRITY_LEN   20
 #define STUN_FINGERPRINT_LEN 4
 
 static inline size_t stun_padded(size_t len)

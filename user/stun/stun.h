@@ -14,9 +14,9 @@
 #include "base/addr.h"
 
 #define STUN_HEADER_LEN 20
-#define STUN_TXID_LEN 12
-#define STUN_MAGIC 0x2112a442u
-#define STUN_KEY_LEN 16 /* MD5(user:realm:password) */
+#define STUN_TXID_LEN   12
+#define STUN_MAGIC      0x2112a442u
+#define STUN_KEY_LEN    16 /* MD5(user:realm:password) */
 /* The header's length field counts 16 bits, a multiple of four. */
 #define STUN_MAX_LEN (STUN_HEADER_LEN + 65532)
 
@@ -109,7 +109,7 @@ struct stun_msg {
 	enum stun_class class;
 	uint16_t method; /* may be one we do not know */
 	const uint8_t *txid;
-	size_t integrity_at;   /* offset of MESSAGE-INTEGRITY, 0: none */
+	size_t integrity_at; /* offset of MESSAGE-INTEGRITY, 0: none */
 	size_t fingerprint_at; /* offset of FINGERPRINT, 0: none */
 	size_t integrity_sha256_at; /* of MESSAGE-INTEGRITY-SHA256, 0: none */
 };

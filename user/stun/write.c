@@ -71,13 +71,20 @@ static uint8_t *attr_reserve(struct stun_writer *w, uint16_t type, size_t len)
 	return attr + STUN_ATTR_HEADER;
 }
 
+/* An empty value may be NULL, which memcpy must not see. */
+static void value_put(uint8_t *at, const void *value, size_t len)
+{
+	if (len)
+		memcpy(at, value, len);
+}
+
 void stun_put(struct stun_writer *w, uint16_t type, const void *value,
 	      size_t len)
 {
 	uint8_t *at = attr_reserve(w, type, len);
 
-	if (at && len)
-		memcpy(at, value, len);
+	if (at)
+		value_put(at, value, len);
 }
 
 void stun_put_u32(struct stun_writer *w, uint16_t type, uint32_t value)
@@ -131,7 +138,7 @@ void stun_put_error(struct stun_writer *w, int code)
 	put_be16(at, 0);
 	at[2] = (uint8_t)(code / 100);
 	at[3] = (uint8_t)(code % 100);
-	memcpy(at + 4, reason, len);
+	value_put(at + 4, reason, len);
 }
 
 void stun_put_unknown(struct stun_writer *w, const uint16_t *types,
@@ -161,8 +168,8 @@ void stun_put_integrity(struct stun_writer *w, const uint8_t *key,
 void stun_put_fingerprint(struct stun_writer *w)
 {
 	size_t start = w->len;
-	uint8_t *at = attr_reserve(w, STUN_ATTR_FINGERPRINT,
-				   STUN_FINGERPRINT_LEN);
+	uint8_t *at =
+		attr_reserve(w, STUN_ATTR_FINGERPRINT, STUN_FINGERPRINT_LEN);
 
 	if (at)
 		put_be32(at, stun_fingerprint(w->buf, start));
