@@ -22,9 +22,8 @@ from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
 from culvertlab.stun import (ALLOCATE, CONNECT, CONNECTION_BIND, CREATE_PERMISSION,  # noqa: E402
                              REFRESH, SEND)
 from culvertlab.tap import check, equal, within  # noqa: E402
-from culvertlab.turn import elapsed, ended, family, lifetime, recv_message, transport  # noqa: E402
-from culvertlab.turn import u32  # noqa: E402
-from culvertlab.wait import holds_for, wait_for  # noqa: E402
+from culvertlab.turn import elapsed, ended, family, lifetime, transport, u32  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
 FAST = {"limits": {"bind_timeout": "1s", "connect_timeout": "2s", "permission_lifetime": "2s"}}

@@ -133,10 +133,16 @@ class Culvertd:
             return reply
 
     def reload(self):
-        """SIGHUP; waits for the log to say how it went."""
-        before = self.log_count(r"event=reload")
+        """SIGHUP; waits for the log to say how it went: "reloaded" or "reload_refused"."""
+        before = len(self._reloads())
         self.process.child.send_signal(signal.SIGHUP)
-        wait_for(lambda: self.log_count(r"event=reload") > before, 10, "event=reload in the log")
+        return wait_for(lambda: self._reloads()[before:], 10, "the log tells of a reload")[-1]
+
+    def _reloads(self):
+        return re.findall(r"event=(reloaded|reload_refused|reload_failed)\b", self.log())
+
+    def counters(self):
+        return self.ctl_json("status")["total"]
 
     def health(self):
         """Raise when it crashed or a sanitizer complained."""
@@ -145,7 +151,7 @@ class Culvertd:
             raise Fail("sanitizer report:\n" + "\n".join(report))
         if self.expect_alive and self.process.status is not None:
             raise Fail(f"{self.label} ended with {self.process.status}")
-        if self.expect_alive and re.search(r"event=relay_(died|exit|restart)", self.log()):
+        if self.expect_alive and re.search(r"event=relay_died", self.log()):
             raise Fail(f"{self.label}: the relay process died")
 
     def stop(self):

@@ -161,20 +161,23 @@ class Topology:
                                   (relay, peer, "topeer", "uplink")):
             run("ip", "link", "add", left, "netns", a, "type", "veth",
                 "peer", "name", right, "netns", b)
-        self._batch(client, ["addr add 10.77.1.2/24 dev uplink", "addr add fd77:1::2/64 dev uplink nodad",
-                             "link set lo up", "link set uplink up",
+        self._batch(client, ["link set lo up", "link set uplink up",
+                             "addr add 10.77.1.2/24 dev uplink",
+                             "addr add fd77:1::2/64 dev uplink nodad",
                              "route add default via 10.77.1.1",
                              "route add ::/0 via fd77:1::1"])
-        self._batch(relay, ["addr add 10.77.1.1/24 dev toclient", "addr add 10.77.2.1/24 dev topeer",
+        self._batch(relay, ["link set lo up", "link set toclient up", "link set topeer up",
+                            "addr add 10.77.1.1/24 dev toclient",
+                            "addr add 10.77.2.1/24 dev topeer",
                             "addr add fd77:1::1/64 dev toclient nodad",
-                            "addr add fd77:2::1/64 dev topeer nodad", "link set lo up",
-                            "link set toclient up", "link set topeer up",
+                            "addr add fd77:2::1/64 dev topeer nodad",
                             "route add 10.77.9.0/24 via 10.77.2.2",
                             "route add fd77:9::/64 via fd77:2::2"])
-        self._batch(peer, ["addr add 10.77.2.2/24 dev uplink", "addr add 10.77.2.3/24 dev uplink",
+        self._batch(peer, ["link set lo up", "link set uplink up",
+                           "addr add 10.77.2.2/24 dev uplink",
+                           "addr add 10.77.2.3/24 dev uplink",
                            "addr add fd77:2::2/64 dev uplink nodad",
                            "addr add fd77:2::3/64 dev uplink nodad",
-                           "link set lo up", "link set uplink up",
                            "route add blackhole 10.77.9.0/24",
                            "route add default via 10.77.2.1",
                            "route add ::/0 via fd77:2::1"])
