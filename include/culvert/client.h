@@ -43,10 +43,10 @@
 extern "C" {
 #endif
 
-#define CULVERT_PORT 3478
+#define CULVERT_PORT             3478
 #define CULVERT_SERVER_ADDRESSES 16
-#define CULVERT_USER_MAX 508	 /* bytes of USERNAME (RFC 8489 14.3) */
-#define CULVERT_PERMISSIONS_MAX 256 /* per client */
+#define CULVERT_USER_MAX         508 /* bytes of USERNAME (RFC 8489 14.3) */
+#define CULVERT_PERMISSIONS_MAX  256 /* per client */
 
 struct culvert_loop;
 struct culvert_client;
@@ -75,7 +75,7 @@ int culvert_loop_timeout(struct culvert_loop *loop);
 /* Where a TURN server is: its addresses in the order they are tried. */
 struct culvert_server {
 	char name[300]; /* as given, for messages */
-	size_t count;	/* 1 to CULVERT_SERVER_ADDRESSES */
+	size_t count; /* 1 to CULVERT_SERVER_ADDRESSES */
 	struct sockaddr_storage address[CULVERT_SERVER_ADDRESSES];
 };
 
@@ -153,7 +153,7 @@ struct culvert_events {
 /* All zero but server: the defaults. */
 struct culvert_options {
 	const struct culvert_server *server;
-	const char *user;     /* long-term credentials; NULL: none */
+	const char *user; /* long-term credentials; NULL: none */
 	const char *password; /* at most 508 bytes, wiped with the client */
 	int family; /* of the relayed address: AF_INET, AF_INET6; 0: IPv4 */
 	bool manual; /* connect only, see events.connected */
@@ -242,11 +242,11 @@ int culvert_client_binding(struct culvert_client *client, culvert_binding_fn fn,
 
 /* What is known by now; addresses that are not have ss_family AF_UNSPEC. */
 struct culvert_info {
-	struct sockaddr_storage server;	 /* the address in use */
-	struct sockaddr_storage local;	 /* our end of the control connection */
-	struct sockaddr_storage mapped;	 /* the same as the server sees it */
+	struct sockaddr_storage server; /* the address in use */
+	struct sockaddr_storage local; /* our end of the control connection */
+	struct sockaddr_storage mapped; /* the same as the server sees it */
 	struct sockaddr_storage relayed; /* where peers connect to */
-	uint32_t lifetime_s;		 /* granted by the last refresh; 0: none */
+	uint32_t lifetime_s; /* granted by the last refresh; 0: none */
 	/* Printable; "" when unknown. Valid as long as the client. */
 	const char *realm;
 	const char *software;
