@@ -96,7 +96,13 @@ void engine_set_free(struct engine_set *set); /* accepts NULL */
 
 /* Attaches to the first engine that takes the link. 0 or the last errno. */
 int engine_set_attach(struct engine_set *set, struct engine_link *link);
-/* Stops; on_detached follows later. The link must be attached. */
+/*
+ * Stops; on_detached follows later. The link must be attached.
+ * With on_detached NULL nothing follows: the engine forgets the link inside this
+ * call, even after an earlier call that is not answered yet, and the link may be
+ * freed at once. For shutting a worker down; not from inside on_end. What the
+ * kernel still holds of the descriptors goes with engine_set_free.
+ */
 void engine_link_detach(struct engine_link *link);
 size_t engine_link_held(const struct engine_link *link, const struct flow *f);
 /* The engine's name, "-" when not attached. */

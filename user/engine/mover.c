@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Moves the bytes of one flow until it has to wait.
+ *
+ * Two ways to move, chosen by what the last reads brought: a read below SMALL
+ * bytes is cheaper copied through the worker's shared buffer (two system calls,
+ * no pipe), a larger one spliced through a pooled pipe. A flow starts copying;
+ * one full buffer makes it splice, SMALL_READS small reads in a row make it copy
+ * again. Copying is also what a flow falls back to when no pipe is to be had.
+ *
+ *   pull -> held (pipe or residual) -> push -> pull ...
+ *
+ * Nothing is pulled while something is held. So EAGAIN of the pull always means
+ * that `from` has nothing to give, never that a pipe is full, however few
+ * bytes its slots took; and a held pipe always waits for `to`. An idle flow
+ * holds neither pipe nor buffer.
+ *
+ * How `from` ended is remembered in from_ended and reported when nothing is held
+ * any more. On Linux received bytes stay readable before a reset is reported.
+ *
+ * Quirks:
+ * - splice(2) stops before a byte of urgent data and says EAGAIN though poll
+ *   says readable: that would spin. So the first pull of a run, made because
+ *   poll said readable, answers EAGAIN by copying instead.
+ * - SPLICE_F_MORE is not used: the last part of a stream's burst would sit in the
+ *   kernel for up to 200 ms.
+ */
+#include "engine/mover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define SMALL 16384	 /* bytes: up to here copying is cheaper */
+#define SMALL_READS 4	 /* in a row end splicing */
+#define BUDGET (1 << 20) /* bytes per flow and event, then others' turn */
+/* After a read of fewer bytes nothing more is expected: polling tells, for less
+ * than a read that says EAGAIN.
+ */
+#define READ_ON 65536
+
+/* What a short write left of the shared buffer. */
+struct residual {
+	size_t off, len;
+	uint8_t data[];
+};
+
+int mover_init(struct mover *mover, struct loop *loop, struct pipe_pool *pool,
+	       size_t buffer_len)
+{
+	uint8_t *buffer;
+
+	if (buffer_len < SMALL)
+		buffer_len = SMALL;
+	buffer = malloc(buffer_len);
+	if (!buffer)
+		return -ENOMEM;
+	*mover = (struct mover){
+		.loop = loop,
+		.pool = pool,
+		.buffer = buffer,
+		.buffer_len = buffer_len,
+	};
+	return 0;
+}
+
+void mover_destroy(struct mover *mover)
+{
+	pipe_pool_free(mover->pool);
+	free(mover->buffer);
+}
+
+static int held_keep(struct flow_state *state, const uint8_t *data, size_t len)
+{
+	struct residual *rest = malloc(sizeof(*rest) + len);
+
+	if (!rest)
+		return -ENOMEM;
+	rest->off = 0;
+	rest->len = len;
+	memcpy(rest->data, data, len);
+	state->residual = rest;
+	state->held = len;
+	return 0;
+}
+
+static void held_release(struct mover *mover, struct flow_state *state)
+{
+	pipe_pool_put(mover->pool, state->pipe);
+	free(state->residual);
+	state->pipe = NULL;
+	state->residual = NULL;
+}
+
+void mover_drop(struct mover *mover, struct flow_state *state)
+{
+	if (state->held && state->pipe) {
+		pipe_pool_drop(mover->pool, state->pipe);
+		state->pipe = NULL;
+	}
+	held_release(mover, state);
+	state->held = 0;
+}
+
+static void flow_ended(struct mover *mover, struct flow *flow,
+		       struct flow_state *state, enum flow_end end, int error)
+{
+	flow->end = end;
+	flow->error = error;
+	state->wait = FLOW_WAIT_NONE;
+	mover_drop(mover, state);
+}
+
+/* Reading brought 0 or an error. 0: it may be tried again at once. */
+static int from_stopped(struct flow_state *state, ssize_t n, int error)
+{
+	if (n < 0 && error == EINTR)
+		return 0;
+	if (n < 0 && error == EAGAIN)
+		return -EAGAIN;
+	state->from_ended = n < 0 ? FLOW_FROM_ERROR : FLOW_FIN;
+	state->from_error = n < 0 ? -error : 0;
+	return 0;
+}
+
+static void moved(struct mover *mover, struct engine_link *link,
+		  struct flow *flow, size_t n)
+{
+	flow->bytes += n;
+	link->active_ms = loop_now(mover->loop);
+}
+
+/* Writes what is held. 0: all; -EAGAIN: `to` is full; else it failed. */
+static int push(struct mover *mover, struct engine_link *link,
+		struct flow *flow, struct flow_state *state)
+{
+	struct residual *rest = state->residual;
+	ssize_t n;
+
+	while (state->held) {
+		if (rest)
+			n = send(flow->to, rest->data + rest->off,
+				 rest->len - rest->off, MSG_NOSIGNAL);
+		else
+			n = splice(state->pipe->rd, NULL, flow->to, NULL,
+				   state->held,
+				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0) /* a pipe shorter than counted: our own bug */
+			return -EPIPE;
+		if (rest)
+			rest->off += (size_t)n;
+		state->held -= (size_t)n;
+		moved(mover, link, flow, (size_t)n);
+	}
+	if (rest)
+		held_release(mover, state);
+	return 0;
+}
+
+/* Was this copied read so large that the next one should be spliced? */
+static void copied(const struct mover *mover, struct flow_state *state, size_t n)
+{
+	if (!mover->pool || state->splicing || state->unspliceable || n < SMALL)
+		return;
+	state->splicing = true;
+	state->small_reads = 0;
+}
+
+/*
+ * One read and the write of what it brought; the unwritten rest is held.
+ * Returns the bytes read; 0: `from` has ended or may be tried again; -EAGAIN:
+ * `from` has nothing; else writing failed.
+ */
+static ssize_t copy(struct mover *mover, struct engine_link *link,
+		    struct flow *flow, struct flow_state *state)
+{
+	size_t want = mover->buffer_len;
+	ssize_t n, sent;
+
+	if (mover->pool && !state->splicing && !state->unspliceable)
+		want = SMALL;
+	n = recv(flow->from, mover->buffer, want, 0);
+	if (n <= 0)
+		return from_stopped(state, n, errno);
+	copied(mover, state, (size_t)n);
+	do
+		sent = send(flow->to, mover->buffer, (size_t)n, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0 && errno != EAGAIN)
+		return -errno;
+	if (sent < 0)
+		sent = 0;
+	if (sent > 0)
+		moved(mover, link, flow, (size_t)sent);
+	if (sent < n &&
+	    held_keep(state, mover->buffer + sent, (size_t)(n - sent)) < 0)
+		return -ENOMEM;
+	return n;
+}
+
+/* One read into the pipe. Returns as copy() does. */
+static ssize_t pull(struct flow *flow, struct flow_state *state)
+{
+	ssize_t n = splice(flow->from, NULL, state->pipe->wr, NULL,
+			   state->pipe->size,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+	if (n < 0 && errno == EINVAL) {
+		state->unspliceable = true;
+		state->splicing = false;
+		return 0;
+	}
+	if (n <= 0)
+		return from_stopped(state, n, errno);
+	state->held = (size_t)n;
+	if (n >= SMALL)
+		state->small_reads = 0;
+	else if (++state->small_reads >= SMALL_READS)
+		state->splicing = false;
+	return n;
+}
+
+static ssize_t move_once(struct mover *mover, struct engine_link *link,
+			 struct flow *flow, struct flow_state *state)
+{
+	if (state->splicing && !state->pipe)
+		state->pipe = pipe_pool_get(mover->pool);
+	if (state->splicing && state->pipe)
+		return pull(flow, state);
+	return copy(mover, link, flow, state);
+}
+
+/* After a read of n bytes: another one in this run? */
+static bool reads_on(struct flow_state *state, ssize_t n, bool first,
+		     size_t done)
+{
+	if (n == -EAGAIN && first && state->splicing) {
+		state->splicing = false;
+		return true;
+	}
+	if (n > 0)
+		return n >= READ_ON && done < BUDGET;
+	return n == 0;
+}
+
+/* Writes what is held and reports ends. True: the flow may read. */
+static bool settle(struct mover *mover, struct engine_link *link,
+		   struct flow *flow, struct flow_state *state)
+{
+	int err = push(mover, link, flow, state);
+
+	state->wait = FLOW_WAIT_READ;
+	if (err == -EAGAIN)
+		state->wait = FLOW_WAIT_WRITE;
+	else if (err)
+		flow_ended(mover, flow, state, FLOW_TO_ERROR, err);
+	else if (state->from_ended)
+		flow_ended(mover, flow, state, state->from_ended,
+			   state->from_error);
+	return state->wait == FLOW_WAIT_READ;
+}
+
+void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
+	       struct flow_state *state)
+{
+	bool more = true, first = true;
+	size_t done = 0;
+
+	while (settle(mover, link, flow, state) && more) {
+		ssize_t n = move_once(mover, link, flow, state);
+
+		if (n < 0 && n != -EAGAIN) {
+			flow_ended(mover, flow, state, FLOW_TO_ERROR, (int)n);
+			break;
+		}
+		if (n > 0)
+			done += (size_t)n;
+		more = reads_on(state, n, first, done);
+		first = false;
+	}
+	if (!state->held)
+		held_release(mover, state);
+}
