@@ -3,9 +3,26 @@
 #include "base/random.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+
+/* Forks so far: a child must not draw the bytes its parent's pool holds. */
+static _Atomic unsigned int forks;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void forked(void)
+{
+	atomic_fetch_add(&forks, 1);
+}
+
+static void fork_watch(void)
+{
+	if (pthread_atfork(NULL, NULL, forked))
+		abort();
+}
 
 static void random_fill(uint8_t *out, size_t len)
 {
@@ -26,14 +43,17 @@ void random_bytes(void *out, size_t len)
 	/* One system call serves many identifiers; bytes are wiped as used. */
 	static _Thread_local uint8_t pool[256];
 	static _Thread_local size_t left;
+	static _Thread_local unsigned int drawn_at;
 
 	if (len > sizeof(pool)) {
 		random_fill(out, len);
 		return;
 	}
-	if (left < len) {
+	pthread_once(&fork_once, fork_watch);
+	if (left < len || drawn_at != atomic_load(&forks)) {
 		random_fill(pool, sizeof(pool));
 		left = sizeof(pool);
+		drawn_at = atomic_load(&forks);
 	}
 	left -= len;
 	memcpy(out, pool + left, len);
