@@ -118,12 +118,12 @@ void answer_error(struct answer *answer, const char *message)
 	append_text(answer, "}\n");
 }
 
-static json_t *counters_json(const struct control_counters *counters)
+static json_t *counters_json(const struct counters *counters)
 {
 	json_t *object = json_object();
 
 #define X(name, help) set(&object, #name, number(counters->name));
-	CONTROL_COUNTERS(X)
+	COUNTERS(X)
 #undef X
 	return object;
 }

@@ -42,18 +42,14 @@ struct control_request {
 	char id[32]; /* kick: "a12.7" allocation or "c12.7" connection */
 };
 
-/* Old spellings of base/counters.h's list. */
-#define CONTROL_COUNTERS(X) COUNTERS(X)
-#define control_counters    counters
-
 struct control_status {
 	char version[32];
 	uint64_t uptime_ms;
 	unsigned int workers;
 	bool draining;
 	uint64_t config_loads; /* configurations taken since start */
-	struct control_counters total;
-	struct control_counters *per_worker; /* `workers` of them; owned */
+	struct counters total;
+	struct counters *per_worker; /* `workers` of them; owned */
 };
 
 struct control_allocation {

@@ -122,7 +122,7 @@ char *control_answer_json(const struct control_answer *answer)
 }
 
 static void counters_decode(const json_t *object, bool *ok,
-			    struct control_counters *out)
+			    struct counters *out)
 {
 	/* A counter this daemon does not have yet, or no more, is 0. */
 	bool have;
@@ -131,7 +131,7 @@ static void counters_decode(const json_t *object, bool *ok,
 #define X(name, help) \
 	have = true;  \
 	out->name = number(object, #name, &have);
-	CONTROL_COUNTERS(X)
+	COUNTERS(X)
 #undef X
 }
 

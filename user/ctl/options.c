@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The command line: one table of options, from which --help is printed too. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+struct option_info {
+	char letter; /* 0: none */
+	const char *name, *value;
+	const char *commands; /* space around each; NULL: all of them */
+	const char *help;
+};
+
+/* Long options without a letter are told by this plus their index. */
+#define OPTION_BASE 256
+
+enum option_index {
+	OPTION_SOCKET,
+	OPTION_JSON,
+	OPTION_LIMIT,
+	OPTION_WORKERS,
+	OPTION_UNDO,
+	OPTION_COUNT,
+	OPTION_INTERVAL,
+	OPTION_HELP,
+	OPTION_VERSION,
+	OPTIONS,
+};
+
+static const struct option_info options[OPTIONS] = {
+	[OPTION_SOCKET] = { 's', "socket", "PATH", NULL,
+			    "control socket; else $CULVERT_CONTROL, else\n" CTL_SOCKET },
+	[OPTION_JSON] = { 'j', "json", NULL, NULL,
+			  "print the answer as JSON, one object a line" },
+	[OPTION_LIMIT] = { 'l', "limit", "N", " allocations connections top ",
+			   "show at most N rows (1000; top 10000)" },
+	[OPTION_WORKERS] = { 'w', "workers", NULL, " status ",
+			     "show each worker's counters, too" },
+	[OPTION_UNDO] = { 'u', "undo", NULL, " drain ",
+			  "take new allocations again" },
+	[OPTION_COUNT] = { 'n', "count", "N", " top ",
+			   "end after N refreshes" },
+	[OPTION_INTERVAL] = { 'i', "interval", "SECONDS", " top ",
+			      "time between refreshes (1)" },
+	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this" },
+	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version" },
+};
+
+static void usage_print(FILE *out)
+{
+	fprintf(out, "Usage: culvertctl [OPTION]... COMMAND\n\n"
+		     "Looks into a running culvertd and steers it.\n\n"
+		     "Commands:\n");
+	for (size_t i = 0; i < ctl_command_count; i++) {
+		const struct ctl_command *c = &ctl_commands[i];
+
+		fprintf(out, "  %s %-*s %s\n", c->name,
+			(int)(15 - strlen(c->name)),
+			c->argument ? c->argument : "", c->help);
+	}
+	fprintf(out, "\nOptions:\n");
+	for (size_t i = 0; i < OPTIONS; i++) {
+		const struct option_info *o = &options[i];
+		const char *end = strchr(o->help, '\n');
+		int first = end ? (int)(end - o->help) : (int)strlen(o->help);
+		char left[40];
+
+		snprintf(left, sizeof(left), "-%c, --%s%s%s", o->letter,
+			 o->name, o->value ? " " : "",
+			 o->value ? o->value : "");
+		fprintf(out, "  %-24s %.*s\n", left, first, o->help);
+		if (end)
+			fprintf(out, "  %-24s %s\n", "", end + 1);
+	}
+	fprintf(out, "\nExit codes: 0 done, 1 refused or failed, 2 wrong "
+		     "usage. See culvertctl(8).\n");
+}
+
+static void usage_fail(struct ctl *ctl, enum ctl_exit *code,
+		       const char *message, const char *what)
+{
+	fprintf(ctl->err, "culvertctl: %s%s%s%s; see culvertctl --help\n",
+		message, what ? " \"" : "", what ? what : "", what ? "\"" : "");
+	*code = CTL_USAGE;
+}
+
+static bool whole_number(const char *text, unsigned long max,
+			 unsigned long *out)
+{
+	char *end;
+	unsigned long n;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (errno || *end || n < 1 || n > max)
+		return false;
+	*out = n;
+	return true;
+}
+
+static bool option_take(struct ctl *ctl, enum option_index index,
+			const char *value)
+{
+	unsigned long n;
+	double seconds;
+	char *end;
+
+	switch (index) {
+	case OPTION_SOCKET:
+		ctl->path = value;
+		return *value != '\0';
+	case OPTION_JSON:
+		ctl->json = true;
+		return true;
+	case OPTION_WORKERS:
+		ctl->workers = true;
+		return true;
+	case OPTION_UNDO:
+		ctl->undo = true;
+		return true;
+	case OPTION_LIMIT:
+		if (!whole_number(value, CONTROL_LIMIT_MAX, &n))
+			return false;
+		ctl->limit = n;
+		return true;
+	case OPTION_COUNT:
+		return whole_number(value, 1000000000, &ctl->count);
+	case OPTION_INTERVAL:
+		seconds = strtod(value, &end);
+		if (end == value || *end || !(seconds >= 0.1) || seconds > 3600)
+			return false;
+		ctl->interval_ms = (unsigned int)(seconds * 1000);
+		return true;
+	case OPTION_HELP:
+	case OPTION_VERSION:
+	case OPTIONS:
+		break;
+	}
+	return true;
+}
+
+static const struct ctl_command *command_find(const char *name)
+{
+	for (size_t i = 0; i < ctl_command_count; i++)
+		if (!strcmp(ctl_commands[i].name, name))
+			return &ctl_commands[i];
+	return NULL;
+}
+
+/* Fills what getopt_long() wants from the table. */
+static void options_translate(char letters[2 * OPTIONS + 2],
+			      struct option longs[OPTIONS + 1])
+{
+	char *l = letters;
+
+	*l++ = ':'; /* tell a missing value from an unknown option */
+	memset(longs, 0, sizeof(*longs) * (OPTIONS + 1));
+	for (int i = 0; i < OPTIONS; i++) {
+		*l++ = options[i].letter;
+		if (options[i].value)
+			*l++ = ':';
+		longs[i].name = options[i].name;
+		longs[i].has_arg = options[i].value ? required_argument :
+						      no_argument;
+		longs[i].val = OPTION_BASE + i;
+	}
+	*l = '\0';
+}
+
+static int option_index(int c)
+{
+	if (c >= OPTION_BASE)
+		return c - OPTION_BASE;
+	for (int i = 0; i < OPTIONS; i++)
+		if (options[i].letter == c)
+			return i;
+	return -1;
+}
+
+/* Is each option given one of this command's? */
+static bool options_fit(struct ctl *ctl, unsigned int given,
+			enum ctl_exit *code)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), " %s ", ctl->command->name);
+	for (int i = 0; i < OPTIONS; i++) {
+		if (!(given >> i & 1) || !options[i].commands ||
+		    strstr(options[i].commands, name))
+			continue;
+		fprintf(ctl->err,
+			"culvertctl: --%s is not for the command \"%s\"; see "
+			"culvertctl --help\n",
+			options[i].name, ctl->command->name);
+		*code = CTL_USAGE;
+		return false;
+	}
+	return true;
+}
+
+static bool words_take(struct ctl *ctl, int count, char **words,
+		       enum ctl_exit *code)
+{
+	if (!count) {
+		usage_fail(ctl, code, "a command is missing", NULL);
+		return false;
+	}
+	ctl->command = command_find(words[0]);
+	if (!ctl->command) {
+		usage_fail(ctl, code, "unknown command", words[0]);
+		return false;
+	}
+	if (ctl->command->argument && count < 2) {
+		usage_fail(ctl, code, "what is missing is",
+			   ctl->command->argument);
+		return false;
+	}
+	if (count > (ctl->command->argument ? 2 : 1)) {
+		usage_fail(ctl, code, "one word too many:",
+			   words[ctl->command->argument ? 2 : 1]);
+		return false;
+	}
+	ctl->id = ctl->command->argument ? words[1] : NULL;
+	return true;
+}
+
+/* One option of getopt's. Returns false when that ends the parsing. */
+static bool option_handle(struct ctl *ctl, int c, char **argv,
+			  unsigned int *given, enum ctl_exit *code)
+{
+	int index = option_index(c);
+
+	if (c == ':' || index < 0) {
+		usage_fail(ctl, code,
+			   c == ':' ? "a value is missing for option" :
+				      "unknown option",
+			   argv[optind - 1]);
+		return false;
+	}
+	*given |= 1u << index;
+	*code = CTL_OK;
+	if (index == OPTION_HELP) {
+		usage_print(ctl->out);
+		return false;
+	}
+	if (index == OPTION_VERSION) {
+		fprintf(ctl->out, "culvertctl %s\n", CULVERT_VERSION);
+		return false;
+	}
+	if (option_take(ctl, (enum option_index)index, optarg))
+		return true;
+	fprintf(ctl->err,
+		"culvertctl: --%s does not take \"%s\"; see "
+		"culvertctl --help\n",
+		options[index].name, optarg);
+	*code = CTL_USAGE;
+	return false;
+}
+
+bool ctl_options_parse(struct ctl *ctl, int argc, char **argv,
+		       enum ctl_exit *code)
+{
+	char letters[2 * OPTIONS + 2];
+	struct option longs[OPTIONS + 1];
+	const char *path = getenv("CULVERT_CONTROL");
+	unsigned int given = 0;
+	int c;
+
+	ctl->path = path && *path ? path : CTL_SOCKET;
+	ctl->interval_ms = 1000;
+	options_translate(letters, longs);
+	opterr = 0;
+	optind = 0; /* begin anew, also in a second run of one process */
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1)
+		if (!option_handle(ctl, c, argv, &given, code))
+			return false;
+	return words_take(ctl, argc - optind, argv + optind, code) &&
+	       options_fit(ctl, given, code);
+}
