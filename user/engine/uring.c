@@ -2,9 +2,9 @@
 /*
  * The uring engine: io_uring says when a socket is ready, the mover moves.
  *
- * One ring per worker; its descriptor is watched in the worker's epoll loop. A
- * flow that has to wait asks for one poll of the socket it waits for. What a tick
- * asked for goes to the kernel in one io_uring_enter at its end.
+ * One ring per worker; an eventfd it signals is watched in the worker's epoll
+ * loop. A flow that has to wait asks for one poll of the socket it waits for. What
+ * a tick asked for goes to the kernel in one io_uring_enter at its end.
  *
  *   attached -> detaching (polls being cancelled) -> every poll has come back
  *
@@ -20,15 +20,18 @@
  *   not, and would be asked for again at once, for ever. Multishot polls say so
  *   once and then speak on changes only: from the first such answer on the
  *   flow's write poll is multishot and stays.
- * - With DEFER_TASKRUN completions are made only when asked for: the ring's
- *   descriptor is readable when there is something to ask for.
+ * - With DEFER_TASKRUN completions are made only when asked for. The eventfd is
+ *   signalled when there is something to ask for; epoll on the ring itself
+ *   is not woken (6.18).
  */
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 
+#include "base/fd.h"
 #include "engine/mover.h"
 #include "engine/private.h"
 
@@ -40,9 +43,10 @@ struct uring {
 	struct engine engine;
 	struct mover mover;
 	struct io_uring ring;
+	int event_fd; /* signalled by the ring; never read, edge triggered */
 	bool enabled;
 	bool defers; /* IORING_SETUP_DEFER_TASKRUN */
-	struct watch watch;
+	struct watch watch; /* of event_fd */
 	struct list links;   /* all, also forgotten ones */
 	struct list pending; /* links that want something submitted */
 	struct deferred submit;
@@ -310,12 +314,9 @@ static void ring_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (uring->defers)
 		io_uring_get_events(&uring->ring);
-	for (int n = 0; n < CQ_ENTRIES; n++) {
-		struct io_uring_cqe done;
+	while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {
+		struct io_uring_cqe done = *cqe;
 
-		if (io_uring_peek_cqe(&uring->ring, &cqe) < 0)
-			break;
-		done = *cqe;
 		io_uring_cqe_seen(&uring->ring, cqe);
 		poll_done(&done);
 	}
@@ -328,17 +329,18 @@ static int ring_enable(struct uring *uring)
 
 	if (uring->enabled)
 		return 0;
+	err = watch_add(uring->mover.loop, &uring->watch, uring->event_fd,
+			EPOLLIN | EPOLLET, ring_ready);
+	if (err)
+		return err;
 	/* liburing 2.3 forgot to export io_uring_enable_rings(). */
 	err = io_uring_register((unsigned int)uring->ring.ring_fd,
 				IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (err < 0)
-		return err;
-	err = watch_add(uring->mover.loop, &uring->watch, uring->ring.ring_fd,
-			EPOLLIN, ring_ready);
-	if (err)
-		return err;
-	uring->enabled = true;
-	return 0;
+		watch_del(uring->mover.loop, &uring->watch);
+	else
+		uring->enabled = true;
+	return err < 0 ? err : 0;
 }
 
 static int attach(struct engine *engine, struct engine_link *link)
@@ -387,6 +389,12 @@ static size_t held(const struct engine_link *link, const struct flow *flow)
 	return state->flow[flow - link->flow].state.held;
 }
 
+static void ring_exit(struct uring *uring)
+{
+	io_uring_queue_exit(&uring->ring);
+	fd_close(&uring->event_fd);
+}
+
 /* The best kind of ring this kernel has. */
 static int ring_init(struct uring *uring)
 {
@@ -411,6 +419,14 @@ static int ring_init(struct uring *uring)
 		if (err != -EINVAL)
 			break;
 	}
+	if (err)
+		return err;
+	uring->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = uring->event_fd < 0 ? -errno : 0;
+	if (!err)
+		err = io_uring_register_eventfd(&uring->ring, uring->event_fd);
+	if (err)
+		ring_exit(uring);
 	return err;
 }
 
@@ -426,6 +442,7 @@ static int open_uring(struct loop *loop, const struct engine_params *params,
 	list_init(&uring->links);
 	list_init(&uring->pending);
 	uring->watch.fd = -1;
+	uring->event_fd = -1;
 	err = ring_init(uring);
 	if (err)
 		goto free_uring;
@@ -441,7 +458,7 @@ static int open_uring(struct loop *loop, const struct engine_params *params,
 free_pool:
 	pipe_pool_free(pool);
 exit_ring:
-	io_uring_queue_exit(&uring->ring);
+	ring_exit(uring);
 free_uring:
 	free(uring);
 	return err;
@@ -455,7 +472,7 @@ static void close_uring(struct engine *engine)
 	watch_del(uring->mover.loop, &uring->watch);
 	timer_cancel(uring->mover.loop, &uring->retry);
 	engine_undefer(&uring->submit);
-	io_uring_queue_exit(&uring->ring);
+	ring_exit(uring);
 	list_for_each_safe(pos, tmp, &uring->links)
 		link_free(list_entry(pos, struct uring_link, node));
 	mover_destroy(&uring->mover);
