@@ -916,17 +916,29 @@ static void integrity_covers_what_is_before_it(void **state)
 
 static void integrity_of_another_length_is_wrong(void **state)
 {
-	uint8_t mac[32] = { 0 };
 	struct raw raw;
 	struct stun_msg msg;
+	struct stun_writer w;
+	uint8_t mac[32] = { 0 }, *heap;
 
 	(void)state;
 	for (size_t len = 0; len <= sizeof(mac); len++) {
 		raw_begin(&raw, 0x0003);
 		raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY, mac, len);
-		assert_int_equal(stun_parse(raw.data, raw.len, &msg), 0);
+		assert_int_equal(raw_parse(&raw, &msg, &heap), 0);
 		assert_int_equal(stun_check_integrity(&msg, key, sizeof(key)),
 				 -EBADMSG);
+		free(heap);
+	}
+	/* Even with the right bytes there, some of them called padding. */
+	stun_begin(&w, raw.data, sizeof(raw.data), STUN_REQUEST, STUN_ALLOCATE,
+		   txid);
+	stun_put_integrity(&w, key, sizeof(key));
+	for (uint8_t len = 17; len <= 20; len++) {
+		raw.data[STUN_HEADER_LEN + 3] = len;
+		assert_int_equal(stun_parse(raw.data, w.len, &msg), 0);
+		assert_int_equal(stun_check_integrity(&msg, key, sizeof(key)),
+				 len == 20 ? 1 : -EBADMSG);
 	}
 }
 
@@ -951,16 +963,27 @@ static void second_integrity_does_not_help(void **state)
 
 static void fingerprint_of_another_length_is_wrong(void **state)
 {
-	uint8_t sum[8] = { 0 };
 	struct raw raw;
 	struct stun_msg msg;
+	struct stun_writer w;
+	uint8_t sum[8] = { 0 }, *heap;
 
 	(void)state;
 	for (size_t len = 0; len <= sizeof(sum); len++) {
 		raw_begin(&raw, 0x0001);
 		raw_put(&raw, STUN_ATTR_FINGERPRINT, sum, len);
-		assert_int_equal(stun_parse(raw.data, raw.len, &msg), 0);
+		assert_int_equal(raw_parse(&raw, &msg, &heap), 0);
 		assert_int_equal(stun_check_fingerprint(&msg), -EBADMSG);
+		free(heap);
+	}
+	stun_begin(&w, raw.data, sizeof(raw.data), STUN_REQUEST, STUN_BINDING,
+		   txid);
+	stun_put_fingerprint(&w);
+	for (uint8_t len = 1; len <= 4; len++) {
+		raw.data[STUN_HEADER_LEN + 3] = len;
+		assert_int_equal(stun_parse(raw.data, w.len, &msg), 0);
+		assert_int_equal(stun_check_fingerprint(&msg),
+				 len == 4 ? 1 : -EBADMSG);
 	}
 }
 
