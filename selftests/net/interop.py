@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Other people's programs: coturn's client against culvertd, culvert against coturn's server."""
+
+import os
+import re
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import cli, tap  # noqa: E402
+from culvertlab.cli import Cli  # noqa: E402
+from culvertlab.data import KIB  # noqa: E402
+from culvertlab.lab import Lab, need, need_version  # noqa: E402
+from culvertlab.server import Coturn  # noqa: E402
+from culvertlab.tap import check, equal  # noqa: E402
+
+lab = Lab()
+test = tap.test
+MESSAGES = re.compile(r"tot_send_msgs=(\d+), tot_recv_msgs=(\d+)")
+BYTES = re.compile(r"tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)")
+
+
+def uclient(server, clients, *more, version=4, messages=20, length=1000):
+    """Run turnutils_uclient; returns what it printed."""
+    need("turnutils_uclient", "coturn")
+    host, port = server.address(version)
+    argv = ["turnutils_uclient", "-T", "-y", "-u", "alice", "-w", "wonderland", "-p", port,
+            "-m", clients, "-n", messages, "-l", length, *more, host]
+    process = lab.spawn(lab.topo.client, argv, "uclient")
+    status = process.wait(60)
+    said = process.out() + process.err()
+    equal(status, 0, f"status of turnutils_uclient, said {said[-500:]}")
+    return said
+
+
+def nothing_lost(said, clients, messages=20):
+    messages_told, bytes_told = MESSAGES.findall(said), BYTES.findall(said)
+    check(messages_told and bytes_told, f"no totals in {said[-800:]}")
+    sent, received = map(int, messages_told[-1])
+    equal(received, sent, "messages received, of those sent")
+    sent_bytes, received_bytes = map(int, bytes_told[-1])
+    equal(received_bytes, sent_bytes, "bytes received, of those sent")
+    check(sent >= clients * messages, f"{sent} messages of {clients} clients")
+    lost = re.findall(r"Total lost packets (\d+)", said)
+    check(lost and int(lost[-1]) == 0, f"lost packets: {lost}")
+    check("ERROR" not in said, f"errors: {[t for t in said.splitlines() if 'ERROR' in t][:5]}")
+
+
+def uclient_test(clients, *more, version=4):
+    def run():
+        need_version(lab, version)
+        server = lab.server()
+        nothing_lost(uclient(server, clients, *more, version=version), clients)
+    return run
+
+
+for _clients in (1, 10, 50):
+    tap.add(f"turnutils_uclient -T with {_clients} clients loses nothing",
+            uclient_test(_clients), 70)
+tap.add("turnutils_uclient -T -x over IPv6 loses nothing", uclient_test(10, "-x", version=6), 70)
+tap.add("turnutils_uclient -T -G, extra requests, loses nothing", uclient_test(5, "-G"), 70)
+
+
+@test("turnutils_uclient with the wrong password is refused")
+def _():
+    need("turnutils_uclient", "coturn")
+    host, port = lab.server().address()
+    argv = ["turnutils_uclient", "-T", "-y", "-u", "alice", "-w", "wrong", "-p", port, host]
+    process = lab.spawn(lab.topo.client, argv, "uclient")
+    check(process.wait(30) != 0, "status 0 with the wrong password")
+    equal(lab.server().counters()["allocations_made"], 0, "allocations made")
+
+
+_coturn = {}
+
+
+def to_coturn(version=4):
+    """A Cli for coturn's server, started once, in place of culvertd."""
+    need("turnserver", "coturn")
+    need_version(lab, version)
+    lab.stop_server()
+    if "it" not in _coturn:
+        _coturn["it"] = Coturn(lab, port=3480 if lab.topo.isolated else None)
+    _coturn["it"].health()
+    return Cli(lab, _coturn["it"], version)
+
+
+@test("culvert check against coturn")
+def _():
+    cli.checks_well(to_coturn())
+
+
+@test("culvert forward against coturn: 10 connections at once", 60)
+def _():
+    cli.forward_many(to_coturn(), 10, 60 * KIB)
+
+
+@test("culvert listen against coturn: 10 connections at once", 60)
+def _():
+    cli.listen_many(to_coturn(), 10, 60 * KIB)
+
+
+@test("culvert send against coturn", 40)
+def _():
+    cli.send_file(to_coturn(), 300 * KIB)
+
+
+@test("culvert receive against coturn", 40)
+def _():
+    cli.receive_file(to_coturn(), 50 * KIB)
+
+
+@test("culvert send to culvert receive through coturn", 40)
+def _():
+    cli.relay_to_relay(to_coturn(), 50 * KIB)
+
+
+tap.main()
