@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/addr.h"
 #include "loop/loop.h"
@@ -20,28 +21,40 @@
  */
 int listener_open(const union addr *addr, unsigned int backlog);
 
+/*
+ * TCP keep-alive with this idle time; 0 turns it off. On a listening socket it is
+ * for what is accepted from now on. Best effort: a socket without it still works.
+ */
+void socket_keepalive(int fd, uint64_t idle_ms);
+
 /* A listening socket served by one loop. */
 struct listener;
 
 struct listener_ops {
 	/*
-	 * A new connection: nonblocking, CLOEXEC, TCP_NODELAY. The callee owns
-	 * fd (closing it refuses the connection).
+	 * A new connection: nonblocking, CLOEXEC, TCP_NODELAY where the
+	 * listening socket has it. The callee owns fd (closing it refuses the
+	 * connection), and may free the listener.
 	 */
 	void (*accepted)(void *arg, int fd, const union addr *remote);
-	/* An accept failed for want of descriptors or memory; the listener
-	 * drops one waiting connection with its spare descriptor and rests
-	 * 100 ms.
+	/* An accept failed for want of descriptors or memory: the listener
+	 * rests 100 ms, after turning one waiting connection away when it has
+	 * a spare descriptor.
 	 */
 	void (*exhausted)(void *arg, int error);
 };
 
-/* Takes fd over on success. 0, -ENOMEM, -EMFILE, -ENOSPC. */
-int listener_new(struct loop *loop, int fd, const struct listener_ops *ops,
-		 void *arg, struct listener **out);
-void listener_free(struct listener *listener); /* accepts NULL */
-/* Stops accepting new connections, or goes on. */
-void listener_pause(struct listener *listener, bool paused);
+/*
+ * Takes fd over on success. With `spare` a descriptor is held back to turn
+ * connections away when there are no others; without, they wait in the kernel's
+ * queue. 0, -ENOMEM, -EMFILE, -ENOSPC.
+ */
+int listener_new(struct loop *loop, int fd, bool spare,
+		 const struct listener_ops *ops, void *arg,
+		 struct listener **out);
+/* Closes the socket. Also from inside `accepted`. Accepts NULL. */
+void listener_free(struct listener *listener);
+int listener_fd(const struct listener *listener);
 
 /*
  * A connection that carries messages: reads into a buffer that exists only while
@@ -49,10 +62,15 @@ void listener_pause(struct listener *listener, bool paused);
  */
 struct stream;
 
+/* Bytes one read may bring: the most that `received` sees at once, but for what
+ * stream_params.initial brings.
+ */
+#define STREAM_READ_MAX ((size_t)32 << 10)
+
 enum stream_close {
-	STREAM_CLOSE_EOF,	/* the other side ended its stream */
-	STREAM_CLOSE_ERROR,	/* reset, or a read or write failed */
-	STREAM_CLOSE_PROTOCOL,	/* the owner said so (received returned < 0) */
+	STREAM_CLOSE_EOF, /* the other side ended its stream */
+	STREAM_CLOSE_ERROR, /* reset, or a read or write failed */
+	STREAM_CLOSE_PROTOCOL, /* the owner said so (received returned < 0) */
 	STREAM_CLOSE_QUEUE_FULL, /* the other side does not read */
 };
 
@@ -72,9 +90,13 @@ struct stream_params {
 	struct loop *loop;
 	const struct stream_ops *ops;
 	void *arg;
-	size_t message_max; /* bytes of the largest message; more unconsumed
-			     * than this is STREAM_CLOSE_PROTOCOL */
-	size_t queue_max;   /* bytes that may wait to be sent */
+	size_t message_max; /* bytes of the largest message; an unfinished one
+			     * of this size is STREAM_CLOSE_PROTOCOL. At most
+			     * STREAM_READ_MAX / 2 */
+	size_t queue_max; /* bytes that may wait to be sent */
+	const uint8_t *initial; /* bytes read elsewhere, taken for the first
+				 * to arrive; copied */
+	size_t initial_len;
 };
 
 /* Takes fd over on success. 0, -ENOMEM, -ENOSPC. */
@@ -83,13 +105,17 @@ int stream_new(const struct stream_params *params, int fd, struct stream **out);
 void stream_free(struct stream *stream);
 /* Sends or queues. 0; -ENOBUFS (queue full) and write errors also close. */
 int stream_send(struct stream *stream, const void *data, size_t len);
-/* Ends it after what is queued was sent (or at once): closed() follows. */
+/*
+ * Ends it: nothing is read or sent any more and closed() follows. What the
+ * kernel has taken is still delivered, what is queued here is not.
+ */
 void stream_close(struct stream *stream, enum stream_close why);
 /*
  * Gives the descriptor away, for a bind: nothing queued may be left (-EAGAIN if
- * so). The unconsumed bytes behind `consumed` of the message now in `received`
- * are handed over as a copy (*rest, freed by the caller; NULL when none). The
- * stream is dead afterwards: stream_free it later, not from inside `received`.
+ * so, -EPIPE when it is closed). The unconsumed bytes behind `consumed` of the
+ * message now in `received` are handed over as a copy (*rest, freed by the
+ * caller; NULL when none). 0 or -ENOMEM too. The stream is dead afterwards:
+ * stream_free it later, not from inside `received`. closed() is not called.
  */
 int stream_detach(struct stream *stream, size_t consumed, int *fd,
 		  uint8_t **rest, size_t *rest_len);

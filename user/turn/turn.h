@@ -35,6 +35,9 @@ void turn_settings_unref(struct turn_settings *settings); /* accepts NULL */
 /* Process-wide: limits counted over all workers, relayed ports, the workers. */
 struct turn_shared;
 
+/* 0, -ENOMEM, or -EINVAL for none or more than CONF_MAX_WORKERS. Call after
+ * RLIMIT_NOFILE has its final value.
+ */
 int turn_shared_new(unsigned int workers, struct turn_shared **out);
 void turn_shared_free(struct turn_shared *shared); /* accepts NULL */
 /* Refuse new allocations (508) and new client connections' Allocates, or not. */
@@ -53,10 +56,17 @@ struct turn_worker_params {
 	void *arg;
 };
 
-/* Builds a worker. Call in any thread before its loop runs. */
+/*
+ * Builds a worker. Call in any thread before its loop runs. 0, -ENOMEM, -EMFILE,
+ * -EINVAL (index, engine names), -ENODEV (no engine), or what getifaddrs says.
+ */
 int turn_worker_new(const struct turn_worker_params *params,
 		    struct turn_worker **out);
-/* Closes everything it owns. The loop must not run in another thread. */
+/*
+ * Closes everything it owns. No worker of this turn_shared may be running in
+ * another thread: stop and join them all, then free the workers, then their
+ * loops (which deliver what is under way between workers), then turn_shared.
+ */
 void turn_worker_free(struct turn_worker *worker); /* accepts NULL */
 
 /* Everything below is called on the worker's own loop thread. */
@@ -89,7 +99,7 @@ struct turn_connection_info {
 	union addr client; /* of the data connection; AF_UNSPEC before the bind */
 	union addr peer;
 	const char *user;
-	const char *state;  /* connecting, held, flushing, relaying, closing */
+	const char *state; /* connecting, held, flushing, relaying, closing */
 	const char *engine; /* "-" before one is attached */
 	uint64_t bytes_to_peer, bytes_to_client;
 	uint64_t age_ms, idle_ms;

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Connections that carry messages.
+ *
+ *   open -> closed (closed() will follow, or has) -> freed
+ *   open -> detached (the descriptor went to somebody else) -> freed
+ *
+ * Bytes are read into the stack; only an unfinished message is kept on the heap,
+ * and no more of it than message_max. What the kernel does not take of a message
+ * to send is queued, up to queue_max: a client that does not read its answers is
+ * closed, not waited for.
+ *
+ * Failures inside stream_send and the read are told by closed() from the loop's
+ * deferred work, so no caller finds its object gone under its feet.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "transport/transport.h"
+
+struct bytes {
+	uint8_t *data;
+	size_t len;
+};
+
+struct stream {
+	struct watch watch;
+	struct deferred work; /* closed(), or the initial bytes */
+	struct stream_params params;
+	bool open;
+	enum stream_close why;
+	struct bytes kept; /* an unfinished message */
+	struct bytes queued; /* to be sent */
+	/* While `received` runs: what it was shown. */
+	const uint8_t *shown;
+	size_t shown_len;
+};
+
+static void bytes_clear(struct bytes *bytes)
+{
+	free(bytes->data);
+	*bytes = (struct bytes){ 0 };
+}
+
+/* Replaces the content by a copy that may overlap it. 0 or -ENOMEM. */
+static int bytes_set(struct bytes *bytes, const uint8_t *data, size_t len)
+{
+	uint8_t *copy = NULL;
+
+	if (len) {
+		copy = malloc(len);
+		if (!copy)
+			return -ENOMEM;
+		memcpy(copy, data, len);
+	}
+	free(bytes->data);
+	bytes->data = copy;
+	bytes->len = len;
+	return 0;
+}
+
+static int bytes_append(struct bytes *bytes, const uint8_t *data, size_t len)
+{
+	uint8_t *grown = realloc(bytes->data, bytes->len + len);
+
+	if (!grown)
+		return -ENOMEM;
+	memcpy(grown + bytes->len, data, len);
+	bytes->data = grown;
+	bytes->len += len;
+	return 0;
+}
+
+/* What to wait for, from the state alone. */
+static uint32_t stream_events(const struct stream *stream)
+{
+	if (!stream->open)
+		return 0;
+	return EPOLLIN | (stream->queued.len ? EPOLLOUT : 0);
+}
+
+static void watch_update(struct stream *stream)
+{
+	watch_set(stream->params.loop, &stream->watch, stream_events(stream));
+}
+
+static void closed_deliver(struct deferred *work)
+{
+	struct stream *stream = list_entry(work, struct stream, work);
+
+	stream->params.ops->closed(stream->params.arg, stream->why);
+}
+
+void stream_close(struct stream *stream, enum stream_close why)
+{
+	int fd = stream->watch.fd;
+
+	if (!stream->open)
+		return;
+	stream->open = false;
+	stream->why = why;
+	/* An error is reported whatever is asked for: unregister for good. */
+	watch_del(stream->params.loop, &stream->watch);
+	stream->watch.fd = -1;
+	fd_close(&fd);
+	bytes_clear(&stream->kept);
+	bytes_clear(&stream->queued);
+	loop_defer(stream->params.loop, &stream->work, closed_deliver);
+}
+
+/*
+ * Shows the bytes to the owner until it has had enough. Returns how many it
+ * consumed; the stream may be closed or detached afterwards.
+ */
+static size_t bytes_show(struct stream *stream, const uint8_t *data, size_t len)
+{
+	size_t at = 0;
+	ssize_t n;
+
+	while (at < len && stream->open) {
+		stream->shown = data + at;
+		stream->shown_len = len - at;
+		n = stream->params.ops->received(stream->params.arg, data + at,
+						 len - at);
+		stream->shown = NULL;
+		if (n < 0)
+			stream_close(stream, STREAM_CLOSE_PROTOCOL);
+		if (n <= 0)
+			break;
+		at += (size_t)n;
+	}
+	return at;
+}
+
+static void bytes_arrived(struct stream *stream, const uint8_t *data,
+			  size_t len)
+{
+	size_t done = bytes_show(stream, data, len);
+
+	if (!stream->open)
+		return;
+	if (len - done >= stream->params.message_max)
+		stream_close(stream, STREAM_CLOSE_PROTOCOL);
+	else if (bytes_set(&stream->kept, data + done, len - done))
+		stream_close(stream, STREAM_CLOSE_ERROR);
+}
+
+static void stream_read(struct stream *stream)
+{
+	uint8_t buf[STREAM_READ_MAX];
+	size_t have = stream->kept.len;
+	ssize_t n;
+
+	if (have)
+		memcpy(buf, stream->kept.data, have);
+	n = recv(stream->watch.fd, buf + have, sizeof(buf) - have, 0);
+	if (n > 0)
+		bytes_arrived(stream, buf, have + (size_t)n);
+	else if (n == 0)
+		stream_close(stream, STREAM_CLOSE_EOF);
+	else if (errno != EAGAIN && errno != EINTR)
+		stream_close(stream, STREAM_CLOSE_ERROR);
+}
+
+/* Sends what the kernel takes. The count, 0 when it takes nothing now. */
+static ssize_t send_some(struct stream *stream, const void *data, size_t len)
+{
+	ssize_t n = send(stream->watch.fd, data, len, MSG_NOSIGNAL);
+
+	if (n >= 0)
+		return n;
+	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+static void stream_flush(struct stream *stream)
+{
+	struct bytes *queued = &stream->queued;
+	ssize_t n = send_some(stream, queued->data, queued->len);
+
+	if (n < 0) {
+		stream_close(stream, STREAM_CLOSE_ERROR);
+		return;
+	}
+	queued->len -= (size_t)n;
+	if (queued->len)
+		memmove(queued->data, queued->data + n, queued->len);
+	else
+		bytes_clear(queued);
+	watch_update(stream);
+}
+
+static void stream_ready(struct watch *watch, uint32_t events)
+{
+	struct stream *stream = list_entry(watch, struct stream, watch);
+
+	if (events & EPOLLOUT && stream->queued.len)
+		stream_flush(stream);
+	/* Errors and hang-ups are found by reading. */
+	if (stream->open && events & ~(uint32_t)EPOLLOUT)
+		stream_read(stream);
+}
+
+static int queue_add(struct stream *stream, const uint8_t *data, size_t len)
+{
+	if (len > stream->params.queue_max - stream->queued.len) {
+		stream_close(stream, STREAM_CLOSE_QUEUE_FULL);
+		return -ENOBUFS;
+	}
+	if (bytes_append(&stream->queued, data, len)) {
+		stream_close(stream, STREAM_CLOSE_ERROR);
+		return -ENOMEM;
+	}
+	watch_update(stream);
+	return 0;
+}
+
+int stream_send(struct stream *stream, const void *data, size_t len)
+{
+	ssize_t n = 0;
+
+	if (!stream->open)
+		return -EPIPE;
+	if (!stream->queued.len)
+		n = send_some(stream, data, len);
+	if (n < 0) {
+		stream_close(stream, STREAM_CLOSE_ERROR);
+		return (int)n;
+	}
+	if ((size_t)n == len)
+		return 0;
+	return queue_add(stream, (const uint8_t *)data + n, len - (size_t)n);
+}
+
+/* The bytes were copied into `kept`: show them as if just read. */
+static void initial_deliver(struct deferred *work)
+{
+	struct stream *stream = list_entry(work, struct stream, work);
+	struct bytes initial = stream->kept;
+
+	stream->kept = (struct bytes){ 0 };
+	bytes_arrived(stream, initial.data, initial.len);
+	free(initial.data);
+}
+
+int stream_new(const struct stream_params *params, int fd, struct stream **out)
+{
+	struct stream *stream;
+	int err;
+
+	assert(params->message_max <= STREAM_READ_MAX / 2);
+	stream = calloc(1, sizeof(*stream));
+	if (!stream)
+		return -ENOMEM;
+	stream->params = *params;
+	stream->open = true;
+	err = bytes_set(&stream->kept, params->initial, params->initial_len);
+	if (err)
+		goto free_stream;
+	err = watch_add(params->loop, &stream->watch, fd, EPOLLIN,
+			stream_ready);
+	if (err)
+		goto free_kept;
+	/* Deferred work runs before any event of this descriptor. */
+	if (stream->kept.len)
+		loop_defer(params->loop, &stream->work, initial_deliver);
+	*out = stream;
+	return 0;
+
+free_kept:
+	bytes_clear(&stream->kept);
+free_stream:
+	free(stream);
+	return err;
+}
+
+void stream_free(struct stream *stream)
+{
+	int fd;
+
+	if (!stream)
+		return;
+	loop_undefer(&stream->work);
+	fd = stream->watch.fd;
+	watch_del(stream->params.loop, &stream->watch);
+	fd_close(&fd);
+	bytes_clear(&stream->kept);
+	bytes_clear(&stream->queued);
+	free(stream);
+}
+
+int stream_detach(struct stream *stream, size_t consumed, int *fd,
+		  uint8_t **rest, size_t *rest_len)
+{
+	struct bytes behind = { 0 };
+
+	assert(stream->shown && consumed <= stream->shown_len);
+	if (!stream->open)
+		return -EPIPE;
+	if (stream->queued.len)
+		return -EAGAIN;
+	if (bytes_set(&behind, stream->shown + consumed,
+		      stream->shown_len - consumed))
+		return -ENOMEM;
+	*fd = stream->watch.fd;
+	*rest = behind.data;
+	*rest_len = behind.len;
+	watch_del(stream->params.loop, &stream->watch);
+	bytes_clear(&stream->kept);
+	stream->open = false;
+	return 0;
+}
+
+int stream_fd(const struct stream *stream)
+{
+	return stream->watch.fd;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The life of an allocation.
+ *
+ *   active -> ended -> freed
+ *
+ * active: it belongs to its control connection and is gone with it, by Refresh
+ *   with 0, by expiry or by an operator.
+ * ended: the relayed port is closed, permissions and pending peer connections
+ *   are gone, its place in every quota is free. Bound connections are finishing;
+ *   for them, and for who looks at them, the structure stays.
+ */
+#include "turn/allocation.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "turn/peer_conn.h"
+#include "turn/permission.h"
+#include "turn/port.h"
+
+static void expired(struct timer *timer)
+{
+	struct allocation *allocation =
+		list_entry(timer, struct allocation, expiry);
+
+	turn_allocation_end(allocation, "expired", false);
+}
+
+void turn_allocation_prolong(struct allocation *allocation,
+			     uint64_t lifetime_ms)
+{
+	struct loop *loop = allocation->worker->loop;
+
+	allocation->expires_ms = loop_now(loop) + lifetime_ms;
+	timer_arm(loop, &allocation->expiry, lifetime_ms, expired);
+}
+
+/* Opens the relayed transport address. 0 or a negative errno. */
+static int relayed_open(struct allocation *allocation, const union addr *host)
+{
+	struct turn_worker *worker = allocation->worker;
+	const struct conf_relay *relay = &turn_conf(worker)->relay;
+	int fd, err = turn_descriptor_take(worker->shared);
+
+	if (err)
+		return err;
+	allocation->relayed.addr = *host;
+	fd = turn_port_listen(worker->shared, relay->port_min, relay->port_max,
+			      &allocation->relayed);
+	if (fd < 0) {
+		err = fd;
+		goto release_descriptor;
+	}
+	err = listener_new(worker->loop, fd, false, &turn_relayed_listener_ops,
+			   allocation, &allocation->listener);
+	if (!err)
+		return 0;
+	turn_relayed_remove(worker->shared, &allocation->relayed);
+	fd_close(&fd);
+release_descriptor:
+	turn_descriptor_release(worker->shared);
+	return err;
+}
+
+static void relayed_close(struct allocation *allocation)
+{
+	struct turn_shared *shared = allocation->worker->shared;
+
+	listener_free(allocation->listener);
+	allocation->listener = NULL;
+	turn_relayed_remove(shared, &allocation->relayed);
+	turn_descriptor_release(shared);
+}
+
+static void allocation_log(const struct allocation *allocation,
+			   const char *event, const char *reason)
+{
+	char client[ADDR_STRLEN], relayed[ADDR_STRLEN];
+
+	if (!log_enabled(LOG_LEVEL_INFO))
+		return;
+	log_info(
+		ROOM,
+		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s relayed=%s%s%s",
+		event, allocation->worker->index, (uintmax_t)allocation->serial,
+		auth_account_user(allocation->account),
+		auth_account_realm(allocation->account),
+		addr_format(&allocation->client_addr, client),
+		addr_format(&allocation->relayed.addr, relayed),
+		reason ? " reason=" : "", reason ? reason : "");
+}
+
+/* A structure without its relayed address. */
+static struct allocation *allocation_make(const struct request *req)
+{
+	struct turn_worker *worker = req->worker;
+	struct allocation *allocation = calloc(1, sizeof(*allocation));
+
+	if (!allocation)
+		return NULL;
+	allocation->worker = worker;
+	allocation->client = req->client;
+	allocation->client_addr = req->client->remote;
+	allocation->account = auth_account_ref(req->account);
+	allocation->created_ms = loop_now(worker->loop);
+	allocation->serial = ++worker->allocation_serial;
+	list_init(&allocation->conns);
+	list_init(&allocation->permissions);
+	return allocation;
+}
+
+static void resource_log(struct turn_worker *worker, int err)
+{
+	uint64_t suppressed;
+
+	if (turn_worker_may_log(worker, TURN_LOG_RESOURCE, &suppressed))
+		log_warn(ROOM, "event=allocate_failed error=%s suppressed=%ju",
+			 strerrorname_np(-err), (uintmax_t)suppressed);
+}
+
+static int allocation_open(const struct request *req, const union addr *host,
+			   uint64_t lifetime_ms)
+{
+	struct turn_worker *worker = req->worker;
+	struct allocation *allocation = allocation_make(req);
+	int err;
+
+	if (!allocation)
+		return -ENOMEM;
+	err = relayed_open(allocation, host);
+	if (err) {
+		turn_allocation_free(allocation);
+		return err;
+	}
+	list_add_tail(&allocation->link, &worker->allocations);
+	req->client->allocation = allocation;
+	worker->counters.allocations++;
+	worker->counters.allocations_made++;
+	turn_allocation_prolong(allocation, lifetime_ms);
+	turn_client_timer(req->client);
+	allocation_log(allocation, "allocation", NULL);
+	return 0;
+}
+
+int turn_allocation_new(const struct request *req, const union addr *host,
+			uint64_t lifetime_ms)
+{
+	struct turn_worker *worker = req->worker;
+	int err;
+
+	if (!turn_gauge_take(&worker->shared->allocations,
+			     turn_limits(worker)->allocations))
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	if (auth_quota_take(worker->settings->auth, req->account)) {
+		turn_gauge_release(&worker->shared->allocations);
+		return STUN_CODE_ALLOCATION_QUOTA_REACHED;
+	}
+	err = allocation_open(req, host, lifetime_ms);
+	if (!err)
+		return 0;
+	auth_quota_release(req->account);
+	turn_gauge_release(&worker->shared->allocations);
+	resource_log(worker, err);
+	return STUN_CODE_INSUFFICIENT_CAPACITY;
+}
+
+static void conns_end(struct allocation *allocation, bool hard)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &allocation->conns) {
+		struct peer_conn *conn =
+			list_entry(pos, struct peer_conn, link);
+
+		if (hard)
+			turn_peer_conn_kick(conn);
+		else if (conn->state == PEER_CONN_BOUND)
+			pair_finish(conn->pair);
+		else
+			turn_peer_conn_end(conn, "allocation_ended");
+	}
+}
+
+void turn_allocation_end(struct allocation *allocation, const char *reason,
+			 bool hard)
+{
+	struct turn_worker *worker = allocation->worker;
+	struct client *client = allocation->client;
+
+	if (allocation->ended)
+		return;
+	allocation->ended = true;
+	allocation_log(allocation, "allocation_ended", reason);
+	timer_cancel(worker->loop, &allocation->expiry);
+	relayed_close(allocation);
+	turn_permissions_clear(allocation);
+	auth_quota_release(allocation->account);
+	turn_gauge_release(&worker->shared->allocations);
+	worker->counters.allocations--;
+	list_del(&allocation->link);
+	list_add_tail(&allocation->link, &worker->ended);
+	conns_end(allocation, hard);
+	allocation->client = NULL;
+	client->allocation = NULL;
+	turn_client_timer(client);
+	turn_allocation_release(allocation);
+}
+
+void turn_allocation_release(struct allocation *allocation)
+{
+	struct turn_worker *worker = allocation->worker;
+
+	if (allocation->ended && list_empty(&allocation->conns))
+		turn_worker_bury(worker, &allocation->link,
+				 &worker->dead_allocations);
+}
+
+void turn_allocation_free(struct allocation *allocation)
+{
+	assert(list_empty(&allocation->conns));
+	auth_account_unref(allocation->account);
+	free(allocation);
+}

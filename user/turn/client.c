@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Client connections.
+ *
+ *   fresh -> authenticated -> control (has an allocation) -> over
+ *                          -> detached (bound, or moved)  -> over
+ *
+ * A connection without an allocation lives on borrowed time: from the accept, or
+ * from its last authenticated request, unauthenticated_timeout. Bytes alone do
+ * not prolong it, so a slow sender gains nothing. Before it has authenticated it
+ * costs a struct client, a stream and at most one unfinished message.
+ */
+#include "turn/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "base/fd.h"
+#include "turn/allocation.h"
+#include "turn/request.h"
+
+/* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
+#define MESSAGE_MAX ((size_t)16 << 10)
+
+static void timer_expired(struct timer *timer)
+{
+	struct client *client = list_entry(timer, struct client, timer);
+
+	client->worker->counters.timeouts++;
+	turn_client_end(client, "timeout");
+}
+
+void turn_client_timer(struct client *client)
+{
+	struct turn_worker *worker = client->worker;
+	uint64_t timeout = turn_limits(worker)->unauthenticated_timeout_ms;
+
+	if (client->allocation || client->over)
+		timer_cancel(worker->loop, &client->timer);
+	else
+		timer_arm(worker->loop, &client->timer, timeout, timer_expired);
+}
+
+/* One whole message. The client may be over or detached afterwards. */
+static int message_handle(struct client *client, const uint8_t *data,
+			  size_t len)
+{
+	struct turn_worker *worker = client->worker;
+	struct stun_msg msg;
+
+	if (stun_parse(data, len, &msg)) {
+		worker->counters.bad_messages++;
+		return -EBADMSG;
+	}
+	if (stun_check_fingerprint(&msg) < 0) {
+		worker->counters.bad_fingerprints++;
+		return 0;
+	}
+	/* Indications have nothing to say to a TCP allocation (RFC 6062 has
+	 * no Send), responses to a server neither.
+	 */
+	if (msg.class == STUN_REQUEST)
+		turn_request_handle(client, &msg);
+	return 0;
+}
+
+static ssize_t client_received(void *arg, const uint8_t *data, size_t len)
+{
+	struct client *client = arg;
+	ssize_t n = stun_frame(data, len);
+	int err;
+
+	if (n < 0 || n > (ssize_t)MESSAGE_MAX) {
+		client->worker->counters.bad_messages++;
+		return -EBADMSG;
+	}
+	if (n == 0 || (size_t)n > len)
+		return 0;
+	err = message_handle(client, data, (size_t)n);
+	if (err)
+		return err;
+	return client->over ? 0 : n;
+}
+
+static const char *close_reason(struct client *client, enum stream_close why)
+{
+	struct turn_worker *worker = client->worker;
+	char remote[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	switch (why) {
+	case STREAM_CLOSE_EOF:
+		return "closed";
+	case STREAM_CLOSE_ERROR:
+		return "reset";
+	case STREAM_CLOSE_PROTOCOL:
+		return "protocol";
+	case STREAM_CLOSE_QUEUE_FULL:
+		worker->counters.send_queue_full++;
+		if (turn_worker_may_log(worker, TURN_LOG_QUEUE, &suppressed))
+			log_warn(
+				ROOM,
+				"event=send_queue_full client=%s suppressed=%ju",
+				addr_format(&client->remote, remote),
+				(uintmax_t)suppressed);
+		return "send_queue";
+	}
+	return "";
+}
+
+static void client_closed(void *arg, enum stream_close why)
+{
+	struct client *client = arg;
+
+	turn_client_end(client, close_reason(client, why));
+}
+
+static const struct stream_ops client_stream_ops = {
+	.received = client_received,
+	.closed = client_closed,
+};
+
+int turn_client_new(const struct client_origin *origin, struct client **out)
+{
+	struct turn_worker *worker = origin->worker;
+	struct client *client = calloc(1, sizeof(*client));
+	const struct stream_params params = {
+		.loop = worker->loop,
+		.ops = &client_stream_ops,
+		.arg = client,
+		.message_max = MESSAGE_MAX,
+		.queue_max = turn_limits(worker)->send_queue,
+		.initial = origin->initial,
+		.initial_len = origin->initial_len,
+	};
+	int err;
+
+	if (!client)
+		return -ENOMEM;
+	err = stream_new(&params, origin->fd, &client->stream);
+	if (err) {
+		free(client);
+		return err;
+	}
+	client->worker = worker;
+	client->listener = turn_listener_ref(origin->listener);
+	client->remote = origin->remote;
+	client->authenticated = origin->authenticated;
+	list_add_tail(&client->link, &worker->clients);
+	worker->counters.clients++;
+	if (!client->authenticated)
+		worker->counters.unauthenticated++;
+	turn_client_timer(client);
+	*out = client;
+	return 0;
+}
+
+static void client_rejected(struct turn_worker *worker, const char *limit,
+			    const union addr *remote)
+{
+	char text[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	worker->counters.rejected_limit++;
+	if (turn_worker_may_log(worker, TURN_LOG_LIMIT, &suppressed))
+		log_warn(ROOM,
+			 "event=rejected limit=%s client=%s suppressed=%ju",
+			 limit, addr_format(remote, text),
+			 (uintmax_t)suppressed);
+}
+
+/* The slots of a connection that nobody knows yet. Returns the limit's name. */
+static const char *client_slots_take(struct turn_worker *worker)
+{
+	struct turn_shared *shared = worker->shared;
+
+	if (turn_slot_take(shared, turn_conf(worker)))
+		return "connections";
+	if (!turn_gauge_take(&shared->unauthenticated,
+			     turn_limits(worker)->unauthenticated)) {
+		turn_slot_release(shared);
+		return "unauthenticated";
+	}
+	return NULL;
+}
+
+void turn_client_accepted(struct turn_listener *listener, int fd,
+			  const union addr *remote)
+{
+	struct turn_worker *worker = listener->worker;
+	const struct client_origin origin = {
+		.worker = worker,
+		.listener = listener,
+		.fd = fd,
+		.remote = *remote,
+	};
+	const char *limit = client_slots_take(worker);
+	struct client *client;
+
+	worker->counters.accepted++;
+	if (limit) {
+		client_rejected(worker, limit, remote);
+		fd_close(&fd);
+		return;
+	}
+	if (turn_client_new(&origin, &client)) {
+		turn_gauge_release(&worker->shared->unauthenticated);
+		turn_slot_release(worker->shared);
+		client_rejected(worker, "memory", remote);
+		fd_close(&fd);
+	}
+}
+
+/* Counts a connection as authenticated, or as gone before it was. */
+static void client_leave_unauthenticated(struct client *client)
+{
+	if (client->authenticated)
+		return;
+	client->authenticated = true;
+	client->worker->counters.unauthenticated--;
+	turn_gauge_release(&client->worker->shared->unauthenticated);
+}
+
+void turn_client_authenticated(struct client *client)
+{
+	client_leave_unauthenticated(client);
+	turn_client_timer(client);
+}
+
+/* Common to both ends: it is not among the clients any more. */
+static void client_leave(struct client *client)
+{
+	struct turn_worker *worker = client->worker;
+
+	client->over = true;
+	timer_cancel(worker->loop, &client->timer);
+	client_leave_unauthenticated(client);
+	worker->counters.clients--;
+	turn_worker_bury(worker, &client->link, &worker->dead_clients);
+}
+
+void turn_client_end(struct client *client, const char *reason)
+{
+	struct turn_worker *worker = client->worker;
+	char remote[ADDR_STRLEN];
+
+	if (client->over)
+		return;
+	client_leave(client);
+	if (client->allocation)
+		turn_allocation_end(client->allocation, reason, false);
+	turn_slot_release(worker->shared);
+	stream_close(client->stream, STREAM_CLOSE_EOF);
+	log_debug(ROOM, "event=client_closed client=%s reason=%s",
+		  addr_format(&client->remote, remote), reason);
+}
+
+int turn_client_detach(struct client *client, size_t consumed, int *fd,
+		       uint8_t **rest, size_t *rest_len)
+{
+	int err = stream_detach(client->stream, consumed, fd, rest, rest_len);
+
+	if (err)
+		return err;
+	client_leave(client);
+	return 0;
+}
+
+void turn_client_free(struct client *client)
+{
+	stream_free(client->stream);
+	turn_listener_unref(client->listener);
+	free(client);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A client's connection while it carries STUN: control, or not yet bound. */
+#ifndef TURN_CLIENT_H
+#define TURN_CLIENT_H
+
+#include "turn/worker.h"
+
+struct allocation;
+
+struct client {
+	struct list link; /* of worker->clients, or dead_clients */
+	struct turn_worker *worker;
+	struct stream *stream;
+	struct turn_listener *listener;
+	struct allocation *allocation; /* that this connection controls */
+	union addr remote;
+	struct timer timer; /* runs while there is no allocation */
+	bool over; /* dead: waits to be freed */
+	bool authenticated; /* a request was, once */
+	bool fingerprint; /* its last request had one */
+	unsigned int bind_failures;
+};
+
+/* How a connection comes to a worker. */
+struct client_origin {
+	struct turn_worker *worker;
+	struct turn_listener *listener;
+	int fd;
+	union addr remote;
+	bool authenticated; /* moved here: it has a slot already */
+	const uint8_t *initial; /* bytes read before; copied */
+	size_t initial_len;
+};
+
+/* Takes origin->fd and its slot over on success. 0 or a negative errno. */
+int turn_client_new(const struct client_origin *origin, struct client **out);
+
+/* A new connection from a listener: takes a slot or closes it. */
+void turn_client_accepted(struct turn_listener *listener, int fd,
+			  const union addr *remote);
+
+/* Ends the connection and its allocation; frees later. */
+void turn_client_end(struct client *client, const char *reason);
+
+/*
+ * Takes the socket out, with the bytes behind `consumed`: the connection
+ * becomes data, here or on another worker. The client is freed later; its slot
+ * goes with the descriptor. 0, -EAGAIN (answers wait to be sent), -ENOMEM.
+ */
+int turn_client_detach(struct client *client, size_t consumed, int *fd,
+		       uint8_t **rest, size_t *rest_len);
+
+/* Notes that a request was authentic. */
+void turn_client_authenticated(struct client *client);
+/* Without an allocation a connection must get on with it. */
+void turn_client_timer(struct client *client);
+
+void turn_client_free(struct client *client); /* the reaper's */
+
+#endif

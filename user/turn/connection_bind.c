@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * ConnectionBind (RFC 6062 5.4): a client's connection becomes data.
+ *
+ * A wrong identifier burns nothing: the connection may try again, the owner's
+ * identifier stays good. But guessing is cut short after a few tries.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+#include "base/fd.h"
+#include "turn/move.h"
+#include "turn/peer_conn.h"
+
+#define GUESSES_MAX 16
+
+/* The socket is no stream any more, so the bad news goes out by hand. */
+static void late_error(struct client *client, const struct transaction *tx,
+		       int code, int *fd)
+{
+	uint8_t buf[TURN_ANSWER_MAX];
+	ssize_t len = turn_answer_error_write(client, tx, code, buf);
+
+	if (len > 0)
+		(void)!send(*fd, buf, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	fd_close(fd);
+	turn_slot_release(client->worker->shared);
+}
+
+static int bind_here(struct request *req, const uint8_t *connection_id)
+{
+	struct client *client = req->client;
+	struct bind bind = { .tx = &req->tx, .client = client->remote };
+	struct peer_conn *conn;
+	uint8_t *early = NULL;
+	int code =
+		turn_bind_find(req->worker, connection_id, req->account, &conn);
+
+	if (code)
+		return code;
+	if (turn_client_detach(client, req->msg->len, &bind.fd, &early,
+			       &bind.early_len))
+		return STUN_CODE_SERVER_ERROR;
+	bind.early = early;
+	code = turn_bind_join(conn, &bind);
+	if (code)
+		late_error(client, &req->tx, code, &bind.fd);
+	free(early);
+	return TURN_LATER;
+}
+
+int turn_connection_bind(struct request *req)
+{
+	struct client *client = req->client;
+	struct stun_attr attr;
+	unsigned int owner;
+	int code;
+
+	if (client->allocation ||
+	    !stun_find(req->msg, STUN_ATTR_CONNECTION_ID, &attr) ||
+	    attr.len != TURN_CONNECTION_ID_LEN)
+		return STUN_CODE_BAD_REQUEST;
+	owner = get_be32(attr.value) >> TURN_CONNECTION_ID_RANDOM_BITS;
+	/* Who guesses does so on new connections, each with its cost. */
+	if (client->bind_failures >= GUESSES_MAX) {
+		stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
+		return TURN_LATER;
+	}
+	if (owner == req->worker->index)
+		code = bind_here(req, attr.value);
+	else
+		code = turn_move_send(req, owner, attr.value);
+	if (code != TURN_LATER)
+		client->bind_failures++;
+	return code;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Moving a data connection to the worker that owns its peer connection.
+ *
+ * SO_REUSEPORT gives a new connection to any worker, the CONNECTION-ID says which
+ * one has the waiting leg. The descriptor goes there once, by letter, with the
+ * verified identity and the bytes behind the request. The letter owns them, and
+ * the connection's slot, from stream_detach here to the bind there; a worker
+ * that is gone when the letter is delivered makes it drop all of them.
+ *
+ * If the bind fails over there, the connection becomes a client of that worker
+ * and gets its error answer from it.
+ */
+#include "turn/move.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "crypto/crypto.h"
+#include "turn/peer_conn.h"
+
+struct move {
+	struct letter letter;
+	struct turn_shared *shared;
+	unsigned int owner;
+	int fd;
+	uint8_t *early;
+	size_t early_len;
+	union addr remote;
+	struct auth_account *account; /* a reference */
+	unsigned int bind_failures; /* when this one fails */
+	struct transaction tx;
+	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
+	char listener[CONF_NAME_MAX];
+};
+
+static void move_free(struct move *move)
+{
+	auth_account_unref(move->account);
+	free(move->early);
+	crypto_wipe(move, sizeof(*move));
+	free(move);
+}
+
+static int move_bind(struct move *move, struct turn_worker *worker)
+{
+	const struct bind bind = {
+		.tx = &move->tx,
+		.fd = move->fd,
+		.client = move->remote,
+		.early = move->early,
+		.early_len = move->early_len,
+	};
+	struct peer_conn *conn;
+	int code = turn_bind_find(worker, move->connection_id, move->account,
+				  &conn);
+
+	return code ? code : turn_bind_join(conn, &bind);
+}
+
+/* Makes it a client here that hears why. False: nobody took the descriptor. */
+static bool move_settle(const struct move *move, struct turn_worker *worker,
+			int code)
+{
+	const struct client_origin origin = {
+		.worker = worker,
+		.listener = turn_listener_find(worker, move->listener),
+		.fd = move->fd,
+		.remote = move->remote,
+		.authenticated = true,
+		.initial = move->early,
+		.initial_len = move->early_len,
+	};
+	struct client *client;
+
+	if (!origin.listener || turn_client_new(&origin, &client))
+		return false;
+	client->fingerprint = move->tx.fingerprint;
+	client->bind_failures = move->bind_failures;
+	turn_answer_error(client, &move->tx, code);
+	return true;
+}
+
+static void move_drop(struct move *move)
+{
+	fd_close(&move->fd);
+	turn_slot_release(move->shared);
+}
+
+static void move_arrived(struct letter *letter)
+{
+	struct move *move = list_entry(letter, struct move, letter);
+	struct turn_worker *worker =
+		atomic_load(&move->shared->workers[move->owner]);
+	int code;
+
+	if (!worker) {
+		move_drop(move);
+	} else {
+		code = move_bind(move, worker);
+		if (code && !move_settle(move, worker, code))
+			move_drop(move);
+	}
+	move_free(move);
+}
+
+static struct move *move_new(const struct request *req, unsigned int owner,
+			     const uint8_t *connection_id)
+{
+	struct move *move = calloc(1, sizeof(*move));
+
+	if (!move)
+		return NULL;
+	move->shared = req->worker->shared;
+	move->owner = owner;
+	move->fd = -1;
+	move->remote = req->client->remote;
+	move->account = auth_account_ref(req->account);
+	move->tx = req->tx;
+	move->bind_failures = req->client->bind_failures + 1;
+	memcpy(move->connection_id, connection_id, TURN_CONNECTION_ID_LEN);
+	memcpy(move->listener, req->client->listener->name, CONF_NAME_MAX);
+	return move;
+}
+
+int turn_move_send(struct request *req, unsigned int owner,
+		   const uint8_t *connection_id)
+{
+	struct turn_shared *shared = req->worker->shared;
+	struct turn_worker *to = owner < shared->worker_count ?
+					 atomic_load(&shared->workers[owner]) :
+					 NULL;
+	struct move *move;
+
+	if (!to)
+		return STUN_CODE_BAD_REQUEST;
+	move = move_new(req, owner, connection_id);
+	if (!move)
+		return STUN_CODE_SERVER_ERROR;
+	if (turn_client_detach(req->client, req->msg->len, &move->fd,
+			       &move->early, &move->early_len)) {
+		move_free(move);
+		return STUN_CODE_SERVER_ERROR;
+	}
+	req->worker->counters.binds_moved++;
+	loop_post(to->loop, &move->letter, move_arrived);
+	return TURN_LATER;
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The life of a peer data connection.
+ *
+ *   connecting -> held -> bound -> over
+ *
+ * connecting: Connect waits for the peer; the answer goes out when it is held,
+ *   or has failed.
+ * held: nobody reads from it, so what the peer sends stays in the kernel until
+ *   its window is full: back-pressure, not a buffer. It is watched without
+ *   events, for errors and hang-ups only.
+ * bound: the descriptor belongs to the pair, and so does the end.
+ *
+ * The allocation lives as long as one of these does, ended or not.
+ */
+#include "turn/peer_conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+#include "base/fd.h"
+#include "base/random.h"
+#include "crypto/crypto.h"
+#include "turn/connect.h"
+
+#define ID_TRIES 64
+
+static uint64_t peer_hash(const struct allocation *allocation,
+			  const union addr *peer)
+{
+	uint8_t key[sizeof(uint64_t) + 18];
+	uint16_t port = addr_port(peer);
+	size_t len;
+	const uint8_t *bytes = addr_bytes(peer, &len);
+
+	memcpy(key, &allocation->serial, sizeof(uint64_t));
+	put_be16(key + sizeof(uint64_t), port);
+	memcpy(key + sizeof(uint64_t) + 2, bytes, len);
+	return table_hash(key, sizeof(uint64_t) + 2 + len);
+}
+
+struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
+				      const union addr *peer)
+{
+	struct table_node *node = table_first(&allocation->worker->peer_conns,
+					      peer_hash(allocation, peer));
+
+	for (; node; node = table_next(node)) {
+		struct peer_conn *conn =
+			list_entry(node, struct peer_conn, node);
+
+		if (conn->allocation == allocation &&
+		    addr_equal(&conn->peer, peer))
+			return conn;
+	}
+	return NULL;
+}
+
+int turn_peer_conn_admit(const struct allocation *allocation)
+{
+	struct turn_worker *worker = allocation->worker;
+	const struct conf_limits *limits = turn_limits(worker);
+
+	if (allocation->pending >= limits->pending_binds ||
+	    allocation->conn_count >= limits->connections_per_allocation ||
+	    turn_slot_take(worker->shared, turn_conf(worker)))
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	return 0;
+}
+
+static void timer_expired(struct timer *timer)
+{
+	struct peer_conn *conn = list_entry(timer, struct peer_conn, timer);
+
+	if (conn->state == PEER_CONN_CONNECTING) {
+		turn_connect_failed(conn, -ETIMEDOUT);
+		return;
+	}
+	conn->worker->counters.bind_timeouts++;
+	turn_peer_conn_end(conn, "bind_timeout");
+}
+
+static void peer_ready(struct watch *watch, uint32_t events)
+{
+	struct peer_conn *conn = list_entry(watch, struct peer_conn, watch);
+
+	if (conn->state == PEER_CONN_CONNECTING)
+		turn_connect_ready(conn);
+	else if (events & (EPOLLERR | EPOLLHUP))
+		turn_peer_conn_end(conn, "peer_reset");
+}
+
+int turn_peer_conn_new(struct allocation *allocation, int fd,
+		       const union addr *peer, const struct transaction *tx,
+		       struct peer_conn **out)
+{
+	struct turn_worker *worker = allocation->worker;
+	struct peer_conn *conn = calloc(1, sizeof(*conn));
+	int err;
+
+	if (!conn)
+		return -ENOMEM;
+	err = watch_add(worker->loop, &conn->watch, fd, tx ? EPOLLOUT : 0,
+			peer_ready);
+	if (err) {
+		free(conn);
+		return err;
+	}
+	conn->worker = worker;
+	conn->allocation = allocation;
+	conn->peer = *peer;
+	conn->serial = ++worker->connection_serial;
+	conn->created_ms = loop_now(worker->loop);
+	conn->state = PEER_CONN_CONNECTING;
+	if (tx) {
+		conn->tx = *tx;
+		timer_arm(worker->loop, &conn->timer,
+			  turn_limits(worker)->connect_timeout_ms,
+			  timer_expired);
+	}
+	table_insert(&worker->peer_conns, &conn->node,
+		     peer_hash(allocation, peer));
+	list_add_tail(&conn->link, &allocation->conns);
+	allocation->conn_count++;
+	allocation->pending++;
+	*out = conn;
+	return 0;
+}
+
+/* Draws identifiers until one is free. 0 or -ENOSPC. */
+static int connection_id_draw(struct peer_conn *conn)
+{
+	struct turn_worker *worker = conn->worker;
+
+	for (int i = 0; i < ID_TRIES; i++) {
+		uint32_t id = random_u32() >>
+			      (32 - TURN_CONNECTION_ID_RANDOM_BITS);
+
+		id |= (uint32_t)worker->index << TURN_CONNECTION_ID_RANDOM_BITS;
+		put_be32(conn->connection_id, id);
+		/* 0 would read as "none" in too many programs. */
+		if (id && rendezvous_add(&worker->rendezvous, &conn->leg,
+					 conn->connection_id,
+					 sizeof(conn->connection_id)) == 0)
+			return 0;
+	}
+	return -ENOSPC;
+}
+
+int turn_peer_conn_hold(struct peer_conn *conn)
+{
+	struct turn_worker *worker = conn->worker;
+	int err = connection_id_draw(conn);
+
+	if (err)
+		return err;
+	conn->state = PEER_CONN_HELD;
+	crypto_wipe(&conn->tx, sizeof(conn->tx));
+	worker->counters.pending++;
+	watch_set(worker->loop, &conn->watch, 0);
+	timer_arm(worker->loop, &conn->timer,
+		  turn_limits(worker)->bind_timeout_ms, timer_expired);
+	return 0;
+}
+
+static void conn_log(const struct peer_conn *conn, const char *reason)
+{
+	char peer[ADDR_STRLEN];
+
+	log_debug(
+		ROOM,
+		"event=connection_ended connection=c%u.%ju allocation=a%u.%ju peer=%s reason=%s",
+		conn->worker->index, (uintmax_t)conn->serial,
+		conn->worker->index, (uintmax_t)conn->allocation->serial,
+		addr_format(&conn->peer, peer), reason);
+}
+
+/* Out of every table and count; freed later. The descriptors are gone. */
+static void conn_leave(struct peer_conn *conn, const char *reason)
+{
+	struct turn_worker *worker = conn->worker;
+	struct allocation *allocation = conn->allocation;
+
+	conn_log(conn, reason);
+	conn->over = true;
+	timer_cancel(worker->loop, &conn->timer);
+	rendezvous_remove(&worker->rendezvous, &conn->leg);
+	table_remove(&worker->peer_conns, &conn->node);
+	turn_slot_release(worker->shared);
+	if (conn->state == PEER_CONN_HELD)
+		worker->counters.pending--;
+	if (conn->state != PEER_CONN_BOUND)
+		allocation->pending--;
+	allocation->conn_count--;
+	turn_worker_bury(worker, &conn->link, &worker->dead_conns);
+	turn_allocation_release(allocation);
+}
+
+static int conn_take_fd(struct peer_conn *conn)
+{
+	int fd = conn->watch.fd;
+
+	watch_del(conn->worker->loop, &conn->watch);
+	return fd;
+}
+
+void turn_peer_conn_end(struct peer_conn *conn, const char *reason)
+{
+	int fd;
+
+	if (conn->over)
+		return;
+	fd = conn_take_fd(conn);
+	fd_close(&fd);
+	conn_leave(conn, reason);
+}
+
+void turn_peer_conn_kick(struct peer_conn *conn)
+{
+	int fd;
+
+	if (conn->over)
+		return;
+	if (conn->state == PEER_CONN_BOUND) {
+		pair_reset(conn->pair);
+		return;
+	}
+	if (conn->state == PEER_CONN_CONNECTING)
+		turn_connect_failed(conn, -ECANCELED);
+	if (conn->over)
+		return;
+	fd = conn_take_fd(conn);
+	fd_reset(&fd);
+	conn_leave(conn, "kicked");
+}
+
+static void pair_bytes_count(struct peer_conn *conn)
+{
+	struct counters *counters = &conn->worker->counters;
+	struct pair_info info;
+
+	pair_get_info(conn->pair, &info);
+	counters->bytes_to_clients += info.bytes[PAIR_CLIENT];
+	counters->bytes_to_peers += info.bytes[PAIR_PEER];
+}
+
+/* What a bound connection holds beyond a held one. */
+static void bound_leave(struct peer_conn *conn, const char *reason)
+{
+	struct turn_worker *worker = conn->worker;
+
+	pair_bytes_count(conn);
+	worker->counters.relaying--;
+	conn->engines->pairs--;
+	conn->engines = NULL;
+	turn_slot_release(worker->shared); /* the data connection's */
+	conn_leave(conn, reason);
+}
+
+static void pair_closed(void *owner, enum pair_end end)
+{
+	struct peer_conn *conn = owner;
+
+	if (end == PAIR_END_RESET || end == PAIR_END_ERROR)
+		conn->worker->counters.pair_errors++;
+	bound_leave(conn, pair_end_name(end));
+	conn->pair = NULL;
+}
+
+void turn_peer_conn_destroy(struct peer_conn *conn)
+{
+	struct pair *pair = conn->pair;
+
+	if (conn->state != PEER_CONN_BOUND) {
+		turn_peer_conn_end(conn, "shutdown");
+		return;
+	}
+	bound_leave(conn, "shutdown");
+	conn->pair = NULL;
+	pair_destroy(pair);
+}
+
+/* Joins `fd` of the peer with the client's. 0 or a negative errno. */
+static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
+		     const uint8_t *answer, size_t answer_len)
+{
+	struct turn_worker *worker = conn->worker;
+	const struct conf_limits *limits = turn_limits(worker);
+	struct turn_engines *engines = turn_worker_engines(worker);
+	const struct pair_params params = {
+		.loop = worker->loop,
+		.engines = engines->set,
+		.half = {
+			[PAIR_CLIENT] = { bind->fd, answer, answer_len },
+			[PAIR_PEER] = { fd, bind->early, bind->early_len },
+		},
+		.idle_timeout_ms = limits->idle_timeout_ms,
+		.linger_ms = TURN_LINGER_MS,
+		.on_closed = pair_closed,
+		.owner = conn,
+	};
+	int err = pair_new(&params, &conn->pair);
+
+	if (err)
+		return err;
+	engines->pairs++;
+	conn->engines = engines;
+	return 0;
+}
+
+static void conn_bound(struct peer_conn *conn, const struct bind *bind)
+{
+	struct turn_worker *worker = conn->worker;
+	char peer[ADDR_STRLEN], client[ADDR_STRLEN];
+
+	timer_cancel(worker->loop, &conn->timer);
+	rendezvous_remove(&worker->rendezvous, &conn->leg);
+	conn->state = PEER_CONN_BOUND;
+	conn->client = bind->client;
+	conn->allocation->pending--;
+	worker->counters.pending--;
+	worker->counters.relaying++;
+	worker->counters.binds++;
+	log_debug(
+		ROOM,
+		"event=bound connection=c%u.%ju allocation=a%u.%ju client=%s peer=%s",
+		worker->index, (uintmax_t)conn->serial, worker->index,
+		(uintmax_t)conn->allocation->serial,
+		addr_format(&conn->client, client),
+		addr_format(&conn->peer, peer));
+}
+
+int turn_bind_join(struct peer_conn *conn, const struct bind *bind)
+{
+	struct turn_worker *worker = conn->worker;
+	uint8_t buf[TURN_ANSWER_MAX];
+	struct stun_writer w;
+	ssize_t len;
+	int fd;
+
+	turn_answer_begin(&w, buf, STUN_SUCCESS, bind->tx);
+	len = turn_answer_end(&w, bind->tx, worker);
+	if (len < 0)
+		return STUN_CODE_SERVER_ERROR;
+	/* The pair watches the descriptor by itself. */
+	fd = conn_take_fd(conn);
+	if (pair_join(conn, fd, bind, buf, (size_t)len) == 0) {
+		conn_bound(conn, bind);
+		return 0;
+	}
+	if (watch_add(worker->loop, &conn->watch, fd, 0, peer_ready)) {
+		fd_close(&fd);
+		conn_leave(conn, "resources");
+	}
+	return STUN_CODE_SERVER_ERROR;
+}
+
+int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
+		   const struct auth_account *account, struct peer_conn **out)
+{
+	struct waiting_leg *leg = rendezvous_find(
+		&worker->rendezvous, connection_id, TURN_CONNECTION_ID_LEN);
+	struct peer_conn *conn;
+
+	if (!leg)
+		return STUN_CODE_BAD_REQUEST;
+	conn = list_entry(leg, struct peer_conn, leg);
+	if (conn->allocation->account != account)
+		return STUN_CODE_WRONG_CREDENTIALS;
+	*out = conn;
+	return 0;
+}
+
+void turn_peer_conn_free(struct peer_conn *conn)
+{
+	crypto_wipe(&conn->tx, sizeof(conn->tx));
+	free(conn);
+}

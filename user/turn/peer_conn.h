@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A peer data connection, from the Connect or the accept to its end. */
+#ifndef TURN_PEER_CONN_H
+#define TURN_PEER_CONN_H
+
+#include "pair/pair.h"
+#include "pair/rendezvous.h"
+#include "turn/allocation.h"
+#include "turn/request.h"
+
+#define TURN_CONNECTION_ID_LEN 4
+/* The owner's index stands in the upper bits: 64 workers. */
+#define TURN_CONNECTION_ID_RANDOM_BITS 26
+
+/* How long a finished pair may take to deliver what it has. */
+#define TURN_LINGER_MS 5000
+
+enum peer_conn_state {
+	PEER_CONN_CONNECTING, /* Connect was asked for, not answered */
+	PEER_CONN_HELD, /* connected, awaits ConnectionBind, unread */
+	PEER_CONN_BOUND, /* a pair has it */
+};
+
+struct peer_conn {
+	struct list link; /* of allocation->conns, or worker->dead_conns */
+	struct table_node node; /* of worker->peer_conns */
+	struct waiting_leg leg; /* while held */
+	struct turn_worker *worker;
+	struct allocation *allocation; /* lives as long as this does */
+	struct watch watch; /* until bound; its fd is the peer's */
+	struct timer timer; /* connect_timeout, then bind_timeout */
+	struct pair *pair; /* when bound */
+	struct turn_engines *engines; /* the pair's */
+	union addr peer;
+	union addr client; /* of the data connection; AF_UNSPEC before */
+	uint64_t serial;
+	uint64_t created_ms;
+	struct transaction tx; /* of the Connect, while connecting */
+	enum peer_conn_state state;
+	bool over; /* dead: waits to be freed */
+	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
+};
+
+struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
+				      const union addr *peer);
+
+/* Is there room for one more? Limits of the allocation and of the process;
+ * takes a slot when it says 0, or returns 508.
+ */
+int turn_peer_conn_admit(const struct allocation *allocation);
+
+/*
+ * Takes over fd and the slot. Connecting ones answer `tx` later. 0, or -ENOMEM
+ * and -ENOSPC with both left to the caller.
+ */
+int turn_peer_conn_new(struct allocation *allocation, int fd,
+		       const union addr *peer, const struct transaction *tx,
+		       struct peer_conn **out);
+
+/* Connected: gets its CONNECTION-ID and waits for the bind. 0 or -ENOSPC. */
+int turn_peer_conn_hold(struct peer_conn *conn);
+
+/* A connection that is not bound: closes the descriptor, frees later. */
+void turn_peer_conn_end(struct peer_conn *conn, const char *reason);
+/* The same with a reset. A bound one is reset, too, and ends later. */
+void turn_peer_conn_kick(struct peer_conn *conn);
+
+/* A data connection of a client that asks for a held peer connection. */
+struct bind {
+	const struct transaction *tx;
+	int fd;
+	union addr client;
+	const uint8_t *early; /* bytes that came behind the request */
+	size_t early_len;
+};
+
+/* Finds whom a ConnectionBind means: 0, 400, or 441 when it is another's. */
+int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
+		   const struct auth_account *account, struct peer_conn **out);
+/*
+ * Joins: takes over the descriptor and its slot. 0, or 500 with both left to the
+ * caller and the peer connection waiting (or gone).
+ */
+int turn_bind_join(struct peer_conn *conn, const struct bind *bind);
+
+void turn_peer_conn_free(struct peer_conn *conn); /* the reaper's */
+/* Closes everything at once, for the end of the worker. */
+void turn_peer_conn_destroy(struct peer_conn *conn);
+
+/* The relayed transport address was connected to. */
+extern const struct listener_ops turn_relayed_listener_ops;
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Permissions: which hosts may connect to a relayed transport address. */
+#ifndef TURN_PERMISSION_H
+#define TURN_PERMISSION_H
+
+#include "turn/allocation.h"
+
+/* An expired one stays until a CreatePermission sweeps or the end: no timers. */
+struct permission {
+	struct table_node node; /* of worker->permissions */
+	struct list link; /* of allocation->permissions */
+	struct allocation *allocation;
+	union addr peer; /* port is 0 */
+	uint64_t expires_ms;
+};
+
+bool turn_permission_holds(const struct allocation *allocation,
+			   const union addr *peer);
+void turn_permissions_clear(struct allocation *allocation);
+/* How many hold now. */
+unsigned int turn_permissions_count(const struct allocation *allocation);
+
+#endif

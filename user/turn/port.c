@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Relayed sockets.
+ *
+ * The kernel decides who owns a relayed port. The listening socket is bound with
+ * SO_REUSEADDR alone: bind(2) and listen(2) then refuse a port that listens in
+ * another allocation, thread or process, and let TIME_WAIT leftovers be. Only
+ * when it listens it gets SO_REUSEPORT, which lets this process bind outgoing
+ * sockets to the same address and port (RFC 6062 5.2): those ask for both
+ * options, never listen, and so never take a SYN from it. Seen on 6.18: with
+ * twenty such sockets bound, each of 200 connections reached the listener.
+ *
+ * Ports are drawn at random (RFC 8656 section 5 on guessing them); when most of
+ * the range is taken the rest of it is walked through from a random start.
+ */
+#include "turn/port.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/random.h"
+#include "transport/transport.h"
+
+#define RANDOM_TRIES 16
+#define BIND_TRIES   64 /* system calls spent on ports that others hold */
+#define BACKLOG      256
+
+static int option_on(int fd, int level, int name)
+{
+	const int on = 1;
+
+	return setsockopt(fd, level, name, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+static int socket_new(const union addr *addr)
+{
+	int fd = socket(addr_family(addr),
+			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = option_on(fd, SOL_SOCKET, SO_REUSEADDR);
+	if (err) {
+		fd_close(&fd);
+		return err;
+	}
+	return fd;
+}
+
+/* Listens at addr on *fd, a fresh socket when it is -1. 0 or negative errno. */
+static int port_try(int *fd, const union addr *addr)
+{
+	int err;
+
+	if (*fd < 0) {
+		*fd = socket_new(addr);
+		if (*fd < 0) {
+			err = *fd;
+			*fd = -1;
+			return err;
+		}
+	}
+	/* A socket that could not be bound may try another port. */
+	if (bind(*fd, &addr->sa, addr_len(addr)) < 0)
+		return -errno;
+	if (listen(*fd, BACKLOG) < 0 ||
+	    option_on(*fd, SOL_SOCKET, SO_REUSEPORT)) {
+		err = -errno;
+		fd_close(fd);
+		return err;
+	}
+	return 0;
+}
+
+/* One port: listens and registers. -EADDRINUSE: try another. */
+static int port_take(struct turn_shared *shared, struct relayed *relayed,
+		     uint16_t port, int *fd, int *binds)
+{
+	int err;
+
+	addr_set_port(&relayed->addr, port);
+	if (turn_relayed_is(shared, &relayed->addr))
+		return -EADDRINUSE;
+	if (++*binds > BIND_TRIES)
+		return -EADDRNOTAVAIL;
+	err = port_try(fd, &relayed->addr);
+	if (err)
+		return err;
+	err = turn_relayed_add(shared, relayed);
+	if (err)
+		fd_close(fd);
+	return err;
+}
+
+int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
+		     struct relayed *relayed)
+{
+	uint32_t count = (uint32_t)max - min + 1, start = random_below(count);
+	int fd = -1, binds = 0, err = -EADDRINUSE;
+
+	for (int i = 0; i < RANDOM_TRIES && err == -EADDRINUSE; i++)
+		err = port_take(shared, relayed,
+				(uint16_t)(min + random_below(count)), &fd,
+				&binds);
+	for (uint32_t i = 0; i < count && err == -EADDRINUSE; i++)
+		err = port_take(shared, relayed,
+				(uint16_t)(min + (start + i) % count), &fd,
+				&binds);
+	if (err) {
+		fd_close(&fd);
+		return err;
+	}
+	return fd;
+}
+
+static int dial(int fd, const union addr *relayed, const union addr *peer,
+		bool *connected)
+{
+	int err = option_on(fd, SOL_SOCKET, SO_REUSEPORT);
+
+	if (err)
+		return err;
+	if (bind(fd, &relayed->sa, addr_len(relayed)) < 0)
+		return -errno;
+	if (connect(fd, &peer->sa, addr_len(peer)) == 0)
+		*connected = true;
+	else if (errno == EINPROGRESS)
+		*connected = false;
+	else
+		return -errno;
+	return 0;
+}
+
+int turn_port_dial(const union addr *relayed, const union addr *peer,
+		   bool *connected)
+{
+	int fd = socket_new(relayed), err;
+
+	if (fd < 0)
+		return fd;
+	err = dial(fd, relayed, peer, connected);
+	if (err) {
+		fd_close(&fd);
+		return err;
+	}
+	return fd;
+}
+
+void turn_port_tune(int fd, uint64_t keepalive_ms)
+{
+	option_on(fd, IPPROTO_TCP, TCP_NODELAY);
+	if (keepalive_ms)
+		socket_keepalive(fd, keepalive_ms);
+}

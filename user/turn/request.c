@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * From a parsed request to its answer: authentication, unknown attributes, the
+ * table of methods, and the one encoder of answers.
+ */
+#include "turn/request.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "crypto/crypto.h"
+#include "turn/allocation.h"
+
+#define SOFTWARE "culvert " CULVERT_VERSION
+
+/* Comprehension-required attributes that a request may have, ascending. */
+static const uint16_t known[] = {
+	STUN_ATTR_MAPPED_ADDRESS,
+	STUN_ATTR_USERNAME,
+	STUN_ATTR_MESSAGE_INTEGRITY,
+	STUN_ATTR_ERROR_CODE,
+	STUN_ATTR_UNKNOWN_ATTRIBUTES,
+	STUN_ATTR_CHANNEL_NUMBER,
+	STUN_ATTR_LIFETIME,
+	STUN_ATTR_XOR_PEER_ADDRESS,
+	STUN_ATTR_DATA,
+	STUN_ATTR_REALM,
+	STUN_ATTR_NONCE,
+	STUN_ATTR_XOR_RELAYED_ADDRESS,
+	STUN_ATTR_REQUESTED_ADDRESS_FAMILY,
+	STUN_ATTR_EVEN_PORT,
+	STUN_ATTR_REQUESTED_TRANSPORT,
+	STUN_ATTR_DONT_FRAGMENT,
+	STUN_ATTR_XOR_MAPPED_ADDRESS,
+	STUN_ATTR_RESERVATION_TOKEN,
+	STUN_ATTR_CONNECTION_ID,
+};
+
+/* A method that is not here is still authenticated before it gets its 400. */
+static int method_unknown(struct request *req)
+{
+	(void)req;
+	return STUN_CODE_BAD_REQUEST;
+}
+
+struct method {
+	uint16_t method;
+	bool open; /* needs no credentials */
+	int (*handle)(struct request *req);
+};
+
+static const struct method methods[] = {
+	{ STUN_BINDING, true, turn_binding },
+	{ STUN_ALLOCATE, false, turn_allocate },
+	{ STUN_REFRESH, false, turn_refresh },
+	{ STUN_CREATE_PERMISSION, false, turn_create_permission },
+	{ STUN_CHANNEL_BIND, false, turn_channel_bind },
+	{ STUN_CONNECT, false, turn_connect },
+	{ STUN_CONNECTION_BIND, false, turn_connection_bind },
+};
+
+static const struct method other_method = { 0, false, method_unknown };
+
+static const struct method *method_find(uint16_t method)
+{
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+		if (methods[i].method == method)
+			return &methods[i];
+	return &other_method;
+}
+
+void turn_answer_begin(struct stun_writer *w, uint8_t *buf,
+		       enum stun_class class, const struct transaction *tx)
+{
+	stun_begin(w, buf, TURN_ANSWER_MAX, class, tx->method, tx->txid);
+}
+
+ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
+			const struct turn_worker *worker)
+{
+	if (turn_conf(worker)->software)
+		stun_put_string(w, STUN_ATTR_SOFTWARE, SOFTWARE);
+	if (tx->authenticated)
+		stun_put_integrity(w, tx->key, sizeof(tx->key));
+	if (tx->fingerprint)
+		stun_put_fingerprint(w);
+	return stun_end(w);
+}
+
+void turn_answer_send(struct client *client, struct stun_writer *w,
+		      const struct transaction *tx)
+{
+	ssize_t len = turn_answer_end(w, tx, client->worker);
+
+	/* Without an answer the client could only wait: let it notice. */
+	if (len < 0)
+		stream_close(client->stream, STREAM_CLOSE_ERROR);
+	else
+		stream_send(client->stream, w->buf, (size_t)len);
+}
+
+/* 401 and 438 tell how to authenticate (RFC 8489 9.2.4). */
+static void challenge_put(struct stun_writer *w, const struct client *client)
+{
+	const struct turn_worker *worker = client->worker;
+	char nonce[AUTH_NONCE_MAX];
+	int err = auth_nonce(worker->settings->auth, clock_wall(), nonce);
+
+	if (err) {
+		w->error = err;
+		return;
+	}
+	stun_put_string(w, STUN_ATTR_REALM, client->listener->realm);
+	stun_put_string(w, STUN_ATTR_NONCE, nonce);
+}
+
+static void error_put(struct stun_writer *w, const struct client *client,
+		      int code)
+{
+	client->worker->counters.errors_answered++;
+	stun_put_error(w, code);
+	if (code == STUN_CODE_UNAUTHENTICATED || code == STUN_CODE_STALE_NONCE)
+		challenge_put(w, client);
+}
+
+ssize_t turn_answer_error_write(struct client *client,
+				const struct transaction *tx, int code,
+				uint8_t buf[TURN_ANSWER_MAX])
+{
+	struct stun_writer w;
+
+	turn_answer_begin(&w, buf, STUN_ERROR, tx);
+	error_put(&w, client, code);
+	return turn_answer_end(&w, tx, client->worker);
+}
+
+void turn_answer_error(struct client *client, const struct transaction *tx,
+		       int code)
+{
+	uint8_t buf[TURN_ANSWER_MAX];
+	struct stun_writer w;
+
+	turn_answer_begin(&w, buf, STUN_ERROR, tx);
+	error_put(&w, client, code);
+	turn_answer_send(client, &w, tx);
+}
+
+/* Puts UNKNOWN-ATTRIBUTES and answers 420 if there are any. */
+static bool unknown_refused(struct request *req)
+{
+	uint16_t types[TURN_UNKNOWN_MAX];
+	uint8_t buf[TURN_ANSWER_MAX];
+	struct stun_writer w;
+	size_t count = stun_unknown(req->msg, known,
+				    sizeof(known) / sizeof(known[0]), types,
+				    TURN_UNKNOWN_MAX);
+
+	if (!count)
+		return false;
+	turn_answer_begin(&w, buf, STUN_ERROR, &req->tx);
+	error_put(&w, req->client, STUN_CODE_UNKNOWN_ATTRIBUTE);
+	stun_put_unknown(&w, types, count);
+	turn_answer_send(req->client, &w, &req->tx);
+	return true;
+}
+
+/* Who sent it? 0, or the code to answer. */
+static int authenticate(struct request *req)
+{
+	const struct auth *auth = req->worker->settings->auth;
+	struct auth_identity identity;
+
+	switch (auth_check(auth, req->msg, clock_wall(), &identity)) {
+	case 0:
+		break;
+	case -ENOKEY:
+		return STUN_CODE_UNAUTHENTICATED;
+	case -EBADMSG:
+		return STUN_CODE_BAD_REQUEST;
+	case -EKEYEXPIRED:
+		return STUN_CODE_STALE_NONCE;
+	case -EKEYREJECTED:
+		req->worker->counters.auth_failures++;
+		return STUN_CODE_UNAUTHENTICATED;
+	default:
+		return STUN_CODE_SERVER_ERROR;
+	}
+	req->account = identity.account;
+	req->tx.authenticated = true;
+	memcpy(req->tx.key, identity.key, sizeof(req->tx.key));
+	crypto_wipe(&identity, sizeof(identity));
+	turn_client_authenticated(req->client);
+	return 0;
+}
+
+/* 0 or TURN_LATER when it has been answered, or a code to answer. */
+static int request_process(struct request *req, const struct method *method,
+			   uint8_t buf[TURN_ANSWER_MAX])
+{
+	int code = method->open ? 0 : authenticate(req);
+
+	if (code)
+		return code;
+	/* After the credentials: who has none learns nothing (RFC 8489
+	 * 9.2.4).
+	 */
+	if (unknown_refused(req))
+		return TURN_LATER;
+	turn_answer_begin(&req->answer, buf, STUN_SUCCESS, &req->tx);
+	return method->handle(req);
+}
+
+void turn_request_handle(struct client *client, const struct stun_msg *msg)
+{
+	struct request req = {
+		.worker = client->worker,
+		.client = client,
+		.msg = msg,
+		.tx = { .method = msg->method,
+			.fingerprint = msg->fingerprint_at != 0 },
+	};
+	uint8_t buf[TURN_ANSWER_MAX];
+	int code;
+
+	memcpy(req.tx.txid, msg->txid, sizeof(req.tx.txid));
+	client->worker->counters.requests++;
+	client->fingerprint = req.tx.fingerprint;
+	code = request_process(&req, method_find(msg->method), buf);
+	if (code > 0)
+		turn_answer_error(client, &req.tx, code);
+	else if (code == 0)
+		turn_answer_send(client, &req.answer, &req.tx);
+	crypto_wipe(&req.tx, sizeof(req.tx));
+}
+
+int turn_request_allocation(const struct request *req, struct allocation **out)
+{
+	struct allocation *allocation = req->client->allocation;
+
+	if (!allocation)
+		return STUN_CODE_ALLOCATION_MISMATCH;
+	if (allocation->account != req->account)
+		return STUN_CODE_WRONG_CREDENTIALS;
+	*out = allocation;
+	return 0;
+}
+
+int turn_request_peer(const struct request *req,
+		      const struct allocation *allocation,
+		      const struct stun_attr *attr, union addr *out)
+{
+	union addr peer;
+
+	if (stun_get_xor_address(req->msg, attr, &peer))
+		return STUN_CODE_BAD_REQUEST;
+	if (addr_family(&peer) != addr_family(&allocation->relayed.addr))
+		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
+	*out = peer;
+	return 0;
+}
+
+int turn_request_lifetime(const struct request *req, bool zero,
+			  uint64_t *out_ms)
+{
+	const struct conf_limits *limits = turn_limits(req->worker);
+	uint64_t wanted = limits->default_lifetime_ms;
+	struct stun_attr attr;
+	uint32_t seconds;
+
+	if (stun_find(req->msg, STUN_ATTR_LIFETIME, &attr)) {
+		if (stun_get_u32(&attr, &seconds))
+			return STUN_CODE_BAD_REQUEST;
+		if (zero && seconds == 0) {
+			*out_ms = 0;
+			return 0;
+		}
+		if ((uint64_t)seconds * 1000 > wanted)
+			wanted = (uint64_t)seconds * 1000;
+	}
+	if (wanted > limits->max_lifetime_ms)
+		wanted = limits->max_lifetime_ms;
+	*out_ms = wanted;
+	return 0;
+}
+
+int turn_request_family(const struct request *req, sa_family_t *out)
+{
+	struct stun_attr attr;
+
+	*out = AF_UNSPEC;
+	if (!stun_find(req->msg, STUN_ATTR_REQUESTED_ADDRESS_FAMILY, &attr))
+		return 0;
+	if (attr.len != 4)
+		return STUN_CODE_BAD_REQUEST;
+	switch (attr.value[0]) {
+	case STUN_FAMILY_IPV4:
+		*out = AF_INET;
+		return 0;
+	case STUN_FAMILY_IPV6:
+		*out = AF_INET6;
+		return 0;
+	default:
+		return STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED;
+	}
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Builds the realms and users of a configuration; counted and immutable. */
+#include "turn/settings.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crypto/crypto.h"
+
+/* Offered when no realm is configured: nobody can authenticate then. */
+#define NO_REALM "culvert"
+
+static int realms_add(struct auth *auth, const struct conf *conf)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < conf->realm_count && !err; i++)
+		err = auth_add_realm(auth, conf->realms[i].name,
+				     conf->realms[i].allocations_per_user);
+	return err;
+}
+
+static int user_add(struct auth *auth, const struct conf_user *user)
+{
+	uint8_t key[STUN_KEY_LEN];
+	int err = 0;
+
+	if (user->has_ha1)
+		memcpy(key, user->ha1, sizeof(key));
+	else if (user->password)
+		err = stun_long_term_key(user->name, user->realm,
+					 user->password, key);
+	else
+		err = -EINVAL;
+	if (!err)
+		err = auth_add_user(auth, user->realm, user->name, key);
+	crypto_wipe(key, sizeof(key));
+	return err;
+}
+
+static int users_add(struct auth *auth, const struct conf *conf)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < conf->user_count && !err; i++)
+		err = user_add(auth, &conf->users[i]);
+	return err;
+}
+
+int turn_settings_new(struct conf *conf,
+		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
+		      struct turn_settings **out)
+{
+	struct turn_settings *settings = calloc(1, sizeof(*settings));
+	struct auth_params params = {
+		.nonce_lifetime_s = conf->limits.nonce_lifetime_ms / 1000,
+	};
+	int err;
+
+	if (!settings)
+		return -ENOMEM;
+	if (!params.nonce_lifetime_s)
+		params.nonce_lifetime_s = 1;
+	memcpy(params.nonce_secret, nonce_secret, AUTH_SECRET_LEN);
+	err = auth_new(&params, &settings->auth);
+	crypto_wipe(&params, sizeof(params));
+	if (!err)
+		err = realms_add(settings->auth, conf);
+	if (!err)
+		err = users_add(settings->auth, conf);
+	if (err) {
+		auth_unref(settings->auth);
+		free(settings);
+		return err == -ENOMEM ? -ENOMEM : -EINVAL;
+	}
+	settings->conf = conf_ref(conf);
+	atomic_init(&settings->refs, 1);
+	*out = settings;
+	return 0;
+}
+
+struct turn_settings *turn_settings_ref(struct turn_settings *settings)
+{
+	atomic_fetch_add(&settings->refs, 1);
+	return settings;
+}
+
+void turn_settings_unref(struct turn_settings *settings)
+{
+	if (!settings || atomic_fetch_sub(&settings->refs, 1) > 1)
+		return;
+	auth_unref(settings->auth);
+	conf_unref(settings->conf);
+	free(settings);
+}
+
+static const struct conf_listener *
+listener_find(const struct turn_settings *settings, const char *name)
+{
+	const struct conf *conf = settings->conf;
+
+	for (size_t i = 0; i < conf->listener_count; i++)
+		if (strcmp(conf->listeners[i].name, name) == 0)
+			return &conf->listeners[i];
+	return NULL;
+}
+
+bool turn_settings_has_listener(const struct turn_settings *settings,
+				const char *listener)
+{
+	return listener_find(settings, listener) != NULL;
+}
+
+const char *turn_settings_realm(const struct turn_settings *settings,
+				const char *listener)
+{
+	const struct conf_listener *found = listener_find(settings, listener);
+	const char *realm = found ? found->realm : NULL;
+
+	if (!realm)
+		realm = auth_default_realm(settings->auth);
+	return realm ? realm : NO_REALM;
+}
+
+bool turn_settings_same_engines(const struct turn_settings *a,
+				const struct turn_settings *b)
+{
+	const struct conf_engine *left = &a->conf->engine;
+	const struct conf_engine *right = &b->conf->engine;
+
+	if (left->order_count != right->order_count ||
+	    left->pipe_size != right->pipe_size ||
+	    left->pipes != right->pipes ||
+	    left->copy_buffer != right->copy_buffer)
+		return false;
+	for (size_t i = 0; i < left->order_count; i++)
+		if (strcmp(left->order[i], right->order[i]) != 0)
+			return false;
+	return true;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One configuration as the request handlers read it. */
+#ifndef TURN_SETTINGS_H
+#define TURN_SETTINGS_H
+
+#include "auth/auth.h"
+#include "conf/conf.h"
+#include "turn/turn.h"
+
+struct turn_settings {
+	_Atomic unsigned int refs;
+	struct conf *conf;
+	struct auth *auth;
+};
+
+/* The realm that a [listener] offers; never NULL. The name may be gone. */
+const char *turn_settings_realm(const struct turn_settings *settings,
+				const char *listener);
+bool turn_settings_has_listener(const struct turn_settings *settings,
+				const char *listener);
+
+/* Is the [engine] section the same? */
+bool turn_settings_same_engines(const struct turn_settings *a,
+				const struct turn_settings *b);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the workers of one process share.
+ *
+ * Gauges are atomics. The relayed transport addresses in use are a table under a
+ * mutex: written once per allocation, read only for a peer whose address is
+ * refused or when a relayed port is looked for.
+ */
+#include "turn/shared.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* Descriptors kept for the log, the loops, control clients and the like. */
+#define RESERVE_PROCESS 64u
+#define RESERVE_WORKER \
+	16u /* epoll, eventfd, listeners with a spare, io_uring */
+#define BUDGET_MIN 16u
+
+/* An address that has relayed ports, for permissions: they have no port. */
+struct relayed_host {
+	struct list link;
+	union addr addr;
+	size_t uses;
+};
+
+int turn_shared_new(unsigned int workers, struct turn_shared **out)
+{
+	struct turn_shared *shared;
+
+	if (workers == 0 || workers > CONF_MAX_WORKERS)
+		return -EINVAL;
+	shared = calloc(1, sizeof(*shared));
+	if (!shared)
+		return -ENOMEM;
+	if (table_init(&shared->relayed)) {
+		free(shared);
+		return -ENOMEM;
+	}
+	shared->worker_count = workers;
+	pthread_mutex_init(&shared->lock, NULL);
+	list_init(&shared->relayed_hosts);
+	*out = shared;
+	return 0;
+}
+
+void turn_shared_free(struct turn_shared *shared)
+{
+	if (!shared)
+		return;
+	table_destroy(&shared->relayed);
+	pthread_mutex_destroy(&shared->lock);
+	free(shared);
+}
+
+void turn_shared_drain(struct turn_shared *shared, bool on)
+{
+	atomic_store(&shared->draining, on);
+}
+
+bool turn_shared_draining(const struct turn_shared *shared)
+{
+	return atomic_load(&shared->draining);
+}
+
+bool turn_gauge_take(_Atomic unsigned int *gauge, unsigned int limit)
+{
+	unsigned int now = atomic_load(gauge);
+
+	do {
+		if (limit && now >= limit)
+			return false;
+	} while (!atomic_compare_exchange_weak(gauge, &now, now + 1));
+	return true;
+}
+
+void turn_gauge_release(_Atomic unsigned int *gauge)
+{
+	atomic_fetch_sub(gauge, 1);
+}
+
+int turn_descriptor_take(struct turn_shared *shared)
+{
+	unsigned int budget = atomic_load(&shared->descriptor_budget);
+
+	return turn_gauge_take(&shared->descriptors, budget) ? 0 : -EMFILE;
+}
+
+void turn_descriptor_release(struct turn_shared *shared)
+{
+	turn_gauge_release(&shared->descriptors);
+}
+
+int turn_slot_take(struct turn_shared *shared, const struct conf *conf)
+{
+	if (turn_descriptor_take(shared))
+		return -EDQUOT;
+	if (turn_gauge_take(&shared->connections, conf->limits.connections))
+		return 0;
+	turn_descriptor_release(shared);
+	return -EDQUOT;
+}
+
+void turn_slot_release(struct turn_shared *shared)
+{
+	turn_gauge_release(&shared->connections);
+	turn_descriptor_release(shared);
+}
+
+void turn_shared_budget(struct turn_shared *shared, const struct conf *conf)
+{
+	struct rlimit limit;
+	uint64_t total, pipes, reserve;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	total = limit.rlim_cur;
+	/* Pipes come and go with the load; without one the copy engine
+	 * serves, so they need not all be certain.
+	 */
+	pipes = (uint64_t)conf->engine.pipes * 2 * shared->worker_count;
+	if (pipes > total / 4)
+		pipes = total / 4;
+	reserve = RESERVE_PROCESS + RESERVE_WORKER * shared->worker_count +
+		  conf->limits.control_clients + pipes;
+	total = total > reserve + BUDGET_MIN ? total - reserve : BUDGET_MIN;
+	if (total > UINT32_MAX)
+		total = UINT32_MAX;
+	atomic_store(&shared->descriptor_budget, (unsigned int)total);
+}
+
+static uint64_t relayed_hash(const union addr *addr)
+{
+	uint8_t key[18] = { 0 };
+	size_t len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+	uint16_t port = addr_port(addr);
+
+	memcpy(key, &port, sizeof(port));
+	memcpy(key + sizeof(port), bytes, len);
+	return table_hash(key, sizeof(port) + len);
+}
+
+static bool relayed_find(struct turn_shared *shared, const union addr *addr)
+{
+	struct table_node *node =
+		table_first(&shared->relayed, relayed_hash(addr));
+
+	for (; node; node = table_next(node))
+		if (addr_equal(&list_entry(node, struct relayed, node)->addr,
+			       addr))
+			return true;
+	return false;
+}
+
+/* Distinct hosts are as few as the machine's addresses: a list will do. */
+static struct relayed_host *host_find(struct turn_shared *shared,
+				      const union addr *addr)
+{
+	struct list *pos;
+
+	list_for_each(pos, &shared->relayed_hosts) {
+		struct relayed_host *host =
+			list_entry(pos, struct relayed_host, link);
+
+		if (addr_same_host(&host->addr, addr))
+			return host;
+	}
+	return NULL;
+}
+
+static struct relayed_host *host_get(struct turn_shared *shared,
+				     const union addr *addr)
+{
+	struct relayed_host *host = host_find(shared, addr);
+
+	if (host)
+		return host;
+	host = calloc(1, sizeof(*host));
+	if (!host)
+		return NULL;
+	host->addr = *addr;
+	list_add_tail(&host->link, &shared->relayed_hosts);
+	return host;
+}
+
+static int relayed_add_locked(struct turn_shared *shared,
+			      struct relayed *relayed)
+{
+	struct relayed_host *host;
+
+	if (relayed_find(shared, &relayed->addr))
+		return -EADDRINUSE;
+	host = host_get(shared, &relayed->addr);
+	if (!host)
+		return -ENOMEM;
+	host->uses++;
+	relayed->host = host;
+	table_insert(&shared->relayed, &relayed->node,
+		     relayed_hash(&relayed->addr));
+	return 0;
+}
+
+int turn_relayed_add(struct turn_shared *shared, struct relayed *relayed)
+{
+	int err;
+
+	pthread_mutex_lock(&shared->lock);
+	err = relayed_add_locked(shared, relayed);
+	pthread_mutex_unlock(&shared->lock);
+	return err;
+}
+
+void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
+{
+	struct relayed_host *host = relayed->host;
+
+	if (!host)
+		return;
+	pthread_mutex_lock(&shared->lock);
+	table_remove(&shared->relayed, &relayed->node);
+	relayed->host = NULL;
+	if (--host->uses == 0) {
+		list_del(&host->link);
+		free(host);
+	}
+	pthread_mutex_unlock(&shared->lock);
+}
+
+bool turn_relayed_is(struct turn_shared *shared, const union addr *addr)
+{
+	bool found;
+
+	pthread_mutex_lock(&shared->lock);
+	if (addr_port(addr))
+		found = relayed_find(shared, addr);
+	else
+		found = host_find(shared, addr) != NULL;
+	pthread_mutex_unlock(&shared->lock);
+	return found;
+}

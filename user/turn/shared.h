@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the workers of one process share; everything callable from any thread. */
+#ifndef TURN_SHARED_H
+#define TURN_SHARED_H
+
+#include <pthread.h>
+
+#include "base/list.h"
+#include "base/table.h"
+#include "turn/turn.h"
+
+/* A relayed transport address in use. Embedded in its allocation. */
+struct relayed {
+	struct table_node node;
+	union addr addr;
+	struct relayed_host *host; /* NULL: not registered */
+};
+
+struct turn_shared {
+	unsigned int worker_count;
+	_Atomic(struct turn_worker *) workers[CONF_MAX_WORKERS];
+	_Atomic bool draining;
+
+	/* Limits over all workers; what a limit of 0 means is the caller's. */
+	_Atomic unsigned int connections; /* of clients and of peers */
+	_Atomic unsigned int descriptors; /* those and relayed sockets */
+	_Atomic unsigned int unauthenticated; /* client connections */
+	_Atomic unsigned int allocations;
+	_Atomic unsigned int descriptor_budget;
+
+	pthread_mutex_t lock; /* guards what follows */
+	struct table relayed;
+	struct list relayed_hosts;
+};
+
+/* Counts one more unless there are `limit` (0: no limit). */
+bool turn_gauge_take(_Atomic unsigned int *gauge, unsigned int limit);
+void turn_gauge_release(_Atomic unsigned int *gauge);
+
+/* A connection and its descriptor: 0 or -EDQUOT. */
+int turn_slot_take(struct turn_shared *shared, const struct conf *conf);
+void turn_slot_release(struct turn_shared *shared);
+/* A descriptor that is no connection: 0 or -EMFILE. */
+int turn_descriptor_take(struct turn_shared *shared);
+void turn_descriptor_release(struct turn_shared *shared);
+
+/* Works out how many descriptors sockets may use, from RLIMIT_NOFILE. */
+void turn_shared_budget(struct turn_shared *shared, const struct conf *conf);
+
+/* Registers relayed->addr. 0, -EADDRINUSE or -ENOMEM. */
+int turn_relayed_add(struct turn_shared *shared, struct relayed *relayed);
+void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed);
+/*
+ * Is this an active relayed transport address of this process? With port 0:
+ * the host of one?
+ */
+bool turn_relayed_is(struct turn_shared *shared, const union addr *addr);
+
+#endif

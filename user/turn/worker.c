@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A worker: what it owns, how it starts, takes new settings and ends.
+ *
+ * It runs on one thread and shares nothing but struct turn_shared, so there are
+ * no locks. Objects that have ended are collected on the dead lists and freed by
+ * deferred work when the tick's callbacks have returned.
+ */
+#include "turn/worker.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "turn/allocation.h"
+#include "turn/client.h"
+#include "turn/peer_conn.h"
+#include "turn/permission.h"
+
+#define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
+
+/* A socket of a listener. */
+struct listener_socket {
+	struct list link; /* of turn_listener.sockets */
+	struct listener *listener;
+};
+
+static struct turn_engines *engines_entry(struct list *link)
+{
+	return list_entry(link, struct turn_engines, link);
+}
+
+struct turn_engines *turn_worker_engines(struct turn_worker *worker)
+{
+	return engines_entry(worker->engine_sets.prev);
+}
+
+/* Opens what the settings name; it is in force then. 0 or a negative errno. */
+static int engines_open(struct turn_worker *worker,
+			const struct turn_settings *settings)
+{
+	const struct conf_engine *conf = &settings->conf->engine;
+	const struct engine_params params = {
+		.pipe_size = conf->pipe_size,
+		.pipes = conf->pipes,
+		.copy_buffer = conf->copy_buffer,
+	};
+	struct turn_engines *engines = calloc(1, sizeof(*engines));
+	int err;
+
+	if (!engines)
+		return -ENOMEM;
+	err = engine_set_new(worker->loop, &params,
+			     (const char *const *)conf->order,
+			     conf->order_count, worker->engine_unavailable,
+			     worker->arg, &engines->set);
+	if (err) {
+		free(engines);
+		return err;
+	}
+	list_add_tail(&engines->link, &worker->engine_sets);
+	return 0;
+}
+
+static void engines_free(struct turn_engines *engines)
+{
+	list_del(&engines->link);
+	engine_set_free(engines->set);
+	free(engines);
+}
+
+/* Sets of older settings go with their last pair. */
+static void engines_reap(struct turn_worker *worker)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &worker->engine_sets) {
+		struct turn_engines *engines = engines_entry(pos);
+
+		if (engines != turn_worker_engines(worker) && !engines->pairs)
+			engines_free(engines);
+	}
+}
+
+static void reap(struct deferred *deferred)
+{
+	struct turn_worker *worker =
+		list_entry(deferred, struct turn_worker, reaper);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &worker->dead_conns)
+		turn_peer_conn_free(list_entry(pos, struct peer_conn, link));
+	list_init(&worker->dead_conns);
+	list_for_each_safe(pos, tmp, &worker->dead_allocations)
+		turn_allocation_free(list_entry(pos, struct allocation, link));
+	list_init(&worker->dead_allocations);
+	list_for_each_safe(pos, tmp, &worker->dead_clients)
+		turn_client_free(list_entry(pos, struct client, link));
+	list_init(&worker->dead_clients);
+	engines_reap(worker);
+}
+
+void turn_worker_bury(struct turn_worker *worker, struct list *link,
+		      struct list *dead)
+{
+	list_del(link);
+	list_add_tail(link, dead);
+	loop_defer(worker->loop, &worker->reaper, reap);
+}
+
+bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
+			 uint64_t *suppressed)
+{
+	return log_allow(&worker->limits[kind], loop_now(worker->loop),
+			 suppressed);
+}
+
+bool turn_worker_peer_allowed(struct turn_worker *worker,
+			      const union addr *peer)
+{
+	const struct conf_peers *peers = &turn_conf(worker)->peers;
+	uint64_t now = loop_now(worker->loop);
+
+	if (now >= worker->own.next_ms) {
+		/* On failure the old list is better than none. */
+		turn_own_addresses_read(&worker->own);
+		worker->own.next_ms = now + OWN_ADDRESSES_MS;
+	}
+	if (turn_policy_allows(peers, &worker->own, peer))
+		return true;
+	return peers->relayed && turn_relayed_is(worker->shared, peer);
+}
+
+static void lists_init(struct turn_worker *worker)
+{
+	list_init(&worker->engine_sets);
+	list_init(&worker->listeners);
+	list_init(&worker->clients);
+	list_init(&worker->allocations);
+	list_init(&worker->ended);
+	list_init(&worker->dead_clients);
+	list_init(&worker->dead_conns);
+	list_init(&worker->dead_allocations);
+}
+
+/* Makes the tables and reads what must be known. 0 or a negative errno. */
+static int worker_open(struct turn_worker *worker)
+{
+	int err = rendezvous_init(&worker->rendezvous);
+
+	if (err)
+		return err;
+	err = table_init(&worker->permissions);
+	if (err)
+		goto destroy_rendezvous;
+	err = table_init(&worker->peer_conns);
+	if (err)
+		goto destroy_permissions;
+	/* Without its own addresses a worker would let peers into itself. */
+	err = turn_own_addresses_read(&worker->own);
+	if (err)
+		goto destroy_conns;
+	err = engines_open(worker, worker->settings);
+	if (err)
+		goto clear_own;
+	return 0;
+
+clear_own:
+	turn_own_addresses_clear(&worker->own);
+destroy_conns:
+	table_destroy(&worker->peer_conns);
+destroy_permissions:
+	table_destroy(&worker->permissions);
+destroy_rendezvous:
+	rendezvous_destroy(&worker->rendezvous);
+	return err;
+}
+
+int turn_worker_new(const struct turn_worker_params *params,
+		    struct turn_worker **out)
+{
+	struct turn_worker *worker;
+	int err;
+
+	if (params->index >= params->shared->worker_count)
+		return -EINVAL;
+	worker = calloc(1, sizeof(*worker));
+	if (!worker)
+		return -ENOMEM;
+	lists_init(worker);
+	worker->shared = params->shared;
+	worker->index = params->index;
+	worker->loop = params->loop;
+	worker->settings = params->settings;
+	worker->engine_unavailable = params->engine_unavailable;
+	worker->arg = params->arg;
+	err = worker_open(worker);
+	if (err) {
+		free(worker);
+		return err;
+	}
+	turn_settings_ref(worker->settings);
+	turn_shared_budget(worker->shared, turn_conf(worker));
+	atomic_store(&worker->shared->workers[worker->index], worker);
+	*out = worker;
+	return 0;
+}
+
+static void allocation_destroy(struct allocation *allocation)
+{
+	struct list *pos, *tmp;
+
+	turn_allocation_end(allocation, "shutdown", false);
+	list_for_each_safe(pos, tmp, &allocation->conns)
+		turn_peer_conn_destroy(list_entry(pos, struct peer_conn, link));
+}
+
+static void sockets_close(struct turn_listener *listener)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &listener->sockets) {
+		struct listener_socket *sock =
+			list_entry(pos, struct listener_socket, link);
+
+		list_del(pos);
+		listener_free(sock->listener);
+		free(sock);
+	}
+}
+
+/* Nothing comes in any more; clients may still hold the name and realm. */
+static void listener_retire(struct turn_listener *listener)
+{
+	sockets_close(listener);
+	list_del(&listener->link);
+	turn_listener_unref(listener);
+}
+
+void turn_worker_free(struct turn_worker *worker)
+{
+	struct list *pos, *tmp;
+
+	if (!worker)
+		return;
+	atomic_store(&worker->shared->workers[worker->index], NULL);
+	list_for_each_safe(pos, tmp, &worker->listeners)
+		listener_retire(list_entry(pos, struct turn_listener, link));
+	list_for_each_safe(pos, tmp, &worker->ended)
+		allocation_destroy(list_entry(pos, struct allocation, link));
+	list_for_each_safe(pos, tmp, &worker->allocations)
+		allocation_destroy(list_entry(pos, struct allocation, link));
+	list_for_each_safe(pos, tmp, &worker->clients)
+		turn_client_end(list_entry(pos, struct client, link),
+				"shutdown");
+	reap(&worker->reaper);
+	loop_undefer(&worker->reaper);
+	while (!list_empty(&worker->engine_sets))
+		engines_free(engines_entry(worker->engine_sets.next));
+	rendezvous_destroy(&worker->rendezvous);
+	table_destroy(&worker->permissions);
+	table_destroy(&worker->peer_conns);
+	turn_own_addresses_clear(&worker->own);
+	turn_settings_unref(worker->settings);
+	free(worker);
+}
+
+struct turn_listener *turn_listener_find(struct turn_worker *worker,
+					 const char *name)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->listeners) {
+		struct turn_listener *listener =
+			list_entry(pos, struct turn_listener, link);
+
+		if (strcmp(listener->name, name) == 0)
+			return listener;
+	}
+	return NULL;
+}
+
+struct turn_listener *turn_listener_ref(struct turn_listener *listener)
+{
+	listener->refs++;
+	return listener;
+}
+
+void turn_listener_unref(struct turn_listener *listener)
+{
+	if (listener && --listener->refs == 0)
+		free(listener);
+}
+
+static void client_accepted(void *arg, int fd, const union addr *remote)
+{
+	turn_client_accepted(arg, fd, remote);
+}
+
+static void accept_exhausted(void *arg, int error)
+{
+	struct turn_listener *listener = arg;
+	struct turn_worker *worker = listener->worker;
+	uint64_t suppressed;
+
+	worker->counters.rejected_descriptors++;
+	if (turn_worker_may_log(worker, TURN_LOG_DESCRIPTORS, &suppressed))
+		log_warn(
+			ROOM,
+			"event=accept_failed listener=%s error=%s suppressed=%ju",
+			listener->name, strerrorname_np(-error),
+			(uintmax_t)suppressed);
+}
+
+static const struct listener_ops client_listener_ops = {
+	.accepted = client_accepted,
+	.exhausted = accept_exhausted,
+};
+
+static struct turn_listener *listener_get(struct turn_worker *worker,
+					  const char *name)
+{
+	struct turn_listener *listener = turn_listener_find(worker, name);
+
+	if (listener)
+		return listener;
+	listener = calloc(1, sizeof(*listener));
+	if (!listener)
+		return NULL;
+	listener->worker = worker;
+	listener->refs = 1;
+	list_init(&listener->sockets);
+	memcpy(listener->name, name, strlen(name) + 1);
+	listener->realm = turn_settings_realm(worker->settings, name);
+	list_add_tail(&listener->link, &worker->listeners);
+	return listener;
+}
+
+static int socket_serve(struct turn_listener *listener, int fd)
+{
+	struct turn_worker *worker = listener->worker;
+	struct listener_socket *sock = calloc(1, sizeof(*sock));
+	int err;
+
+	if (!sock)
+		return -ENOMEM;
+	err = listener_new(worker->loop, fd, true, &client_listener_ops,
+			   listener, &sock->listener);
+	if (err) {
+		free(sock);
+		return err;
+	}
+	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	list_add_tail(&sock->link, &listener->sockets);
+	return 0;
+}
+
+int turn_worker_listen(struct turn_worker *worker, int fd, const char *name)
+{
+	struct turn_listener *listener;
+	int err;
+
+	if (strlen(name) >= CONF_NAME_MAX)
+		return -EINVAL;
+	listener = listener_get(worker, name);
+	if (!listener)
+		return -ENOMEM;
+	err = socket_serve(listener, fd);
+	if (err && list_empty(&listener->sockets))
+		listener_retire(listener);
+	return err;
+}
+
+static void listeners_reload(struct turn_worker *worker)
+{
+	struct list *pos, *tmp, *at;
+
+	list_for_each_safe(pos, tmp, &worker->listeners) {
+		struct turn_listener *listener =
+			list_entry(pos, struct turn_listener, link);
+
+		if (!turn_settings_has_listener(worker->settings,
+						listener->name)) {
+			listener_retire(listener);
+			continue;
+		}
+		list_for_each(at, &listener->sockets)
+			socket_keepalive(
+				listener_fd(list_entry(at,
+						       struct listener_socket,
+						       link)
+						    ->listener),
+				turn_limits(worker)->keepalive_ms);
+	}
+}
+
+/* Clients know their listener even when it serves nobody new. */
+static void realms_reload(struct turn_worker *worker)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->listeners) {
+		struct turn_listener *listener =
+			list_entry(pos, struct turn_listener, link);
+
+		listener->realm =
+			turn_settings_realm(worker->settings, listener->name);
+	}
+	list_for_each(pos, &worker->clients) {
+		struct turn_listener *listener =
+			list_entry(pos, struct client, link)->listener;
+
+		listener->realm =
+			turn_settings_realm(worker->settings, listener->name);
+	}
+}
+
+void turn_worker_reload(struct turn_worker *worker,
+			struct turn_settings *settings)
+{
+	struct turn_settings *old = worker->settings;
+	int err;
+
+	if (!turn_settings_same_engines(old, settings)) {
+		err = engines_open(worker, settings);
+		if (err)
+			log_warn(ROOM, "event=engines_kept worker=%u error=%s",
+				 worker->index, strerrorname_np(-err));
+	}
+	worker->settings = turn_settings_ref(settings);
+	realms_reload(worker);
+	listeners_reload(worker);
+	turn_shared_budget(worker->shared, turn_conf(worker));
+	engines_reap(worker);
+	turn_settings_unref(old);
+}

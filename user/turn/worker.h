@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One thread's share of the TURN server: owner of clients and allocations. */
+#ifndef TURN_WORKER_H
+#define TURN_WORKER_H
+
+#include "base/list.h"
+#include "base/log.h"
+#include "base/table.h"
+#include "pair/rendezvous.h"
+#include "transport/transport.h"
+#include "turn/policy.h"
+#include "turn/settings.h"
+#include "turn/shared.h"
+#include "turn/turn.h"
+
+#define ROOM "turn"
+
+/* Rate-limited log lines, each kind by itself. */
+enum turn_log {
+	TURN_LOG_LIMIT, /* a connection over a limit was closed */
+	TURN_LOG_DESCRIPTORS, /* an accept failed */
+	TURN_LOG_QUEUE, /* a client does not read */
+	TURN_LOG_RESOURCE, /* a request failed for want of memory and such */
+	TURN_LOG_KINDS,
+};
+
+/*
+ * The engines of one [engine] section. Pairs keep theirs until they end, so
+ * sets of older configurations live on.
+ */
+struct turn_engines {
+	struct list link; /* of worker->engine_sets, the one in force last */
+	struct engine_set *set;
+	size_t pairs;
+};
+
+/* What serves one name of [listener]: its sockets and the realm to offer. */
+struct turn_listener {
+	struct list link; /* of worker->listeners */
+	struct turn_worker *worker;
+	struct list sockets;
+	size_t refs; /* one of the worker, one of each client */
+	const char *realm; /* lives in worker->settings */
+	char name[CONF_NAME_MAX];
+};
+
+struct turn_worker {
+	struct turn_shared *shared;
+	unsigned int index;
+	struct loop *loop;
+	struct turn_settings *settings;
+	void (*engine_unavailable)(void *arg, const char *name, int error);
+	void *arg;
+
+	struct list engine_sets; /* struct turn_engines */
+	struct rendezvous rendezvous; /* CONNECTION-ID -> struct peer_conn */
+	struct table permissions; /* (allocation, host) -> struct permission */
+	struct table peer_conns; /* (allocation, peer) -> struct peer_conn */
+	struct list listeners; /* struct turn_listener */
+	struct list clients; /* struct client */
+	struct list allocations; /* struct allocation, active */
+	struct list ended; /* allocations whose pairs still deliver */
+
+	/* Freed at the end of the tick: callbacks still on the stack may
+	 * look at them.
+	 */
+	struct list dead_clients, dead_conns, dead_allocations;
+	struct deferred reaper;
+
+	struct counters counters;
+	uint64_t allocation_serial, connection_serial;
+	struct own_addresses own;
+	struct log_limit limits[TURN_LOG_KINDS];
+};
+
+static inline const struct conf *turn_conf(const struct turn_worker *worker)
+{
+	return worker->settings->conf;
+}
+
+static inline const struct conf_limits *
+turn_limits(const struct turn_worker *worker)
+{
+	return &worker->settings->conf->limits;
+}
+
+/* The engines for a new pair. */
+struct turn_engines *turn_worker_engines(struct turn_worker *worker);
+
+/* Puts a dead object's link on one of the dead lists, to be freed. */
+void turn_worker_bury(struct turn_worker *worker, struct list *link,
+		      struct list *dead);
+
+/* May this address be a peer's? Port 0: its host, for a permission. */
+bool turn_worker_peer_allowed(struct turn_worker *worker,
+			      const union addr *peer);
+
+/* True when a line of this kind may be logged; see log_allow. */
+bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
+			 uint64_t *suppressed);
+
+struct turn_listener *turn_listener_find(struct turn_worker *worker,
+					 const char *name);
+struct turn_listener *turn_listener_ref(struct turn_listener *listener);
+void turn_listener_unref(struct turn_listener *listener); /* accepts NULL */
+
+#endif
