@@ -116,7 +116,8 @@ static int pending_listener(struct relay *relay, const char *name,
 	struct relay_pending *pending = &relay->pending;
 	struct relay_socket *more;
 
-	if (count != relay->worker_count)
+	if (count != relay->worker_count ||
+	    strlen(name) >= sizeof(more->name))
 		return -EBADMSG;
 	more = realloc(pending->sockets,
 		       (pending->socket_count + 1) * sizeof(*more));
@@ -124,7 +125,7 @@ static int pending_listener(struct relay *relay, const char *name,
 		return -ENOMEM;
 	pending->sockets = more;
 	more += pending->socket_count++;
-	snprintf(more->name, sizeof(more->name), "%s", name);
+	memcpy(more->name, name, strlen(name) + 1);
 	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
 		more->fds[i] = i < count ? fds[i] : -1;
 	return 0;
