@@ -146,6 +146,8 @@ class Topology:
         try:
             for name in self.names:
                 run("ip", "netns", "add", name)
+                run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-qw",
+                    "net.ipv6.conf.default.accept_dad=0")
             self._wire()
         except BaseException:
             self.remove()
@@ -154,6 +156,14 @@ class Topology:
         self.client = Node(client, ["10.77.1.2"], ["fd77:1::2"])
         self.relay = Node(relay, ["10.77.1.1", "10.77.2.1"], ["fd77:1::1", "fd77:2::1"])
         self.peer = Node(peer, ["10.77.2.2", "10.77.2.3"], ["fd77:2::2", "fd77:2::3"])
+        self._greet()
+
+    def _greet(self):
+        """Neighbours learn of each other, so that no test waits for that."""
+        for near, far in ((self.client, self.relay), (self.relay, self.peer)):
+            for address in (far.addrs[4] + far.addrs[6])[::2]:
+                with contextlib.suppress(ConnectionRefusedError):
+                    near.connect((address, 9), 1 if near is self.relay else 0).close()
 
     def _wire(self):
         client, relay, peer = self.names
