@@ -10,7 +10,7 @@
  * to send is queued, up to queue_max: a client that does not read its answers is
  * closed, not waited for.
  *
- * Failures inside stream_send and the read are told by closed() from the loop's
+ * Failures inside transport_stream_send and the read are told by closed() from the loop's
  * deferred work, so no caller finds its object gone under its feet.
  */
 #include <assert.h>
@@ -97,7 +97,7 @@ static void closed_deliver(struct deferred *work)
 	stream->params.ops->closed(stream->params.arg, stream->why);
 }
 
-void stream_close(struct stream *stream, enum stream_close why)
+void transport_stream_close(struct stream *stream, enum stream_close why)
 {
 	int fd = stream->watch.fd;
 
@@ -130,7 +130,7 @@ static size_t bytes_show(struct stream *stream, const uint8_t *data, size_t len)
 						 len - at);
 		stream->shown = NULL;
 		if (n < 0)
-			stream_close(stream, STREAM_CLOSE_PROTOCOL);
+			transport_stream_close(stream, STREAM_CLOSE_PROTOCOL);
 		if (n <= 0)
 			break;
 		at += (size_t)n;
@@ -146,9 +146,9 @@ static void bytes_arrived(struct stream *stream, const uint8_t *data,
 	if (!stream->open)
 		return;
 	if (len - done >= stream->params.message_max)
-		stream_close(stream, STREAM_CLOSE_PROTOCOL);
+		transport_stream_close(stream, STREAM_CLOSE_PROTOCOL);
 	else if (bytes_set(&stream->kept, data + done, len - done))
-		stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 }
 
 static void stream_read(struct stream *stream)
@@ -163,9 +163,9 @@ static void stream_read(struct stream *stream)
 	if (n > 0)
 		bytes_arrived(stream, buf, have + (size_t)n);
 	else if (n == 0)
-		stream_close(stream, STREAM_CLOSE_EOF);
+		transport_stream_close(stream, STREAM_CLOSE_EOF);
 	else if (errno != EAGAIN && errno != EINTR)
-		stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 }
 
 /* Sends what the kernel takes. The count, 0 when it takes nothing now. */
@@ -184,7 +184,7 @@ static void stream_flush(struct stream *stream)
 	ssize_t n = send_some(stream, queued->data, queued->len);
 
 	if (n < 0) {
-		stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 		return;
 	}
 	queued->len -= (size_t)n;
@@ -209,18 +209,18 @@ static void stream_ready(struct watch *watch, uint32_t events)
 static int queue_add(struct stream *stream, const uint8_t *data, size_t len)
 {
 	if (len > stream->params.queue_max - stream->queued.len) {
-		stream_close(stream, STREAM_CLOSE_QUEUE_FULL);
+		transport_stream_close(stream, STREAM_CLOSE_QUEUE_FULL);
 		return -ENOBUFS;
 	}
 	if (bytes_append(&stream->queued, data, len)) {
-		stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 		return -ENOMEM;
 	}
 	watch_update(stream);
 	return 0;
 }
 
-int stream_send(struct stream *stream, const void *data, size_t len)
+int transport_stream_send(struct stream *stream, const void *data, size_t len)
 {
 	ssize_t n = 0;
 
@@ -229,7 +229,7 @@ int stream_send(struct stream *stream, const void *data, size_t len)
 	if (!stream->queued.len)
 		n = send_some(stream, data, len);
 	if (n < 0) {
-		stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 		return (int)n;
 	}
 	if ((size_t)n == len)
@@ -248,7 +248,8 @@ static void initial_deliver(struct deferred *work)
 	free(initial.data);
 }
 
-int stream_new(const struct stream_params *params, int fd, struct stream **out)
+int transport_stream_new(const struct stream_params *params, int fd,
+			 struct stream **out)
 {
 	struct stream *stream;
 	int err;
@@ -279,7 +280,7 @@ free_stream:
 	return err;
 }
 
-void stream_free(struct stream *stream)
+void transport_stream_free(struct stream *stream)
 {
 	int fd;
 
@@ -294,8 +295,8 @@ void stream_free(struct stream *stream)
 	free(stream);
 }
 
-int stream_detach(struct stream *stream, size_t consumed, int *fd,
-		  uint8_t **rest, size_t *rest_len)
+int transport_stream_detach(struct stream *stream, size_t consumed, int *fd,
+			    uint8_t **rest, size_t *rest_len)
 {
 	struct bytes behind = { 0 };
 
@@ -316,7 +317,7 @@ int stream_detach(struct stream *stream, size_t consumed, int *fd,
 	return 0;
 }
 
-int stream_fd(const struct stream *stream)
+int transport_stream_fd(const struct stream *stream)
 {
 	return stream->watch.fd;
 }

@@ -79,7 +79,7 @@ struct stream_ops {
 	 * Bytes have arrived: `data` holds all unconsumed ones. Returns how
 	 * many were consumed (0: needs more), or a negative errno to have the
 	 * stream closed. Called again while it consumes and bytes are left. May
-	 * call stream_send, stream_detach (then returns 0) and stream_close.
+	 * call transport_stream_send, transport_stream_detach (then returns 0) and transport_stream_close.
 	 */
 	ssize_t (*received)(void *arg, const uint8_t *data, size_t len);
 	/* Over: called once, later than whatever caused it; then free it. */
@@ -100,25 +100,26 @@ struct stream_params {
 };
 
 /* Takes fd over on success. 0, -ENOMEM, -ENOSPC. */
-int stream_new(const struct stream_params *params, int fd, struct stream **out);
+int transport_stream_new(const struct stream_params *params, int fd,
+			 struct stream **out);
 /* Closes the descriptor and frees. Not from inside `received`. Accepts NULL. */
-void stream_free(struct stream *stream);
+void transport_stream_free(struct stream *stream);
 /* Sends or queues. 0; -ENOBUFS (queue full) and write errors also close. */
-int stream_send(struct stream *stream, const void *data, size_t len);
+int transport_stream_send(struct stream *stream, const void *data, size_t len);
 /*
  * Ends it: nothing is read or sent any more and closed() follows. What the
  * kernel has taken is still delivered, what is queued here is not.
  */
-void stream_close(struct stream *stream, enum stream_close why);
+void transport_stream_close(struct stream *stream, enum stream_close why);
 /*
  * Gives the descriptor away, for a bind: nothing queued may be left (-EAGAIN if
  * so, -EPIPE when it is closed). The unconsumed bytes behind `consumed` of the
  * message now in `received` are handed over as a copy (*rest, freed by the
  * caller; NULL when none). 0 or -ENOMEM too. The stream is dead afterwards:
- * stream_free it later, not from inside `received`. closed() is not called.
+ * transport_stream_free it later, not from inside `received`. closed() is not called.
  */
-int stream_detach(struct stream *stream, size_t consumed, int *fd,
-		  uint8_t **rest, size_t *rest_len);
-int stream_fd(const struct stream *stream);
+int transport_stream_detach(struct stream *stream, size_t consumed, int *fd,
+			    uint8_t **rest, size_t *rest_len);
+int transport_stream_fd(const struct stream *stream);
 
 #endif

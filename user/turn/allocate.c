@@ -41,7 +41,8 @@ static bool dialled_host(const struct client *client, sa_family_t family,
 	union addr local = { 0 };
 	socklen_t len = sizeof(local);
 
-	if (getsockname(stream_fd(client->stream), &local.sa, &len) < 0 ||
+	if (getsockname(transport_stream_fd(client->stream), &local.sa, &len) <
+		    0 ||
 	    addr_family(&local) != family)
 		return false;
 	addr_set_port(&local, 0);

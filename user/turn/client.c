@@ -138,7 +138,7 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 
 	if (!client)
 		return -ENOMEM;
-	err = stream_new(&params, origin->fd, &client->stream);
+	err = transport_stream_new(&params, origin->fd, &client->stream);
 	if (err) {
 		free(client);
 		return err;
@@ -251,7 +251,7 @@ void turn_client_end(struct client *client, const char *reason)
 	if (client->allocation)
 		turn_allocation_end(client->allocation, reason, false);
 	turn_slot_release(worker->shared);
-	stream_close(client->stream, STREAM_CLOSE_EOF);
+	transport_stream_close(client->stream, STREAM_CLOSE_EOF);
 	log_debug(ROOM, "event=client_closed client=%s reason=%s",
 		  addr_format(&client->remote, remote), reason);
 }
@@ -259,7 +259,8 @@ void turn_client_end(struct client *client, const char *reason)
 int turn_client_detach(struct client *client, size_t consumed, int *fd,
 		       uint8_t **rest, size_t *rest_len)
 {
-	int err = stream_detach(client->stream, consumed, fd, rest, rest_len);
+	int err = transport_stream_detach(client->stream, consumed, fd, rest,
+					  rest_len);
 
 	if (err)
 		return err;
@@ -269,7 +270,7 @@ int turn_client_detach(struct client *client, size_t consumed, int *fd,
 
 void turn_client_free(struct client *client)
 {
-	stream_free(client->stream);
+	transport_stream_free(client->stream);
 	turn_listener_unref(client->listener);
 	free(client);
 }

@@ -66,7 +66,7 @@ int turn_connection_bind(struct request *req)
 	owner = get_be32(attr.value) >> TURN_CONNECTION_ID_RANDOM_BITS;
 	/* Who guesses does so on new connections, each with its cost. */
 	if (client->bind_failures >= GUESSES_MAX) {
-		stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
+		transport_stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
 		return TURN_LATER;
 	}
 	if (owner == req->worker->index)

@@ -214,7 +214,8 @@ static int allocation_kick(struct turn_worker *worker, uint64_t serial)
 		if (allocation->serial != serial)
 			continue;
 		/* The client learns of it by the end of its connection. */
-		stream_close(allocation->client->stream, STREAM_CLOSE_EOF);
+		transport_stream_close(allocation->client->stream,
+				       STREAM_CLOSE_EOF);
 		turn_allocation_end(allocation, "kicked", true);
 		return 0;
 	}

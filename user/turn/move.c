@@ -5,7 +5,7 @@
  * SO_REUSEPORT gives a new connection to any worker, the CONNECTION-ID says which
  * one has the waiting leg. The descriptor goes there once, by letter, with the
  * verified identity and the bytes behind the request. The letter owns them, and
- * the connection's slot, from stream_detach here to the bind there; a worker
+ * the connection's slot, from transport_stream_detach here to the bind there; a worker
  * that is gone when the letter is delivered makes it drop all of them.
  *
  * If the bind fails over there, the connection becomes a client of that worker

@@ -30,7 +30,7 @@ static void attempt_indicate(const struct peer_conn *conn)
 	len = stun_end(&w);
 	/* A client that cannot be told is closed by its stream. */
 	if (len > 0)
-		stream_send(client->stream, buf, (size_t)len);
+		transport_stream_send(client->stream, buf, (size_t)len);
 }
 
 /*

@@ -96,9 +96,9 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 
 	/* Without an answer the client could only wait: let it notice. */
 	if (len < 0)
-		stream_close(client->stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(client->stream, STREAM_CLOSE_ERROR);
 	else
-		stream_send(client->stream, w->buf, (size_t)len);
+		transport_stream_send(client->stream, w->buf, (size_t)len);
 }
 
 /* 401 and 438 tell how to authenticate (RFC 8489 9.2.4). */
