@@ -400,31 +400,42 @@ static void nonce_cannot_be_forged(void **state)
 	auth_unref(auth);
 }
 
-static void nonce_depends_on_secret_and_second_alone(void **state)
+static void nonce_serves_every_configuration_with_its_secret(void **state)
 {
 	struct auth *one = auth_sample(), *same, *other;
 	struct auth_params changed = params;
-	char first[AUTH_NONCE_MAX], second[AUTH_NONCE_MAX];
+	char nonce[AUTH_NONCE_MAX];
 
 	(void)state;
 	same = auth_sample();
 	changed.nonce_secret[0] ^= 1;
 	assert_int_equal(auth_new(&changed, &other), 0);
-	assert_int_equal(auth_nonce(one, NOW, first), 0);
+	assert_int_equal(auth_nonce(one, NOW, nonce), 0);
 	/* RFC 8489 9.2: the cookie, and no security feature. */
-	assert_memory_equal(first, "obMatJos2AAAA", 13);
-	assert_true(strlen(first) < AUTH_NONCE_MAX);
-	assert_int_equal(auth_nonce(same, NOW, second), 0);
-	assert_string_equal(first, second);
-	assert_int_equal(nonce_verdict(same, first, NOW), 0);
-	assert_int_equal(auth_nonce(one, NOW + 1, second), 0);
-	assert_string_not_equal(first, second);
-	assert_int_equal(auth_nonce(other, NOW, second), 0);
-	assert_string_not_equal(first, second);
-	assert_int_equal(nonce_verdict(one, second, NOW), -EKEYEXPIRED);
+	assert_memory_equal(nonce, "obMatJos2AAAA", 13);
+	assert_true(strlen(nonce) < AUTH_NONCE_MAX);
+	assert_int_equal(nonce_verdict(same, nonce, NOW), 0);
+	assert_int_equal(auth_nonce(other, NOW, nonce), 0);
+	assert_int_equal(nonce_verdict(one, nonce, NOW), -EKEYEXPIRED);
 	auth_unref(other);
 	auth_unref(same);
 	auth_unref(one);
+}
+
+/* RFC 8489 9.2.4: two clients must not be given the same one. */
+static void nonces_of_one_second_differ(void **state)
+{
+	struct auth *auth = auth_sample();
+	char nonces[50][AUTH_NONCE_MAX];
+
+	(void)state;
+	for (int i = 0; i < 50; i++) {
+		assert_int_equal(auth_nonce(auth, NOW, nonces[i]), 0);
+		assert_int_equal(nonce_verdict(auth, nonces[i], NOW), 0);
+		for (int k = 0; k < i; k++)
+			assert_string_not_equal(nonces[i], nonces[k]);
+	}
+	auth_unref(auth);
 }
 
 /* RFC 8489 9.2.4 asks for the key before the age of the nonce. */
@@ -881,7 +892,9 @@ int main(void)
 		cmocka_unit_test(overlong_names_are_rejected),
 		cmocka_unit_test(nonce_ages),
 		cmocka_unit_test(nonce_cannot_be_forged),
-		cmocka_unit_test(nonce_depends_on_secret_and_second_alone),
+		cmocka_unit_test(
+			nonce_serves_every_configuration_with_its_secret),
+		cmocka_unit_test(nonces_of_one_second_differ),
 		cmocka_unit_test(wrong_password_outranks_a_stale_nonce),
 		cmocka_unit_test(integrity_of_another_length_is_rejected),
 		cmocka_unit_test(realms_and_users_are_checked_when_added),

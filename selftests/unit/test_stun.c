@@ -362,6 +362,7 @@ static void what_follows_integrity_is_ignored(void **state)
 	assert_int_equal(unknown[2], STUN_ATTR_MESSAGE_INTEGRITY_SHA256);
 }
 
+/* Without MESSAGE-INTEGRITY its SHA-256 sister closes the list. */
 static void what_follows_sha256_integrity_is_ignored(void **state)
 {
 	uint8_t mac[32] = { 0 };
@@ -373,7 +374,6 @@ static void what_follows_sha256_integrity_is_ignored(void **state)
 	(void)state;
 	raw_begin(&raw, 0x0003);
 	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY_SHA256, mac, 32);
-	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY, mac, 20);
 	raw_put(&raw, STUN_ATTR_USERNAME, "mallory", 7);
 	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY_SHA256, mac, 32);
 	raw_put(&raw, STUN_ATTR_FINGERPRINT, mac, 4);
@@ -385,6 +385,28 @@ static void what_follows_sha256_integrity_is_ignored(void **state)
 	assert_true(stun_next(&msg, &at, &attr));
 	assert_int_equal(attr.type, STUN_ATTR_FINGERPRINT);
 	assert_false(stun_next(&msg, &at, &attr));
+}
+
+/* With it, it signs all that is before, whatever the order (RFC 8489 9). */
+static void integrity_behind_sha256_closes_the_list(void **state)
+{
+	uint8_t mac[32] = { 0 };
+	struct raw raw;
+	struct stun_msg msg;
+	struct stun_attr attr;
+
+	(void)state;
+	raw_begin(&raw, 0x0003);
+	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY_SHA256, mac, 32);
+	raw_put(&raw, STUN_ATTR_USERNAME, "alice", 5);
+	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY, mac, 20);
+	raw_put(&raw, STUN_ATTR_USERNAME, "mallory", 7);
+	raw_put(&raw, STUN_ATTR_REALM, "evil", 4);
+	assert_int_equal(stun_parse(raw.data, raw.len, &msg), 0);
+	assert_int_equal(msg.integrity_at, STUN_HEADER_LEN + 36 + 12);
+	assert_true(stun_find(&msg, STUN_ATTR_USERNAME, &attr));
+	assert_memory_equal(attr.value, "alice", 5);
+	assert_false(stun_has(&msg, STUN_ATTR_REALM));
 }
 
 static void fingerprint_must_be_last(void **state)
@@ -1057,6 +1079,7 @@ int main(void)
 		cmocka_unit_test(empty_value_is_there),
 		cmocka_unit_test(what_follows_integrity_is_ignored),
 		cmocka_unit_test(what_follows_sha256_integrity_is_ignored),
+		cmocka_unit_test(integrity_behind_sha256_closes_the_list),
 		cmocka_unit_test(fingerprint_must_be_last),
 		cmocka_unit_test(padding_may_hold_anything),
 		cmocka_unit_test(unaligned_message_is_read),

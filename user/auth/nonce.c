@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Stateless nonces: the second they were made in, and a keyed digest that proves
- * they are ours, both in hexadecimal behind the nonce cookie.
+ * Stateless nonces: the second they were made in, random bytes that set each
+ * apart, and a keyed digest that proves they are ours, in hexadecimal behind the
+ * nonce cookie.
  *
  * Nothing is stored per client, and nothing of the 5-tuple goes in: RFC 6062
- * clients use the control connection's nonce on their data connections.
+ * clients use the control connection's nonce on their data connections. Two
+ * clients must not be given the same one (RFC 8489 9.2.4), hence the salt.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "auth/internal.h"
 #include "base/bytes.h"
+#include "base/random.h"
 #include "crypto/crypto.h"
 
-#define TIME_LEN 8
-#define MAC_LEN  16 /* of the digest's 32 bytes: forging takes 2^128 tries */
-#define RAW_LEN  (TIME_LEN + MAC_LEN)
+#define TIME_LEN  5 /* seconds until the year 36812 */
+#define SALT_LEN  8
+#define CLAIM_LEN (TIME_LEN + SALT_LEN)
+#define MAC_LEN \
+	12 /* of the digest's 32 bytes: a guess has one chance in 2^96 */
+#define RAW_LEN (CLAIM_LEN + MAC_LEN)
 /*
  * RFC 8489 9.2: a server of that specification says so at the start of its
  * nonces, with 24 bits in base64 for the security features it uses: none.
@@ -31,21 +37,33 @@
 
 _Static_assert(TEXT_LEN < AUTH_NONCE_MAX, "the text and its NUL fit");
 
-static int nonce_text(const struct auth_params *params, uint64_t time_s,
-		      char text[TEXT_LEN])
+static void time_put(uint8_t out[TIME_LEN], uint64_t time_s)
+{
+	out[0] = (uint8_t)(time_s >> 32);
+	put_be32(out + 1, (uint32_t)time_s);
+}
+
+static uint64_t time_get(const uint8_t in[TIME_LEN])
+{
+	return (uint64_t)in[0] << 32 | get_be32(in + 1);
+}
+
+/* The nonce that has this time and salt. */
+static int nonce_text(const struct auth_params *params,
+		      const uint8_t claim[CLAIM_LEN], char text[TEXT_LEN])
 {
 	static const char digits[] = "0123456789abcdef";
-	uint8_t raw[TIME_LEN + CRYPTO_SHA256_LEN];
+	uint8_t raw[CLAIM_LEN + CRYPTO_SHA256_LEN];
 	const struct iovec parts[] = {
-		{ raw, TIME_LEN },
+		{ raw, CLAIM_LEN },
 		{ (void *)"nonce", 5 },
 	};
 	int error;
 
-	put_be64(raw, time_s);
+	memcpy(raw, claim, CLAIM_LEN);
 	error = crypto_hmac_sha256(params->nonce_secret,
 				   sizeof(params->nonce_secret), parts, 2,
-				   raw + TIME_LEN);
+				   raw + CLAIM_LEN);
 	if (error)
 		return error;
 	memcpy(text, COOKIE, COOKIE_LEN);
@@ -60,9 +78,13 @@ static int nonce_text(const struct auth_params *params, uint64_t time_s,
 int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
 		    char out[AUTH_NONCE_MAX])
 {
+	uint8_t claim[CLAIM_LEN];
 	char text[TEXT_LEN];
-	int error = nonce_text(params, now_s, text);
+	int error;
 
+	time_put(claim, now_s);
+	random_bytes(claim + TIME_LEN, SALT_LEN);
+	error = nonce_text(params, claim, text);
 	if (error)
 		return error;
 	memcpy(out, text, TEXT_LEN);
@@ -80,36 +102,37 @@ static int digit_value(uint8_t c)
 	return -1;
 }
 
-/* The second a nonce claims; false when it is not hexadecimal as we write it. */
-static bool nonce_time(const uint8_t *nonce, uint64_t *out)
+/* What a nonce claims; false when it is not hexadecimal as we write it. */
+static bool nonce_claim(const uint8_t *nonce, uint8_t claim[CLAIM_LEN])
 {
 	const uint8_t *hex = nonce + COOKIE_LEN;
-	uint64_t time_s = 0;
 
-	for (size_t i = 0; i < (size_t)2 * TIME_LEN; i++) {
-		int digit = digit_value(hex[i]);
+	for (size_t i = 0; i < CLAIM_LEN; i++) {
+		int high = digit_value(hex[2 * i]);
+		int low = digit_value(hex[2 * i + 1]);
 
-		if (digit < 0)
+		if (high < 0 || low < 0)
 			return false;
-		time_s = time_s << 4 | (uint64_t)digit;
+		claim[i] = (uint8_t)(high << 4 | low);
 	}
-	*out = time_s;
 	return true;
 }
 
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
 		     const uint8_t *nonce, size_t len)
 {
+	uint8_t claim[CLAIM_LEN];
 	char expected[TEXT_LEN];
 	uint64_t time_s;
 	int error;
 
-	if (len != TEXT_LEN || !nonce_time(nonce, &time_s))
+	if (len != TEXT_LEN || !nonce_claim(nonce, claim))
 		return -EKEYEXPIRED;
+	time_s = time_get(claim);
 	if (time_s > now_s ? time_s - now_s > SKEW_S :
 			     now_s - time_s > params->nonce_lifetime_s)
 		return -EKEYEXPIRED;
-	error = nonce_text(params, time_s, expected);
+	error = nonce_text(params, claim, expected);
 	if (error)
 		return error;
 	return crypto_equal(nonce, expected, TEXT_LEN) ? 0 : -EKEYEXPIRED;

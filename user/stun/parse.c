@@ -64,18 +64,18 @@ static int attr_read(const struct stun_msg *msg, size_t *at,
 
 /*
  * Is the attribute at `at` behind an integrity attribute that closed the list?
- * MESSAGE-INTEGRITY lets only its SHA-256 sister and FINGERPRINT follow (RFC
- * 8489 14.5), the sister only FINGERPRINT (14.6): anyone on the path could
+ * MESSAGE-INTEGRITY lets only its SHA-256 sister and FINGERPRINT follow, the
+ * sister without it only FINGERPRINT (RFC 8489 9): anyone on the path could
  * have added the rest.
  */
 static bool attr_ignored(const struct stun_msg *msg, size_t at, uint16_t type)
 {
 	if (type == STUN_ATTR_FINGERPRINT)
 		return false;
-	if (msg->integrity_sha256_at && at > msg->integrity_sha256_at)
-		return true;
-	return msg->integrity_at && at > msg->integrity_at &&
-	       type != STUN_ATTR_MESSAGE_INTEGRITY_SHA256;
+	if (msg->integrity_at)
+		return at > msg->integrity_at &&
+		       type != STUN_ATTR_MESSAGE_INTEGRITY_SHA256;
+	return msg->integrity_sha256_at && at > msg->integrity_sha256_at;
 }
 
 /* Notes where the attributes stand that the walk and the checks ask for. */
@@ -89,10 +89,12 @@ static int attr_note(struct stun_msg *msg, size_t at, size_t next,
 		msg->fingerprint_at = at;
 		break;
 	case STUN_ATTR_MESSAGE_INTEGRITY:
-		msg->integrity_at = at;
+		if (!msg->integrity_at)
+			msg->integrity_at = at;
 		break;
 	case STUN_ATTR_MESSAGE_INTEGRITY_SHA256:
-		msg->integrity_sha256_at = at;
+		if (!msg->integrity_sha256_at)
+			msg->integrity_sha256_at = at;
 		break;
 	}
 	return 0;
@@ -111,8 +113,7 @@ int stun_parse(const uint8_t *data, size_t len, struct stun_msg *out)
 	msg.method = type_method(get_be16(data));
 	msg.txid = data + 8;
 	while (start = at, (more = attr_read(&msg, &at, &attr)) > 0)
-		if (!attr_ignored(&msg, start, attr.type) &&
-		    attr_note(&msg, start, at, attr.type))
+		if (attr_note(&msg, start, at, attr.type))
 			return -EBADMSG;
 	if (more)
 		return more;

@@ -131,7 +131,7 @@ int stun_parse(const uint8_t *data, size_t len, struct stun_msg *out);
 
 /*
  * The first attribute of this type. What follows MESSAGE-INTEGRITY is
- * ignored (RFC 8489 14.5) but FINGERPRINT and MESSAGE-INTEGRITY-SHA256.
+ * ignored (RFC 8489 9) but FINGERPRINT and MESSAGE-INTEGRITY-SHA256.
  * Returns true and fills *out when there.
  */
 bool stun_find(const struct stun_msg *msg, uint16_t type,
