@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/addr.h"
@@ -501,6 +502,31 @@ static void random_bytes_are_not_all_alike(void **state)
 	assert_in_range(ones, 50000, 54000);
 }
 
+/* A pool drawn before fork() must not serve parent and child alike. */
+static void forked_children_draw_other_bytes(void **state)
+{
+	uint8_t mine[32], theirs[32];
+	int ends[2], status;
+	pid_t pid;
+
+	(void)state;
+	random_bytes(mine, sizeof(mine));
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		random_bytes(theirs, sizeof(theirs));
+		_exit(write(ends[1], theirs, sizeof(theirs)) != sizeof(theirs));
+	}
+	assert_true(pid > 0);
+	random_bytes(mine, sizeof(mine));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(read(ends[0], theirs, sizeof(theirs)), sizeof(theirs));
+	assert_memory_not_equal(mine, theirs, sizeof(mine));
+	close(ends[0]);
+	close(ends[1]);
+}
+
 static void lists_keep_their_order(void **state)
 {
 	struct list head, other, nodes[5], *pos, *tmp;
@@ -726,6 +752,7 @@ int main(void)
 		cmocka_unit_test(random_numbers_reach_every_value),
 		cmocka_unit_test(random_bytes_fill_exactly),
 		cmocka_unit_test(random_bytes_are_not_all_alike),
+		cmocka_unit_test(forked_children_draw_other_bytes),
 		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(wire_integers_are_big_endian),
 		cmocka_unit_test(log_limit_lets_one_through_a_second),
