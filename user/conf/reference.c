@@ -12,12 +12,16 @@ static void key_write(FILE *out, const struct key *key)
 
 	conf_key_allowed(key, allowed);
 	fprintf(out, ".It Cm %s\n%s\n.br\n", key->name, key->help);
-	fprintf(out, "Allowed: %s.\n.br\n", allowed);
+	fprintf(out, "Allowed: %s", allowed);
+	if (key->flags & KEY_REPEAT)
+		fprintf(out, "; if given several times, the lists add up");
+	fprintf(out, ".\n.br\nDefault:\n");
 	if (key->shown)
-		fprintf(out, "Default: %s.\n", key->shown);
+		fprintf(out, "%s.\n", key->shown);
+	else if (*key->preset)
+		fprintf(out, ".Li \"%s\"\n", key->preset);
 	else
-		fprintf(out, "Default: %s%s%s\n", *key->preset ? ".Li " : "",
-			*key->preset ? key->preset : "none.", "");
+		fprintf(out, "none.\n");
 }
 
 int conf_write_reference(FILE *out)

@@ -36,15 +36,15 @@ static const struct option_info options[OPTIONS] = {
 	[OPTION_JSON] = { 'j', "json", NULL, NULL,
 			  "print the answer as JSON, one object a line" },
 	[OPTION_LIMIT] = { 'l', "limit", "N", " allocations connections top ",
-			   "show at most N rows (1000; top 10000)" },
+			   "lists, top: at most N rows (1000; top 10000)" },
 	[OPTION_WORKERS] = { 'w', "workers", NULL, " status ",
-			     "show each worker's counters, too" },
+			     "status: each worker's counters, too" },
 	[OPTION_UNDO] = { 'u', "undo", NULL, " drain ",
-			  "take new allocations again" },
+			  "drain: take new allocations again" },
 	[OPTION_COUNT] = { 'n', "count", "N", " top ",
-			   "end after N refreshes" },
+			   "top: end after N refreshes" },
 	[OPTION_INTERVAL] = { 'i', "interval", "SECONDS", " top ",
-			      "time between refreshes (1)" },
+			      "top: time between refreshes (1)" },
 	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this" },
 	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version" },
 };
@@ -216,8 +216,11 @@ static bool words_take(struct ctl *ctl, int count, char **words,
 		return false;
 	}
 	if (ctl->command->argument && count < 2) {
-		usage_fail(ctl, code, "what is missing is",
-			   ctl->command->argument);
+		fprintf(ctl->err,
+			"culvertctl: the command %s needs %s; see culvertctl "
+			"--help\n",
+			ctl->command->name, ctl->command->argument);
+		*code = CTL_USAGE;
 		return false;
 	}
 	if (count > (ctl->command->argument ? 2 : 1)) {
