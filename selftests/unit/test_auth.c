@@ -366,6 +366,12 @@ static void nonce_ages(void **state)
 	assert_int_equal(nonce_verdict(auth, nonce, NOW - 2), 0);
 	assert_int_equal(nonce_verdict(auth, nonce, NOW - 60), -EKEYEXPIRED);
 	assert_int_equal(nonce_verdict(auth, nonce, 0), -EKEYEXPIRED);
+	/* Seconds past 32 bits: the year 2106 is no end. */
+	assert_int_equal(auth_nonce(auth, UINT32_MAX, nonce), 0);
+	assert_int_equal(nonce_verdict(auth, nonce, UINT32_MAX + 100ull), 0);
+	assert_int_equal(auth_nonce(auth, UINT32_MAX + 9ull, nonce), 0);
+	assert_int_equal(nonce_verdict(auth, nonce, UINT32_MAX + 9ull), 0);
+	assert_int_equal(nonce_verdict(auth, nonce, 9), -EKEYEXPIRED);
 	auth_unref(auth);
 }
 
