@@ -115,6 +115,10 @@ void turn_shared_budget(struct turn_shared *shared, const struct conf *conf)
 	struct rlimit limit;
 	uint64_t total, pipes, reserve;
 
+	/* Who sets a number has done the sums: then the kernel says no. */
+	atomic_store(&shared->descriptor_budget, 0);
+	if (conf->limits.connections)
+		return;
 	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
 		return;
 	total = limit.rlim_cur;

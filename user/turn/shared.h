@@ -26,7 +26,7 @@ struct turn_shared {
 	_Atomic unsigned int descriptors; /* those and relayed sockets */
 	_Atomic unsigned int unauthenticated; /* client connections */
 	_Atomic unsigned int allocations;
-	_Atomic unsigned int descriptor_budget;
+	_Atomic unsigned int descriptor_budget; /* 0: none */
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;
@@ -44,7 +44,9 @@ void turn_slot_release(struct turn_shared *shared);
 int turn_descriptor_take(struct turn_shared *shared);
 void turn_descriptor_release(struct turn_shared *shared);
 
-/* Works out how many descriptors sockets may use, from RLIMIT_NOFILE. */
+/* With limits.connections 0: how many descriptors sockets may use, worked out
+ * from RLIMIT_NOFILE.
+ */
 void turn_shared_budget(struct turn_shared *shared, const struct conf *conf);
 
 /* Registers relayed->addr. 0, -EADDRINUSE or -ENOMEM. */
