@@ -49,27 +49,33 @@ void socket_keepalive(int fd, uint64_t idle_ms)
 	option_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)idle_s);
 }
 
-static int listener_prepare(int fd, const union addr *addr,
-			    unsigned int backlog)
+static int listener_prepare(int fd, const union addr *addr)
 {
 	int err = option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 
-	if (!err)
-		err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (!err && addr_family(addr) == AF_INET6)
 		err = option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	/* Inherited by every accepted socket: one call instead of many. */
 	if (!err)
 		err = option_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	if (err)
-		return err;
+	return err;
+}
+
+static int listener_start(int fd, const union addr *addr, unsigned int backlog)
+{
 	if (bind(fd, &addr->sa, addr_len(addr)) < 0 ||
 	    listen(fd, backlog > INT32_MAX ? INT32_MAX : (int)backlog) < 0)
 		return -errno;
 	return 0;
 }
 
-int listener_open(const union addr *addr, unsigned int backlog)
+/*
+ * A claimant asks for SO_REUSEPORT only when it listens: until then the kernel
+ * lets nobody listen beside anybody, afterwards the others may join. Seen on
+ * 6.18: connections are spread over it and them alike.
+ */
+static int listener_make(const union addr *addr, unsigned int backlog,
+			 bool claim)
 {
 	int fd = socket(addr_family(addr),
 			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -77,12 +83,28 @@ int listener_open(const union addr *addr, unsigned int backlog)
 
 	if (fd < 0)
 		return -errno;
-	err = listener_prepare(fd, addr, backlog);
+	err = listener_prepare(fd, addr);
+	if (!err && !claim)
+		err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (!err)
+		err = listener_start(fd, addr, backlog);
+	if (!err && claim)
+		err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (err) {
 		fd_close(&fd);
 		return err;
 	}
 	return fd;
+}
+
+int listener_open(const union addr *addr, unsigned int backlog)
+{
+	return listener_make(addr, backlog, false);
+}
+
+int listener_claim(const union addr *addr, unsigned int backlog)
+{
+	return listener_make(addr, backlog, true);
 }
 
 static int spare_open(void)

@@ -22,6 +22,12 @@
 int listener_open(const union addr *addr, unsigned int backlog);
 
 /*
+ * The same for the first of an address's sockets: -EADDRINUSE when somebody
+ * listens there already, which SO_REUSEPORT alone would not notice.
+ */
+int listener_claim(const union addr *addr, unsigned int backlog);
+
+/*
  * TCP keep-alive with this idle time; 0 turns it off. On a listening socket it is
  * for what is accepted from now on. Best effort: a socket without it still works.
  */
