@@ -119,9 +119,11 @@ static void socket_ready(struct stream_link *state, int i, uint32_t events)
 	    state->flow[!i].wait == FLOW_WAIT_WRITE)
 		flow_run(state, !i);
 	/* A flow to it is open, so we did not shut it down: the socket is dead.
-	 * Who sends to it should not learn that with the next byte only.
+	 * Its own flow says so when it comes to that; if it does not read any
+	 * more, who sends to it should not have to find out byte by byte.
 	 */
 	if (events & EPOLLHUP && !state->detaching &&
+	    state->flow[i].wait != FLOW_WAIT_READ &&
 	    state->flow[!i].wait == FLOW_WAIT_READ)
 		flow_fail(state, !i, FLOW_TO_ERROR, -EPIPE);
 	link_watch(state);

@@ -316,7 +316,8 @@ static void half_flush(struct half *half)
 			return;
 		if (n > 0)
 			half->preface_off += (size_t)n;
-		if (n < 0 || half->preface_off == half->preface_len) {
+		half->dead = n < 0;
+		if (half->dead || half->preface_off == half->preface_len) {
 			free(half->preface);
 			half->preface = NULL;
 		}
@@ -369,8 +370,9 @@ static int half_start(struct pair *pair, int i,
 	if (params->preface_len)
 		n = send(half->fd, params->preface, params->preface_len,
 			 MSG_NOSIGNAL);
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
-		return 0; /* dead: as in half_flush */
+	half->dead = n < 0 && errno != EAGAIN && errno != EINTR;
+	if (half->dead)
+		return 0; /* as in half_flush */
 	if (n < 0)
 		n = 0;
 	rest = params->preface_len - (size_t)n;
