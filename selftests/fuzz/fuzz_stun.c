@@ -54,6 +54,7 @@ static void check_walk(const struct stun_msg *msg)
 		must(at > before && at <= msg->len);
 		before = at;
 		read_as_everything(msg, &attr);
+		must(attr.type != STUN_ATTR_FINGERPRINT || at == msg->len);
 		must(stun_has(msg, attr.type));
 		must(stun_find(msg, attr.type, &first));
 		must(first.type == attr.type && first.value <= attr.value);
@@ -132,11 +133,15 @@ static void must_be_alike(const struct stun_msg *a, const struct stun_msg *b)
 
 static void check_rewrite(const struct stun_msg *msg)
 {
-	static uint8_t buf[STUN_MAX_LEN];
+	static uint8_t buf[STUN_MAX_LEN], twin[STUN_MAX_LEN];
 	struct stun_writer w;
 	struct stun_msg again;
 	ssize_t len;
 
+	/* What the buffer held before must not show through the padding. */
+	memset(buf, 0xff, msg->len);
+	memset(twin, 0, msg->len);
+	rewrite(&w, twin, sizeof(twin), msg, true);
 	rewrite(&w, buf, sizeof(buf), msg, true);
 	len = stun_end(&w);
 	/* Never longer: the walk skips, and padding is the same. */
@@ -144,6 +149,7 @@ static void check_rewrite(const struct stun_msg *msg)
 	must(stun_frame(buf, (size_t)len) == len);
 	must(stun_parse(buf, (size_t)len, &again) == 0);
 	must_be_alike(msg, &again);
+	must(memcmp(buf, twin, (size_t)len) == 0);
 	/* And into a buffer that is one byte short. */
 	rewrite(&w, buf, (size_t)len - 1, msg, true);
 	must(stun_end(&w) < 0);
