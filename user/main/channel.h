@@ -12,12 +12,12 @@ enum channel_type {
 	/* supervisor -> relay */
 	CHANNEL_RELOAD = 1, /* one descriptor: the new configuration's text */
 	CHANNEL_LISTENER, /* text: name; a descriptor per worker */
-	CHANNEL_COMMIT,	  /* take what RELOAD and LISTENER brought */
-	CHANNEL_REFUSED,  /* text: why there will be no reload */
+	CHANNEL_COMMIT, /* take what RELOAD and LISTENER brought */
+	CHANNEL_REFUSED, /* text: why there will be no reload */
 	CHANNEL_STOP,
 	/* relay -> supervisor */
 	CHANNEL_READY,
-	CHANNEL_TAKEN,	     /* result and text of a COMMIT */
+	CHANNEL_TAKEN, /* result and text of a COMMIT */
 	CHANNEL_WANT_RELOAD, /* culvertctl asked */
 	CHANNEL_WANT_STOP,
 	CHANNEL_TYPES,

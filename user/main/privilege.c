@@ -26,7 +26,8 @@ int privilege_find_user(const char *name, struct privilege_user *out)
 	entry = getpwnam(name);
 	if (!entry) {
 		entry = getpwnam("nobody");
-		log_warn("main", "event=user_missing user=%s using=nobody hint="
+		log_warn("main",
+			 "event=user_missing user=%s using=nobody hint="
 			 "\"make one with: useradd --system %s\"",
 			 name, name);
 	}

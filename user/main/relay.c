@@ -75,7 +75,8 @@ static void engine_unavailable(void *arg, const char *name, int error)
 	}
 	if (atomic_fetch_or(&said, bit) & bit)
 		return;
-	log_warn("engine", "event=engine_unavailable engine=%s error=\"%s\" "
+	log_warn("engine",
+		 "event=engine_unavailable engine=%s error=\"%s\" "
 		 "using=\"the next in [engine] order\"",
 		 name, strerror(-error));
 }
@@ -246,7 +247,8 @@ int relay_run(const struct relay_params *params)
 	signal(SIGPIPE, SIG_IGN);
 	err = privilege_relay(params->user);
 	if (err) {
-		log_error("main", "event=privilege_failed error=\"%s\" hint="
+		log_error("main",
+			  "event=privilege_failed error=\"%s\" hint="
 			  "\"the relay will not run with privileges\"",
 			  strerror(-err));
 		return RELAY_EXIT_FATAL;
@@ -259,7 +261,8 @@ int relay_run(const struct relay_params *params)
 		log_error("main", "event=start_failed error=\"%s\"%s",
 			  strerror(-err),
 			  err == -ENODEV ? " hint=\"no engine of [engine] "
-					   "order can run here\"" : "");
+					   "order can run here\"" :
+					   "");
 		relay->status = RELAY_EXIT_FATAL;
 	} else if (!channel_send(params->channel, CHANNEL_READY, 0, "", NULL,
 				 0)) {

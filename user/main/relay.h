@@ -18,7 +18,7 @@ struct relay_params {
 	const struct socket_set *sockets; /* used up: workers take them */
 	const struct privilege_user *user;
 	int control_fd; /* of control_listen, taken over */
-	int channel;	/* to the supervisor, taken over */
+	int channel; /* to the supervisor, taken over */
 	uint64_t config_loads;
 	uint8_t nonce_secret[AUTH_SECRET_LEN];
 };

@@ -131,9 +131,9 @@ static void allocations_done(struct fanout *fanout)
 	if (!rows_join(query, &all)) {
 		control_reply_error(query->reply, "out of memory");
 	} else {
-		control_reply_allocations(
-			query->reply, (struct control_allocation *)all.data,
-			all.count, all.total);
+		control_reply_allocations(query->reply,
+					  (struct control_allocation *)all.data,
+					  all.count, all.total);
 		free(all.data);
 	}
 	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
@@ -186,9 +186,9 @@ static void connections_done(struct fanout *fanout)
 	if (!rows_join(query, &all)) {
 		control_reply_error(query->reply, "out of memory");
 	} else {
-		control_reply_connections(
-			query->reply, (struct control_connection *)all.data,
-			all.count, all.total);
+		control_reply_connections(query->reply,
+					  (struct control_connection *)all.data,
+					  all.count, all.total);
 		free(all.data);
 	}
 	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
@@ -219,8 +219,7 @@ static void status_done(struct fanout *fanout)
 		.per_worker = query->counters,
 	};
 
-	snprintf(status.version, sizeof(status.version), "%s",
-		 CULVERT_VERSION);
+	snprintf(status.version, sizeof(status.version), "%s", CULVERT_VERSION);
 	for (unsigned int i = 0; i < relay->worker_count; i++)
 		counters_add(&status.total, &query->counters[i]);
 	control_reply_status(query->reply, &status);
@@ -355,18 +354,17 @@ void relay_control(void *arg, const struct control_request *request,
 
 	switch (request->command) {
 	case CONTROL_STATUS:
-		query_start(relay, request, reply, 0, status_each,
-			    status_done);
+		query_start(relay, request, reply, 0, status_each, status_done);
 		return;
 	case CONTROL_ALLOCATIONS:
 		query_start(relay, request, reply,
-			    sizeof(struct control_allocation),
-			    allocations_each, allocations_done);
+			    sizeof(struct control_allocation), allocations_each,
+			    allocations_done);
 		return;
 	case CONTROL_CONNECTIONS:
 		query_start(relay, request, reply,
-			    sizeof(struct control_connection),
-			    connections_each, connections_done);
+			    sizeof(struct control_connection), connections_each,
+			    connections_done);
 		return;
 	case CONTROL_ENGINES:
 		query_start(relay, request, reply,

@@ -116,8 +116,7 @@ static int pending_listener(struct relay *relay, const char *name,
 	struct relay_pending *pending = &relay->pending;
 	struct relay_socket *more;
 
-	if (count != relay->worker_count ||
-	    strlen(name) >= sizeof(more->name))
+	if (count != relay->worker_count || strlen(name) >= sizeof(more->name))
 		return -EBADMSG;
 	more = realloc(pending->sockets,
 		       (pending->socket_count + 1) * sizeof(*more));
@@ -145,7 +144,8 @@ static void reload_each(struct fanout *fanout, struct relay_worker *worker)
 		if (!err)
 			*fd = -1;
 		else
-			log_error("main", "event=listen_failed listener=%s "
+			log_error("main",
+				  "event=listen_failed listener=%s "
 				  "worker=%u error=\"%s\"",
 				  pending->sockets[i].name, worker->index,
 				  strerror(-err));
@@ -210,8 +210,9 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 	switch ((enum channel_type)msg->type) {
 	case CHANNEL_RELOAD:
 		pending_clear(&relay->pending);
-		return *count == 1 ? conf_receive(fds[0], &relay->pending.conf)
-				   : -EBADMSG;
+		return *count == 1 ?
+			       conf_receive(fds[0], &relay->pending.conf) :
+			       -EBADMSG;
 	case CHANNEL_LISTENER:
 		err = pending_listener(relay, msg->text, fds, *count);
 		if (!err)

@@ -52,7 +52,7 @@ struct supervisor {
 	int signal_fd;
 	int channel; /* to the relay; -1 while there is none */
 	pid_t relay; /* 0 while there is none */
-	bool ready;  /* the relay has said so */
+	bool ready; /* the relay has said so */
 	bool stopping;
 	uint64_t started_ms, restart_at_ms, restart_delay_ms;
 	/* A reload sent and not yet answered: what will be in force then. */
@@ -96,8 +96,8 @@ static unsigned int workers_wanted(const struct conf *conf)
 		return conf->workers;
 	if (cores < 1)
 		return 1;
-	return cores > CONF_MAX_WORKERS ? CONF_MAX_WORKERS
-					: (unsigned int)cores;
+	return cores > CONF_MAX_WORKERS ? CONF_MAX_WORKERS :
+					  (unsigned int)cores;
 }
 
 static const char *listen_hint(int err)
@@ -123,9 +123,10 @@ static int sockets_start(struct supervisor *sup)
 			       &sup->sockets, where);
 
 	if (err)
-		log_error("main", "event=listen_failed address=%s error=\"%s\" "
-			  "hint=\"%s\"", where, strerror(-err),
-			  listen_hint(err));
+		log_error("main",
+			  "event=listen_failed address=%s error=\"%s\" "
+			  "hint=\"%s\"",
+			  where, strerror(-err), listen_hint(err));
 	return err;
 }
 
@@ -135,18 +136,22 @@ static int control_start(struct supervisor *sup)
 	int fd = control_listen(path);
 
 	if (fd < 0) {
-		log_error("main", "event=control_failed path=%s error=\"%s\" "
-			  "hint=\"%s\"", path, strerror(-fd),
-			  fd == -EADDRINUSE
-				  ? "another culvertd is running with it"
-				  : "set [server] control to a path this user "
-				    "may create");
+		log_error("main",
+			  "event=control_failed path=%s error=\"%s\" "
+			  "hint=\"%s\"",
+			  path, strerror(-fd),
+			  fd == -EADDRINUSE ?
+				  "another culvertd is running with it" :
+				  "set [server] control to a path this user "
+				  "may create");
 		return fd;
 	}
 	/* The relay's group may connect; everybody else needs root. */
 	if (sup->user.change && chown(path, 0, sup->user.gid) < 0)
-		log_warn("main", "event=control_group_failed path=%s "
-			 "error=\"%s\"", path, strerror(errno));
+		log_warn("main",
+			 "event=control_group_failed path=%s "
+			 "error=\"%s\"",
+			 path, strerror(errno));
 	sup->control_fd = fd;
 	return 0;
 }
@@ -223,9 +228,11 @@ static void log_ready(const struct supervisor *sup)
 		log_info("main", "event=listening listener=%s address=%s",
 			 sup->sockets.groups[i].name,
 			 addr_format(&sup->sockets.groups[i].addr, address));
-	log_info("main", "event=ready version=%s workers=%u users=%zu "
-		 "control=%s", CULVERT_VERSION, sup->sockets.workers,
-		 sup->conf->user_count, sup->conf->control);
+	log_info("main",
+		 "event=ready version=%s workers=%u users=%zu "
+		 "control=%s",
+		 CULVERT_VERSION, sup->sockets.workers, sup->conf->user_count,
+		 sup->conf->control);
 }
 
 static void reload_drop(struct supervisor *sup)
@@ -353,7 +360,8 @@ static void reload(struct supervisor *sup)
 	int err = -EBUSY;
 
 	if (!sup->relay || sup->next_conf)
-		snprintf(why, sizeof(why), "another reload is under way or the "
+		snprintf(why, sizeof(why),
+			 "another reload is under way or the "
 			 "relay is starting: try again");
 	else
 		err = conf_load(sup->path, report_line, why, &next, &text,
@@ -361,9 +369,10 @@ static void reload(struct supervisor *sup)
 	if (!err)
 		err = reload_apply(sup, next, text, len, why);
 	if (err) {
-		log_error("main", "event=reload_refused file=%s reason=\"%s\" "
-			  "using=\"the configuration as it was\"", sup->path,
-			  why);
+		log_error("main",
+			  "event=reload_refused file=%s reason=\"%s\" "
+			  "using=\"the configuration as it was\"",
+			  sup->path, why);
 		if (sup->relay)
 			channel_send(sup->channel, CHANNEL_REFUSED, err, why,
 				     NULL, 0);
@@ -514,8 +523,10 @@ static void supervise(struct supervisor *sup)
 		int err = relay_start(sup);
 
 		if (err) {
-			log_error("main", "event=relay_start_failed "
-				  "error=\"%s\"", strerror(-err));
+			log_error("main",
+				  "event=relay_start_failed "
+				  "error=\"%s\"",
+				  strerror(-err));
 			sup->restart_at_ms = clock_ms() + RESTART_MAX_MS;
 		}
 	}
@@ -523,8 +534,8 @@ static void supervise(struct supervisor *sup)
 
 static int supervisor_start(struct supervisor *sup)
 {
-	int err = conf_load(sup->path, report_line, NULL, &sup->conf, NULL,
-			    NULL);
+	int err =
+		conf_load(sup->path, report_line, NULL, &sup->conf, NULL, NULL);
 
 	if (err)
 		return err;
@@ -534,15 +545,18 @@ static int supervisor_start(struct supervisor *sup)
 	privilege_raise_files();
 	err = privilege_find_user(sup->conf->user, &sup->user);
 	if (err) {
-		log_error("main", "event=user_missing user=%s hint=\"make it "
-			  "with: useradd --system %s\"", sup->conf->user,
-			  sup->conf->user);
+		log_error("main",
+			  "event=user_missing user=%s hint=\"make it "
+			  "with: useradd --system %s\"",
+			  sup->conf->user, sup->conf->user);
 		return err;
 	}
 	if (!sup->user.change)
-		log_info("main", "event=unprivileged uid=%u off=\"change of "
+		log_info("main",
+			 "event=unprivileged uid=%u off=\"change of "
 			 "user; ports below 1024\" reason=\"not started as "
-			 "root\"", (unsigned int)geteuid());
+			 "root\"",
+			 (unsigned int)geteuid());
 	err = signals_start(sup);
 	if (!err)
 		err = sockets_start(sup);
