@@ -26,32 +26,13 @@ static void group_close(struct socket_group *group, unsigned int workers)
 		fd_close(&group->fds[i]);
 }
 
-/*
- * Is somebody else listening there? Sockets of another process of this user
- * would share the port by SO_REUSEPORT, and connections would go to either.
- */
-static int address_free(const union addr *addr)
-{
-	const int one = 1;
-	int fd = socket(addr_family(addr), SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (addr_family(addr) == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (bind(fd, &addr->sa, addr_len(addr)) < 0)
-		err = -errno;
-	fd_close(&fd);
-	return err;
-}
-
 static int group_open(struct socket_group *group, unsigned int workers,
 		      unsigned int backlog)
 {
 	for (unsigned int i = 0; i < workers; i++) {
-		int fd = listener_open(&group->addr, backlog);
+		/* The first notices who else listens there; the others join. */
+		int fd = i ? listener_open(&group->addr, backlog) :
+			     listener_claim(&group->addr, backlog);
 
 		if (fd < 0) {
 			group_close(group, i);
@@ -90,11 +71,8 @@ static int listener_sockets(const struct conf_listener *listener,
 			set->count++;
 			continue;
 		}
-		int err = address_free(&group->addr);
+		int err = group_open(group, set->workers, listener->backlog);
 
-		if (!err)
-			err = group_open(group, set->workers,
-					 listener->backlog);
 		if (err) {
 			addr_format(&group->addr, where);
 			return err;
