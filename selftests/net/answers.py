@@ -672,10 +672,11 @@ def _():
 @row_both("row 37: a bad FINGERPRINT gets no answer and changes nothing")
 def _(version):
     client = lab.client(version)
-    raw, _ = client.signed(ALLOCATE, [transport()])
+    attrs = [transport(), family(version)]
+    raw, _ = client.signed(ALLOCATE, attrs)
     client.sock.sendall(raw[:-1] + bytes([raw[-1] ^ 1]))
     check(client.is_quiet(), "a bad FINGERPRINT was answered")
-    equal(client.code(ALLOCATE, [transport()]), 0, "the next Allocate is the first")
+    equal(client.code(ALLOCATE, attrs), 0, "the next Allocate is the first")
 
 
 @row("row 37: a request without FINGERPRINT is served")

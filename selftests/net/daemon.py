@@ -355,12 +355,24 @@ def _():
 def fails_to_start(changes, prefix=(), **more):
     server = Culvertd(lab, changes, prefix=prefix, wait=False, **more)
     server.expect_alive = False
-    status = server.process.wait(10)
+    try:
+        status = server.process.wait(5)
+    finally:
+        server.process.kill()
     check(status not in (0, None), f"status {status}")
     return server.log(), status
 
 
-@test("a port in use: status 1 and a message with the address")
+@test("a port in use by another program: status 1 and a message with the address")
+def _():
+    other = lab.keep(lab.topo.relay.listen())
+    host, port = other.getsockname()
+    said, status = fails_to_start({"listener main": {"address": f"{host}:{port}"}})
+    equal(status, 1, "exit status")
+    check(re.search(rf"{re.escape(host)}:{port}.*in use", said), f"said {said!r}")
+
+
+@test("a port in use by another culvertd: status 1, the other one is not disturbed")
 def _():
     server = lab.server()
     said, status = fails_to_start({"listener main": {"address": f"0.0.0.0:{server.port}"}})
@@ -404,7 +416,7 @@ def _():
     prefix, port = nobody(), lab_port()
     changes = {"server": {"control": os.path.join(nobodys_directory(), "control.sock")},
                "listener main": {"address": f"0.0.0.0:{port}, [::]:{port}"}}
-    server = lab.extra_server(changes, prefix=prefix, port=port)
+    server = lab.extra_server(changes, prefix=prefix, port=port, owner=65534)
     server.control = changes["server"]["control"]
     equal(proc.status_field(server.relay_pid(), "Uid").split()[0], "65534", "uid")
     check(re.search(r"unprivileged", server.log()), "the log does not say it is unprivileged")
@@ -417,7 +429,7 @@ def _():
 def _():
     changes = {"server": {"control": os.path.join(nobodys_directory(), "low.sock")},
                "listener main": {"address": "0.0.0.0:443"}}
-    said, status = fails_to_start(changes, prefix=nobody())
+    said, status = fails_to_start(changes, prefix=nobody(), owner=65534)
     equal(status, 1, "exit status")
     check("0.0.0.0:443" in said and "root" in said, f"said {said!r}")
 
@@ -629,7 +641,7 @@ def _():
 def _():
     server = lab.server()
     base = server.fds()
-    for line in (b"\n", b"nonsense\n", b"{}\n", b'{"v":1}\n', b'{"v":2,"cmd":"status"}\n',
+    for line in (b"nonsense\n", b"{}\n", b'{"v":1}\n', b'{"v":2,"cmd":"status"}\n',
                  b'{"v":1,"cmd":"frobnicate"}\n', b'{"v":1,"cmd":7}\n', b'[1,2]\n', b'"status"\n',
                  b'{"v":1,"cmd":"kick"}\n', b'{"v":1,"cmd":"connections","limit":-1}\n',
                  b"\x00\xff\xfe\n", b'{"v":1,"cmd":"status"' + b" " * 5000 + b"}\n",
@@ -638,6 +650,8 @@ def _():
             reply = server.control_request(line)
         except (ConnectionResetError, BrokenPipeError):
             continue
+        except TimeoutError:
+            raise tap.Fail(f"no answer to {line[:40]!r}, {len(line)} bytes") from None
         if reply:
             answer = json.loads(reply)
             check(answer["ok"] is False and answer["error"], f"{line[:40]!r}: {answer}")

@@ -50,7 +50,7 @@ def merge(base, changes):
 class Culvertd:
     """One running culvertd.  Its log is stderr; it is ready when it says so."""
 
-    def __init__(self, lab, changes=None, prefix=(), port=None, wait=True):
+    def __init__(self, lab, changes=None, prefix=(), port=None, wait=True, owner=None):
         self.lab = lab
         self.number = lab.next_number()
         self.label = f"culvertd{self.number}"
@@ -60,6 +60,8 @@ class Culvertd:
         self.changes = changes
         self.sections = merge(self._base(), changes)
         self.write_config()
+        if owner is not None:
+            os.chown(self.conf_path, owner, owner)
         argv = [*prefix, binary("culvertd"), "-c", self.conf_path]
         self.process = proc.Process(lab.topo.relay, argv, lab.dir, self.label, _sanitizer_env())
         lab.processes.append(self.process)
@@ -81,6 +83,7 @@ class Culvertd:
 
     def write_config(self, text=None):
         with open(self.conf_path, "w", encoding="utf-8") as file:
+            os.chmod(self.conf_path, 0o600)  # it holds passwords
             file.write(config_text(self.sections) if text is None else text)
 
     def address(self, version=4):
