@@ -8,12 +8,8 @@
 #include <strings.h>
 
 #include "base/addr.h"
+#include "client/place.h"
 #include "culvert/client.h"
-
-struct place {
-	char host[256];
-	char port[6];
-};
 
 /* Copies a piece of text; -EINVAL when it is empty or too long. */
 static int piece_copy(char *out, size_t size, const char *from, size_t len)
@@ -25,7 +21,7 @@ static int piece_copy(char *out, size_t size, const char *from, size_t len)
 	return 0;
 }
 
-static int port_copy(struct place *place, const char *from, size_t len)
+static int port_copy(struct client_place *place, const char *from, size_t len)
 {
 	unsigned long port;
 	char *end;
@@ -34,15 +30,14 @@ static int port_copy(struct place *place, const char *from, size_t len)
 	    strspn(place->port, "0123456789") != len)
 		return -EINVAL;
 	port = strtoul(place->port, &end, 10);
-	return port >= 1 && port <= 65535 ? 0 : -EINVAL;
+	return port <= 65535 ? 0 : -EINVAL;
 }
 
-/* HOST, HOST:PORT, IPV6, [IPV6], [IPV6]:PORT; `len` bytes of text. */
-static int place_split(struct place *place, const char *text, size_t len)
+int client_place_split(struct client_place *place, const char *text, size_t len)
 {
 	const char *end = text + len, *colon, *bracket;
 
-	snprintf(place->port, sizeof(place->port), "%d", CULVERT_PORT);
+	place->port[0] = '\0';
 	if (len && *text == '[') {
 		bracket = memchr(text, ']', len);
 		if (!bracket ||
@@ -66,7 +61,7 @@ static int place_split(struct place *place, const char *text, size_t len)
 	return port_copy(place, colon + 1, (size_t)(end - colon - 1));
 }
 
-static int place_parse(struct place *place, const char *text)
+static int place_parse(struct client_place *place, const char *text)
 {
 	const char *query;
 
@@ -74,15 +69,15 @@ static int place_parse(struct place *place, const char *text)
 	    !strncasecmp(text, "stuns:", 6))
 		return -EPROTONOSUPPORT;
 	if (strncasecmp(text, "turn:", 5) != 0)
-		return place_split(place, text, strlen(text));
+		return client_place_split(place, text, strlen(text));
 	text += 5;
 	query = strchr(text, '?');
 	/* RFC 7065: without the query a client may choose; we speak TCP. */
 	if (query && strcasecmp(query, "?transport=tcp") != 0)
 		return strncasecmp(query, "?transport=", 11) ? -EINVAL :
 							       -EPROTONOSUPPORT;
-	return place_split(place, text,
-			   query ? (size_t)(query - text) : strlen(text));
+	return client_place_split(
+		place, text, query ? (size_t)(query - text) : strlen(text));
 }
 
 static int resolver_error(int code)
@@ -106,11 +101,15 @@ int culvert_resolve(const char *text, int family, struct culvert_server *out)
 				  .ai_flags = AI_NUMERICSERV };
 	struct addrinfo *list, *at;
 	struct culvert_server found;
-	struct place place;
+	struct client_place place;
 	int err = place_parse(&place, text);
 
 	if (err)
 		return err;
+	if (!*place.port)
+		snprintf(place.port, sizeof(place.port), "%d", CULVERT_PORT);
+	if (!strtoul(place.port, NULL, 10))
+		return -EINVAL;
 	err = getaddrinfo(place.host, place.port, &hints, &list);
 	if (err)
 		return resolver_error(err);
