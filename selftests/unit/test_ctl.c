@@ -276,6 +276,12 @@ static int run_here(const char *words)
 	return run(line);
 }
 
+static void assert_begins(const char *text, const char *with)
+{
+	if (strncmp(text, with, strlen(with)) != 0)
+		fail_msg("%s does not begin with %s", text, with);
+}
+
 static void help_tells_every_command_and_option(void **state)
 {
 	static const char *const words[] = {
@@ -383,11 +389,10 @@ static void status_is_a_table_of_counters(void **state)
 	(void)state;
 	assert_int_equal(run_here("status"), CTL_OK);
 	assert_string_equal(fx.err, "");
-	assert_memory_equal(
+	assert_begins(
 		fx.out,
 		"culvertd 9.8.7, up 1d02h, 2 workers, serving, configuration "
-		"read 1 time\n\n",
-		72);
+		"read 1 time\n\n");
 	assert_non_null(strstr(fx.out, "\n    TOTAL  COUNTER\n"
 				       "       42  client connections now\n"
 				       "        0  client connections not "));
@@ -462,13 +467,11 @@ static void json_is_the_data_with_its_version(void **state)
 	assert_int_equal(run_here("--json drain"), CTL_OK);
 	assert_string_equal(fx.out, "{\"v\":1}\n");
 	assert_int_equal(run_here("--json connections"), CTL_OK);
-	assert_memory_equal(fx.out, "{\"v\":1,\"total\":7,\"connections\":[",
-			    34);
+	assert_begins(fx.out, "{\"v\":1,\"total\":7,\"connections\":[");
 	assert_int_equal(run_here("--json status"), CTL_OK);
-	assert_memory_equal(fx.out, "{\"v\":1,\"version\":\"9.8.7\",", 25);
+	assert_begins(fx.out, "{\"v\":1,\"version\":\"9.8.7\",");
 	assert_int_equal(run_here("--json allocations"), CTL_OK);
-	assert_memory_equal(fx.out, "{\"v\":1,\"total\":2,\"allocations\":[",
-			    34);
+	assert_begins(fx.out, "{\"v\":1,\"total\":2,\"allocations\":[");
 }
 
 static void orders_are_sent_and_confirmed(void **state)
