@@ -162,7 +162,6 @@ static void client_rejected(struct turn_worker *worker, const char *limit,
 	char text[ADDR_STRLEN];
 	uint64_t suppressed;
 
-	worker->counters.rejected_limit++;
 	if (turn_worker_may_log(worker, TURN_LOG_LIMIT, &suppressed))
 		log_warn(ROOM,
 			 "event=rejected limit=%s client=%s suppressed=%ju",
@@ -170,19 +169,26 @@ static void client_rejected(struct turn_worker *worker, const char *limit,
 			 (uintmax_t)suppressed);
 }
 
-/* The slots of a connection that nobody knows yet. Returns the limit's name. */
+/* The slots of a connection that nobody knows yet, counted if there is none.
+ * Returns what ran out, or NULL.
+ */
 static const char *client_slots_take(struct turn_worker *worker)
 {
 	struct turn_shared *shared = worker->shared;
+	int err = turn_slot_take(shared, turn_conf(worker));
 
-	if (turn_slot_take(shared, turn_conf(worker)))
-		return "connections";
-	if (!turn_gauge_take(&shared->unauthenticated,
-			     turn_limits(worker)->unauthenticated)) {
-		turn_slot_release(shared);
-		return "unauthenticated";
+	if (err == -EMFILE) {
+		worker->counters.rejected_descriptors++;
+		return "descriptors";
 	}
-	return NULL;
+	if (!err && turn_gauge_take(&shared->unauthenticated,
+				    turn_limits(worker)->unauthenticated))
+		return NULL;
+	worker->counters.rejected_limit++;
+	if (err)
+		return "connections";
+	turn_slot_release(shared);
+	return "unauthenticated";
 }
 
 void turn_client_accepted(struct turn_listener *listener, int fd,
@@ -199,15 +205,13 @@ void turn_client_accepted(struct turn_listener *listener, int fd,
 	struct client *client;
 
 	worker->counters.accepted++;
-	if (limit) {
-		client_rejected(worker, limit, remote);
-		fd_close(&fd);
-		return;
-	}
-	if (turn_client_new(&origin, &client)) {
+	if (!limit && turn_client_new(&origin, &client)) {
 		turn_gauge_release(&worker->shared->unauthenticated);
 		turn_slot_release(worker->shared);
-		client_rejected(worker, "memory", remote);
+		limit = "memory";
+	}
+	if (limit) {
+		client_rejected(worker, limit, remote);
 		fd_close(&fd);
 	}
 }

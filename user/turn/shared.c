@@ -14,11 +14,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
-/* Descriptors kept for the log, the loops, control clients and the like. */
-#define RESERVE_PROCESS 64u
-#define RESERVE_WORKER \
-	16u /* epoll, eventfd, listeners with a spare, io_uring */
-#define BUDGET_MIN 16u
+/* Descriptors of the process (log, channel, control) and of each worker (epoll,
+ * io_uring, their eventfds, a first pipe).
+ */
+#define RESERVE_PROCESS 16u
+#define RESERVE_WORKER  8u
+#define BUDGET_MIN      16u
 
 /* An address that has relayed ports, for permissions: they have no port. */
 struct relayed_host {
@@ -96,9 +97,12 @@ void turn_descriptor_release(struct turn_shared *shared)
 
 int turn_slot_take(struct turn_shared *shared, const struct conf *conf)
 {
+	unsigned int limit = conf->limits.connections;
+
+	/* Without a limit of its own the budget is the limit. */
 	if (turn_descriptor_take(shared))
-		return -EDQUOT;
-	if (turn_gauge_take(&shared->connections, conf->limits.connections))
+		return limit ? -EMFILE : -EDQUOT;
+	if (turn_gauge_take(&shared->connections, limit))
 		return 0;
 	turn_descriptor_release(shared);
 	return -EDQUOT;
@@ -110,30 +114,43 @@ void turn_slot_release(struct turn_shared *shared)
 	turn_descriptor_release(shared);
 }
 
-void turn_shared_budget(struct turn_shared *shared, const struct conf *conf)
+static uint64_t at_most(uint64_t value, uint64_t limit)
 {
-	struct rlimit limit;
-	uint64_t total, pipes, reserve;
+	return value < limit ? value : limit;
+}
 
-	/* Who sets a number has done the sums: then the kernel says no. */
-	atomic_store(&shared->descriptor_budget, 0);
-	if (conf->limits.connections)
-		return;
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
-		return;
-	total = limit.rlim_cur;
+/* Descriptors that are not for clients, peers and relayed ports. */
+static uint64_t reserve(const struct turn_shared *shared,
+			const struct conf *conf, uint64_t total)
+{
+	uint64_t each = RESERVE_WORKER, sum = RESERVE_PROCESS;
+
+	/* A listening socket and its spare descriptor. */
+	for (size_t i = 0; i < conf->listener_count; i++)
+		each += 2 * conf->listeners[i].address_count;
+	sum += each * shared->worker_count;
+	/* Operators must get through in the worst hour. */
+	sum += at_most(conf->limits.control_clients, total / 8);
 	/* Pipes come and go with the load; without one the copy engine
 	 * serves, so they need not all be certain.
 	 */
-	pipes = (uint64_t)conf->engine.pipes * 2 * shared->worker_count;
-	if (pipes > total / 4)
-		pipes = total / 4;
-	reserve = RESERVE_PROCESS + RESERVE_WORKER * shared->worker_count +
-		  conf->limits.control_clients + pipes;
-	total = total > reserve + BUDGET_MIN ? total - reserve : BUDGET_MIN;
-	if (total > UINT32_MAX)
-		total = UINT32_MAX;
-	atomic_store(&shared->descriptor_budget, (unsigned int)total);
+	return sum +
+	       at_most((uint64_t)conf->engine.pipes * 2 * shared->worker_count,
+		       total / 8);
+}
+
+void turn_shared_budget(struct turn_shared *shared, const struct conf *conf)
+{
+	struct rlimit limit;
+	uint64_t total, kept;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	total = limit.rlim_cur;
+	kept = reserve(shared, conf, total);
+	total = total > kept + BUDGET_MIN ? total - kept : BUDGET_MIN;
+	atomic_store(&shared->descriptor_budget,
+		     (unsigned int)at_most(total, UINT32_MAX));
 }
 
 static uint64_t relayed_hash(const union addr *addr)

@@ -26,7 +26,7 @@ struct turn_shared {
 	_Atomic unsigned int descriptors; /* those and relayed sockets */
 	_Atomic unsigned int unauthenticated; /* client connections */
 	_Atomic unsigned int allocations;
-	_Atomic unsigned int descriptor_budget; /* 0: none */
+	_Atomic unsigned int descriptor_budget;
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;
@@ -37,15 +37,17 @@ struct turn_shared {
 bool turn_gauge_take(_Atomic unsigned int *gauge, unsigned int limit);
 void turn_gauge_release(_Atomic unsigned int *gauge);
 
-/* A connection and its descriptor: 0 or -EDQUOT. */
+/* A connection and its descriptor: 0, -EDQUOT (limits.connections) or -EMFILE
+ * (the descriptors that RLIMIT_NOFILE leaves).
+ */
 int turn_slot_take(struct turn_shared *shared, const struct conf *conf);
 void turn_slot_release(struct turn_shared *shared);
 /* A descriptor that is no connection: 0 or -EMFILE. */
 int turn_descriptor_take(struct turn_shared *shared);
 void turn_descriptor_release(struct turn_shared *shared);
 
-/* With limits.connections 0: how many descriptors sockets may use, worked out
- * from RLIMIT_NOFILE.
+/* Works out how many descriptors sockets may use, from RLIMIT_NOFILE, so that
+ * the rest of the process is not starved.
  */
 void turn_shared_budget(struct turn_shared *shared, const struct conf *conf);
 
