@@ -232,7 +232,7 @@ bool prefix_contains(const struct prefix *prefix, const union addr *addr)
 
 	if (!bytes || addr_family(addr) != prefix->family)
 		return false;
-	if (memcmp(bytes, prefix->bytes, whole))
+	if (memcmp(bytes, prefix->bytes, whole) != 0)
 		return false;
 	if (!rest)
 		return true;

@@ -31,7 +31,7 @@ const uint8_t *addr_bytes(const union addr *addr, size_t *len);
 void addr_from_bytes(union addr *out, sa_family_t family, const uint8_t *bytes,
 		     uint16_t port);
 
-bool addr_equal(const union addr *a, const union addr *b);     /* with port */
+bool addr_equal(const union addr *a, const union addr *b); /* with port */
 bool addr_same_host(const union addr *a, const union addr *b); /* without */
 bool addr_is_any(const union addr *addr); /* 0.0.0.0 or :: */
 

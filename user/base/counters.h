@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+/* clang-format off */
 #define COUNTERS(X)                                                   \
 	X(clients, "client connections now")                                  \
 	X(unauthenticated, "client connections not authenticated yet, now")   \
@@ -35,6 +36,7 @@
 	X(bytes_to_peers, "bytes relayed from clients to peers")              \
 	X(bytes_to_clients, "bytes relayed from peers to clients")            \
 	X(pair_errors, "relayed connections ended by an error or a reset")
+/* clang-format on */
 
 struct counters {
 #define X(name, help) uint64_t name;

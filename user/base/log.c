@@ -27,8 +27,8 @@ void log_set_level(enum log_level level)
 
 bool log_enabled(enum log_level level)
 {
-	return (int)level <= atomic_load_explicit(&current_level,
-						  memory_order_relaxed);
+	return (int)level <=
+	       atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
 /* Control bytes from the network must not forge lines or move a terminal. */

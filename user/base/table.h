@@ -14,7 +14,7 @@ struct table_node {
 
 struct table {
 	struct table_node **buckets;
-	size_t mask;  /* buckets - 1, a power of two less one */
+	size_t mask; /* buckets - 1, a power of two less one */
 	size_t count; /* nodes */
 };
 

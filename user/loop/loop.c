@@ -22,10 +22,10 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
-#define WHEEL_SLOTS 4096
+#define WHEEL_SLOTS    4096
 #define WHEEL_GRAIN_MS 10
-#define WHEEL_WORDS (WHEEL_SLOTS / 64)
-#define EVENTS_MAX 256
+#define WHEEL_WORDS    (WHEEL_SLOTS / 64)
+#define EVENTS_MAX     256
 
 struct loop {
 	int epoll_fd;
@@ -36,7 +36,7 @@ struct loop {
 
 	struct list wheel[WHEEL_SLOTS];
 	uint64_t used[WHEEL_WORDS]; /* a bit per slot that may hold timers */
-	uint64_t wheel_tick;	    /* grains: slots before it are done */
+	uint64_t wheel_tick; /* grains: slots before it are done */
 
 	struct list deferred;
 
@@ -115,8 +115,8 @@ free_loop:
 static void deferred_run(struct loop *loop)
 {
 	while (!list_empty(&loop->deferred)) {
-		struct deferred *work = list_entry(loop->deferred.next,
-						   struct deferred, link);
+		struct deferred *work =
+			list_entry(loop->deferred.next, struct deferred, link);
 
 		list_del(&work->link);
 		work->queued = false;

@@ -69,7 +69,7 @@ static void engine_unavailable(void *arg, const char *name, int error)
 	uint64_t bit = 1;
 
 	(void)arg;
-	while (*ops && strcmp((*ops)->name, name)) {
+	while (*ops && strcmp((*ops)->name, name) != 0) {
 		ops++;
 		bit <<= 1;
 	}

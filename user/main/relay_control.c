@@ -257,7 +257,7 @@ static void engine_sum(const struct query *query, struct control_engine *sum)
 			(const void *)query->rows[i].data;
 
 		for (size_t j = 0; j < query->rows[i].count; j++) {
-			if (strcmp(rows[j].name, sum->name))
+			if (strcmp(rows[j].name, sum->name) != 0)
 				continue;
 			sum->position = rows[j].position;
 			sum->available = rows[j].available;
@@ -275,7 +275,7 @@ static void engines_done(struct fanout *fanout)
 	struct control_engine sums[CONF_ENGINES_MAX];
 	size_t count = 0;
 
-	for (; engine_all[count] && count < CONF_ENGINES_MAX; count++) {
+	for (; count < CONF_ENGINES_MAX && engine_all[count]; count++) {
 		struct control_engine *sum = &sums[count];
 
 		memset(sum, 0, sizeof(*sum));
