@@ -181,11 +181,11 @@ void client_progress_stop(struct client_progress *progress, const char *verb,
 	if (!success)
 		return;
 	elapsed = loop_now(progress->loop) - progress->start_ms;
-	client_info("%s %llu bytes (%s) in %llu.%llu s, %s/s", verb,
+	client_info("%s %llu bytes (%s) in %llu.%02llu s, %s/s", verb,
 		    (unsigned long long)progress->done,
 		    client_size_format((double)progress->done, size),
 		    (unsigned long long)(elapsed / 1000),
-		    (unsigned long long)(elapsed % 1000 / 100),
+		    (unsigned long long)(elapsed % 1000 / 10),
 		    client_size_format((double)progress->done * 1000 /
 					       (double)(elapsed ? elapsed : 1),
 				       rate));
