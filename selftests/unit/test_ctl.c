@@ -182,7 +182,14 @@ static void stop_letter(struct letter *letter)
 	loop_stop(stopping);
 }
 
-static void daemon_stop(void)
+static void thread_start(void)
+{
+	assert_int_equal(pthread_create(&fx.thread, NULL, daemon_run, fx.loop),
+			 0);
+	fx.running = true;
+}
+
+static void thread_stop(void)
 {
 	struct letter letter;
 
@@ -192,6 +199,11 @@ static void daemon_stop(void)
 	loop_post(fx.loop, &letter, stop_letter);
 	pthread_join(fx.thread, NULL);
 	fx.running = false;
+}
+
+static void daemon_stop(void)
+{
+	thread_stop();
 	control_server_free(fx.server);
 	fx.server = NULL;
 }
@@ -214,15 +226,21 @@ static int setup(void **state)
 	assert_int_equal(control_server_new(fx.loop, fd, 4, handle, NULL,
 					    &fx.server),
 			 0);
-	assert_int_equal(pthread_create(&fx.thread, NULL, daemon_run, fx.loop),
-			 0);
-	fx.running = true;
+	thread_start();
 	return 0;
 }
+
+/* A test that failed may have left its child behind. */
+static pid_t child;
 
 static int teardown(void **state)
 {
 	(void)state;
+	if (child > 0) {
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+	}
+	child = 0;
 	daemon_stop();
 	loop_free(fx.loop);
 	unlink(fx.path);
@@ -365,14 +383,14 @@ static void a_missing_daemon_is_explained(void **state)
 static void a_lack_of_permission_is_explained(void **state)
 {
 	int status = -1;
-	pid_t pid;
 
 	(void)state;
 	if (geteuid() != 0)
 		skip(); /* one's own socket is always allowed */
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
+	thread_stop();
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
 		if (setgroups(0, NULL) || setgid(65534) || setuid(65534) ||
 		    run_here("status") != CTL_FAILED ||
 		    !strstr(fx.err, "no permission to use ") ||
@@ -380,7 +398,8 @@ static void a_lack_of_permission_is_explained(void **state)
 			_exit(1);
 		_exit(0);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	child = 0;
 	assert_int_equal(status, 0);
 }
 
@@ -610,7 +629,6 @@ static void top_prints_json_lines(void **state)
 /* culvertctl in a child on a terminal of its own. */
 struct terminal {
 	int fd;
-	pid_t pid;
 	char text[200000];
 	size_t len;
 };
@@ -627,10 +645,13 @@ static void tty_start(const char *words)
 	argc = args_split(line, argv);
 	tty.len = 0;
 	tty.text[0] = '\0';
-	tty.pid = forkpty(&tty.fd, NULL, NULL, &size);
-	assert_true(tty.pid >= 0);
-	if (tty.pid == 0)
+	/* A child of a process with threads might inherit a lock of malloc's. */
+	thread_stop();
+	child = forkpty(&tty.fd, NULL, NULL, &size);
+	assert_true(child >= 0);
+	if (child == 0)
 		_exit((int)ctl_run(argc, argv, stdout, stderr));
+	thread_start();
 }
 
 /* Reads what the terminal shows; false when nobody writes to it any more. */
@@ -668,7 +689,8 @@ static int tty_end(void)
 
 	while (clock_ms() < give_up && tty_read(100))
 		;
-	assert_int_equal(waitpid(tty.pid, &status, 0), tty.pid);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	child = 0;
 	/* A terminal as it was before. */
 	assert_int_equal(tcgetattr(tty.fd, &mode), 0);
 	assert_true((mode.c_lflag & (ICANON | ECHO)) == (ICANON | ECHO));
@@ -699,7 +721,7 @@ static void top_ends_on_interrupt_and_hangup(void **state)
 	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
 		tty_start("top");
 		tty_await("c0.2", 1);
-		assert_int_equal(kill(tty.pid, signals[i]), 0);
+		assert_int_equal(kill(child, signals[i]), 0);
 		assert_int_equal(tty_end(), CTL_OK);
 	}
 	tty_start("top");
