@@ -504,11 +504,24 @@ def _():
     equal(len(set(cids)), len(cids), "distinct identifiers")
     steps = [b - a for a, b in zip(cids, cids[1:])]
     check(len(set(steps)) > 20, f"the steps between identifiers are {sorted(set(steps))}")
+    check(guesses(client, lambda n: n) < 200, "200 guesses on one connection")
+    # The worker's number is in the upper bits: guesses may go to each in turn.
+    check(guesses(client, lambda n: n % 2 << 26 | n) < 200, "200 guesses, workers in turn")
+    listener = lab.listener()
+    cid = client.connect(listener.getsockname())
+    ping(lab.keep(client.bind(cid)), lab.accept(listener))
+
+
+def guesses(client, identifier):
+    """How many wrong identifiers one connection may try, at most 200."""
     guesser = lab.keep(client.other())
-    with contextlib.suppress(turn.Closed, ConnectionError):
-        for guess in range(200):
-            code = guesser.code(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(guess))])
-            equal(code, 400, "guess")
+    for count in range(200):
+        try:
+            code = guesser.code(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(identifier(count)))])
+        except (turn.Closed, ConnectionError):
+            return count
+        equal(code, 400, "guess")
+    return 200
 
 
 # Descriptor exhaustion
@@ -590,7 +603,8 @@ def _():
 @test("descriptor exhaustion: EMFILE while connecting and relaying on every engine", 60)
 def _():
     for engine in ("splice", "uring", "copy"):
-        server = limited(200, {"engine": {"order": f"{engine}, copy"},
+        order = engine if engine == "copy" else f"{engine}, copy"
+        server = limited(200, {"engine": {"order": order},
                               "limits": {"connections": 100000}})
         pairs = []
         with contextlib.suppress(turn.Closed, ConnectionError, tap.Fail, TimeoutError):
