@@ -9,7 +9,9 @@ import statistics
 
 PRODUCT = "culvert-splice"  # the first engine of the default order: what the goals are held to
 RIVAL = "haproxy-splice"
-BULK = ("bulk-1", "bulk-1-down", "bulk-16", "both")
+BULK_TITLES = {"bulk-1": "1 up", "bulk-1-down": "1 down", "bulk-16": "16 up",
+               "both": "16 both ways"}
+BULK = tuple(BULK_TITLES)
 
 # Goals: relative to the best peer of the same run where there is one.
 BULK_RATIO = 0.95
@@ -143,15 +145,13 @@ class Column:
 
 def tables(results):
     """[(title, [columns])], without what this run did not measure."""
-    titled = {"bulk-1": "1 up", "bulk-1-down": "1 down", "bulk-16": "16 up",
-              "both": "16 both ways"}
     groups = [
         ("Throughput, Gbit/s (x direct)",
-         [Column(titled[case], case, "throughput", True) for case in BULK]),
+         [Column(text, case, "throughput", True) for case, text in BULK_TITLES.items()]),
         ("Processor time of the relay, s/GB",
-         [Column(titled[case], case, "relay_cpu") for case in BULK]),
+         [Column(text, case, "relay_cpu") for case, text in BULK_TITLES.items()]),
         ("Processor time of the whole machine with both ends, s/GB",
-         [Column(titled[case], case, "machine_cpu") for case in BULK]),
+         [Column(text, case, "machine_cpu") for case, text in BULK_TITLES.items()]),
         ("Messages of 64 bytes there and back (x direct)",
          [Column("p50 us", "pingpong", "p50", True), Column("p99 us", "pingpong", "p99"),
           Column("64 connections, 1/s", "messages-64", "rate", True)]),

@@ -151,6 +151,11 @@ class MemoryGroup:
         self.path = os.path.join(base, f"culvert-bench-{os.getpid()}-{time.monotonic_ns()}")
         os.mkdir(self.path)
         self.procs = os.path.join(self.path, "cgroup.procs")
+        if self.version == 1:
+            # Version 1 charges accepted sockets and socket buffers only below a limit of them.
+            with open(os.path.join(self.path, "memory.kmem.tcp.limit_in_bytes"), "w",
+                      encoding="utf-8") as file:
+                file.write(str(1 << 40))
 
     def read(self):
         """(user bytes, kernel bytes)"""

@@ -6,7 +6,7 @@ A panel is a Drawing of fixed width; single files hold one panel, bench.svg hold
 
 from xml.sax.saxutils import escape
 
-from .figures import BULK, CPU_S_PER_GB, HELD_MB, IDLE_KIB, short
+from .figures import BULK, BULK_TITLES, CPU_S_PER_GB, HELD_MB, IDLE_KIB, short
 
 WIDTH = 760
 COLOURS = {"direct": "#8c959f", "culvert-splice": "#0969da", "culvert-uring": "#1b9e9e",
@@ -18,11 +18,13 @@ STYLE = """
          fill: #1f2328; font-size: 12px }
   .title { font-size: 15px; font-weight: 600 }
   .quiet { fill: #59636e; font-size: 11px }
-  .value { font-size: 10px }
+  .value { font-size: 10px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px;
+           stroke-linejoin: round }
   .grid { stroke: #d8dee4; stroke-width: 1 }
   .goal { stroke: #cf222e; stroke-width: 1.2; stroke-dasharray: 5 3 }
   .goaltext { fill: #cf222e; font-size: 10px }
   .whisker { stroke: #59636e; stroke-width: 1.4 }
+  .limit { stroke: #1f2328; stroke-width: 1.2 }
   .cut { stroke: #ffffff; stroke-width: 3 }
   @media (prefers-color-scheme: dark) {
     .card { fill: #0d1117; stroke: #30363d }
@@ -31,6 +33,8 @@ STYLE = """
     .grid { stroke: #262c36 }
     .goal { stroke: #f85149 } .goaltext { fill: #f85149 }
     .whisker { stroke: #9198a1 }
+    .value { stroke: #0d1117 }
+    .limit { stroke: #e6edf3 }
     .cut { stroke: #0d1117 }
   }
 """
@@ -90,12 +94,13 @@ def nice_step(top):
         step *= 10
 
 
-def ceiling(values, cut):
-    """The top of an axis. With `cut`, one that a few giants do not flatten for all others."""
-    ordered = sorted(values)
-    top = ordered[-1]
-    usual = ordered[(len(ordered) * 3) // 4] if cut else top
-    return usual * 1.6 if top > usual * 2.2 else top * 1.08
+def ceiling(values, relays, cut):
+    """The top of an axis. With `cut`, one relay far above all others does not flatten them."""
+    tops = sorted(max((value for (_, relay), value in values.items() if relay == name), default=0)
+                  for name in relays)
+    if cut and len(tops) > 1 and tops[-1] > 2 * tops[-2]:
+        return tops[-2] * 1.5
+    return tops[-1] * 1.08
 
 
 def legend(drawing, relays, y):
@@ -106,70 +111,101 @@ def legend(drawing, relays, y):
         x += 26 + 6.3 * len(relay)
 
 
-def bars(title, subtitle, groups, values, relays, goal=None, cut=False):
-    """Grouped vertical bars: values[group, relay]."""
-    shown = [relay for relay in relays if any((group, relay) in values for group in groups)]
-    height, left, bottom, plot = 330, 52, 270, 190
-    drawing = Drawing(height, title, subtitle)
-    top = max(ceiling(list(values.values()), cut), goal * 1.1 if goal else 0)
+class Axis:
+    """The vertical axis of a bar chart: values to pixels, grid and marks."""
 
-    def y_of(value):
-        return bottom - plot * value / top
-    step = nice_step(top)
-    mark = 0.0
-    while mark <= top:
-        drawing.line(left, y_of(mark), WIDTH - 20, y_of(mark), "grid")
-        drawing.text(left - 6, y_of(mark) + 4, f"{mark:g}", "quiet", "end")
-        mark = round(mark + step, 6)
-    span = (WIDTH - 20 - left) / len(groups)
-    thick = min(30.0, span * 0.88 / len(shown))
-    for number, group in enumerate(groups):
-        middle = left + span * (number + 0.5)
-        drawing.text(middle, bottom + 18, group, "", "middle")
+    left, right, bottom, height = 52, WIDTH - 20, 270, 190
+
+    def __init__(self, drawing, top):
+        self.drawing, self.top = drawing, top
+        step, mark = nice_step(top), 0.0
+        while mark <= top:
+            self.line(mark, "grid")
+            drawing.text(self.left - 6, self.y(mark) + 4, f"{mark:g}", "quiet", "end")
+            mark = round(mark + step, 6)
+
+    def y(self, value):
+        return self.bottom - self.height * min(value, self.top) / self.top
+
+    def line(self, value, kind):
+        self.drawing.line(self.left, self.y(value), self.right, self.y(value), kind)
+
+    def bar(self, x, width, value, colour, hint):
+        y = self.y(value)
+        self.drawing.bar(x + 1, y, width - 2, self.bottom - y, colour, hint)
+        if value > self.top:
+            self.drawing.line(x, y + 14, x + width, y + 9, "cut")
+        self.drawing.text(x + width / 2, y - 4, short(value), "value", "middle")
+
+
+def bars(title, subtitle, groups, values, relays, goal=None, limit=None, cut=False):
+    """Grouped vertical bars: values[group, relay]; groups: {group: its title}."""
+    groups = {group: text for group, text in groups.items()
+              if any(key[0] == group for key in values)}
+    shown = [relay for relay in relays if any((group, relay) in values for group in groups)]
+    drawing = Drawing(330, title, subtitle)
+    axis = Axis(drawing, max(ceiling(values, shown, cut), 1.1 * (goal or 0), 1.1 * (limit or 0)))
+    for line, kind in ((goal, "goal"), (limit, "limit")):
+        if line:
+            axis.line(line, kind)
+    span = (axis.right - axis.left - (52 if goal else 0)) / len(groups)
+    thick = min(32.0, span * 0.88 / len(shown))
+    for number, (group, text) in enumerate(groups.items()):
+        middle = axis.left + span * (number + 0.5)
+        drawing.text(middle, axis.bottom + 18, text, "", "middle")
         for place, relay in enumerate(shown):
-            if (group, relay) not in values:
-                continue
-            value, x = values[group, relay], middle + thick * (place - len(shown) / 2)
-            y = y_of(min(value, top))
-            drawing.bar(x + 1, y, thick - 2, bottom - y, COLOURS.get(relay, "#57606a"),
-                        f"{relay}, {group}: {short(value)}")
-            if value > top:
-                drawing.line(x, y + 14, x + thick, y + 9, "cut")
-            drawing.text(x + thick / 2, y - 4, short(value), "value", "middle")
+            value = values.get((group, relay))
+            if value is not None:
+                axis.bar(middle + thick * (place - len(shown) / 2), thick, value,
+                         COLOURS.get(relay, "#57606a"), f"{relay}, {text}: {short(value)}")
     if goal:
-        drawing.line(left, y_of(goal), WIDTH - 20, y_of(goal), "goal")
-        drawing.text(WIDTH - 22, y_of(goal) - 4, f"goal {goal:g}", "goaltext", "end")
-    legend(drawing, shown, height - 16)
+        drawing.text(axis.right, axis.y(goal) - 4, f"goal {goal:g}", "goaltext", "end")
+    legend(drawing, shown, 314)
     return drawing
 
 
-def rows(title, subtitle, entries, unit, goal=None, cut=False):
-    """Horizontal bars. entries: [(relay, [(value, opacity, name)], whisker or None, note)]"""
-    height, left = 74 + 26 * len(entries), 130
-    drawing = Drawing(height, title, subtitle)
-    room = WIDTH - left - 150
-    top = ceiling([sum(part[0] for part in parts) for _, parts, _, _ in entries], cut)
-    top = max(top, goal * 1.05 if goal else 0)
-    for number, (relay, parts, whisker, note) in enumerate(entries):
-        y, x = 62 + 26 * number, left
-        drawing.text(left - 8, y + 13, relay, "", "end")
-        for value, opacity, name in parts:
+class Row:
+    """One relay in a chart of horizontal bars: parts [(value, opacity, name)], a whisker."""
+
+    def __init__(self, relay, parts, note, whisker=None):
+        self.relay, self.parts, self.note, self.whisker = relay, parts, note, whisker
+
+    def total(self):
+        return sum(value for value, _, _ in self.parts)
+
+    def draw(self, drawing, y, left, room, top, unit):
+        x = left
+        drawing.text(left - 8, y + 13, self.relay, "", "end")
+        for value, opacity, name in self.parts:
             width = min(room * value / top, left + room - x)
-            drawing.bar(x, y, width, 18, COLOURS.get(relay, "#57606a"),
-                        f"{relay}, {name}: {short(value)} {unit}", opacity)
+            drawing.bar(x, y, width, 18, COLOURS.get(self.relay, "#57606a"),
+                        f"{self.relay}, {name}: {short(value)} {unit}", opacity)
             x += width
-        if sum(part[0] for part in parts) > top:
+        if self.total() > top:
             drawing.line(x - 16, y + 19, x - 10, y - 1, "cut")
-        if whisker is not None:
-            end = left + room * min(whisker, top) / top
-            drawing.line(x, y + 9, max(end, x), y + 9, "whisker")
-            drawing.line(end, y + 4, end, y + 14, "whisker")
-            x = max(x, end)
-        drawing.text(x + 8, y + 13, note, "value")
+        if self.whisker is not None and self.whisker > self.total():
+            end = left + room * min(self.whisker, top) / top
+            drawing.line(x, y + 9, end, y + 9, "whisker")
+            if self.whisker <= top:  # beyond the edge it stays open
+                drawing.line(end, y + 4, end, y + 14, "whisker")
+            x = end
+        drawing.text(x + 8, y + 13, self.note, "value")
+
+
+def rows(title, subtitle, entries, unit, goal=None, cut=False):
+    """Horizontal bars, a Row each."""
+    left, room = 130, WIDTH - 130 - 190
+    drawing = Drawing(76 + 26 * len(entries), title, subtitle)
+    totals = {("", entry.relay): entry.total() for entry in entries}
+    top = ceiling(totals, [entry.relay for entry in entries], cut)
+    whiskers = max((entry.whisker or 0 for entry in entries), default=0)
+    top = max(top, min(whiskers * 1.02, 2.5 * top), (goal or 0) * 1.05)
     if goal:
         x = left + room * goal / top
-        drawing.line(x, 56, x, height - 12, "goal")
-        drawing.text(x + 4, height - 6, f"goal {goal:g} {unit}", "goaltext")
+        drawing.line(x, 56, x, drawing.height - 18, "goal")
+        drawing.text(x, drawing.height - 7, f"goal {goal:g} {unit}", "goaltext", "middle")
+    for number, entry in enumerate(entries):
+        entry.draw(drawing, 60 + 26 * number, left, room, top, unit)
     return drawing
 
 
@@ -179,8 +215,7 @@ def throughput_plot(results):
     values = {key: value for key, value in values.items() if value is not None}
     return values and bars("Bulk throughput, relative to no relay at all",
                            "1 = routed directly through the same namespaces; longer is better",
-                           [case for case in BULK if any(key[0] == case for key in values)],
-                           values, results.relays())
+                           BULK_TITLES, values, results.relays(), limit=1.0)
 
 
 def cpu_plot(results):
@@ -189,8 +224,7 @@ def cpu_plot(results):
     values = {key: value for key, value in values.items() if value is not None}
     return values and bars("Processor time of the relay, seconds per GB",
                            "all processes and threads of the relay; shorter is better",
-                           [case for case in BULK if any(key[0] == case for key in values)],
-                           values, results.relays(), CPU_S_PER_GB, cut=True)
+                           BULK_TITLES, values, results.relays(), CPU_S_PER_GB, cut=True)
 
 
 def pingpong_plot(results):
@@ -198,8 +232,8 @@ def pingpong_plot(results):
     for relay in results.relays():
         p50, p99 = (results.median("pingpong", relay, metric) for metric in ("p50", "p99"))
         if p50 is not None:
-            entries.append((relay, [(p50, 1.0, "p50")], p99,
-                            f"{short(p50)}  (p99 {short(p99)})"))
+            entries.append(Row(relay, [(p50, 1.0, "p50")],
+                               f"{short(p50)}  (p99 {short(p99)})", p99))
     return entries and rows("Ping-pong of 64 bytes, microseconds",
                             "bar: median, whisker: 99th percentile; shorter is better",
                             entries, "us")
@@ -211,9 +245,9 @@ def memory_plot(results):
         user, kernel = (results.median("idle", relay, metric)
                         for metric in ("user_per_pair", "kernel_per_pair"))
         if user is not None:
-            entries.append((relay, [(kernel, 1.0, "kernel"), (user, 0.5, "user")], None,
-                            f"{short(kernel + user)} = {short(kernel)} kernel "
-                            f"+ {short(user)} user"))
+            entries.append(Row(relay, [(kernel, 1.0, "kernel"), (user, 0.5, "user")],
+                               f"{short(kernel + user)} = {short(kernel)} kernel "
+                               f"+ {short(user)} user"))
     return entries and rows("Memory of the relay for one idle pair, KiB",
                             "4,000 pairs; dark: kernel, light: user; shorter is better",
                             entries, "KiB", IDLE_KIB, cut=True)
@@ -226,7 +260,7 @@ def setup_plot(results):
         kept = results.median("setup-pairs", relay, "pair_setup_rate")
         if full is not None:
             note = f"{short(full)}" + (f"  (allocation kept: {short(kept)})" if kept else "")
-            entries.append((relay, [(full, 1.0, "set-ups")], kept, note))
+            entries.append(Row(relay, [(full, 1.0, "set-ups")], note, kept))
     return entries and rows("Clients that begin, per second",
                             "bar: Allocate, Connect, ConnectionBind, 1 KB each way; "
                             "whisker: the same with the allocation kept; longer is better",
@@ -237,8 +271,8 @@ def slow_plot(results):
     entries = []
     for relay in results.relays():
         held = results.median("slow-reader", relay, "held")
-        if held is not None:
-            entries.append((relay, [(held, 1.0, "held")], None, short(held)))
+        if held is not None and relay != "direct":
+            entries.append(Row(relay, [(held, 1.0, "held")], short(held)))
     return entries and rows("A receiver that reads nothing: what the relay holds, MB",
                             "2.5 s after the start; shorter is better", entries, "MB", HELD_MB,
                             cut=True)
