@@ -145,7 +145,8 @@ void client_calls_cancel(struct culvert_client *client, const void *arg)
 
 void client_calls_free(struct culvert_client *client)
 {
-	while (!list_empty(&client->calls))
-		call_free(list_entry(client->calls.next, struct client_call,
-				     link));
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &client->calls)
+		call_free(list_entry(pos, struct client_call, link));
 }

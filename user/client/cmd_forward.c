@@ -288,10 +288,12 @@ static void forward_stop(struct client_session *session)
 
 static void forward_close(struct forward *forward)
 {
+	struct list *pos, *tmp;
+
 	forward->session.stopping = true;
-	while (!list_empty(&forward->conns)) {
-		struct conn *conn =
-			list_entry(forward->conns.next, struct conn, link);
+	client_pool_freeze(&forward->pool);
+	list_for_each_safe(pos, tmp, &forward->conns) {
+		struct conn *conn = list_entry(pos, struct conn, link);
 
 		conn->slot = NULL; /* the pool goes as a whole */
 		conn_free(conn, CLIENT_OUTCOME_UNUSED);

@@ -307,12 +307,14 @@ static void listen_stop(struct client_session *session)
 
 static void listen_close(struct listen *listen)
 {
+	struct list *pos, *tmp;
+
 	listen->session.stopping = true;
 	timer_cancel(listen->session.loop, &listen->timer);
 	culvert_client_free(listen->client);
 	listen->client = NULL;
-	while (!list_empty(&listen->conns))
-		conn_free(list_entry(listen->conns.next, struct conn, link));
+	list_for_each_safe(pos, tmp, &listen->conns)
+		conn_free(list_entry(pos, struct conn, link));
 	client_session_close(&listen->session);
 }
 

@@ -437,12 +437,15 @@ static void attempt_start(struct client_data *data)
 
 static void attempts_next(struct culvert_client *client)
 {
-	while (client->state == CLIENT_READY &&
-	       !list_empty(&client->attempts) &&
-	       client->accepting < client->options.accepts_max) {
-		struct client_data *data = list_entry(client->attempts.next,
-						      struct client_data, link);
+	struct list *pos, *tmp;
 
+	list_for_each_safe(pos, tmp, &client->attempts) {
+		struct client_data *data =
+			list_entry(pos, struct client_data, link);
+
+		if (client->state != CLIENT_READY ||
+		    client->accepting >= client->options.accepts_max)
+			return;
 		if (data->deadline_ms > loop_now(client->loop))
 			attempt_start(data);
 		else
@@ -490,25 +493,27 @@ void client_data_attempt(struct culvert_client *client,
 void client_data_end(struct culvert_client *client,
 		     const struct culvert_error *error)
 {
-	struct list *pos;
+	struct list *pos, *tmp;
 
-	while (error && !list_empty(&client->data))
-		data_fail(list_entry(client->data.next, struct client_data,
-				     link),
-			  error);
 	/* Without an error nobody is told, and the memory goes later: this may
 	 * run inside the callback of one of these.
 	 */
-	list_for_each(pos, &client->data)
-		data_close(list_entry(pos, struct client_data, link));
+	list_for_each_safe(pos, tmp, &client->data) {
+		struct client_data *data =
+			list_entry(pos, struct client_data, link);
+
+		if (error)
+			data_fail(data, error);
+		else
+			data_close(data);
+	}
 }
 
 void client_data_free(struct culvert_client *client)
 {
-	while (!list_empty(&client->data))
-		data_free(list_entry(client->data.next, struct client_data,
-				     link));
-	while (!list_empty(&client->attempts))
-		data_free(list_entry(client->attempts.next, struct client_data,
-				     link));
+	struct list *pos, *tmp;
+
+	list_splice_tail(&client->attempts, &client->data);
+	list_for_each_safe(pos, tmp, &client->data)
+		data_free(list_entry(pos, struct client_data, link));
 }

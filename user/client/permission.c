@@ -204,7 +204,9 @@ void client_permissions_stop(struct culvert_client *client)
 
 void client_permissions_free(struct culvert_client *client)
 {
-	while (!list_empty(&client->permissions))
-		permission_free(list_entry(client->permissions.next,
-					   struct client_permission, link));
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &client->permissions)
+		permission_free(
+			list_entry(pos, struct client_permission, link));
 }

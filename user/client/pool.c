@@ -410,10 +410,11 @@ bool client_pool_empty(const struct client_pool *pool)
 
 void client_pool_destroy(struct client_pool *pool)
 {
+	struct list *pos, *tmp;
+
 	client_pool_freeze(pool);
-	while (!list_empty(&pool->slots))
-		slot_free(
-			list_entry(pool->slots.next, struct client_slot, link));
+	list_for_each_safe(pos, tmp, &pool->slots)
+		slot_free(list_entry(pos, struct client_slot, link));
 }
 
 void client_pool_wait(struct client_pool *pool, struct client_waiter *waiter)
