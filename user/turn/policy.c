@@ -30,43 +30,45 @@ static const struct prefix special[] = {
 };
 
 /*
- * Where IPv4 bytes stand in IPv6 addresses of a kind. A layout with `tail`
- * fits only when the bytes from there on are zero (RFC 6052 2.2).
+ * Where IPv4 bytes stand in IPv6 addresses of a kind. A layout with `tail` fits
+ * only when the bytes from there on are zero (RFC 6052 2.2); one with `not_zero`
+ * only when the IPv4 address is not, which would be another layout's tail.
  */
 struct embedding {
 	struct prefix prefix;
 	uint8_t at[4];
 	uint8_t invert; /* Teredo hides the client from translators */
 	uint8_t tail; /* 0: no condition */
+	bool not_zero;
 };
+
+#define LOCAL_NAT64                               \
+	{                                         \
+		AF_INET6, 48,                     \
+		{                                 \
+			0, 0x64, 0xff, 0x9b, 0, 1 \
+		}                                 \
+	}
 
 static const struct embedding embeddings[] = {
 	/* IPv4-mapped, -compatible (RFC 4291), -translated (RFC 2765) */
-	{ { AF_INET6, 96, { [10] = 0xff, 0xff } }, { 12, 13, 14, 15 }, 0, 0 },
-	{ { AF_INET6, 96, { 0 } }, { 12, 13, 14, 15 }, 0, 0 },
-	{ { AF_INET6, 96, { [8] = 0xff, 0xff } }, { 12, 13, 14, 15 }, 0, 0 },
+	{ { AF_INET6, 96, { [10] = 0xff, 0xff } }, { 12, 13, 14, 15 }, 0, 0, 0 },
+	{ { AF_INET6, 96, { 0 } }, { 12, 13, 14, 15 }, 0, 0, 0 },
+	{ { AF_INET6, 96, { [8] = 0xff, 0xff } }, { 12, 13, 14, 15 }, 0, 0, 0 },
 	/* 6to4 (RFC 3056); Teredo's server and client (RFC 4380) */
-	{ { AF_INET6, 16, { 0x20, 0x02 } }, { 2, 3, 4, 5 }, 0, 0 },
-	{ { AF_INET6, 32, { 0x20, 0x01 } }, { 4, 5, 6, 7 }, 0, 0 },
-	{ { AF_INET6, 32, { 0x20, 0x01 } }, { 12, 13, 14, 15 }, 0xff, 0 },
+	{ { AF_INET6, 16, { 0x20, 0x02 } }, { 2, 3, 4, 5 }, 0, 0, 0 },
+	{ { AF_INET6, 32, { 0x20, 0x01 } }, { 4, 5, 6, 7 }, 0, 0, 0 },
+	{ { AF_INET6, 32, { 0x20, 0x01 } }, { 12, 13, 14, 15 }, 0xff, 0, 0 },
 	/* NAT64's well-known prefix (RFC 6052), the local one (RFC 8215) */
-	{ { AF_INET6, 96, { 0, 0x64, 0xff, 0x9b } }, { 12, 13, 14, 15 }, 0, 0 },
-	{ { AF_INET6, 48, { 0, 0x64, 0xff, 0x9b, 0, 1 } },
+	{ { AF_INET6, 96, { 0, 0x64, 0xff, 0x9b } },
 	  { 12, 13, 14, 15 },
 	  0,
+	  0,
 	  0 },
-	{ { AF_INET6, 48, { 0, 0x64, 0xff, 0x9b, 0, 1 } },
-	  { 6, 7, 9, 10 },
-	  0,
-	  11 },
-	{ { AF_INET6, 48, { 0, 0x64, 0xff, 0x9b, 0, 1 } },
-	  { 7, 9, 10, 11 },
-	  0,
-	  12 },
-	{ { AF_INET6, 48, { 0, 0x64, 0xff, 0x9b, 0, 1 } },
-	  { 9, 10, 11, 12 },
-	  0,
-	  13 },
+	{ LOCAL_NAT64, { 12, 13, 14, 15 }, 0, 0, true },
+	{ LOCAL_NAT64, { 6, 7, 9, 10 }, 0, 11, false },
+	{ LOCAL_NAT64, { 7, 9, 10, 11 }, 0, 12, false },
+	{ LOCAL_NAT64, { 9, 10, 11, 12 }, 0, 13, false },
 };
 
 bool turn_policy_special(const union addr *addr)
@@ -111,10 +113,17 @@ size_t turn_policy_embedded(const union addr *addr,
 
 	if (len != 16)
 		return 0;
-	for (size_t i = 0; i < sizeof(embeddings) / sizeof(embeddings[0]); i++)
-		if (prefix_contains(&embeddings[i].prefix, addr) &&
-		    tail_is_zero(bytes, embeddings[i].tail))
-			embedded_take(&embeddings[i], bytes, &out[count++]);
+	for (size_t i = 0; i < sizeof(embeddings) / sizeof(embeddings[0]);
+	     i++) {
+		const struct embedding *how = &embeddings[i];
+
+		if (!prefix_contains(&how->prefix, addr) ||
+		    !tail_is_zero(bytes, how->tail))
+			continue;
+		embedded_take(how, bytes, &out[count]);
+		if (!how->not_zero || !addr_is_any(&out[count]))
+			count++;
+	}
 	if (isatap(bytes))
 		embedded_take(&in_isatap, bytes, &out[count++]);
 	return count;

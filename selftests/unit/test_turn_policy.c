@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which peers are refused: special addresses, their spellings, allow and deny. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "turn/policy.h"
+#include "unit/failalloc.h"
+
+static union addr own_list[3];
+static const struct own_addresses own = { .list = own_list, .count = 3 };
+static const struct conf_peers plain;
+
+static union addr addr_of(const char *text)
+{
+	union addr addr;
+
+	assert_int_equal(addr_parse(text, 0, &addr), 0);
+	return addr;
+}
+
+static bool allowed(const struct conf_peers *peers, const char *text)
+{
+	union addr addr = addr_of(text);
+
+	return turn_policy_allows(peers, &own, &addr);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	own_list[0] = addr_of("192.0.2.1");
+	own_list[1] = addr_of("2001:db8::1");
+	own_list[2] = addr_of("10.0.0.1");
+	return 0;
+}
+
+static void refuses_special_addresses(void **state)
+{
+	static const char *const refused[] = {
+		"0.0.0.0",
+		"0.1.2.3",
+		"127.0.0.1",
+		"127.255.255.255",
+		"169.254.169.254",
+		"224.0.0.1",
+		"239.255.255.255",
+		"240.0.0.1",
+		"255.255.255.255",
+		"::",
+		"::1",
+		"fe80::1",
+		"febf:ffff::1",
+		"ff00::",
+		"ff02::1",
+		"ffff::1",
+	};
+	static const char *const fine[] = {
+		"1.0.0.1",         "126.255.255.255", "128.0.0.1",
+		"169.253.255.255", "169.255.0.0",     "223.255.255.255",
+		"192.168.1.1",     "10.0.0.2",        "2001:db8::2",
+		"fec0::1",         "fd00::1",         "fe7f::1",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		if (allowed(&plain, refused[i]))
+			fail_msg("%s is allowed", refused[i]);
+	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
+		if (!allowed(&plain, fine[i]))
+			fail_msg("%s is refused", fine[i]);
+}
+
+static void refuses_own_addresses(void **state)
+{
+	(void)state;
+	assert_false(allowed(&plain, "192.0.2.1"));
+	assert_false(allowed(&plain, "2001:db8::1"));
+	assert_true(allowed(&plain, "192.0.2.2"));
+}
+
+/* Each with 127.0.0.1, then with 198.51.100.7 in the same place. */
+static void refuses_spellings_of_refused_addresses(void **state)
+{
+	static const char *const pairs[][2] = {
+		{ "::127.0.0.1", "::198.51.100.7" },
+		{ "::ffff:0:127.0.0.1", "::ffff:0:198.51.100.7" },
+		{ "2002:7f00:1::", "2002:c633:6407::" },
+		{ "2002:7f00:1:1:2:3:4:5", "2002:c633:6407:1:2:3:4:5" },
+		/* Teredo: the server, then the client, inverted */
+		{ "2001:0:7f00:1:0:0:39cc:9bf8",
+		  "2001:0:c633:6407:0:0:39cc:9bf8" },
+		{ "2001:0:c633:6407:0:0:80ff:fffe",
+		  "2001:0:c633:6407::39cc:9bf8" },
+		{ "64:ff9b::127.0.0.1", "64:ff9b::198.51.100.7" },
+		{ "64:ff9b:1::127.0.0.1", "64:ff9b:1::198.51.100.7" },
+		{ "64:ff9b:1:7f00:0:100::", "64:ff9b:1:c633:64:700::" },
+		{ "64:ff9b:1:127:0:0:100:0", "64:ff9b:1:1c6:33:6407::" },
+		{ "64:ff9b:1:1:7f:0:100:0", "64:ff9b:1:1:c6:3364:700:0" },
+		{ "2001:db8::5efe:127.0.0.1", "2001:db8::5efe:198.51.100.7" },
+		{ "2001:db8::200:5efe:10.0.0.1",
+		  "2001:db8::200:5efe:10.0.0.2" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		if (allowed(&plain, pairs[i][0]))
+			fail_msg("%s is allowed", pairs[i][0]);
+		if (!allowed(&plain, pairs[i][1]))
+			fail_msg("%s is refused", pairs[i][1]);
+	}
+}
+
+static void refuses_every_mapped_address(void **state)
+{
+	(void)state;
+	assert_false(allowed(&plain, "::ffff:127.0.0.1"));
+	assert_false(allowed(&plain, "::ffff:198.51.100.7"));
+	assert_false(allowed(&plain, "::ffff:192.0.2.1"));
+}
+
+static void refuses_spellings_of_own_and_denied_addresses(void **state)
+{
+	struct prefix denied;
+	struct conf_peers peers = { .deny = &denied, .deny_count = 1 };
+
+	(void)state;
+	assert_int_equal(prefix_parse("198.51.100.0/24", &denied), 0);
+	assert_false(allowed(&peers, "198.51.100.7"));
+	assert_false(allowed(&peers, "64:ff9b::198.51.100.7"));
+	assert_false(allowed(&peers, "2002:c633:6407::1"));
+	assert_true(allowed(&peers, "64:ff9b::198.51.101.7"));
+	assert_false(allowed(&plain, "64:ff9b::192.0.2.1"));
+	assert_false(allowed(&plain, "2002:c000:201::1"));
+}
+
+static void allow_beats_every_refusal(void **state)
+{
+	struct prefix allow[3], deny;
+	struct conf_peers peers = {
+		.allow = allow,
+		.allow_count = 3,
+		.deny = &deny,
+		.deny_count = 1,
+	};
+
+	(void)state;
+	assert_int_equal(prefix_parse("127.0.0.5", &allow[0]), 0);
+	assert_int_equal(prefix_parse("::1", &allow[1]), 0);
+	assert_int_equal(prefix_parse("198.51.100.7", &allow[2]), 0);
+	assert_int_equal(prefix_parse("0.0.0.0/0", &deny), 0);
+	assert_true(allowed(&peers, "127.0.0.5"));
+	assert_true(allowed(&peers, "::1"));
+	assert_true(allowed(&peers, "198.51.100.7"));
+	assert_false(allowed(&peers, "127.0.0.6"));
+	assert_false(allowed(&peers, "198.51.100.8"));
+	/* The IPv4 address inside may be reached: so may its translation. */
+	assert_true(allowed(&peers, "64:ff9b::198.51.100.7"));
+	assert_false(allowed(&peers, "64:ff9b::198.51.100.8"));
+}
+
+static void lists_what_an_ipv6_address_may_mean(void **state)
+{
+	union addr out[TURN_POLICY_EMBEDDED_MAX];
+	union addr addr = addr_of("2001:0:c633:6407::80ff:fffe");
+	union addr server = addr_of("198.51.100.7");
+	union addr client = addr_of("127.0.0.1");
+
+	(void)state;
+	assert_int_equal(turn_policy_embedded(&addr, out), 2);
+	assert_true(addr_same_host(&out[0], &server));
+	assert_true(addr_same_host(&out[1], &client));
+	addr = addr_of("2001:db8::7");
+	assert_int_equal(turn_policy_embedded(&addr, out), 0);
+	addr = addr_of("198.51.100.7");
+	assert_int_equal(turn_policy_embedded(&addr, out), 0);
+}
+
+static void reads_the_addresses_of_this_machine(void **state)
+{
+	struct own_addresses here = { 0 };
+	union addr loopback = addr_of("127.0.0.1");
+	bool found = false;
+
+	(void)state;
+	assert_int_equal(turn_own_addresses_read(&here), 0);
+	for (size_t i = 0; i < here.count; i++)
+		found |= addr_same_host(&here.list[i], &loopback);
+	assert_true(found);
+	/* A failure leaves what was known. */
+	failalloc_arm(1);
+	assert_true(turn_own_addresses_read(&here) < 0);
+	failalloc_disarm();
+	assert_true(here.count > 0);
+	turn_own_addresses_clear(&here);
+	assert_int_equal(here.count, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(refuses_special_addresses),
+		cmocka_unit_test(refuses_own_addresses),
+		cmocka_unit_test(refuses_spellings_of_refused_addresses),
+		cmocka_unit_test(refuses_every_mapped_address),
+		cmocka_unit_test(refuses_spellings_of_own_and_denied_addresses),
+		cmocka_unit_test(allow_beats_every_refusal),
+		cmocka_unit_test(lists_what_an_ipv6_address_may_mean),
+		cmocka_unit_test(reads_the_addresses_of_this_machine),
+	};
+
+	return cmocka_run_group_tests_name("turn policy", tests, setup, NULL);
+}
