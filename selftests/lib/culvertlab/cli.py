@@ -31,7 +31,7 @@ class Cli:
 
     def start(self, command, *args, node=None, **more):
         """Start it; the password goes by environment."""
-        env = {"CULVERT_PASSWORD": self.password}
+        env = {"CULVERT_PASSWORD": self.password, "RES_OPTIONS": "timeout:1 attempts:1"}
         node = node or self.lab.topo.client
         return self.lab.spawn(node, self.argv(command, *args), f"culvert-{command}", env=env,
                               **more)
@@ -71,7 +71,7 @@ def forward(cli, peer, *args):
     return cli.start("forward", *args, local, text_of(peer)), port
 
 
-def forward_many(cli, count, most, *args):
+def forward_many(cli, count, most, *args, fin=True):
     """`count` connections at once through a forward, random sizes up to `most`, both ways."""
     lab = cli.lab
     listener = lab.listener(cli.version)
@@ -83,7 +83,7 @@ def forward_many(cli, count, most, *args):
         peer = lab.accept(listener)
         up = payload(rng.randint(1, most), number)
         down = payload(rng.randint(1, most), -number)
-        ends += [End(local, up, down, rng), End(peer, down, up, rng)]
+        ends += [End(local, up, down, rng, fin), End(peer, down, up, rng, fin)]
     exchange(ends, 60)
     check(process.status is None, f"culvert ended with {process.status}: {process.tail()}")
     process.stop()
@@ -101,7 +101,7 @@ def listen(cli, service_address, *allowed):
     return process, address_of(found[1])
 
 
-def listen_many(cli, count, most):
+def listen_many(cli, count, most, fin=True):
     """`count` connections of a peer carried to a local service, random sizes, both ways."""
     lab = cli.lab
     local = service(lab, cli.version)
@@ -114,7 +114,7 @@ def listen_many(cli, count, most):
         lab.keep(inner)
         up = payload(rng.randint(1, most), number)
         down = payload(rng.randint(1, most), -number)
-        ends += [End(inner, up, down, rng), End(peer, down, up, rng)]
+        ends += [End(inner, up, down, rng, fin), End(peer, down, up, rng, fin)]
     exchange(ends, 60)
     check(process.status is None, f"culvert ended with {process.status}: {process.tail()}")
     process.stop()

@@ -176,10 +176,15 @@ def receive_to_end_of(sock, data):
 
 
 class End:
-    """One end of many concurrent streams: sends `out` in random pieces, collects `got`."""
+    """One end of many concurrent streams: sends `out` in random pieces, collects `got`.
 
-    def __init__(self, sock, out, want, rng):
+    With `fin` it ends its stream after `out` and waits for the other's end; without, for the
+    last byte only.
+    """
+
+    def __init__(self, sock, out, want, rng, fin=True):
         self.sock, self.out, self.want, self.rng = sock, memoryview(out), want, rng
+        self.fin = fin
         self.got = bytearray()
         self.sent = 0
         self.finished = False
@@ -193,16 +198,16 @@ class End:
         if events & selectors.EVENT_READ:
             part = self.sock.recv(self.rng.choice((1000, 65536, CHUNK)))
             self.got += part
-            self.finished = not part
+            self.finished = not part or not self.fin and len(self.got) >= len(self.want)
         if events & selectors.EVENT_WRITE and self.sent < len(self.out):
             piece = self.rng.choice((1, 100, 5000, 60000, CHUNK))
             self.sent += self.sock.send(self.out[self.sent:self.sent + piece])
-            if self.sent == len(self.out):
+            if self.sent == len(self.out) and self.fin:
                 self.sock.shutdown(socket.SHUT_WR)
 
 
 def exchange(ends, timeout=30):
-    """Drive all Ends in one loop until each has sent everything and seen its FIN."""
+    """Drive all Ends in one loop until each has sent and received everything."""
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
         for end in ends:

@@ -24,6 +24,7 @@ class Lab:
         self._count = 0
         self._server = self._changes = None
         self._open = []
+        self._spawned = []
         atexit.register(self.close)
         tap.at_end(self.close)
         tap.on_failure(self._log_tails)
@@ -66,7 +67,6 @@ class Lab:
         """Stop the shared server, insisting on a clean end."""
         running, self._server = self._server, None
         if running:
-            self.drop_connections()
             running.stop()
 
     def extra_server(self, changes=None, **more):
@@ -74,9 +74,10 @@ class Lab:
         return server.Culvertd(self, changes, **more)
 
     def spawn(self, node, argv, label, **more):
-        """Run a program of the test on a node."""
+        """Run a program on a node, at most until the test ends."""
         process = proc.Process(node, argv, self.dir, f"{label}{self.next_number()}", **more)
         self.processes.append(process)
+        self._spawned.append(process)
         return process
 
     def keep(self, closable):
@@ -133,6 +134,10 @@ class Lab:
     def _tidy(self, failed):
         """After each test: nothing stays open, and the server is in good health."""
         self.drop_connections()
+        for process in self._spawned:
+            if process.status is None:
+                process.kill()
+        self._spawned = []
         self._changes = None
         running = self._server
         if running:
