@@ -782,6 +782,32 @@ static void a_lack_of_memory_is_told(void **state)
 	failalloc_sweep(run_without_memory, (void *)"-n 1 top");
 }
 
+static void the_manual_names_every_counter_and_command(void **state)
+{
+	static const char path[] = "user/man/culvertctl.8";
+	char *manual = calloc(1, 100000), name[64];
+	FILE *file = fopen(path, "r");
+
+	(void)state;
+	assert_non_null(manual);
+	if (!file)
+		fail_msg("%s: %s (run in the top folder)", path,
+			 strerror(errno));
+	assert_true(fread(manual, 1, 99999, file) > 0);
+	fclose(file);
+#define X(counter, help)                               \
+	snprintf(name, sizeof(name), " %s", #counter); \
+	if (!strstr(manual, name))                     \
+		fail_msg("%s does not name %s", path, #counter);
+	COUNTERS(X)
+#undef X
+	for (size_t i = 0; i < ctl_command_count; i++) {
+		snprintf(name, sizeof(name), ".It Cm %s", ctl_commands[i].name);
+		assert_non_null(strstr(manual, name));
+	}
+	free(manual);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -808,6 +834,7 @@ int main(void)
 		TEST(top_follows_the_size_of_the_terminal),
 		TEST(top_complains_on_the_screen_it_gives_back),
 		TEST(a_lack_of_memory_is_told),
+		cmocka_unit_test(the_manual_names_every_counter_and_command),
 	};
 
 	return cmocka_run_group_tests_name("ctl", tests, NULL, NULL);

@@ -64,6 +64,9 @@ const char *conf_label(enum section_kind kind, const struct section *section,
 /* The structure that a key's offset counts from. */
 void *conf_base(struct parser *p, enum section_kind kind, size_t index);
 
+/* The line in hand, which begins with "[": opens a section or reports. */
+void conf_section_line(struct parser *p);
+
 struct section *conf_section_find(struct parser *p, enum section_kind kind,
 				  const char *name);
 /* The line of a key in a section, 0 when it was not given there. */
@@ -80,6 +83,9 @@ void conf_value_presets(struct parser *p, enum section_kind kind, void *base);
 
 /* Everything that concerns more than one key; fills derived fields. */
 void conf_check(struct parser *p);
+
+/* Moves *text behind white space; returns len without that, and that behind. */
+size_t conf_trim(const char **text, size_t len);
 
 /* Adds one zeroed element to an array of `size`-byte elements, or returns NULL. */
 void *conf_array_add(void *array, size_t *count, size_t size);

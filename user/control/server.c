@@ -447,13 +447,18 @@ void control_reply_ok(struct control_reply *reply)
 void control_reply_error(struct control_reply *reply, const char *fmt, ...)
 {
 	struct answer answer = { .text = NULL };
-	char message[1024];
+	char *message = NULL;
 	va_list args;
 
 	va_start(args, fmt);
-	vsnprintf(message, sizeof(message), fmt, args);
+	if (vasprintf(&message, fmt, args) < 0)
+		message = NULL;
 	va_end(args);
-	answer_error(&answer, message);
+	if (message)
+		answer_error(&answer, message);
+	else
+		answer.failed = true;
+	free(message);
 	reply_finish(reply, &answer);
 }
 
