@@ -46,8 +46,9 @@
 	"[user alice]\nrealm = example.org\npassword = wonderland\n" \
 	"[user bob]\nrealm = example.org\npassword = builder\n"      \
 	"[user alice2]\nname = alice\nrealm = second.org\n"          \
-	"password = wonderland\n"                                    \
-	"[peers]\nallow = 127.0.0.0/8, ::1\n"
+	"password = wonderland\n"
+/* Unless a test brings its own [peers]. */
+#define RIG_PEERS "[peers]\nallow = 127.0.0.0/8, ::1\n"
 
 struct rig {
 	unsigned int count; /* workers */
@@ -74,7 +75,8 @@ static inline struct turn_settings *rig_settings(const char *more)
 	struct turn_settings *settings = NULL;
 	struct conf *conf;
 	char text[4096];
-	int len = snprintf(text, sizeof(text), "%s%s", RIG_CONF, more);
+	int len = snprintf(text, sizeof(text), "%s%s%s", RIG_CONF,
+			   strstr(more, "[peers]") ? "" : RIG_PEERS, more);
 
 	if (conf_parse(text, (size_t)len, "rig", rig_report, NULL, &conf)) {
 		assert_true(failalloc_hit());
