@@ -178,6 +178,9 @@ class Setup(Case):
                    "failures": ("1", data["failures"])}
         if relay.name != "direct":
             figures["relay_cpu"] = ("ms/set-up", data["relay_cpu"] / data["rounds"] * 1000)
+            if data["relay_cpu"]:
+                # What one core of the relay could do if nobody else needed the machine.
+                figures["rate_per_core"] = ("1/s", data["rounds"] / data["relay_cpu"])
         return figures
 
 

@@ -120,6 +120,9 @@ def goals(results):
     check("set-up rate, x coturn",
           results.ratio("setup", PRODUCT, "turn_setup_rate", "coturn"),
           lambda value: value >= SETUP_RATIO, f"at least {SETUP_RATIO:.0f}")
+    check("set-ups per second of relay CPU, x coturn",
+          results.ratio("setup", PRODUCT, "rate_per_core", "coturn"),
+          lambda value: value >= SETUP_RATIO, f"at least {SETUP_RATIO:.0f}")
     check("idle pair, KiB", results.median("idle", PRODUCT, "memory_per_pair"),
           lambda value: value <= IDLE_KIB, f"at most {IDLE_KIB:.0f}")
     check("slow reader, MB held by the relay", results.median("slow-reader", PRODUCT, "held"),
@@ -159,7 +162,8 @@ def tables(results):
          [Column("Allocate+Connect+Bind, 1/s", "setup", "turn_setup_rate"),
           Column("allocation kept, 1/s", "setup-pairs", "pair_setup_rate"),
           Column("plain connect, 1/s", "setup", "tcp_setup_rate", True),
-          Column("relay CPU, ms each", "setup", "relay_cpu")]),
+          Column("relay CPU, ms each", "setup", "relay_cpu"),
+          Column("per second of relay CPU", "setup", "rate_per_core")]),
         ("Memory of the relay",
          [Column("idle pair, KiB", "idle", "memory_per_pair"),
           Column("of it user", "idle", "user_per_pair"),
