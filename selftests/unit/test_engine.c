@@ -149,6 +149,70 @@ static void mask_follows_from_what_flows_wait_for(void **state)
 				 rows[i].mask);
 }
 
+/* Feeds len bytes to a flow and runs it until all of it has come out. */
+static void mover_feed(struct mover *mover, struct end end[2], size_t len,
+		       struct engine_link *link, struct flow_state *state)
+{
+	struct flow *flow = &link->flow[0];
+
+	end[0].to_send = end[0].sent + len;
+	while (end[0].sent < end[0].to_send)
+		end_send(&end[0], len);
+	wait_acked(end[0].fd);
+	while (end[1].got < end[0].sent) {
+		mover_run(mover, link, flow, state);
+		assert_int_equal(state->wait, FLOW_WAIT_READ);
+		assert_null(state->pipe);
+		assert_null(state->residual);
+		assert_int_equal(state->held, 0);
+		end_recv(&end[1], PUMP_CHUNK);
+	}
+}
+
+static void mover_splices_large_reads_and_copies_small_ones(void **state)
+{
+	struct flow_state flow_state = { 0 };
+	struct engine_link link = { 0 };
+	struct pipe_pool *pool;
+	struct mover mover;
+	struct loop *loop;
+	struct end end[2];
+	int leg[2];
+
+	(void)state;
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(pipe_pool_new(loop, 1 << 20, 4, &pool), 0);
+	assert_int_equal(mover_init(&mover, loop, pool, 1 << 16), 0);
+	ends_init(end, leg);
+	link.flow[0].from = leg[0];
+	link.flow[0].to = leg[1];
+	mover_feed(&mover, end, 100, &link, &flow_state);
+	assert_false(flow_state.splicing);
+	mover_feed(&mover, end, 60000, &link, &flow_state);
+	assert_true(flow_state.splicing);
+	mover_feed(&mover, end, 100, &link, &flow_state);
+	assert_true(flow_state.splicing); /* one small read is no trend */
+	for (int i = 0; i < 20; i++)
+		mover_feed(&mover, end, 100, &link, &flow_state);
+	assert_false(flow_state.splicing);
+	/* Stuck: now it does hold a pipe, and waits for the right thing. */
+	end[0].to_send = 64 * MIB;
+	while (flow_state.wait == FLOW_WAIT_READ) {
+		end_send(&end[0], PUMP_CHUNK);
+		mover_run(&mover, &link, &link.flow[0], &flow_state);
+	}
+	assert_int_equal(flow_state.wait, FLOW_WAIT_WRITE);
+	assert_true(flow_state.held > 0);
+	assert_true(flow_state.pipe || flow_state.residual);
+	mover_drop(&mover, &flow_state);
+	mover_destroy(&mover);
+	loop_free(loop);
+	for (int i = 0; i < 2; i++) {
+		fd_close(&end[i].fd);
+		fd_close(&leg[i]);
+	}
+}
+
 struct refusals {
 	int count;
 	const char *name;
@@ -581,6 +645,8 @@ int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(mask_follows_from_what_flows_wait_for),
+		cmocka_unit_test(
+			mover_splices_large_reads_and_copies_small_ones),
 		cmocka_unit_test(set_refuses_bad_orders),
 		cmocka_unit_test(set_leaves_out_what_cannot_be_opened),
 		cmocka_unit_test(opening_survives_failing_allocations),

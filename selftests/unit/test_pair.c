@@ -155,6 +155,26 @@ static void relays_bursts_of_mixed_sizes(void **state)
 	}
 }
 
+/* Every write is short: what is left of it goes first next time. */
+static void relays_through_small_send_buffers(void **state)
+{
+	struct rig *rig = *state;
+	const int size = 16000;
+
+	for (int i = 0; i < 2; i++) {
+		setsockopt(rig->leg[i], SOL_SOCKET, SO_SNDBUF, &size,
+			   sizeof(size));
+		rig->end[i].to_send = 2 * MIB + 77;
+		rig->end[i].fin = true;
+	}
+	join(rig);
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].eof && rig->end[1].eof);
+	assert_int_equal(rig->end[0].got, 2 * MIB + 77);
+	assert_int_equal(rig->end[1].got, 2 * MIB + 77);
+}
+
 static void half_close(struct rig *rig, int i)
 {
 	rig->end[i].to_send = 3 * MIB;
@@ -962,6 +982,7 @@ int main(void)
 		CASE(relays_bulk_both_ways_at_once),
 		CASE(relays_tiny_writes_as_they_come),
 		CASE(relays_bursts_of_mixed_sizes),
+		CASE(relays_through_small_send_buffers),
 		CASE(answers_after_the_client_half_closed),
 		CASE(answers_after_the_peer_half_closed),
 		CASE(takes_data_and_fin_from_before_the_join),
