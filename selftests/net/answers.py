@@ -346,6 +346,7 @@ def _(version):
 
 @row("row 17: [peers] relayed = no refuses it")
 def _():
+    need_namespaces(lab)
     left = lab.allocated(changes={"peers": {"relayed": "no"}})
     right = lab.allocated(user="bob")
     equal(left.peer_code(CONNECT, right.relayed), 403)

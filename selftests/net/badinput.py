@@ -458,10 +458,10 @@ def _():
 def _():
     lab.server({"limits": {"permissions_per_allocation": 2}})
     client = lab.allocated()
-    client.permit("192.0.2.1")
-    code = client.peer_code(CREATE_PERMISSION, [("192.0.2.2", 0), ("192.0.2.3", 0)])
+    client.permit("203.0.113.1")
+    code = client.peer_code(CREATE_PERMISSION, [("203.0.113.2", 0), ("203.0.113.3", 0)])
     check(code in (486, 508), f"three permissions: {code}, want 486 or 508")
-    client.permit("192.0.2.1")
+    client.permit("203.0.113.1")
     client.permit(lab.topo.peer.addr())
     peer = lab.keep(lab.topo.peer.connect(client.relayed))
     cid, _ = client.attempt()

@@ -427,9 +427,10 @@ def _():
 
 @test("started without root on a low port: status 1 and a hint")
 def _():
+    prefix = nobody()
     changes = {"server": {"control": os.path.join(nobodys_directory(), "low.sock")},
                "listener main": {"address": "0.0.0.0:443"}}
-    said, status = fails_to_start(changes, prefix=nobody(), owner=65534)
+    said, status = fails_to_start(changes, prefix=prefix, owner=65534)
     equal(status, 1, "exit status")
     check("0.0.0.0:443" in said and "root" in said, f"said {said!r}")
 

@@ -84,7 +84,7 @@ def to_coturn(version=4):
     need_version(lab, version)
     lab.stop_server()
     if "it" not in _coturn:
-        _coturn["it"] = Coturn(lab, port=3480 if lab.topo.isolated else None)
+        _coturn["it"] = Coturn(lab, port=lab.topo.relay.free_port())
     _coturn["it"].health()
     return Cli(lab, _coturn["it"], version)
 

@@ -20,6 +20,7 @@ class Lab:
         self.topo = topo.build()
         self.dir = tempfile.mkdtemp(prefix="culvert-net-")
         os.chmod(self.dir, 0o755)
+        self.port = 3478 if self.topo.isolated else self.topo.relay.free_port()
         self.processes = []
         self._count = 0
         self._server = self._changes = None

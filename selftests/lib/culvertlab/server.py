@@ -54,7 +54,7 @@ class Culvertd:
         self.lab = lab
         self.number = lab.next_number()
         self.label = f"culvertd{self.number}"
-        self.port = port or (3478 if lab.topo.isolated else lab.topo.relay.free_port())
+        self.port = port or lab.port
         self.control = os.path.join(lab.dir, f"{self.label}.sock")
         self.conf_path = os.path.join(lab.dir, f"{self.label}.conf")
         self.changes = changes
@@ -62,7 +62,7 @@ class Culvertd:
         self.write_config()
         if owner is not None:
             os.chown(self.conf_path, owner, owner)
-        argv = [*prefix, binary("culvertd"), "-c", self.conf_path]
+        argv = [*topo.as_ordinary_user(), *prefix, binary("culvertd"), "-c", self.conf_path]
         self.process = proc.Process(lab.topo.relay, argv, lab.dir, self.label, _sanitizer_env())
         lab.processes.append(self.process)
         self.expect_alive = True
@@ -75,8 +75,6 @@ class Culvertd:
                 "realm example.org": {},
                 "user alice": {"password": "wonderland"},
                 "user bob": {"password": "builder"}}
-        if topo.in_user_namespace():
-            base["server"]["user"] = "root"
         if not self.lab.topo.isolated:
             base["peers"] = {"allow": "127.0.0.0/8, ::1"}
         return base
@@ -185,7 +183,7 @@ class Coturn:
 
     def __init__(self, lab, changes=None, port=None):
         self.lab, self.changes = lab, changes
-        self.port = port or (3478 if lab.topo.isolated else lab.topo.relay.free_port())
+        self.port = port or lab.port
         label = f"coturn{lab.next_number()}"
         relay = lab.topo.relay
         argv = ["turnserver", "-n", "--listening-port", self.port, "--lt-cred-mech",
