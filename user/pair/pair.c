@@ -46,21 +46,28 @@
 
 #include "base/fd.h"
 
-#define QUIET_MS 100	/* pair_finish: nothing moved for so long */
-#define DRAIN_MIN_MS 10 /* first look at a queue that is not drained */
-#define DRAIN_MAX_MS 160
+/*
+ * pair_finish: the most one flow may still deliver. More than the send queue of a
+ * client that has closed and our own receive queue can hold, so nothing that was
+ * sent in good faith is cut; yet who keeps sending does not go on for linger_ms.
+ */
+#define FINISH_BYTES   (16u << 20)
+#define QUIET_MS       100 /* pair_finish: nothing moved for so long */
+#define FINISH_LOOK_MS 10 /* and looks so often */
+#define DRAIN_MIN_MS   10 /* first look at a queue that is not drained */
+#define DRAIN_MAX_MS   160
 
 enum stop_how {
 	STOP_NOT,
-	STOP_CLOSE,	    /* close both */
-	STOP_DRAIN_CLOSE,   /* close both when all is acknowledged */
-	STOP_DRAIN_RESET,   /* reset both when all is acknowledged */
-	STOP_RESET,	    /* reset both */
+	STOP_CLOSE, /* close both */
+	STOP_DRAIN_CLOSE, /* close both when all is acknowledged */
+	STOP_DRAIN_RESET, /* reset both when all is acknowledged */
+	STOP_RESET, /* reset both */
 };
 
 struct half {
 	int fd;
-	bool dead;	  /* writing to it failed */
+	bool dead; /* writing to it failed */
 	uint8_t *preface; /* what is left of it; NULL: all written */
 	size_t preface_len, preface_off;
 	struct watch watch; /* while the preface waits */
@@ -81,6 +88,8 @@ struct pair {
 	bool detaching;
 	bool finishing;
 	uint64_t quiet_bytes; /* moved in all at the last look for quiet */
+	uint64_t quiet_ms; /* since when nothing has moved */
+	uint64_t finish_bytes[2]; /* a flow that comes so far is cut off */
 	uint64_t deadline_ms; /* of finishing or draining */
 	unsigned int drain_ms; /* between two looks at the queues */
 
@@ -211,18 +220,29 @@ static void pair_end_streams(struct pair *pair, enum pair_end end)
 	pair_stop(pair, end, STOP_DRAIN_CLOSE);
 }
 
+static bool finish_overdue(const struct pair *pair)
+{
+	return loop_now(pair->loop) >= pair->deadline_ms ||
+	       pair->link.flow[0].bytes > pair->finish_bytes[0] ||
+	       pair->link.flow[1].bytes > pair->finish_bytes[1];
+}
+
 static void finish_look(struct pair *pair)
 {
 	uint64_t bytes = pair_moved(pair);
 
-	if (loop_now(pair->loop) >= pair->deadline_ms) {
+	if (finish_overdue(pair)) {
 		pair_stop(pair, PAIR_END_FINISHED, STOP_RESET);
-	} else if (bytes == pair->quiet_bytes && pair_empty(pair)) {
-		pair_end_streams(pair, PAIR_END_FINISHED);
-	} else {
-		pair->quiet_bytes = bytes;
-		timer_arm(pair->loop, &pair->timer, QUIET_MS, timer_ran);
+		return;
 	}
+	if (bytes != pair->quiet_bytes || !pair_empty(pair)) {
+		pair->quiet_bytes = bytes;
+		pair->quiet_ms = loop_now(pair->loop);
+	} else if (loop_now(pair->loop) - pair->quiet_ms >= QUIET_MS) {
+		pair_end_streams(pair, PAIR_END_FINISHED);
+		return;
+	}
+	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
 
 static void idle_look(struct pair *pair)
@@ -430,7 +450,10 @@ void pair_finish(struct pair *pair)
 	pair->state = PAIR_CLOSING;
 	pair->deadline_ms = loop_now(pair->loop) + pair->linger_ms;
 	pair->quiet_bytes = pair_moved(pair);
-	timer_arm(pair->loop, &pair->timer, QUIET_MS, timer_ran);
+	pair->quiet_ms = loop_now(pair->loop);
+	for (int i = 0; i < 2; i++)
+		pair->finish_bytes[i] = pair->link.flow[i].bytes + FINISH_BYTES;
+	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
 
 void pair_reset(struct pair *pair)
