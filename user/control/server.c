@@ -13,8 +13,13 @@
  * handler may answer within its call or later, and neither it nor an event frees
  * anything under its caller's feet. A client that goes leaves its pending reply
  * behind without an owner; finishing that one frees it.
+ *
+ * The relay shares this process, and its clients may take every descriptor. Then
+ * the operator must still get in to see why and to kick somebody: one descriptor
+ * is held in reserve, given up for a control client and taken back when one goes.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,12 +36,13 @@
 
 #define ACCEPTS_MAX     16 /* connections taken in one round */
 #define FLUSH_MAX       ((size_t)1 << 20) /* bytes sent to one client in a round */
-#define ACCEPT_PAUSE_MS 1000 /* after running out of descriptors */
+#define ACCEPT_PAUSE_MS 100 /* after running out of descriptors */
 
 struct control_server {
 	struct loop *loop;
 	struct watch watch;
 	struct timer accept_pause;
+	int reserve; /* a descriptor held for a bad day; -1: given up */
 	struct list clients;
 	unsigned int client_count, client_max;
 	uint64_t idle_ms;
@@ -100,6 +106,13 @@ static void idle_restart(struct client *client)
 		  idle_expired);
 }
 
+/* Any descriptor will do: a second one of the socket costs least. */
+static void reserve_take(struct control_server *server, int fd)
+{
+	if (server->reserve < 0)
+		server->reserve = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
 static void client_free(struct client *client)
 {
 	struct control_server *server = client->server;
@@ -112,6 +125,7 @@ static void client_free(struct client *client)
 	timer_cancel(server->loop, &client->idle);
 	watch_del(server->loop, &client->watch);
 	fd_close(&fd);
+	reserve_take(server, server->watch.fd);
 	free(client->out_owned);
 	list_del(&client->link);
 	server->client_count--;
@@ -337,6 +351,7 @@ static void accept_resume(struct timer *timer)
 	struct control_server *server =
 		list_entry(timer, struct control_server, accept_pause);
 
+	reserve_take(server, server->watch.fd);
 	watch_set(server->loop, &server->watch, EPOLLIN);
 }
 
@@ -354,6 +369,18 @@ static void accept_failed(struct control_server *server, int err)
 			 strerror(err), (unsigned long long)suppressed);
 }
 
+static int accept_one(struct control_server *server)
+{
+	const int flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+	int fd = accept4(server->watch.fd, NULL, NULL, flags);
+
+	if (fd >= 0 || (errno != EMFILE && errno != ENFILE) ||
+	    server->reserve < 0)
+		return fd;
+	fd_close(&server->reserve);
+	return accept4(server->watch.fd, NULL, NULL, flags);
+}
+
 static void accept_ready(struct watch *watch, uint32_t events)
 {
 	struct control_server *server =
@@ -361,8 +388,7 @@ static void accept_ready(struct watch *watch, uint32_t events)
 
 	(void)events;
 	for (int i = 0; i < ACCEPTS_MAX; i++) {
-		int fd = accept4(watch->fd, NULL, NULL,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept_one(server);
 
 		if (fd >= 0) {
 			client_accept(server, fd);
@@ -390,9 +416,12 @@ int control_server_new(struct loop *loop, int fd, unsigned int max_clients,
 	server->idle_ms = CONTROL_IDLE_MS;
 	server->handler = handler;
 	server->arg = arg;
+	server->reserve = -1;
+	reserve_take(server, fd);
 	list_init(&server->clients);
 	err = watch_add(loop, &server->watch, fd, EPOLLIN, accept_ready);
 	if (err) {
+		fd_close(&server->reserve);
 		fd_close(&fd);
 		free(server);
 		return err;
@@ -418,6 +447,7 @@ void control_server_free(struct control_server *server)
 	timer_cancel(server->loop, &server->accept_pause);
 	fd = server->watch.fd;
 	watch_del(server->loop, &server->watch);
+	fd_close(&server->reserve);
 	fd_close(&fd);
 	free(server);
 }
