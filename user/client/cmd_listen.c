@@ -106,29 +106,33 @@ static void service_dialled(struct client_dial *dial, int fd)
 	conn_free(conn);
 }
 
-static bool listen_attempt(void *arg, const struct sockaddr *peer)
+/*
+ * One too many is reset at once: left alone, its peer would wait for 30 s until the
+ * server gives up on us.
+ */
+static bool listen_full(struct listen *listen,
+			const struct culvert_stream *stream)
 {
-	struct listen *listen = arg;
-	unsigned int max = listen->session.config->connections;
 	char addr[ADDR_STRLEN];
 
-	if (!listen->session.stopping && listen->count < max)
-		return true;
+	if (listen->count < listen->session.config->connections)
+		return false;
 	client_error("connection from %s refused: %u are open; see "
 		     "--connections",
-		     addr_format((const union addr *)peer, addr),
+		     addr_format((const union addr *)stream->peer, addr),
 		     listen->count);
-	return false;
+	return true;
 }
 
 static void listen_accepted(void *arg, const struct culvert_stream *stream)
 {
 	struct listen *listen = arg;
-	struct conn *conn = calloc(1, sizeof(*conn) + stream->early_len);
+	struct conn *conn = NULL;
 	int fd = stream->fd;
 
-	if (!conn || listen->session.stopping) {
-		free(conn);
+	if (!listen->session.stopping && !listen_full(listen, stream))
+		conn = calloc(1, sizeof(*conn) + stream->early_len);
+	if (!conn) {
 		fd_reset(&fd);
 		return;
 	}
@@ -263,7 +267,6 @@ static int listen_allocate(struct listen *listen)
 {
 	static const struct culvert_events events = {
 		.ready = listen_ready,
-		.attempt = listen_attempt,
 		.accepted = listen_accepted,
 		.attempt_failed = listen_attempt_failed,
 		.permission_lost = listen_permission_lost,
