@@ -64,7 +64,7 @@ static inline void rig_report(void *arg, bool is_error, const char *file,
 			      unsigned int line, const char *message)
 {
 	(void)arg;
-	if (is_error)
+	if (is_error && !failalloc_hit())
 		fprintf(stderr, "# %s:%u: %s\n", file, line, message);
 }
 
@@ -546,6 +546,7 @@ static inline bool fd_read(struct rig *rig, int fd, void *out, size_t len)
 		if (n > 0) {
 			p += n;
 			len -= (size_t)n;
+			continue;
 		}
 		rig_tick(rig, 1);
 		if (clock_ms() > give_up)
