@@ -7,6 +7,7 @@ relays.  Relay, peer and load are new processes each time.
 
 import json
 import subprocess
+import time
 
 from culvertlab import proc
 from culvertlab.wait import Timeout, wait_for
@@ -23,11 +24,16 @@ class Plan:
         self.quick = quick
         self.warmup_ms = 300 if quick else 700
         self.duration_ms = 1000 if quick else 3000
-        self.runs = 1 if quick else 3
+        self.runs = 2 if quick else 3
         self.cheap_runs = 1 if quick else 5
         self.check_bytes = 4 << 20 if quick else 16 << 20
         self.idle_pairs = 4000
         self.slow_ms = 2500
+        self._enough = time.monotonic() + 170 if quick else None
+
+    def late(self):
+        """A quick run repeats nothing any more once it has lasted this long."""
+        return self._enough is not None and time.monotonic() > self._enough
 
 
 class Peer:

@@ -205,7 +205,7 @@ def remarks(results):
     lines = [f"Linux {about.get('kernel')} {about.get('machine')}, {about.get('cores')} cores; "
              f"client, relay and peer in three namespaces; medians of "
              f"{'-'.join(map(str, runs))} interleaved runs"
-             f"{' (quick: shorter and single)' if about.get('quick') else ''}; "
+             f"{' (quick: short windows)' if about.get('quick') else ''}; "
              f"{about.get('date')}."]
     lines += [f"{version}" for version in dict.fromkeys(results.versions.values()) if version]
     for metric, what in (("throughput", "throughput"), ("p50", "p50"),

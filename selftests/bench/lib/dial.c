@@ -276,7 +276,7 @@ static void bind_readable(struct watch *watch, uint32_t events)
 {
 	struct dial_conn *conn = list_entry(watch, struct dial_conn, watch);
 	int error = inbox_fill(&conn->inbox, watch->fd);
-	struct stun_msg msg;
+	struct stun_msg msg = { .len = 0 };
 	int there, code;
 
 	(void)events;

@@ -51,7 +51,7 @@ bool pattern_matches(const uint8_t *buf, size_t len, uint64_t seed, uint64_t at)
 		uint8_t piece[8];
 		size_t count = pattern_piece(seed, at, len, piece);
 
-		if (memcmp(buf, piece, count))
+		if (memcmp(buf, piece, count) != 0)
 			return false;
 		buf += count;
 		at += count;
