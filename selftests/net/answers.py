@@ -23,7 +23,8 @@ from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
 from culvertlab.stun import (ALLOCATE, CONNECT, CONNECTION_BIND, CREATE_PERMISSION,  # noqa: E402
                              REFRESH, SEND)
 from culvertlab.tap import check, equal, within  # noqa: E402
-from culvertlab.turn import elapsed, ended, family, lifetime, transport, u32  # noqa: E402
+from culvertlab.turn import elapsed, ended, family, lifetime, recv_message, transport  # noqa: E402
+from culvertlab.turn import u32  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -458,6 +459,27 @@ def _():
     equal(data.code(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid ^ 1))]), 400)
     data.insist(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])
     ping(data.sock, lab.accept(listener))
+
+
+@row("row 25: a wrong ConnectionBind and the right one behind it, with data, across workers")
+def _():
+    client = lab.allocated(changes={"server": {"workers": 4}})
+    for number in range(24):
+        listener = lab.listener()
+        cid = client.connect(listener.getsockname())
+        wrong = (cid + (number % 4 << 26) & 0xFFFFFFF) ^ 1
+        early = payload(5000, number)
+        bind = [client.signed(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(i))])
+                for i in (wrong, cid)]
+        data = lab.keep(lab.topo.client.connect(client.server))
+        data.sendall(bind[0][0] + bind[1][0] + early)
+        equal(recv_message(data).code, 400, "wrong identifier")
+        equal(recv_message(data).code, 0, "right identifier")
+        peer = lab.accept(listener)
+        same(receive(peer, len(early)), early, "bytes behind both")
+        ping(data, peer)
+        for sock in (data, peer, listener):
+            sock.close()
 
 
 @row_both("row 26: ConnectionBind on the control connection is 400, the identifier stays good")

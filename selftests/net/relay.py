@@ -228,6 +228,25 @@ def _(engine):
         ping(data, peer, bytes([byte]))
 
 
+@case("urgent bytes are bytes: nothing is lost or stuck behind them")
+def _(engine):
+    data, peer, _ = lab.pair(changes=config(engine))
+    text = payload(100 * KIB, 17)
+    for toward in ("peer", "client"):
+        source, sink = way(data, peer, toward)
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        job = Worker(send_urgent, source, text)
+        same(receive(sink, 4 * len(text) + 4), (text + b"!") * 4, f"to the {toward}")
+        job.finish()
+    ping(data, peer)
+
+
+def send_urgent(sock, text):
+    for _ in range(4):
+        sock.sendall(text)
+        sock.send(b"!", socket.MSG_OOB)
+
+
 @case("writes of all sizes in turn")
 def _(engine):
     data, peer, _ = lab.pair(changes=config(engine))
