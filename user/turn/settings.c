@@ -113,6 +113,21 @@ bool turn_settings_has_listener(const struct turn_settings *settings,
 	return listener_find(settings, listener) != NULL;
 }
 
+bool turn_settings_has_address(const struct turn_settings *settings,
+			       const char *listener, const union addr *addr)
+{
+	const struct conf_listener *found = listener_find(settings, listener);
+
+	for (size_t i = 0; found && i < found->address_count; i++) {
+		const union addr *have = &found->addresses[i];
+
+		if (addr_same_host(have, addr) &&
+		    (!addr_port(have) || addr_port(have) == addr_port(addr)))
+			return true;
+	}
+	return false;
+}
+
 const char *turn_settings_realm(const struct turn_settings *settings,
 				const char *listener)
 {

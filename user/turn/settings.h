@@ -18,6 +18,9 @@ const char *turn_settings_realm(const struct turn_settings *settings,
 				const char *listener);
 bool turn_settings_has_listener(const struct turn_settings *settings,
 				const char *listener);
+/* Does that listener listen on this address? Port 0 there is any port. */
+bool turn_settings_has_address(const struct turn_settings *settings,
+			       const char *listener, const union addr *addr);
 
 /* Is the [engine] section the same? */
 bool turn_settings_same_engines(const struct turn_settings *a,

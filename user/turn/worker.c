@@ -217,18 +217,19 @@ static void allocation_destroy(struct allocation *allocation)
 		turn_peer_conn_destroy(list_entry(pos, struct peer_conn, link));
 }
 
+static void socket_retire(struct listener_socket *sock)
+{
+	list_del(&sock->link);
+	listener_free(sock->listener);
+	free(sock);
+}
+
 static void sockets_close(struct turn_listener *listener)
 {
 	struct list *pos, *tmp;
 
-	list_for_each_safe(pos, tmp, &listener->sockets) {
-		struct listener_socket *sock =
-			list_entry(pos, struct listener_socket, link);
-
-		list_del(pos);
-		listener_free(sock->listener);
-		free(sock);
-	}
+	list_for_each_safe(pos, tmp, &listener->sockets)
+		socket_retire(list_entry(pos, struct listener_socket, link));
 }
 
 /* Nothing comes in any more; clients may still hold the name and realm. */
@@ -373,26 +374,42 @@ int turn_worker_listen(struct turn_worker *worker, int fd, const char *name)
 	return err;
 }
 
+/* The sockets whose address is still configured go on, the others close. */
+static void sockets_reload(struct turn_listener *listener)
+{
+	struct turn_worker *worker = listener->worker;
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &listener->sockets) {
+		struct listener_socket *sock =
+			list_entry(pos, struct listener_socket, link);
+		int fd = listener_fd(sock->listener);
+		union addr addr;
+		socklen_t len = sizeof(addr);
+
+		if (getsockname(fd, &addr.sa, &len) == 0 &&
+		    !turn_settings_has_address(worker->settings, listener->name,
+					       &addr)) {
+			socket_retire(sock);
+			continue;
+		}
+		socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	}
+}
+
 static void listeners_reload(struct turn_worker *worker)
 {
-	struct list *pos, *tmp, *at;
+	struct list *pos, *tmp;
 
 	list_for_each_safe(pos, tmp, &worker->listeners) {
 		struct turn_listener *listener =
 			list_entry(pos, struct turn_listener, link);
 
-		if (!turn_settings_has_listener(worker->settings,
-						listener->name)) {
+		if (turn_settings_has_listener(worker->settings,
+					       listener->name))
+			sockets_reload(listener);
+		else
 			listener_retire(listener);
-			continue;
-		}
-		list_for_each(at, &listener->sockets)
-			socket_keepalive(
-				listener_fd(list_entry(at,
-						       struct listener_socket,
-						       link)
-						    ->listener),
-				turn_limits(worker)->keepalive_ms);
 	}
 }
 
