@@ -269,7 +269,8 @@ def _():
         equal(int(proc.status_field(pid, field), 16), 0, f"{field} of the relay")
     equal(proc.status_field(pid, "Groups"), "", "supplementary groups")
     caps = int(proc.status_field(server.process.pid, "CapEff"), 16)
-    equal(caps & ~(1 << 6 | 1 << 7), 0, "CapEff of the supervisor beyond setuid and setgid")
+    equal(caps & ~(1 << 5 | 1 << 6 | 1 << 7), 0,
+          "CapEff of the supervisor beyond kill, setgid and setuid")
 
 
 @test("the relay killed is started again and serves; its log says so")

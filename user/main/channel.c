@@ -3,11 +3,15 @@
 #include "main/channel.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define SEND_LIMIT_S 5
 
 _Static_assert(sizeof(struct channel_msg) == 264, "one layout on both sides");
 
@@ -18,8 +22,17 @@ union fd_space {
 
 int channel_new(int fds[2])
 {
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+	const struct timeval limit = { .tv_sec = SEND_LIMIT_S };
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
+	for (int i = 0; i < 2; i++) {
+		/* One that hangs must not make the other one hang. */
+		setsockopt(pair[i], SOL_SOCKET, SO_SNDTIMEO, &limit,
+			   sizeof(limit));
+		fds[i] = pair[i];
+	}
 	return 0;
 }
 
@@ -85,13 +98,15 @@ int channel_recv(int fd, struct channel_msg *out, int fds[CHANNEL_FDS_MAX],
 	size_t count = fds_take(&head, fds);
 	if (n == 0 && count == 0)
 		return -EPIPE;
-	if (n != sizeof(msg) || head.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
-	    msg.type < CHANNEL_RELOAD || msg.type >= CHANNEL_TYPES ||
-	    !memchr(msg.text, '\0', sizeof(msg.text))) {
+	bool bad = n != sizeof(msg) || head.msg_flags & MSG_TRUNC ||
+		   msg.type < CHANNEL_RELOAD || msg.type >= CHANNEL_TYPES ||
+		   !memchr(msg.text, '\0', sizeof(msg.text));
+	/* MSG_CTRUNC: descriptors were lost, for want of free ones here. */
+	if (bad || head.msg_flags & MSG_CTRUNC)
 		while (count)
 			close(fds[--count]);
+	if (bad)
 		return -EBADMSG;
-	}
 	*out = msg;
 	*fd_count = count;
 	return 0;

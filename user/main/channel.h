@@ -10,10 +10,11 @@
 
 enum channel_type {
 	/* supervisor -> relay */
-	CHANNEL_RELOAD = 1, /* one descriptor: the new configuration's text */
+	CHANNEL_RELOAD = 1, /* one descriptor: the new configuration's text;
+			     * result: how many WANT_RELOADs it answers */
 	CHANNEL_LISTENER, /* text: name; a descriptor per worker */
 	CHANNEL_COMMIT, /* take what RELOAD and LISTENER brought */
-	CHANNEL_REFUSED, /* text: why there will be no reload */
+	CHANNEL_REFUSED, /* text: why there is no reload; result: as RELOAD's */
 	CHANNEL_STOP,
 	/* relay -> supervisor */
 	CHANNEL_READY,
@@ -25,19 +26,23 @@ enum channel_type {
 
 struct channel_msg {
 	uint32_t type;
-	int32_t result; /* 0 or a negative errno */
+	int32_t result; /* 0 or a negative errno, unless said otherwise */
 	char text[256]; /* NUL-terminated */
 };
 
 /* A connected pair, CLOEXEC. 0 or a negative errno. */
 int channel_new(int fds[2]);
 
-/* 0 or a negative errno; a full channel is waited for. */
+/*
+ * 0 or a negative errno. A full channel is waited for, five seconds at most: then
+ * the other side hangs, -EAGAIN.
+ */
 int channel_send(int fd, enum channel_type type, int result, const char *text,
 		 const int *fds, size_t fd_count);
 
 /*
- * Receives one message and its descriptors (CLOEXEC; owned by the caller).
+ * Receives one message and its descriptors (CLOEXEC; owned by the caller). When
+ * this process has no room for all of them none is given: *fd_count is 0.
  * 0; -EPIPE when the other side has gone; -EBADMSG for anything that is not
  * exactly a message of this protocol: close the channel then.
  */

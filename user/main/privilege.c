@@ -3,11 +3,14 @@
 #include "main/privilege.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,9 +19,58 @@
 
 #include "base/log.h"
 
+/* Being uid 0 gives a program nothing, and this cannot be taken back. */
+#define SECUREBITS_ROOT_IS_NOTHING                                        \
+	(SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED | \
+	 SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
+
+/*
+ * What an id of this user namespace is outside, user_namespaces(7). The file
+ * absent or unreadable: there are no user namespaces. -1: the id does not exist.
+ */
+static int64_t id_outside(const char *path, uint64_t id)
+{
+	uint64_t first, outside, count;
+	int64_t found = -1;
+	FILE *map = fopen(path, "re");
+
+	if (!map)
+		return (int64_t)id;
+	while (fscanf(map, "%" SCNu64 "%" SCNu64 "%" SCNu64, &first, &outside,
+		      &count) == 3)
+		if (id >= first && id - first < count)
+			found = (int64_t)(outside + (id - first));
+	(void)fclose(map);
+	return found;
+}
+
+static bool user_exists_here(const struct passwd *entry)
+{
+	return id_outside("/proc/self/uid_map", entry->pw_uid) >= 0 &&
+	       id_outside("/proc/self/gid_map", entry->pw_gid) >= 0;
+}
+
+static int user_refuse(const char *name, const struct passwd *entry)
+{
+	if (entry) {
+		log_error("main",
+			  "event=user_refused user=%s reason=\"the relay never "
+			  "runs as root or in root's group\" hint=\"set "
+			  "[server] user to another one\"",
+			  name);
+		return -EPERM;
+	}
+	log_error("main",
+		  "event=user_missing user=%s hint=\"make it with: "
+		  "useradd --system %s\"",
+		  name, name);
+	return -ENOENT;
+}
+
 int privilege_find_user(const char *name, struct privilege_user *out)
 {
 	const struct passwd *entry;
+	bool stand_in = false;
 
 	memset(out, 0, sizeof(*out));
 	if (geteuid() != 0)
@@ -26,16 +78,39 @@ int privilege_find_user(const char *name, struct privilege_user *out)
 	entry = getpwnam(name);
 	if (!entry) {
 		entry = getpwnam("nobody");
+		stand_in = true;
+	}
+	if (entry && entry->pw_uid == 0 &&
+	    id_outside("/proc/self/uid_map", 0) != 0)
+		return 0;
+	if (!entry || entry->pw_uid == 0 || entry->pw_gid == 0)
+		return user_refuse(name, entry);
+	if (!user_exists_here(entry))
+		return 0;
+	if (stand_in)
 		log_warn("main",
 			 "event=user_missing user=%s using=nobody hint="
 			 "\"make one with: useradd --system %s\"",
 			 name, name);
-	}
-	if (!entry || entry->pw_uid == 0)
-		return -ENOENT;
 	out->change = true;
+	out->stand_in = stand_in;
 	out->uid = entry->pw_uid;
 	out->gid = entry->pw_gid;
+	return 0;
+}
+
+int privilege_clean_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	/* With not a single descriptor to be had the sockets will say so. */
+	if (fd < 0 && errno != EMFILE && errno != ENFILE)
+		return -errno;
+	if (close_range(STDERR_FILENO + 1, ~0U, 0) < 0 && errno != ENOSYS)
+		return -errno;
 	return 0;
 }
 
@@ -49,16 +124,22 @@ void privilege_raise_files(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* Drops capabilities beyond `keep` from the bounding set. */
-static int bounding_limit(uint64_t keep)
+/*
+ * What a program run from here could gain: nothing. Both need CAP_SETPCAP; where
+ * root lacks it, as in some containers, PR_SET_NO_NEW_PRIVS has to do.
+ */
+static int gains_refuse(void)
 {
-	for (int cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		if (keep >> cap & 1)
-			continue;
+	if (prctl(PR_SET_SECUREBITS, SECUREBITS_ROOT_IS_NOTHING, 0, 0, 0) < 0 &&
+	    errno != EPERM)
+		return -errno;
+	for (int cap = 0; cap <= CAP_LAST_CAP; cap++)
 		/* EINVAL: a capability this kernel does not know. */
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 &&
+		    errno != EINVAL && errno != EPERM)
 			return -errno;
-	}
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
 	return 0;
 }
 
@@ -78,31 +159,26 @@ static int capabilities_set(uint64_t keep)
 	return 0;
 }
 
-int privilege_supervisor(void)
+int privilege_supervisor(const struct privilege_user *user)
 {
-	const uint64_t keep = 1ull << CAP_SETUID | 1ull << CAP_SETGID;
-	int err = 0;
+	uint64_t keep = 0;
+	int err = gains_refuse();
 
-	if (geteuid() == 0)
-		err = bounding_limit(keep);
-	if (!err && geteuid() == 0)
-		err = capabilities_set(keep);
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		err = -errno;
-	return err;
+	if (user->change)
+		keep = 1ull << CAP_SETUID | 1ull << CAP_SETGID |
+		       1ull << CAP_KILL;
+	return err ? err : capabilities_set(keep);
 }
 
-int privilege_relay(const struct privilege_user *user)
+int privilege_relay(const struct privilege_user *user, pid_t parent)
 {
-	pid_t parent = getppid();
-
 	if (user->change) {
 		if (setgroups(0, NULL) < 0 ||
 		    setresgid(user->gid, user->gid, user->gid) < 0 ||
 		    setresuid(user->uid, user->uid, user->uid) < 0)
 			return -errno;
 		/* Leaving uid 0 clears capabilities; refuse to go on if not. */
-		if (setuid(0) == 0)
+		if (setuid(0) == 0 || setgid(0) == 0)
 			return -EPERM;
 	}
 	int err = capabilities_set(0);

@@ -9,29 +9,42 @@
 /* Whom the relay runs as. */
 struct privilege_user {
 	bool change; /* false: started without root, stays who it is */
+	bool stand_in; /* "nobody", whose group is not ours to trust */
 	uid_t uid;
 	gid_t gid;
 };
 
 /*
- * Looks the configured user up (only when running as root; "nobody" stands in
- * for one that does not exist, with a log line). 0 or -ENOENT.
+ * Looks the configured user up, when running as root; "nobody" stands in for one
+ * that does not exist, with a log line. Root of a user namespace that has no
+ * such user is an ordinary user outside, and stays what it is. 0, -ENOENT, or
+ * -EPERM (the relay never runs as root); logged.
  */
 int privilege_find_user(const char *name, struct privilege_user *out);
+
+/*
+ * Descriptors 0 to 2 are open afterwards, and no other: what the caller left
+ * open is not for the relay, and no socket becomes standard error. 0 or a
+ * negative errno.
+ */
+int privilege_clean_files(void);
 
 /* Raises the soft descriptor limit to the hard one. */
 void privilege_raise_files(void);
 
 /*
- * The supervisor after start: keeps CAP_SETUID and CAP_SETGID, which starting
- * the relay again after a crash needs, and nothing else. 0 or negative errno.
+ * The supervisor after start. When the relay is another user it keeps CAP_SETUID
+ * and CAP_SETGID, which starting it again after a crash needs, and CAP_KILL, to
+ * end one that hangs and for PR_SET_PDEATHSIG to have an effect; else nothing.
+ * No program it could run gets anything back. 0 or a negative errno.
  */
-int privilege_supervisor(void);
+int privilege_supervisor(const struct privilege_user *user);
 
 /*
  * The relay: becomes the user for good, no capability is left, none can be
- * regained. Dies with its parent. 0 or negative errno.
+ * regained. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
+ * has gone already.
  */
-int privilege_relay(const struct privilege_user *user);
+int privilege_relay(const struct privilege_user *user, pid_t parent);
 
 #endif

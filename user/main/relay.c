@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "crypto/crypto.h"
 #include "main/channel.h"
+#include "main/hint.h"
 #include "main/relay_internal.h"
 
 static void fanout_back(struct letter *letter)
@@ -179,16 +180,14 @@ static void workers_end(struct relay *relay)
 
 static int relay_start(struct relay *relay, const struct relay_params *params)
 {
-	struct turn_settings *settings;
-	int err;
+	int err = turn_settings_new(params->conf, params->nonce_secret,
+				    &relay->settings);
 
-	err = turn_settings_new(params->conf, params->nonce_secret, &settings);
 	if (err)
 		return err;
 	err = turn_shared_new(relay->worker_count, &relay->shared);
 	for (unsigned int i = 0; i < relay->worker_count && !err; i++)
-		err = worker_start(relay, i, settings, params->sockets);
-	turn_settings_unref(settings);
+		err = worker_start(relay, i, relay->settings, params->sockets);
 	if (err)
 		return err;
 	err = control_server_new(relay->loop, params->control_fd,
@@ -209,6 +208,7 @@ static void relay_end(struct relay *relay)
 	control_server_free(relay->control);
 	loop_free(relay->loop);
 	turn_shared_free(relay->shared);
+	turn_settings_unref(relay->settings);
 	conf_unref(relay->conf);
 	crypto_wipe(relay->nonce_secret, sizeof(relay->nonce_secret));
 	free(relay);
@@ -245,7 +245,7 @@ int relay_run(const struct relay_params *params)
 	int status, err;
 
 	signal(SIGPIPE, SIG_IGN);
-	err = privilege_relay(params->user);
+	err = privilege_relay(params->user, params->supervisor);
 	if (err) {
 		log_error("main",
 			  "event=privilege_failed error=\"%s\" hint="
@@ -254,19 +254,23 @@ int relay_run(const struct relay_params *params)
 		return RELAY_EXIT_FATAL;
 	}
 	err = relay_new(params, &relay);
-	if (err)
-		return EXIT_FAILURE;
+	if (err) {
+		hint_log("relay", err);
+		return RELAY_EXIT_FATAL;
+	}
 	err = relay_start(relay, params);
 	if (err) {
-		log_error("main", "event=start_failed error=\"%s\"%s",
-			  strerror(-err),
-			  err == -ENODEV ? " hint=\"no engine of [engine] "
-					   "order can run here\"" :
-					   "");
+		hint_log("relay", err);
 		relay->status = RELAY_EXIT_FATAL;
 	} else if (!channel_send(params->channel, CHANNEL_READY, 0, "", NULL,
 				 0)) {
-		loop_run(relay->loop);
+		err = loop_run(relay->loop);
+		if (err) {
+			log_error("main",
+				  "event=loop_failed worker=main error=\"%s\"",
+				  strerror(-err));
+			relay->status = EXIT_FAILURE;
+		}
 	}
 	status = relay->status;
 	relay_end(relay);

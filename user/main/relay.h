@@ -17,6 +17,7 @@ struct relay_params {
 	struct conf *conf;
 	const struct socket_set *sockets; /* used up: workers take them */
 	const struct privilege_user *user;
+	pid_t supervisor; /* whose end is the relay's */
 	int control_fd; /* of control_listen, taken over */
 	int channel; /* to the supervisor, taken over */
 	uint64_t config_loads;

@@ -31,6 +31,7 @@ struct relay_socket {
 
 /* What a reload has brought so far, before its COMMIT. */
 struct relay_pending {
+	int error; /* the first thing that went wrong; COMMIT answers it */
 	struct conf *conf;
 	struct relay_socket *sockets;
 	size_t socket_count;
@@ -42,6 +43,7 @@ struct relay {
 	struct control_server *control;
 	struct turn_shared *shared;
 	struct conf *conf;
+	struct turn_settings *settings; /* made of it */
 	struct relay_worker workers[CONF_MAX_WORKERS];
 	unsigned int worker_count;
 	uint64_t started_ms;
@@ -49,6 +51,8 @@ struct relay {
 	uint8_t nonce_secret[AUTH_SECRET_LEN];
 	struct relay_pending pending;
 	struct list reload_waiters; /* culvertctl reload, waiting for the end */
+	int reloads_asked; /* WANT_RELOADs sent */
+	int reloads_covered; /* of these, answered by the one under way */
 	bool reloading;
 	int status; /* exit status when the loop ends */
 };

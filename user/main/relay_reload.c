@@ -3,11 +3,19 @@
  * The relay's side of the channel: stop, and reload.
  *
  * A reload is RELOAD (the text, already checked by the supervisor), a LISTENER
- * for each new address, then COMMIT. Nothing changes before COMMIT; then the
- * settings are built and every worker takes them. Whoever asked by the control
- * socket is answered when it is over.
+ * for each address that is new or goes to another listener, then COMMIT. Nothing
+ * changes before COMMIT, which is answered with TAKEN, once:
+ *
+ *   listening   every worker serves the new sockets; one may lack descriptors
+ *   settling    every worker takes the new settings, and with them lets go of
+ *               sockets that are not in them. After a failure it takes the old
+ *               settings again, which takes the new sockets back.
+ *
+ * Whoever asked by the control socket has a number; the supervisor says up to
+ * which one a reload answers.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +32,13 @@
 struct reload_waiter {
 	struct list link;
 	struct control_reply *reply;
+	int number; /* of its WANT_RELOAD, from 1 */
 };
 
 struct reload {
 	struct fanout fanout;
-	struct turn_settings *settings;
+	struct turn_settings *settings; /* the new ones */
+	_Atomic int error; /* what a worker failed with */
 };
 
 static void pending_clear(struct relay_pending *pending)
@@ -41,7 +51,9 @@ static void pending_clear(struct relay_pending *pending)
 	memset(pending, 0, sizeof(*pending));
 }
 
-static void waiters_answer(struct relay *relay, int result, const char *text)
+/* Answers those up to this number. */
+static void waiters_answer(struct relay *relay, int number, int result,
+			   const char *text)
 {
 	struct list *pos, *tmp;
 
@@ -49,6 +61,8 @@ static void waiters_answer(struct relay *relay, int result, const char *text)
 		struct reload_waiter *waiter =
 			list_entry(pos, struct reload_waiter, link);
 
+		if (waiter->number > number)
+			continue;
 		list_del(pos);
 		if (result)
 			control_reply_error(waiter->reply, "%s", text);
@@ -60,7 +74,8 @@ static void waiters_answer(struct relay *relay, int result, const char *text)
 
 void relay_reload_free(struct relay *relay)
 {
-	waiters_answer(relay, -ECANCELED, "culvertd is stopping");
+	waiters_answer(relay, relay->reloads_asked, -ECANCELED,
+		       "culvertd is stopping");
 	pending_clear(&relay->pending);
 }
 
@@ -72,11 +87,16 @@ void relay_reload_request(struct relay *relay, struct control_reply *reply)
 		control_reply_error(reply, "out of memory");
 		return;
 	}
-	waiter->reply = reply;
-	list_add_tail(&waiter->link, &relay->reload_waiters);
 	if (channel_send(relay->channel.fd, CHANNEL_WANT_RELOAD, 0, "", NULL,
-			 0))
-		waiters_answer(relay, -EPIPE, "the supervisor has gone");
+			 0)) {
+		free(waiter);
+		control_reply_error(reply, "the supervisor does not answer: "
+					   "see its log");
+		return;
+	}
+	waiter->reply = reply;
+	waiter->number = ++relay->reloads_asked;
+	list_add_tail(&waiter->link, &relay->reload_waiters);
 }
 
 /* The supervisor has shown every error already: here they cannot happen. */
@@ -116,7 +136,12 @@ static int pending_listener(struct relay *relay, const char *name,
 	struct relay_pending *pending = &relay->pending;
 	struct relay_socket *more;
 
-	if (count != relay->worker_count || strlen(name) >= sizeof(more->name))
+	if (pending->error)
+		return pending->error;
+	/* Sent, but this process has no descriptors left for them. */
+	if (count != relay->worker_count)
+		return -EMFILE;
+	if (strlen(name) >= sizeof(more->name))
 		return -EBADMSG;
 	more = realloc(pending->sockets,
 		       (pending->socket_count + 1) * sizeof(*more));
@@ -130,52 +155,86 @@ static int pending_listener(struct relay *relay, const char *name,
 	return 0;
 }
 
-static void reload_each(struct fanout *fanout, struct relay_worker *worker)
+/* Over, for better or worse: everybody who waits for it is told. */
+static void reload_end(struct relay *relay, int err)
+{
+	char text[128] = "";
+
+	if (err)
+		snprintf(text, sizeof(text), "the relay could not take it: %s",
+			 strerror(-err));
+	relay->reloading = false;
+	pending_clear(&relay->pending);
+	waiters_answer(relay, relay->reloads_covered, err, text);
+	channel_send(relay->channel.fd, CHANNEL_TAKEN, err, text, NULL, 0);
+}
+
+static void listen_each(struct fanout *fanout, struct relay_worker *worker)
 {
 	struct reload *reload = list_entry(fanout, struct reload, fanout);
 	struct relay_pending *pending = &fanout->relay->pending;
 
-	turn_worker_reload(worker->turn, reload->settings);
 	for (size_t i = 0; i < pending->socket_count; i++) {
 		int *fd = &pending->sockets[i].fds[worker->index];
 		int err = turn_worker_listen(worker->turn, *fd,
 					     pending->sockets[i].name);
 
-		if (!err)
+		if (!err) {
 			*fd = -1;
-		else
-			log_error("main",
-				  "event=listen_failed listener=%s "
-				  "worker=%u error=\"%s\"",
-				  pending->sockets[i].name, worker->index,
-				  strerror(-err));
+			continue;
+		}
+		atomic_store(&reload->error, err);
+		log_error("main",
+			  "event=listen_failed listener=%s worker=%u "
+			  "error=\"%s\"",
+			  pending->sockets[i].name, worker->index,
+			  strerror(-err));
+		return;
 	}
 }
 
-static void reload_done(struct fanout *fanout)
+static void settle_each(struct fanout *fanout, struct relay_worker *worker)
+{
+	turn_worker_reload(worker->turn, fanout->relay->settings);
+}
+
+static void settle_done(struct fanout *fanout)
 {
 	struct reload *reload = list_entry(fanout, struct reload, fanout);
 	struct relay *relay = fanout->relay;
+	int err = atomic_load(&reload->error);
 
-	conf_unref(relay->conf);
-	relay->conf = conf_ref(relay->pending.conf);
-	relay->config_loads++;
-	relay->reloading = false;
-	log_set_level(relay->conf->log_level);
 	turn_settings_unref(reload->settings);
 	free(reload);
-	pending_clear(&relay->pending);
-	waiters_answer(relay, 0, "");
-	channel_send(relay->channel.fd, CHANNEL_TAKEN, 0, "", NULL, 0);
+	reload_end(relay, err);
+}
+
+static void listen_done(struct fanout *fanout)
+{
+	struct reload *reload = list_entry(fanout, struct reload, fanout);
+	struct relay *relay = fanout->relay;
+	struct turn_settings *old = relay->settings;
+
+	if (!atomic_load(&reload->error)) {
+		relay->settings = reload->settings;
+		reload->settings = old;
+		conf_unref(relay->conf);
+		relay->conf = conf_ref(relay->pending.conf);
+		relay->config_loads++;
+		log_set_level(relay->conf->log_level);
+	}
+	fanout_start(relay, fanout, settle_each, settle_done);
 }
 
 static int reload_commit(struct relay *relay)
 {
 	struct reload *reload;
-	int err;
+	int err = relay->pending.error;
 
-	if (!relay->pending.conf)
-		return -EBADMSG;
+	if (!err && !relay->pending.conf)
+		err = -EBADMSG;
+	if (err)
+		return err;
 	reload = calloc(1, sizeof(*reload));
 	if (!reload)
 		return -ENOMEM;
@@ -186,22 +245,37 @@ static int reload_commit(struct relay *relay)
 		return err;
 	}
 	relay->reloading = true;
-	fanout_start(relay, &reload->fanout, reload_each, reload_done);
+	fanout_start(relay, &reload->fanout, listen_each, listen_done);
 	return 0;
 }
 
-static void reload_failed(struct relay *relay, int err)
+static int reload_begin(struct relay *relay, const struct channel_msg *msg,
+			const int *fds, size_t count)
 {
-	char text[128];
+	struct relay_pending *pending = &relay->pending;
 
-	snprintf(text, sizeof(text), "the relay could not take it: %s",
-		 strerror(-err));
-	pending_clear(&relay->pending);
-	waiters_answer(relay, err, text);
-	channel_send(relay->channel.fd, CHANNEL_TAKEN, err, text, NULL, 0);
+	/* Workers look at the one under way. */
+	if (relay->reloading)
+		return -EBADMSG;
+	pending_clear(pending);
+	relay->reloads_covered = msg->result;
+	/* None: it was sent, but this process has no descriptor left. */
+	pending->error = count == 1 ? conf_receive(fds[0], &pending->conf) :
+				      -EMFILE;
+	return 0;
 }
 
-/* Handles one message; its descriptors that are not taken are closed after. */
+static void reload_refused(struct relay *relay, const struct channel_msg *msg)
+{
+	if (!relay->reloading)
+		pending_clear(&relay->pending);
+	waiters_answer(relay, msg->result, -EINVAL, msg->text);
+}
+
+/*
+ * Handles one message; its descriptors that are not taken are closed after.
+ * -EBADMSG when it has no place here.
+ */
 static int message_handle(struct relay *relay, const struct channel_msg *msg,
 			  int *fds, size_t *count)
 {
@@ -209,19 +283,25 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 
 	switch ((enum channel_type)msg->type) {
 	case CHANNEL_RELOAD:
-		pending_clear(&relay->pending);
-		return *count == 1 ?
-			       conf_receive(fds[0], &relay->pending.conf) :
-			       -EBADMSG;
+		return reload_begin(relay, msg, fds, *count);
 	case CHANNEL_LISTENER:
+		if (relay->reloading)
+			return -EBADMSG;
 		err = pending_listener(relay, msg->text, fds, *count);
 		if (!err)
 			*count = 0;
-		return err;
+		else if (!relay->pending.error)
+			relay->pending.error = err;
+		return 0;
 	case CHANNEL_COMMIT:
-		return reload_commit(relay);
+		if (relay->reloading)
+			return -EBADMSG;
+		err = reload_commit(relay);
+		if (err)
+			reload_end(relay, err);
+		return 0;
 	case CHANNEL_REFUSED:
-		waiters_answer(relay, -EINVAL, msg->text);
+		reload_refused(relay, msg);
 		return 0;
 	case CHANNEL_STOP:
 		loop_stop(relay->loop);
@@ -245,16 +325,16 @@ void relay_channel_ready(struct watch *watch, uint32_t events)
 	int err = channel_recv(watch->fd, &msg, fds, &count);
 
 	(void)events;
-	if (err) {
-		/* The supervisor is the only reason to run. */
-		if (err == -EBADMSG)
-			log_error("main", "event=channel_bad_message");
-		loop_stop(relay->loop);
-		return;
-	}
-	err = message_handle(relay, &msg, fds, &count);
+	if (!err)
+		err = message_handle(relay, &msg, fds, &count);
 	while (count)
 		close(fds[--count]);
-	if (err)
-		reload_failed(relay, err);
+	if (!err)
+		return;
+	/* The supervisor is the only reason to run. */
+	if (err == -EBADMSG) {
+		log_error("main", "event=channel_bad_message");
+		relay->status = EXIT_FAILURE;
+	}
+	loop_stop(relay->loop);
 }

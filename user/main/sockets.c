@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Listening sockets of the configured listeners, one per worker. */
+/*
+ * Listening sockets of the configured listeners, one per worker.
+ *
+ * A reload makes a new set that shares the sockets of addresses that stay, so
+ * that no connection waiting in a backlog is lost. Two groups are the same when
+ * they have the same descriptors: an address with port 0 may come twice.
+ */
 #include "main/sockets.h"
 
 #include <errno.h>
@@ -8,16 +14,43 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "transport/transport.h"
 
-static struct socket_group *group_find(const struct socket_set *set,
-				       const struct socket_group *like)
+static bool group_shared(const struct socket_set *set,
+			 const struct socket_group *group)
 {
 	for (size_t i = 0; set && i < set->count; i++)
-		if (!strcmp(set->groups[i].name, like->name) &&
-		    addr_equal(&set->groups[i].addr, &like->addr))
-			return &set->groups[i];
+		if (set->groups[i].fds[0] == group->fds[0])
+			return true;
+	return false;
+}
+
+/* A group of the older set with this address that `set` has not taken yet. */
+static const struct socket_group *group_find(const struct socket_set *old,
+					     const struct socket_set *set,
+					     const union addr *addr)
+{
+	for (size_t i = 0; old && i < old->count; i++)
+		if (addr_equal(&old->groups[i].addr, addr) &&
+		    !group_shared(set, &old->groups[i]))
+			return &old->groups[i];
 	return NULL;
+}
+
+/* Does the older set listen where this address would, too? */
+static bool own_overlap(const struct socket_set *old, const union addr *addr)
+{
+	for (size_t i = 0; old && i < old->count; i++) {
+		const union addr *have = &old->groups[i].bound;
+
+		if (addr_family(have) == addr_family(addr) &&
+		    addr_port(have) == addr_port(addr) &&
+		    (addr_is_any(have) || addr_is_any(addr) ||
+		     addr_same_host(have, addr)))
+			return true;
+	}
+	return false;
 }
 
 static void group_close(struct socket_group *group, unsigned int workers)
@@ -29,16 +62,24 @@ static void group_close(struct socket_group *group, unsigned int workers)
 static int group_open(struct socket_group *group, unsigned int workers,
 		      unsigned int backlog)
 {
+	group->bound = group->addr;
 	for (unsigned int i = 0; i < workers; i++) {
+		socklen_t len = sizeof(group->bound);
 		/* The first notices who else listens there; the others join. */
-		int fd = i ? listener_open(&group->addr, backlog) :
-			     listener_claim(&group->addr, backlog);
+		int fd = i ? listener_open(&group->bound, backlog) :
+			     listener_claim(&group->bound, backlog);
 
 		if (fd < 0) {
 			group_close(group, i);
 			return fd;
 		}
 		group->fds[i] = fd;
+		if (getsockname(fd, &group->bound.sa, &len) < 0) {
+			int err = -errno;
+
+			group_close(group, i + 1);
+			return err;
+		}
 	}
 	return 0;
 }
@@ -52,49 +93,69 @@ static size_t address_total(const struct conf *conf)
 	return total;
 }
 
+/* Shares or opens one address of a listener. */
+static int group_get(const struct conf_listener *listener,
+		     const union addr *addr, const struct socket_set *old,
+		     struct socket_set *set)
+{
+	struct socket_group *group = &set->groups[set->count];
+	const struct socket_group *same = group_find(old, set, addr);
+	int err;
+
+	if (same) {
+		*group = *same;
+		group->served = !strcmp(same->name, listener->name);
+	} else {
+		group->addr = *addr;
+		err = group_open(group, set->workers, listener->backlog);
+		if (err)
+			return err;
+	}
+	snprintf(group->name, sizeof(group->name), "%s", listener->name);
+	set->count++;
+	return 0;
+}
+
 /* Adds one listener's addresses to the set. */
 static int listener_sockets(const struct conf_listener *listener,
 			    const struct socket_set *old,
-			    struct socket_set *set, char where[ADDR_STRLEN])
+			    struct socket_set *set, struct socket_fault *fault)
 {
 	for (size_t i = 0; i < listener->address_count; i++) {
-		struct socket_group *group = &set->groups[set->count];
-		const struct socket_group *same;
+		const union addr *addr = &listener->addresses[i];
+		int err = group_get(listener, addr, old, set);
 
-		snprintf(group->name, sizeof(group->name), "%s",
-			 listener->name);
-		group->addr = listener->addresses[i];
-		same = group_find(old, group);
-		if (same) {
-			*group = *same;
-			group->kept = true;
-			set->count++;
+		if (!err)
 			continue;
-		}
-		int err = group_open(group, set->workers, listener->backlog);
-
-		if (err) {
-			addr_format(&group->addr, where);
+		addr_format(addr, fault->address);
+		fault->own = err == -EADDRINUSE && own_overlap(old, addr);
+		/* The default is [::] beside 0.0.0.0; not every host has it. */
+		if (err != -EAFNOSUPPORT || !addr_is_any(addr))
 			return err;
-		}
-		set->count++;
+		log_warn("main",
+			 "event=listen_skipped address=%s reason=\"this kernel "
+			 "has no IPv6\"",
+			 fault->address);
 	}
 	return 0;
 }
 
 int sockets_open(const struct conf *conf, unsigned int workers,
 		 const struct socket_set *old, struct socket_set *out,
-		 char where[ADDR_STRLEN])
+		 struct socket_fault *fault)
 {
 	struct socket_set set = { .workers = workers };
 	int err = 0;
 
-	snprintf(where, ADDR_STRLEN, "memory");
+	memset(fault, 0, sizeof(*fault));
+	snprintf(fault->address, sizeof(fault->address), "any");
 	set.groups = calloc(address_total(conf) + 1, sizeof(*set.groups));
 	if (!set.groups)
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->listener_count && !err; i++)
-		err = listener_sockets(&conf->listeners[i], old, &set, where);
+		err = listener_sockets(&conf->listeners[i], old, &set, fault);
+	if (!err && !set.count)
+		err = -EAFNOSUPPORT;
 	if (err) {
 		sockets_close(&set, old);
 		return err;
@@ -106,9 +167,28 @@ int sockets_open(const struct conf *conf, unsigned int workers,
 void sockets_close(struct socket_set *set, const struct socket_set *keep)
 {
 	for (size_t i = 0; i < set->count; i++)
-		if (!group_find(keep, &set->groups[i]))
+		if (!group_shared(keep, &set->groups[i]))
 			group_close(&set->groups[i], set->workers);
 	free(set->groups);
 	set->groups = NULL;
 	set->count = 0;
+}
+
+static unsigned int backlog_of(const struct conf *conf, const char *name)
+{
+	for (size_t i = 0; i < conf->listener_count; i++)
+		if (!strcmp(conf->listeners[i].name, name))
+			return conf->listeners[i].backlog;
+	return SOMAXCONN;
+}
+
+void sockets_set_backlog(const struct socket_set *set, const struct conf *conf)
+{
+	/* listen() on one that listens changes its backlog, nothing else. */
+	for (size_t i = 0; i < set->count; i++)
+		for (unsigned int j = 0; j < set->workers; j++)
+			if (listen(set->groups[i].fds[j],
+				   (int)backlog_of(conf, set->groups[i].name)) <
+			    0)
+				return;
 }

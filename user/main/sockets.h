@@ -12,8 +12,9 @@
 /* One address of one [listener]: a socket for each worker. */
 struct socket_group {
 	char name[CONF_NAME_MAX];
-	union addr addr;
-	bool kept; /* shared with an older set while one replaces the other */
+	union addr addr; /* as configured */
+	union addr bound; /* with the port that 0 has become */
+	bool served; /* the older set has it under the same name */
 	int fds[CONF_MAX_WORKERS];
 };
 
@@ -23,16 +24,26 @@ struct socket_set {
 	unsigned int workers;
 };
 
+/* What sockets_open stumbled over. */
+struct socket_fault {
+	char address[ADDR_STRLEN];
+	bool own; /* it overlaps another address that `old` listens on */
+};
+
 /*
- * Opens what the configuration asks for. Sockets that `old` (may be NULL) has
- * for the same name and address are shared, marked kept. 0, or a negative errno
- * with *where naming the address that failed; nothing stays open then.
+ * Opens what the configuration asks for. The sockets `old` (may be NULL) has for
+ * an address are shared, under whatever name. [::] is left out, with a log line,
+ * when this kernel has no IPv6 and there are other addresses. 0, or a negative
+ * errno with *fault filled; nothing new stays open then.
  */
 int sockets_open(const struct conf *conf, unsigned int workers,
 		 const struct socket_set *old, struct socket_set *out,
-		 char where[ADDR_STRLEN]);
+		 struct socket_fault *fault);
 
-/* Closes all but those that `keep` (may be NULL) has too; empties the set. */
+/* Closes all but those shared with `keep` (may be NULL); empties the set. */
 void sockets_close(struct socket_set *set, const struct socket_set *keep);
+
+/* Gives every socket the backlog its listener is configured with. */
+void sockets_set_backlog(const struct socket_set *set, const struct conf *conf);
 
 #endif

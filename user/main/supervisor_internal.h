@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the supervisor role share. */
+#ifndef MAIN_SUPERVISOR_INTERNAL_H
+#define MAIN_SUPERVISOR_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "auth/auth.h"
+#include "conf/conf.h"
+#include "main/channel.h"
+#include "main/privilege.h"
+#include "main/sockets.h"
+
+struct supervisor {
+	const char *path;
+	struct conf *conf;
+	struct socket_set sockets;
+	struct privilege_user user;
+	uint8_t nonce_secret[AUTH_SECRET_LEN];
+	uint64_t config_loads;
+	int control_fd;
+	struct stat control_file; /* the socket's, to know it again */
+	int signal_fd;
+	int channel; /* to the relay; -1 while there is none */
+	pid_t relay; /* 0 while there is none */
+	bool ready; /* the relay has said so */
+	bool served; /* some relay has said so: this can work here */
+	bool stopping;
+	uint64_t started_ms, restart_at_ms, restart_delay_ms;
+	uint64_t stop_by_ms; /* when a relay that still runs is killed */
+	/* A reload sent and not yet answered: what will be in force then. */
+	struct conf *next_conf;
+	struct socket_set next_sockets;
+	bool reload_again; /* asked for while it could not be done */
+	int reloads_asked; /* WANT_RELOADs of this relay */
+	int status;
+};
+
+/*
+ * Everything up to the first relay (supervisor_start.c): configuration, sockets,
+ * signals, privileges. 0, or a negative errno that has been logged.
+ */
+int supervisor_start(struct supervisor *sup);
+/* Removes the control socket, if the one at its path is still ours. */
+void supervisor_control_remove(const struct supervisor *sup);
+
+/* How many workers this configuration asks for here. */
+unsigned int supervisor_workers(const struct conf *conf);
+
+/* What to do about an error of sockets_open. */
+const char *supervisor_listen_hint(const struct supervisor *sup, int err,
+				   const struct socket_fault *fault);
+
+/*
+ * Reads the file again and takes it, or says why not (supervisor_reload.c). While
+ * the relay starts or is taking an earlier one it is kept for afterwards.
+ */
+void supervisor_reload(struct supervisor *sup);
+/* The relay's answer to one that was sent. */
+void supervisor_reload_taken(struct supervisor *sup,
+			     const struct channel_msg *msg);
+/* The relay is ready, or idle again: does what had to wait. */
+void supervisor_reload_pending(struct supervisor *sup);
+/* Forgets one that was sent; harmless without. */
+void supervisor_reload_drop(struct supervisor *sup, const char *why);
+
+#endif
