@@ -33,7 +33,7 @@ def names_wanted(variable, known):
 def repetitions(case, plan):
     if os.environ.get("BENCH_RUNS"):
         return max(1, int(os.environ["BENCH_RUNS"]))
-    return plan.cheap_runs if case.cheap else plan.runs
+    return plan.few_runs if case.few else plan.runs
 
 
 def say(text):

@@ -23,9 +23,9 @@ class Plan:
     def __init__(self, quick):
         self.quick = quick
         self.warmup_ms = 300 if quick else 700
-        self.duration_ms = 1000 if quick else 3000
-        self.runs = 2 if quick else 3
-        self.cheap_runs = 1 if quick else 5
+        self.duration_ms = 1000 if quick else 2000
+        self.runs = 2 if quick else 5
+        self.few_runs = 1 if quick else 3
         self.check_bytes = 4 << 20 if quick else 16 << 20
         self.idle_pairs = 4000
         self.slow_ms = 2500
@@ -54,7 +54,7 @@ class Case:
     """A case of `load` whose one line of JSON holds all figures."""
 
     memory = False
-    cheap = False
+    few = False  # long, or hardly different from run to run
 
     def __init__(self, name, title, load_case, *options):
         self.name, self.title, self.load_case, self.options = name, title, load_case, options
@@ -147,8 +147,6 @@ class Bulk(Case):
 
 
 class PingPong(Case):
-    cheap = True
-
     def figures(self, data, relay, plan):
         figures = {"p50": ("us", data["p50_us"]), "p99": ("us", data["p99_us"]),
                    "rate": ("1/s", data["round_trips"] / data["seconds"])}
@@ -160,8 +158,6 @@ class PingPong(Case):
 
 class Setup(Case):
     """How many clients a second begin, say 1 KB and get it back."""
-
-    cheap = True
 
     def __init__(self, name, title, load_case, metric, *options):
         super().__init__(name, title, load_case, *options)
@@ -208,6 +204,8 @@ class Idle(Case):
     proportional set size, and the growth of the machine's slab caches by more than the two ends
     of the connections themselves need (known from the case of `direct`, which has to come first).
     """
+
+    few = True
 
     def __init__(self, name, title, load_case, *options):
         super().__init__(name, title, load_case, *options)

@@ -21,6 +21,7 @@
 
 #define ROUNDS_MAX   (1u << 20)
 #define FAILURES_MAX 1000
+#define STALLED_NS   900000000u
 
 struct slot {
 	struct load_conn conn;
@@ -157,6 +158,19 @@ static void slot_begin(struct deferred *deferred)
 		slot_failed(slot, error);
 }
 
+/* A round that lasts this long waits for something that never comes. */
+static void stalled_count(struct setup *setup)
+{
+	uint64_t now = clock_ns();
+
+	for (uint32_t i = 0; i < setup->load->options.in_flight; i++) {
+		if (now - setup->slots[i].began < STALLED_NS)
+			continue;
+		if (!setup->failures++)
+			setup->first_error = -ETIMEDOUT;
+	}
+}
+
 static void setup_done(struct timer *timer)
 {
 	struct load *load = list_entry(timer, struct load, phase);
@@ -164,6 +178,7 @@ static void setup_done(struct timer *timer)
 	struct load_sample end;
 
 	load_sample(load, &end);
+	stalled_count(setup);
 	times_sort(&setup->times);
 	load_print_window(load, &end);
 	printf(", \"rounds\": %llu, \"failures\": %llu, \"first_failure\": "
