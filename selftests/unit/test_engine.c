@@ -524,6 +524,22 @@ static void relays_with_one_pipe_for_all(void **state)
 	free(rigs);
 }
 
+/* Past the quota: small pipes are no pipes, large enough ones may be. */
+static void pool_refuses_small_pipes(void)
+{
+	struct pipe_pool *pool;
+	struct loop *loop;
+	struct pipe *pipe;
+
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(pipe_pool_new(loop, 1 << 20, 4, &pool), 0);
+	pipe = pipe_pool_get(pool);
+	assert_true(!pipe || pipe->size >= 64 << 10);
+	pipe_pool_put(pool, pipe);
+	pipe_pool_free(pool);
+	loop_free(loop);
+}
+
 /* Bulk through one engine as a user whose pipe quota is used up. */
 static int quota_child(const char *engine)
 {
@@ -542,6 +558,7 @@ static int quota_child(const char *engine)
 	}
 	if (pages >= 20000)
 		return 3; /* there is no quota here */
+	pool_refuses_small_pipes();
 	rig_open(&rig, engine, &params);
 	rig_join(&rig);
 	rig.end[0].to_send = rig.end[1].to_send = 4 * MIB;

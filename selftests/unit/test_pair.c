@@ -167,6 +167,8 @@ static void relays_through_small_send_buffers(void **state)
 		rig->end[i].to_send = 2 * MIB + 77;
 		rig->end[i].fin = true;
 	}
+	/* What queues up before the join is then read in one go. */
+	rig_stuff(rig->loop, rig->end);
 	join(rig);
 	until_closed(rig);
 	assert_int_equal(rig->how, PAIR_END_FIN);
@@ -463,6 +465,42 @@ static void slow_reader_that_half_closed_costs_nothing(void **state)
 	until_closed(rig);
 	assert_int_equal(rig->how, PAIR_END_FIN);
 	RIG_UNTIL(rig->loop, rig->end, rig->end[1].eof);
+	assert_int_equal(rig->end[1].got, rig->end[0].sent);
+}
+
+/* Sends until the relay cannot take more, with an end of stream behind it. */
+static void stuff_and_end(struct rig *rig, int i)
+{
+	int unread = 0;
+
+	rig->end[!i].deaf = true;
+	while (!unread) {
+		rig->end[i].to_send += 100000;
+		RIG_UNTIL(rig->loop, rig->end,
+			  rig->end[i].sent == rig->end[i].to_send);
+		for (int k = 0; k < 5; k++)
+			rig_tick(rig->loop, rig->end);
+		ioctl(rig->leg[i], SIOCINQ, &unread);
+	}
+	rig->end[i].fin = true;
+	rig_tick(rig->loop, rig->end);
+	wait_poll(rig->leg[i], POLLRDHUP);
+}
+
+/* Both ways stuck, and the ends of both streams wait to be read. */
+static void both_ways_stuck_and_ended_costs_nothing(void **state)
+{
+	struct rig *rig = *state;
+
+	join(rig);
+	stuff_and_end(rig, 0);
+	stuff_and_end(rig, 1);
+	assert_true(ticks_in(rig->loop, 200) < 40);
+	rig->end[0].deaf = rig->end[1].deaf = false;
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].eof && rig->end[1].eof);
+	assert_int_equal(rig->end[0].got, rig->end[1].sent);
 	assert_int_equal(rig->end[1].got, rig->end[0].sent);
 }
 
@@ -998,6 +1036,7 @@ int main(void)
 		CASE(notices_the_reset_of_a_half_closed_side),
 		CASE(slow_reader_holds_the_sender_back),
 		CASE(slow_reader_that_half_closed_costs_nothing),
+		CASE(both_ways_stuck_and_ended_costs_nothing),
 		CASE(dead_sender_behind_a_slow_reader_costs_nothing),
 		CASE(delivers_all_when_the_sender_closes_at_once),
 		CASE(carries_urgent_data_in_line),

@@ -9,15 +9,15 @@
  * stream_mask(). Polling is level triggered: a flow that stopped because
  * it had its share is called again in the next tick, after the others.
  *
- *   attached -> detaching (watches gone, held bytes dropped) -> freed, deferred
+ *   attached -> detached (watches gone, held bytes dropped) -> freed, deferred
  *
  * EPOLLHUP and EPOLLERR cannot be masked. A dead socket that no flow waits for
  * (its bytes are stuck behind a slow reader on the other side) would be reported
  * in every tick: it leaves the epoll set until a flow waits for it again.
  * Putting it back may fail for lack of memory; the flow then ends.
  *
- * on_end may detach the link, so nothing is touched after it without a look at
- * `detaching`.
+ * on_end may detach the link: both flows then wait for nothing, and whoever called
+ * on_end finds nothing left to do.
  */
 #include "engine/stream.h"
 
@@ -31,7 +31,6 @@ struct stream_link {
 	struct watch watch[2];	  /* fd -1: not in the epoll set */
 	struct flow_state flow[2];
 	struct deferred detached;
-	bool detaching;
 };
 
 uint32_t stream_mask(enum flow_wait reads, enum flow_wait writes)
@@ -101,7 +100,7 @@ static int socket_watch(struct stream_link *state, int i)
 
 static void link_watch(struct stream_link *state)
 {
-	for (int i = 0; i < 2 && !state->detaching; i++)
+	for (int i = 0; i < 2; i++)
 		if (socket_watch(state, i) < 0)
 			i = -1; /* both masks are new */
 }
@@ -115,15 +114,14 @@ static void socket_ready(struct stream_link *state, int i, uint32_t events)
 	if (events & (EPOLLIN | broken) &&
 	    state->flow[i].wait == FLOW_WAIT_READ)
 		flow_run(state, i);
-	if (events & (EPOLLOUT | broken) && !state->detaching &&
+	if (events & (EPOLLOUT | broken) &&
 	    state->flow[!i].wait == FLOW_WAIT_WRITE)
 		flow_run(state, !i);
 	/* A flow to it is open, so we did not shut it down: the socket is dead.
 	 * Its own flow says so when it comes to that; if it does not read any
 	 * more, who sends to it should not have to find out byte by byte.
 	 */
-	if (events & EPOLLHUP && !state->detaching &&
-	    state->flow[i].wait != FLOW_WAIT_READ &&
+	if (events & EPOLLHUP && state->flow[i].wait != FLOW_WAIT_READ &&
 	    state->flow[!i].wait == FLOW_WAIT_READ)
 		flow_fail(state, !i, FLOW_TO_ERROR, -EPIPE);
 	link_watch(state);
@@ -189,7 +187,6 @@ void stream_detach(struct engine *engine, struct engine_link *link)
 	struct stream *stream = (struct stream *)engine;
 	struct stream_link *state = link->state;
 
-	state->detaching = true;
 	for (int i = 0; i < 2; i++) {
 		watch_del(stream->mover.loop, &state->watch[i]);
 		mover_drop(&stream->mover, &state->flow[i]);

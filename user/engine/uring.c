@@ -37,6 +37,7 @@
 
 #define RING_ENTRIES 512
 #define CQ_ENTRIES 4096
+#define TICK_CQES 256 /* completions handled in one tick, as epoll does */
 #define RETRY_MS 10 /* after a submission the kernel had no memory for */
 
 struct uring {
@@ -314,9 +315,13 @@ static void ring_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (uring->defers)
 		io_uring_get_events(&uring->ring);
-	while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {
+	for (int n = 0; io_uring_peek_cqe(&uring->ring, &cqe) == 0; n++) {
 		struct io_uring_cqe done = *cqe;
 
+		if (n == TICK_CQES) { /* others' turn; then come back */
+			eventfd_write(uring->event_fd, 1);
+			break;
+		}
 		io_uring_cqe_seen(&uring->ring, cqe);
 		poll_done(&done);
 	}
