@@ -303,6 +303,14 @@ for _name in list(spellings("127.0.0.1"))[:8]:
             lambda name=_name: forbid_spelling(name))
 
 
+@row("row 17: a peer that is allowed in IPv4 is no peer when written as a mapped address")
+def _():
+    need_namespaces(lab)
+    client = lab.allocated(6)
+    forbid(client, "::ffff:10.77.2.2")
+    lab.pair(client, 6)
+
+
 @row("row 17: a mapped address cannot slip past peers deny")
 def _():
     need_namespaces(lab)

@@ -184,7 +184,7 @@ def _(engine):
     changes = config(engine)
     sent = payload(200 * KIB, 7)
     for toward in ("peer", "client"):
-        data, peer, client = lab.pair(changes=changes)
+        data, peer, client = lab.pair(changes=changes, rcvbuf=8 * KIB, peer_rcvbuf=8 * KIB)
         source, sink = way(data, peer, toward)
         send_all(source, sent)
         wait_for(lambda sock=source: unacknowledged(sock) == 0, 10, "everything accepted")
