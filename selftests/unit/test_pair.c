@@ -322,6 +322,26 @@ static void delivers_what_a_half_sent_before_it_died_unjoined(void **state)
 	assert_int_equal(rig->end[0].error, ECONNRESET);
 }
 
+static void delivers_what_a_half_sent_before_it_died_flushing(void **state)
+{
+	struct rig *rig = *state;
+
+	rig->end[1].to_send = 20000;
+	end_send(&rig->end[1], 20000);
+	wait_acked(rig->end[1].fd);
+	rig->end[1].deaf = true;
+	join_with_prefaces(rig, 0, 12 * MIB);
+	assert_int_equal(state_of(rig), PAIR_FLUSHING);
+	rig->end[0].to_send = rig->end[0].sent;
+	rig->end[1].to_send = rig->end[1].sent = 20000;
+	end_reset(&rig->end[1]);
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_RESET);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].error || rig->end[0].eof);
+	assert_int_equal(rig->end[0].got, 20000);
+	assert_int_equal(rig->end[0].error, ECONNRESET);
+}
+
 static void passes_on_a_reset_after_the_bytes_before_it(struct rig *rig, int i)
 {
 	rig->end[i].to_send = 60000;
@@ -368,6 +388,30 @@ static void holds_a_reset_back_behind_a_slow_reader(void **state)
 	RIG_UNTIL(rig->loop, rig->end, rig->end[1].error || rig->end[1].eof);
 	assert_int_equal(rig->end[1].got, 2 * MIB);
 	assert_int_equal(rig->end[1].error, ECONNRESET);
+}
+
+/* Nothing is left to wait for when the slow reader dies, too. */
+static void stops_draining_when_the_reader_dies(void **state)
+{
+	struct rig *rig = *state;
+	uint64_t start;
+
+	rig->params.linger_ms = WAIT_MS;
+	rig->end[1].deaf = true;
+	rig->end[0].to_send = 2 * MIB;
+	join(rig);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].sent == 2 * MIB);
+	for (int i = 0; i < 50; i++)
+		rig_tick(rig->loop, rig->end);
+	wait_acked(rig->end[0].fd);
+	end_reset(&rig->end[0]);
+	for (int i = 0; i < 50; i++)
+		rig_tick(rig->loop, rig->end);
+	assert_int_equal(rig->closed, 0);
+	end_reset(&rig->end[1]);
+	start = clock_ms();
+	until_closed(rig);
+	assert_true(clock_ms() - start < WAIT_MS / 4);
 }
 
 static void resets_after_linger_when_the_reader_is_stuck(void **state)
@@ -1028,9 +1072,11 @@ int main(void)
 		CASE(sends_both_prefaces_before_relayed_bytes),
 		CASE(waits_for_a_preface_nobody_reads),
 		CASE(delivers_what_a_half_sent_before_it_died_unjoined),
+		CASE(delivers_what_a_half_sent_before_it_died_flushing),
 		CASE(passes_on_the_clients_reset),
 		CASE(passes_on_the_peers_reset),
 		CASE(holds_a_reset_back_behind_a_slow_reader),
+		CASE(stops_draining_when_the_reader_dies),
 		CASE(resets_after_linger_when_the_reader_is_stuck),
 		CASE(write_error_resets_after_the_answer),
 		CASE(notices_the_reset_of_a_half_closed_side),
