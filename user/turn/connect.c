@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "base/fd.h"
@@ -48,17 +49,19 @@ void turn_connect_failed(struct peer_conn *conn, int error)
 	crypto_wipe(&tx, sizeof(tx));
 }
 
-void turn_connect_ready(struct peer_conn *conn)
+void turn_connect_ready(struct peer_conn *conn, uint32_t events)
 {
 	int error = 0;
 	socklen_t len = sizeof(error);
 
+	if (!(events & (EPOLLERR | EPOLLHUP))) {
+		connected(conn);
+		return;
+	}
 	if (getsockopt(conn->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
-	if (error)
-		turn_connect_failed(conn, -error);
-	else
-		connected(conn);
+	/* Without an error it was connected and is over already. */
+	turn_connect_failed(conn, error ? -error : -ECONNRESET);
 }
 
 /* The peer of a Connect: 0, or the code that refuses it. */

@@ -7,8 +7,8 @@
  * connecting: Connect waits for the peer; the answer goes out when it is held,
  *   or has failed.
  * held: nobody reads from it, so what the peer sends stays in the kernel until
- *   its window is full: back-pressure, not a buffer. It is watched without
- *   events, for errors and hang-ups only.
+ *   its window is full: back-pressure, not a buffer. It is watched for
+ *   errors and hang-ups only.
  * bound: the descriptor belongs to the pair, and so does the end.
  *
  * The allocation lives as long as one of these does, ended or not.
@@ -89,7 +89,7 @@ static void peer_ready(struct watch *watch, uint32_t events)
 	struct peer_conn *conn = list_entry(watch, struct peer_conn, watch);
 
 	if (conn->state == PEER_CONN_CONNECTING)
-		turn_connect_ready(conn);
+		turn_connect_ready(conn, events);
 	else if (events & (EPOLLERR | EPOLLHUP))
 		turn_peer_conn_end(conn, "peer_reset");
 }
@@ -104,8 +104,11 @@ int turn_peer_conn_new(struct allocation *allocation, int fd,
 
 	if (!conn)
 		return -ENOMEM;
-	err = watch_add(worker->loop, &conn->watch, fd, tx ? EPOLLOUT : 0,
-			peer_ready);
+	/* Once told that it is connected, no change of the registration is
+	 * needed to be told of errors and hang-ups only.
+	 */
+	err = watch_add(worker->loop, &conn->watch, fd,
+			tx ? EPOLLOUT | EPOLLET : 0, peer_ready);
 	if (err) {
 		free(conn);
 		return err;
@@ -161,7 +164,6 @@ int turn_peer_conn_hold(struct peer_conn *conn)
 	conn->state = PEER_CONN_HELD;
 	crypto_wipe(&conn->tx, sizeof(conn->tx));
 	worker->counters.pending++;
-	watch_set(worker->loop, &conn->watch, 0);
 	timer_arm(worker->loop, &conn->timer,
 		  turn_limits(worker)->bind_timeout_ms, timer_expired);
 	return 0;

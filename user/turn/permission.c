@@ -69,9 +69,10 @@ bool turn_permission_holds(const struct allocation *allocation,
 
 void turn_permissions_clear(struct allocation *allocation)
 {
-	while (!list_empty(&allocation->permissions))
-		permission_remove(list_entry(allocation->permissions.next,
-					     struct permission, link));
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &allocation->permissions)
+		permission_remove(list_entry(pos, struct permission, link));
 }
 
 unsigned int turn_permissions_count(const struct allocation *allocation)

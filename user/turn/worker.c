@@ -258,8 +258,8 @@ void turn_worker_free(struct turn_worker *worker)
 				"shutdown");
 	reap(&worker->reaper);
 	loop_undefer(&worker->reaper);
-	while (!list_empty(&worker->engine_sets))
-		engines_free(engines_entry(worker->engine_sets.next));
+	list_for_each_safe(pos, tmp, &worker->engine_sets)
+		engines_free(engines_entry(pos));
 	rendezvous_destroy(&worker->rendezvous);
 	table_destroy(&worker->permissions);
 	table_destroy(&worker->peer_conns);
