@@ -95,12 +95,7 @@ static int relay_start(struct supervisor *sup)
 
 static void log_ready(const struct supervisor *sup)
 {
-	char address[ADDR_STRLEN];
-
-	for (size_t i = 0; i < sup->sockets.count; i++)
-		log_info("main", "event=listening listener=%s address=%s",
-			 sup->sockets.groups[i].name,
-			 addr_format(&sup->sockets.groups[i].bound, address));
+	supervisor_log_listening(&sup->sockets, false);
 	log_info("main",
 		 "event=ready version=%s workers=%u users=%zu "
 		 "control=%s",

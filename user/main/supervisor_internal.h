@@ -50,6 +50,9 @@ void supervisor_control_remove(const struct supervisor *sup);
 /* How many workers this configuration asks for here. */
 unsigned int supervisor_workers(const struct conf *conf);
 
+/* A line for each address; `fresh`: that the set before did not have. */
+void supervisor_log_listening(const struct socket_set *set, bool fresh);
+
 /* What to do about an error of sockets_open. */
 const char *supervisor_listen_hint(const struct supervisor *sup, int err,
 				   const struct socket_fault *fault);

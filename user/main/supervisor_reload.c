@@ -124,6 +124,7 @@ static void next_take(struct supervisor *sup)
 	sup->config_loads++;
 	sockets_set_backlog(&sup->sockets, sup->conf);
 	log_set_level(sup->conf->log_level);
+	supervisor_log_listening(&sup->sockets, true);
 	log_info("main", "event=reloaded file=%s users=%zu", sup->path,
 		 sup->conf->user_count);
 }

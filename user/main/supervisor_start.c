@@ -87,6 +87,18 @@ const char *supervisor_listen_hint(const struct supervisor *sup, int err,
 	}
 }
 
+void supervisor_log_listening(const struct socket_set *set, bool fresh)
+{
+	char address[ADDR_STRLEN];
+
+	for (size_t i = 0; i < set->count; i++)
+		if (!fresh || !set->groups[i].served)
+			log_info("main",
+				 "event=listening listener=%s address=%s",
+				 set->groups[i].name,
+				 addr_format(&set->groups[i].bound, address));
+}
+
 static int sockets_start(struct supervisor *sup)
 {
 	struct socket_fault fault;
