@@ -25,7 +25,7 @@ def deny():
                         instruction(RET, FAIL_EPERM), instruction(RET, ALLOW)])
     buffer = ctypes.create_string_buffer(program, len(program))
     head = ctypes.create_string_buffer(
-        struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
+        struct.pack("H6xP", len(program) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() and libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")

@@ -3,6 +3,7 @@
 
 import atexit
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -18,7 +19,8 @@ class Lab:
 
     def __init__(self):
         self.topo = topo.build()
-        self.dir = tempfile.mkdtemp(prefix="culvert-net-")
+        _collect_garbage()
+        self.dir = tempfile.mkdtemp(prefix=f"culvert-net-{os.getpid()}-")
         os.chmod(self.dir, 0o755)
         self.port = 3478 if self.topo.isolated else self.topo.relay.free_port()
         self.processes = []
@@ -157,6 +159,13 @@ class Lab:
         for process in self.processes[-3:]:
             lines += [f"--- {process.label} (status {process.status})", *process.tail()]
         return lines
+
+
+def _collect_garbage():
+    """Directories of runs that were killed."""
+    for path in glob.glob(os.path.join(tempfile.gettempdir(), "culvert-net-*-*")):
+        if not os.path.exists(f"/proc/{path.split('-')[-2]}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def need(program, package=None):

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -20,7 +21,7 @@ class Process:
         self.out_path = os.path.join(directory, f"{label}.out")
         self.err_path = os.path.join(directory, f"{label}.err")
         with open(self.out_path, "wb") as out, open(self.err_path, "wb") as err:
-            self.child = subprocess.Popen(node.command([str(a) for a in argv]), stdin=stdin,
+            self.child = subprocess.Popen(node.command([*_mortal(), *map(str, argv)]), stdin=stdin,
                                           stdout=out, stderr=err, env={**os.environ, **(env or {})})
 
     @property
@@ -84,6 +85,11 @@ class Process:
             if SANITIZER.search(line):
                 return lines[max(0, number - 1):number + 25]
         return []
+
+
+def _mortal():
+    """Command prefix: dies with us, even when we are killed."""
+    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
 def _read(path):
