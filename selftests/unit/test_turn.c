@@ -473,16 +473,13 @@ static void refreshes_only_its_own_family(void **state)
 
 static void expires_and_is_gone(void **state)
 {
-	struct turn_settings *settings =
-		rig_settings("[limits]\ndefault_lifetime = 1s\n"
-			     "max_lifetime = 1s\n");
 	union addr relayed;
 	uint64_t start;
 	struct tc tc;
 
 	(void)state;
-	turn_worker_reload(rig.worker[0], settings);
-	turn_settings_unref(settings);
+	rig_reload(&rig, "[limits]\ndefault_lifetime = 1s\n"
+			 "max_lifetime = 1s\n");
 	start = clock_ms();
 	relayed = allocated(&tc);
 	RIG_UNTIL(&rig, rig_counters(&rig).allocations == 0);
@@ -598,15 +595,12 @@ static void permits_all_addresses_or_none(void **state)
 
 static void bounds_and_expires_permissions(void **state)
 {
-	struct turn_settings *settings =
-		rig_settings("[limits]\npermissions_per_allocation = 2\n"
-			     "permission_lifetime = 1s\n");
 	union addr peer[4];
 	struct tc tc;
 
 	(void)state;
-	turn_worker_reload(rig.worker[0], settings);
-	turn_settings_unref(settings);
+	rig_reload(&rig, "[limits]\npermissions_per_allocation = 2\n"
+			 "permission_lifetime = 1s\n");
 	allocated(&tc);
 	for (int i = 0; i < 4; i++) {
 		assert_int_equal(addr_parse("127.0.0.2", 0, &peer[i]), 0);
@@ -631,15 +625,12 @@ static void bounds_and_expires_permissions(void **state)
 
 static void chooses_the_relay_address_by_family(void **state)
 {
-	struct turn_settings *settings =
-		rig_settings("[relay]\naddress = ::1, 127.0.0.7\n"
-			     "ports = 50200-50300\n");
 	union addr relayed;
 	struct tc tc;
 
 	(void)state;
-	turn_worker_reload(rig.worker[0], settings);
-	turn_settings_unref(settings);
+	rig_reload(&rig, "[relay]\naddress = ::1, 127.0.0.7\n"
+			 "ports = 50200-50300\n");
 	relayed = allocated(&tc);
 	assert_int_equal(addr_family(&relayed), AF_INET);
 	assert_int_equal(relayed.in4.sin_addr.s_addr, htonl(0x7f000007));

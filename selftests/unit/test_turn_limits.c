@@ -21,15 +21,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void reload(const char *more)
-{
-	struct turn_settings *settings = rig_settings(more);
-
-	assert_non_null(settings);
-	turn_worker_reload(rig.worker[0], settings);
-	turn_settings_unref(settings);
-}
-
 /* Is a new connection served? */
 static bool served(void)
 {
@@ -137,13 +128,27 @@ static void bounds_a_users_allocations(void **state)
 	tc_close(&second);
 }
 
+/* An address of this test run alone, so that nobody else has its ports. */
+static void open_with_ports(const char *ports, char address[ADDR_STRLEN])
+{
+	unsigned int pid = (unsigned int)getpid();
+	char more[256];
+
+	snprintf(address, ADDR_STRLEN, "127.%u.%u.%u", 100 + (pid >> 16) % 100,
+		 pid >> 8 & 0xff, pid & 0xff);
+	snprintf(more, sizeof(more), "[relay]\naddress = %s\nports = %s\n",
+		 address, ports);
+	open_with(more);
+}
+
 static void bounds_relayed_ports(void **state)
 {
+	char address[ADDR_STRLEN];
 	union addr relayed[2];
 	struct tc tc[3];
 
 	(void)state;
-	open_with("[relay]\nports = 50400-50401\n");
+	open_with_ports("61400-61401", address);
 	for (int i = 0; i < 3; i++)
 		tc_open(&tc[i], &rig, 0);
 	assert_int_equal(tc_allocate(&tc[0], &relayed[0]), 0);
@@ -160,19 +165,20 @@ static void bounds_relayed_ports(void **state)
 /* A port that another program listens on is not taken. */
 static void leaves_ports_of_others_alone(void **state)
 {
+	char address[ADDR_STRLEN];
 	union addr relayed, taken;
 	struct tc tc[2];
 	int fd;
 
 	(void)state;
-	open_with("[relay]\nports = 50402-50403\n");
-	assert_int_equal(addr_parse("127.0.0.1:50402", 0, &taken), 0);
+	open_with_ports("61402-61403", address);
+	assert_int_equal(addr_parse(address, 61402, &taken), 0);
 	fd = listener_open(&taken, 1);
 	assert_true(fd >= 0);
 	for (int i = 0; i < 2; i++)
 		tc_open(&tc[i], &rig, 0);
 	assert_int_equal(tc_allocate(&tc[0], &relayed), 0);
-	assert_int_equal(addr_port(&relayed), 50403);
+	assert_int_equal(addr_port(&relayed), 61403);
 	assert_int_equal(tc_allocate(&tc[1], &relayed), 508);
 	close(fd);
 	tc_close(&tc[0]);
@@ -558,7 +564,8 @@ static void reload_removes_users_and_keeps_what_is_there(void **state)
 	struct stun_attr attr;
 	struct engine_usage usage;
 	struct conf *conf;
-	int listener, fd;
+	char whole[1024], served_by[512];
+	int listener, fd, len;
 	uint32_t id;
 
 	(void)state;
@@ -570,8 +577,10 @@ static void reload_removes_users_and_keeps_what_is_there(void **state)
 	fd = peer_accept(&rig, listener, &from);
 	tc_open_data(&data, &tc, 0);
 	assert_int_equal(tc_bind(&data, id), 0);
-	assert_int_equal(conf_parse(text, sizeof(text) - 1, "rig", rig_report,
-				    NULL, &conf),
+	rig_listener(&rig, served_by, sizeof(served_by));
+	len = snprintf(whole, sizeof(whole), "%s%s", text, served_by);
+	assert_int_equal(conf_parse(whole, (size_t)len, "rig", rig_report, NULL,
+				    &conf),
 			 0);
 	assert_int_equal(turn_settings_new(conf, secret, &settings), 0);
 	conf_unref(conf);
@@ -609,7 +618,7 @@ static void reload_stops_listeners_that_are_gone(void **state)
 	open_with("");
 	tc_open(&old, &rig, 0);
 	assert_int_equal(tc_challenge(&old), 401);
-	reload("[listener other]\naddress = 127.0.0.1:1\n");
+	rig_reload(&rig, "[listener other]\naddress = 127.0.0.1:1\n");
 	/* Who is connected goes on, nobody comes in. */
 	assert_int_equal(tc_challenge(&old), 401);
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -629,7 +638,7 @@ static void reload_changes_limits_for_what_comes(void **state)
 	tc_open(&first, &rig, 0);
 	tc_open(&second, &rig, 0);
 	assert_int_equal(tc_allocate(&first, &relayed), 0);
-	reload("[limits]\nallocations_per_user = 1\n");
+	rig_reload(&rig, "[limits]\nallocations_per_user = 1\n");
 	assert_int_equal(tc_allocate(&second, &relayed), 486);
 	tc_begin(&first, STUN_REFRESH);
 	assert_int_equal(tc_ask(&first), 0);

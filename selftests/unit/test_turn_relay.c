@@ -20,16 +20,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void reload(const char *more)
-{
-	struct turn_settings *settings = rig_settings(more);
-
-	assert_non_null(settings);
-	for (unsigned int i = 0; i < rig.count; i++)
-		turn_worker_reload(rig.worker[i], settings);
-	turn_settings_unref(settings);
-}
-
 /* A client of worker 0 with an allocation, and a peer that listens. */
 struct scene {
 	struct tc control, data;
@@ -156,7 +146,8 @@ static void needs_a_permission_when_told_so(void **state)
 	struct scene scene;
 
 	(void)state;
-	reload("[peers]\nallow = 127.0.0.0/8\nrequire_permission = yes\n");
+	rig_reload(&rig,
+		   "[peers]\nallow = 127.0.0.0/8\nrequire_permission = yes\n");
 	scene_open(&scene);
 	assert_int_equal(
 		tc_connect(&scene.control, &scene.peer_addr, &scene.id), 403);
@@ -209,7 +200,7 @@ static void gives_up_on_a_silent_peer_in_time(void **state)
 	uint64_t start;
 
 	(void)state;
-	reload("[limits]\nconnect_timeout = 1s\n");
+	rig_reload(&rig, "[limits]\nconnect_timeout = 1s\n");
 	scene_open(&scene);
 	fd = silent_peer(&silent, fillers);
 	start = clock_ms();
@@ -232,7 +223,7 @@ static void refuses_a_duplicate_whatever_the_first_does(void **state)
 	int fillers[4], fd;
 
 	(void)state;
-	reload("[limits]\nconnect_timeout = 1s\n");
+	rig_reload(&rig, "[limits]\nconnect_timeout = 1s\n");
 	scene_open(&scene);
 	fd = silent_peer(&silent, fillers);
 	/* In flight. */
@@ -310,7 +301,7 @@ static void closes_whom_the_policy_refuses_by_now(void **state)
 	assert_int_equal(tc_peer(&scene.control, STUN_CREATE_PERMISSION,
 				 &scene.peer_addr),
 			 0);
-	reload("[peers]\nallow = 127.0.0.1\n");
+	rig_reload(&rig, "[peers]\nallow = 127.0.0.1\n");
 	fd = peer_dial("127.0.0.2", &scene.relayed);
 	RIG_UNTIL(&rig, fd_state(fd) < 0);
 	close(fd);
@@ -792,7 +783,8 @@ static void ends_everything_with_expiry(void **state)
 	int held;
 
 	(void)state;
-	reload("[limits]\ndefault_lifetime = 1s\nmax_lifetime = 1s\n");
+	rig_reload(&rig,
+		   "[limits]\ndefault_lifetime = 1s\nmax_lifetime = 1s\n");
 	held = bound_and_held(&scene);
 	all_ended(&scene, held);
 	close(held);
@@ -805,7 +797,7 @@ static void keeps_a_stream_beyond_its_permission(void **state)
 	int late;
 
 	(void)state;
-	reload("[limits]\npermission_lifetime = 1s\n");
+	rig_reload(&rig, "[limits]\npermission_lifetime = 1s\n");
 	scene_open(&scene);
 	assert_int_equal(tc_peer(&scene.control, STUN_CREATE_PERMISSION,
 				 &scene.peer_addr),
@@ -831,7 +823,7 @@ static void reaches_its_own_relayed_addresses_only(void **state)
 	union addr from, host, self;
 
 	(void)state;
-	reload("[peers]\nallow = 192.0.2.1\n");
+	rig_reload(&rig, "[peers]\nallow = 192.0.2.1\n");
 	scene_open(&left);
 	scene_open(&right);
 	from = left.relayed;

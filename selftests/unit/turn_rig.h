@@ -156,6 +156,34 @@ static inline void rig_tick(struct rig *rig, int ms)
 		assert_int_equal(loop_tick(rig->loop[i], i ? 0 : ms), 0);
 }
 
+/* The [listener] that the workers serve. */
+static inline void rig_listener(const struct rig *rig, char *text, size_t size)
+{
+	char addr[ADDR_STRLEN];
+	int at = snprintf(text, size, "[listener default]\naddress = ");
+
+	for (unsigned int i = 0; i < rig->count; i++)
+		at += snprintf(text + at, size - (size_t)at, "%s%s",
+			       i ? ", " : "", addr_format(&rig->addr[i], addr));
+	snprintf(text + at, size - (size_t)at, "\n");
+}
+
+/* New settings for all workers, who keep their sockets unless `more` says. */
+static inline void rig_reload(struct rig *rig, const char *more)
+{
+	struct turn_settings *settings;
+	char text[2048], listener[512] = "";
+
+	if (!strstr(more, "[listener"))
+		rig_listener(rig, listener, sizeof(listener));
+	snprintf(text, sizeof(text), "%s%s", more, listener);
+	settings = rig_settings(text);
+	assert_non_null(settings);
+	for (unsigned int i = 0; i < rig->count; i++)
+		turn_worker_reload(rig->worker[i], settings);
+	turn_settings_unref(settings);
+}
+
 #define RIG_UNTIL(rig, condition)                                      \
 	do {                                                           \
 		uint64_t give_up = clock_ms() + RIG_WAIT_MS;           \

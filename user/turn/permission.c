@@ -67,12 +67,17 @@ bool turn_permission_holds(const struct allocation *allocation,
 	return permission && holds_now(permission);
 }
 
-void turn_permissions_clear(struct allocation *allocation)
+static void permissions_remove(struct list *permissions)
 {
 	struct list *pos, *tmp;
 
-	list_for_each_safe(pos, tmp, &allocation->permissions)
+	list_for_each_safe(pos, tmp, permissions)
 		permission_remove(list_entry(pos, struct permission, link));
+}
+
+void turn_permissions_clear(struct allocation *allocation)
+{
+	permissions_remove(&allocation->permissions);
 }
 
 unsigned int turn_permissions_count(const struct allocation *allocation)
@@ -98,28 +103,28 @@ static void permissions_sweep(struct allocation *allocation)
 	}
 }
 
-static struct permission *permission_new(struct allocation *allocation,
-					 const union addr *peer,
-					 uint64_t expires_ms)
+/* Adds one to a list that the allocation does not have yet. */
+static bool permission_add(struct allocation *allocation, struct list *fresh,
+			   const union addr *peer, uint64_t expires_ms)
 {
 	struct turn_worker *worker = allocation->worker;
 	struct permission *permission;
 
 	if (allocation->permission_count >=
 	    turn_limits(worker)->permissions_per_allocation)
-		return NULL;
+		return false;
 	permission = calloc(1, sizeof(*permission));
 	if (!permission)
-		return NULL;
+		return false;
 	permission->allocation = allocation;
 	permission->peer = *peer;
 	addr_set_port(&permission->peer, 0);
 	permission->expires_ms = expires_ms;
 	table_insert(&worker->permissions, &permission->node,
 		     permission_hash(allocation, peer));
-	list_add_tail(&permission->link, &allocation->permissions);
+	list_add_tail(&permission->link, fresh);
 	allocation->permission_count++;
-	return permission;
+	return true;
 }
 
 /* Walks the XOR-PEER-ADDRESSes; all were readable when `judge` has passed. */
@@ -155,26 +160,23 @@ static int peers_judge(const struct request *req,
 static int peers_add(const struct request *req, struct allocation *allocation,
 		     uint64_t expires_ms)
 {
+	struct list fresh;
 	struct stun_attr attr;
-	struct list *last;
 	union addr peer;
 	size_t at = 0;
+	bool done = true;
 
+	list_init(&fresh);
 	permissions_sweep(allocation);
-	last = allocation->permissions.prev;
-	while (peer_next(req, &at, &attr)) {
-		if (turn_request_peer(req, allocation, &attr, &peer) ||
-		    permission_find(allocation, &peer))
-			continue;
-		if (permission_new(allocation, &peer, expires_ms))
-			continue;
-		while (allocation->permissions.prev != last)
-			permission_remove(
-				list_entry(allocation->permissions.prev,
-					   struct permission, link));
-		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	}
-	return 0;
+	while (done && peer_next(req, &at, &attr))
+		if (!turn_request_peer(req, allocation, &attr, &peer) &&
+		    !permission_find(allocation, &peer))
+			done = permission_add(allocation, &fresh, &peer,
+					      expires_ms);
+	if (!done)
+		permissions_remove(&fresh);
+	list_splice_tail(&fresh, &allocation->permissions);
+	return done ? 0 : STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 
 static void peers_prolong(const struct request *req,
