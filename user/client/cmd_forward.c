@@ -115,6 +115,7 @@ static void conn_join(struct conn *conn, const struct culvert_stream *stream)
 {
 	struct forward *forward = conn->forward;
 	int fd = stream->fd, err;
+	char from[ADDR_STRLEN];
 
 	err = client_relay_join(&conn->relay, &forward->session, conn->fd, fd,
 				stream->early, stream->early_len, relay_closed);
@@ -124,6 +125,8 @@ static void conn_join(struct conn *conn, const struct culvert_stream *stream)
 		return;
 	}
 	conn->fd = -1;
+	client_debug("connection from %s: peer reached",
+		     addr_format(&conn->from, from));
 	client_pool_reached(&forward->pool, conn->slot);
 }
 
@@ -185,6 +188,7 @@ static void conn_connected(void *arg, const struct culvert_error *error,
 static void conn_granted(struct client_waiter *waiter, struct client_slot *slot)
 {
 	struct conn *conn = list_entry(waiter, struct conn, waiter);
+	char from[ADDR_STRLEN];
 	int err;
 
 	if (!slot) {
@@ -193,6 +197,8 @@ static void conn_granted(struct client_waiter *waiter, struct client_slot *slot)
 		return;
 	}
 	conn->slot = slot;
+	client_debug("connection from %s: asking for the peer",
+		     addr_format(&conn->from, from));
 	err = culvert_client_connect(slot->client, &conn->forward->peer.sa,
 				     conn_connected, conn);
 	if (err)
@@ -216,6 +222,7 @@ static void forward_accepted(struct client_listener *listener, int fd,
 	struct forward *forward =
 		list_entry(listener, struct forward, listener);
 	struct conn *conn = calloc(1, sizeof(*conn));
+	char text[ADDR_STRLEN];
 
 	if (!conn) {
 		client_error("a connection was refused: not enough memory");
@@ -228,6 +235,7 @@ static void forward_accepted(struct client_listener *listener, int fd,
 	conn->waiter.granted = conn_granted;
 	conn->waiter.lost = conn_lost;
 	list_add_tail(&conn->link, &forward->conns);
+	client_debug("connection from %s", addr_format(from, text));
 	if (++forward->count >= forward->session.config->connections)
 		client_listener_pause(listener, true);
 	client_pool_wait(&forward->pool, &conn->waiter);

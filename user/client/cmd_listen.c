@@ -95,6 +95,8 @@ static void service_dialled(struct client_dial *dial, int fd)
 					relay_closed);
 	if (!err) {
 		conn->fd = -1;
+		client_debug("connection from %s: service reached",
+			     addr_format(&conn->peer, peer));
 		return;
 	}
 	if (fd >= 0)
@@ -128,6 +130,7 @@ static void listen_accepted(void *arg, const struct culvert_stream *stream)
 {
 	struct listen *listen = arg;
 	struct conn *conn = NULL;
+	char peer[ADDR_STRLEN];
 	int fd = stream->fd;
 
 	if (!listen->session.stopping && !listen_full(listen, stream))
@@ -143,6 +146,7 @@ static void listen_accepted(void *arg, const struct culvert_stream *stream)
 	memcpy(conn->early, stream->early, stream->early_len);
 	list_add_tail(&conn->link, &listen->conns);
 	listen->count++;
+	client_debug("connection from %s", addr_format(&conn->peer, peer));
 	client_dial_start(&conn->dial, listen->session.loop, &listen->service,
 			  DIAL_MS, service_dialled);
 }

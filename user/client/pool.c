@@ -101,6 +101,12 @@ static void slot_ready(void *arg)
 	struct client_slot *slot = arg;
 	struct client_pool *pool = slot->pool;
 
+	struct culvert_info info;
+	char addr[ADDR_STRLEN];
+
+	culvert_client_info(slot->client, &info);
+	client_debug("allocation %s is ready",
+		     addr_format((const union addr *)&info.relayed, addr));
 	slot_set(slot, CLIENT_SLOT_IDLE);
 	client_backoff_reset(&pool->backoff);
 	pool->retry_ms = 0;
