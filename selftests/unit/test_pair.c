@@ -304,6 +304,26 @@ static void waits_for_a_preface_nobody_reads(void **state)
 	assert_int_equal(state_of(rig), PAIR_RELAYING);
 }
 
+static void waits_for_the_slower_of_two_prefaces(void **state)
+{
+	struct rig *rig = *state;
+
+	rig->end[0].deaf = rig->end[1].deaf = true;
+	join_with_prefaces(rig, 12 * MIB, 12 * MIB);
+	rig->end[0].to_send = rig->end[1].to_send = 12 * MIB + 1000;
+	rig->end[0].deaf = false;
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].got == 12 * MIB);
+	for (int i = 0; i < 20; i++)
+		rig_tick(rig->loop, rig->end);
+	assert_int_equal(state_of(rig), PAIR_FLUSHING);
+	assert_int_equal(rig->end[0].got, 12 * MIB);
+	rig->end[1].deaf = false;
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].got == 12 * MIB + 1000 &&
+			  rig->end[1].got == 12 * MIB + 1000);
+	assert_int_equal(state_of(rig), PAIR_RELAYING);
+}
+
 static void delivers_what_a_half_sent_before_it_died_unjoined(void **state)
 {
 	struct rig *rig = *state;
@@ -1071,6 +1091,7 @@ int main(void)
 		CASE(takes_any_amount_from_before_the_join),
 		CASE(sends_both_prefaces_before_relayed_bytes),
 		CASE(waits_for_a_preface_nobody_reads),
+		CASE(waits_for_the_slower_of_two_prefaces),
 		CASE(delivers_what_a_half_sent_before_it_died_unjoined),
 		CASE(delivers_what_a_half_sent_before_it_died_flushing),
 		CASE(passes_on_the_clients_reset),
