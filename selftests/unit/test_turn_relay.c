@@ -267,6 +267,32 @@ static void forgets_a_connect_when_the_client_goes(void **state)
 	close(fd);
 }
 
+static void answers_a_connect_that_outlives_its_allocation(void **state)
+{
+	uint8_t first[STUN_TXID_LEN];
+	struct scene scene;
+	union addr silent;
+	int fillers[4], fd;
+
+	(void)state;
+	scene_open(&scene);
+	fd = silent_peer(&silent, fillers);
+	tc_begin_peer(&scene.control, STUN_CONNECT, &silent);
+	tc_send(&scene.control);
+	memcpy(first, scene.control.txid, sizeof(first));
+	tc_begin(&scene.control, STUN_REFRESH);
+	stun_put_u32(&scene.control.w, STUN_ATTR_LIFETIME, 0);
+	tc_send(&scene.control);
+	assert_int_equal(tc_next(&scene.control), 0);
+	assert_memory_equal(scene.control.msg.txid, first, sizeof(first));
+	assert_int_equal(tc_code(&scene.control), 447);
+	assert_int_equal(tc_answer(&scene.control), 0);
+	for (int i = 0; i < 4; i++)
+		close(fillers[i]);
+	close(fd);
+	scene_close(&scene);
+}
+
 /* Connections from peers */
 
 static void closes_who_has_no_permission(void **state)
@@ -859,6 +885,7 @@ int main(void)
 		TEST(gives_up_on_a_silent_peer_in_time),
 		TEST(refuses_a_duplicate_whatever_the_first_does),
 		TEST(forgets_a_connect_when_the_client_goes),
+		TEST(answers_a_connect_that_outlives_its_allocation),
 		TEST(closes_who_has_no_permission),
 		TEST(closes_whom_the_policy_refuses_by_now),
 		TEST(announces_who_has_a_permission),

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "turn/connect.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 #include "turn/port.h"
@@ -170,6 +171,21 @@ int turn_allocation_new(const struct request *req, const union addr *host,
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 
+static void conn_end(struct peer_conn *conn)
+{
+	switch (conn->state) {
+	case PEER_CONN_CONNECTING: /* the client may still be listening */
+		turn_connect_failed(conn, -ECANCELED);
+		break;
+	case PEER_CONN_HELD:
+		turn_peer_conn_end(conn, "allocation_ended");
+		break;
+	case PEER_CONN_BOUND:
+		pair_finish(conn->pair);
+		break;
+	}
+}
+
 static void conns_end(struct allocation *allocation, bool hard)
 {
 	struct list *pos, *tmp;
@@ -180,10 +196,8 @@ static void conns_end(struct allocation *allocation, bool hard)
 
 		if (hard)
 			turn_peer_conn_kick(conn);
-		else if (conn->state == PEER_CONN_BOUND)
-			pair_finish(conn->pair);
 		else
-			turn_peer_conn_end(conn, "allocation_ended");
+			conn_end(conn);
 	}
 }
 

@@ -71,6 +71,22 @@ static bool peer_keep(struct allocation *allocation, int fd,
 	return true;
 }
 
+static void peer_rejected(const struct allocation *allocation,
+			  const union addr *peer)
+{
+	struct turn_worker *worker = allocation->worker;
+	char text[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	worker->counters.rejected_limit++;
+	if (turn_worker_may_log(worker, TURN_LOG_LIMIT, &suppressed))
+		log_warn(
+			ROOM,
+			"event=rejected limit=peers allocation=a%u.%ju peer=%s suppressed=%ju",
+			worker->index, (uintmax_t)allocation->serial,
+			addr_format(peer, text), (uintmax_t)suppressed);
+}
+
 static void peer_accepted(void *arg, int fd, const union addr *remote)
 {
 	struct allocation *allocation = arg;
@@ -85,7 +101,7 @@ static void peer_accepted(void *arg, int fd, const union addr *remote)
 		return;
 	}
 	if (turn_peer_conn_admit(allocation)) {
-		worker->counters.rejected_limit++;
+		peer_rejected(allocation, remote);
 		fd_close(&fd);
 		return;
 	}
