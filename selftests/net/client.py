@@ -76,12 +76,13 @@ def _():
     process.stop()
 
 
-@test("forward: a peer that refuses ends the local connection, the next one works")
+@test("forward: a peer that refuses ends the local connection, forward goes on")
 def _():
     with contextlib.closing(lab.topo.peer.listen()) as gone:
         address = gone.getsockname()
     process, port = cli.forward(client(), address)
-    check(ended(local_connect(lab, port), 10) in GONE, "the local connection is open")
+    with contextlib.suppress(ConnectionResetError):  # so fast that connect() tells
+        check(ended(local_connect(lab, port), 10) in GONE, "the local connection is open")
     check(process.status is None, f"culvert ended: {process.tail()}")
     process.stop()
 
