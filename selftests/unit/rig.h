@@ -35,17 +35,17 @@
 #include "engine/engine.h"
 #include "loop/loop.h"
 
-#define WAIT_MS 20000
+#define WAIT_MS    20000
 #define PUMP_CHUNK 65536
 
 /* One test end of a connection; counts and checks what passes. */
 struct end {
 	int fd;
-	uint8_t salt;	    /* of the pattern this end sends */
+	uint8_t salt; /* of the pattern this end sends */
 	uint8_t other_salt; /* of the pattern it expects */
 	uint64_t sent, got;
 	uint64_t to_send; /* sends up to here, then nothing */
-	bool fin;	  /* shut down for writing when all is sent */
+	bool fin; /* shut down for writing when all is sent */
 	bool fin_done;
 	bool deaf; /* does not read */
 	bool eof;
@@ -69,7 +69,8 @@ static inline void tcp_pair(int *end, int *leg)
 	assert_true(listener >= 0);
 	assert_int_equal(bind(listener, (struct sockaddr *)&at, len), 0);
 	assert_int_equal(listen(listener, 1), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len),
+			 0);
 	*end = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_true(*end >= 0);
 	assert_int_equal(connect(*end, (struct sockaddr *)&at, len), 0);
@@ -188,14 +189,14 @@ static inline void rig_tick(struct loop *loop, struct end end[2])
 	loop_tick(loop, 1);
 }
 
-#define RIG_UNTIL(loop, end, condition)                               \
-	do {                                                          \
-		uint64_t rig_start = clock_ms();                      \
-		while (!(condition)) {                                \
-			if (clock_ms() - rig_start >= WAIT_MS)        \
-				fail_msg("never: %s", #condition);    \
-			rig_tick(loop, end);                          \
-		}                                                     \
+#define RIG_UNTIL(loop, end, condition)                            \
+	do {                                                       \
+		uint64_t rig_start = clock_ms();                   \
+		while (!(condition)) {                             \
+			if (clock_ms() - rig_start >= WAIT_MS)     \
+				fail_msg("never: %s", #condition); \
+			rig_tick(loop, end);                       \
+		}                                                  \
 	} while (0)
 
 /* Ticks the loop needs in `ms` without the ends doing anything. */

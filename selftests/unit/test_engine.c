@@ -241,12 +241,12 @@ static void set_refuses_bad_orders(void **state)
 	assert_int_equal(engine_set_new(loop, &params, unknown, 2, NULL, NULL,
 					&set),
 			 -EINVAL);
-	assert_int_equal(
-		engine_set_new(loop, &params, twice, 2, NULL, NULL, &set),
-		-EINVAL);
-	assert_int_equal(
-		engine_set_new(loop, &params, twice, 0, NULL, NULL, &set),
-		-ENODEV);
+	assert_int_equal(engine_set_new(loop, &params, twice, 2, NULL, NULL,
+					&set),
+			 -EINVAL);
+	assert_int_equal(engine_set_new(loop, &params, twice, 0, NULL, NULL,
+					&set),
+			 -ENODEV);
 	assert_null(set);
 	engine_set_free(NULL);
 	loop_free(loop);
@@ -683,6 +683,6 @@ int main(void)
 		cmocka_unit_test(relays_when_the_pipe_quota_is_used_up),
 	};
 
-	return rig_run("engine", plain, sizeof(plain) / sizeof(plain[0]),
-		       cases, sizeof(cases) / sizeof(cases[0]));
+	return rig_run("engine", plain, sizeof(plain) / sizeof(plain[0]), cases,
+		       sizeof(cases) / sizeof(cases[0]));
 }

@@ -20,7 +20,7 @@ struct rig {
 	int closed; /* calls of on_closed */
 	enum pair_end how;
 	struct pair_info last; /* taken in on_closed */
-	bool inside;	       /* a call into the pair is running */
+	bool inside; /* a call into the pair is running */
 };
 
 static void on_closed(void *owner, enum pair_end how)

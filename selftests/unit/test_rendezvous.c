@@ -94,8 +94,8 @@ static void holds_many_legs(void **state)
 	for (uint32_t i = 0; i < MANY; i += 2)
 		rendezvous_remove(*state, &legs[i]);
 	for (uint32_t i = 0; i < MANY; i++) {
-		struct waiting_leg *leg = rendezvous_find(*state, &tokens[i],
-							  sizeof(tokens[i]));
+		struct waiting_leg *leg =
+			rendezvous_find(*state, &tokens[i], sizeof(tokens[i]));
 
 		assert_ptr_equal(leg, i & 1 ? &legs[i] : NULL);
 	}

@@ -22,14 +22,14 @@ struct engine_ops;
 
 /* How a flow ended. */
 enum flow_end {
-	FLOW_OPEN,	 /* still moving */
-	FLOW_FIN,	 /* `from` sent its end of stream; all was written */
+	FLOW_OPEN, /* still moving */
+	FLOW_FIN, /* `from` sent its end of stream; all was written */
 	FLOW_FROM_ERROR, /* reading failed (reset); all read before was written */
-	FLOW_TO_ERROR,	 /* writing failed: what was read and not written is lost */
+	FLOW_TO_ERROR, /* writing failed: what was read and not written is lost */
 };
 
 struct flow {
-	int from, to;	/* descriptors, borrowed */
+	int from, to; /* descriptors, borrowed */
 	uint64_t bytes; /* written to `to` */
 	enum flow_end end;
 	int error; /* negative errno for the two error ends */
@@ -44,13 +44,13 @@ struct engine_link {
 	/* Answer to detach: the engine holds nothing of the link any more. */
 	void (*on_detached)(struct engine_link *link);
 	const struct engine_ops *ops; /* NULL while not attached */
-	void *state;		      /* the engine's own, per link */
+	void *state; /* the engine's own, per link */
 };
 
 struct engine_params {
-	size_t pipe_size;     /* bytes wanted in a bulk pipe */
-	unsigned int pipes;   /* pipes this worker may hold */
-	size_t copy_buffer;   /* bytes of the worker's shared copy buffer */
+	size_t pipe_size; /* bytes wanted in a bulk pipe */
+	unsigned int pipes; /* pipes this worker may hold */
+	size_t copy_buffer; /* bytes of the worker's shared copy buffer */
 };
 
 struct engine_ops {
@@ -112,7 +112,7 @@ const char *engine_link_name(const struct engine_link *link);
 struct engine_usage {
 	const char *name;
 	unsigned int position; /* in the configured order, from 1 */
-	int error;	       /* 0: available; else why not */
+	int error; /* 0: available; else why not */
 	uint64_t links_now, links_total;
 };
 bool engine_set_usage(const struct engine_set *set, size_t i,

@@ -33,9 +33,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define SMALL 16384	 /* bytes: up to here copying is cheaper */
-#define SMALL_READS 4	 /* in a row end splicing */
-#define BUDGET (1 << 20) /* bytes per flow and event, then others' turn */
+#define SMALL       16384 /* bytes: up to here copying is cheaper */
+#define SMALL_READS 4 /* in a row end splicing */
+#define BUDGET      (1 << 20) /* bytes per flow and event, then others' turn */
 /* After a read of fewer bytes nothing more is expected: polling tells, for less
  * than a read that says EAGAIN.
  */
@@ -164,7 +164,8 @@ static int push(struct mover *mover, struct engine_link *link,
 }
 
 /* Was this copied read so large that the next one should be spliced? */
-static void copied(const struct mover *mover, struct flow_state *state, size_t n)
+static void copied(const struct mover *mover, struct flow_state *state,
+		   size_t n)
 {
 	if (!mover->pool || state->splicing || state->unspliceable || n < SMALL)
 		return;

@@ -17,27 +17,27 @@
 struct mover {
 	struct loop *loop;
 	struct pipe_pool *pool; /* NULL: copying only */
-	uint8_t *buffer;	/* shared: holds nothing between two calls */
+	uint8_t *buffer; /* shared: holds nothing between two calls */
 	size_t buffer_len;
 };
 
 /* What a flow needs before it can go on. */
 enum flow_wait {
-	FLOW_WAIT_READ,	 /* `from` readable */
+	FLOW_WAIT_READ, /* `from` readable */
 	FLOW_WAIT_WRITE, /* `to` writable */
-	FLOW_WAIT_NONE,	 /* it has ended */
+	FLOW_WAIT_NONE, /* it has ended */
 };
 
 struct residual;
 
 struct flow_state {
-	struct pipe *pipe;	   /* NULL but while held bytes are in it */
+	struct pipe *pipe; /* NULL but while held bytes are in it */
 	struct residual *residual; /* NULL but while held bytes are in it */
-	size_t held;		   /* bytes read and not yet written */
+	size_t held; /* bytes read and not yet written */
 	enum flow_wait wait;
-	bool splicing;		  /* big reads lately: splice; else copy */
-	bool unspliceable;	  /* `from` refused splice(2) for good */
-	uint8_t small_reads;	  /* in a row, while splicing */
+	bool splicing; /* big reads lately: splice; else copy */
+	bool unspliceable; /* `from` refused splice(2) for good */
+	uint8_t small_reads; /* in a row, while splicing */
 	enum flow_end from_ended; /* FLOW_OPEN, or how reading ended */
 	int from_error;
 };

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define SIZE_MIN 65536 /* the kernel's default for one pipe */
-#define IDLE_MAX 16    /* empty pipes kept; more are closed: see the quota */
+#define IDLE_MAX 16 /* empty pipes kept; more are closed: see the quota */
 #define RETRY_MS 100
 
 struct pipe_pool {
@@ -89,7 +89,7 @@ int pipe_pool_new(struct loop *loop, size_t size, unsigned int limit,
 		  struct pipe_pool **out)
 {
 	struct pipe_pool *pool = calloc(1, sizeof(*pool));
-	struct pipe *pipe;
+	struct pipe *pipe = NULL;
 	int err;
 
 	if (!pool)
@@ -127,7 +127,7 @@ void pipe_pool_free(struct pipe_pool *pool)
 
 struct pipe *pipe_pool_get(struct pipe_pool *pool)
 {
-	struct pipe *pipe;
+	struct pipe *pipe = NULL;
 
 	if (!list_empty(&pool->idle)) {
 		/* The last one used: its slots are still in the cache. */

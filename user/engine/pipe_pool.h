@@ -12,7 +12,7 @@ struct pipe_pool;
 
 struct pipe {
 	struct list link;
-	int rd, wr;  /* nonblocking */
+	int rd, wr; /* nonblocking */
 	size_t size; /* bytes the kernel granted; its slots may fill earlier */
 };
 

@@ -28,7 +28,7 @@
 struct stream_link {
 	struct link_state base;
 	struct engine_link *link;
-	struct watch watch[2];	  /* fd -1: not in the epoll set */
+	struct watch watch[2]; /* fd -1: not in the epoll set */
 	struct flow_state flow[2];
 	struct deferred detached;
 };

@@ -36,9 +36,9 @@
 #include "engine/private.h"
 
 #define RING_ENTRIES 512
-#define CQ_ENTRIES 4096
-#define TICK_CQES 256 /* completions handled in one tick, as epoll does */
-#define RETRY_MS 10 /* after a submission the kernel had no memory for */
+#define CQ_ENTRIES   4096
+#define TICK_CQES    256 /* completions handled in one tick, as epoll does */
+#define RETRY_MS     10 /* after a submission the kernel had no memory for */
 
 struct uring {
 	struct engine engine;
@@ -48,7 +48,7 @@ struct uring {
 	bool enabled;
 	bool defers; /* IORING_SETUP_DEFER_TASKRUN */
 	struct watch watch; /* of event_fd */
-	struct list links;   /* all, also forgotten ones */
+	struct list links; /* all, also forgotten ones */
 	struct list pending; /* links that want something submitted */
 	struct deferred submit;
 	struct timer retry;
@@ -63,13 +63,13 @@ enum poll_kind {
 
 struct uring_flow {
 	struct flow_state state;
-	bool armed[2];	  /* by poll_kind: in flight */
-	bool multishot;	  /* the write poll stays armed */
+	bool armed[2]; /* by poll_kind: in flight */
+	bool multishot; /* the write poll stays armed */
 };
 
 struct uring_link {
 	struct link_state base;
-	struct list node;    /* of uring.links */
+	struct list node; /* of uring.links */
 	struct list pending; /* of uring.pending, or self-linked */
 	struct engine_link *link; /* NULL: forgotten by its owner */
 	struct uring_flow flow[2];

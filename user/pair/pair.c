@@ -47,9 +47,10 @@
 #include "base/fd.h"
 
 /*
- * pair_finish: the most one flow may still deliver. More than the send queue of a
- * client that has closed and our own receive queue can hold, so nothing that was
- * sent in good faith is cut; yet who keeps sending does not go on for linger_ms.
+ * pair_finish: the most one flow may still deliver beyond what has arrived here.
+ * More than the send queue of a client that has closed can hold, so nothing that
+ * was sent in good faith is cut; yet who keeps sending does not go on for
+ * linger_ms.
  */
 #define FINISH_BYTES   (16u << 20)
 #define QUIET_MS       100 /* pair_finish: nothing moved for so long */
@@ -117,11 +118,14 @@ static bool socket_drained(int fd)
 	return fd_unsent(fd) == 0 || socket_closed(fd);
 }
 
-static bool socket_unread(int fd)
+/* Bytes received and not read. */
+static size_t socket_unread(int fd)
 {
 	int value = 0;
 
-	return ioctl(fd, SIOCINQ, &value) == 0 && value > 0;
+	if (ioctl(fd, SIOCINQ, &value) < 0 || value < 0)
+		return 0;
+	return (size_t)value;
 }
 
 static void pair_close(struct pair *pair)
@@ -196,6 +200,12 @@ static uint64_t pair_moved(const struct pair *pair)
 	return pair->link.flow[0].bytes + pair->link.flow[1].bytes;
 }
 
+/* Bytes that have arrived here and not been passed on. */
+static size_t flow_arrived(const struct pair *pair, const struct flow *flow)
+{
+	return engine_link_held(&pair->link, flow) + socket_unread(flow->from);
+}
+
 /* Is there nothing left that could be delivered? */
 static bool pair_empty(const struct pair *pair)
 {
@@ -204,9 +214,7 @@ static bool pair_empty(const struct pair *pair)
 
 		if (pair->half[i].preface)
 			return false;
-		if (flow->end == FLOW_OPEN &&
-		    (engine_link_held(&pair->link, flow) ||
-		     socket_unread(flow->from)))
+		if (flow->end == FLOW_OPEN && flow_arrived(pair, flow))
 			return false;
 	}
 	return pair->link.ops;
@@ -451,8 +459,12 @@ void pair_finish(struct pair *pair)
 	pair->deadline_ms = loop_now(pair->loop) + pair->linger_ms;
 	pair->quiet_bytes = pair_moved(pair);
 	pair->quiet_ms = loop_now(pair->loop);
-	for (int i = 0; i < 2; i++)
-		pair->finish_bytes[i] = pair->link.flow[i].bytes + FINISH_BYTES;
+	for (int i = 0; i < 2; i++) {
+		const struct flow *flow = &pair->link.flow[i];
+
+		pair->finish_bytes[i] =
+			flow->bytes + flow_arrived(pair, flow) + FINISH_BYTES;
+	}
 	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
 

@@ -32,12 +32,12 @@ enum pair_state {
 };
 
 enum pair_end {
-	PAIR_END_FIN,	  /* both sides ended their streams */
-	PAIR_END_RESET,	  /* a side was reset or failed; passed on */
-	PAIR_END_IDLE,	  /* idle_timeout_ms */
+	PAIR_END_FIN, /* both sides ended their streams */
+	PAIR_END_RESET, /* a side was reset or failed; passed on */
+	PAIR_END_IDLE, /* idle_timeout_ms */
 	PAIR_END_FINISHED, /* pair_finish */
-	PAIR_END_KICKED,   /* pair_reset */
-	PAIR_END_ERROR,	   /* no engine, no memory */
+	PAIR_END_KICKED, /* pair_reset */
+	PAIR_END_ERROR, /* no engine, no memory */
 };
 
 /* The two halves' order in arrays: what goes to it comes from the other. */
@@ -47,7 +47,7 @@ enum pair_half {
 };
 
 struct pair_half_params {
-	int fd;			/* connected, nonblocking; taken over on success */
+	int fd; /* connected, nonblocking; taken over on success */
 	const uint8_t *preface; /* to be sent to this half first; copied */
 	size_t preface_len;
 };
@@ -57,7 +57,7 @@ struct pair_params {
 	struct engine_set *engines;
 	struct pair_half_params half[2]; /* by enum pair_half */
 	uint64_t idle_timeout_ms; /* 0: never */
-	uint64_t linger_ms;	  /* pair_finish and resets wait this long */
+	uint64_t linger_ms; /* pair_finish and resets wait this long */
 	/*
 	 * The pair is over: both descriptors are closed and it is freed when
 	 * this returns. Never called from inside a function of this header.

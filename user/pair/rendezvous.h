@@ -18,7 +18,7 @@ struct rendezvous {
 struct waiting_leg {
 	struct table_node node;
 	const uint8_t *token; /* stays valid while the leg waits */
-	size_t token_len;     /* 0: not waiting */
+	size_t token_len; /* 0: not waiting */
 };
 
 int rendezvous_init(struct rendezvous *rendezvous); /* 0 or -ENOMEM */
