@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Allocate (RFC 8656 7.2 with RFC 6062 5.1). */
-#include <errno.h>
 #include <sys/socket.h>
 
 #include "turn/allocation.h"

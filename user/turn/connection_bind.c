@@ -5,9 +5,7 @@
  * A wrong identifier burns nothing: the connection may try again, the owner's
  * identifier stays good. But guessing is cut short after a few tries.
  */
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"

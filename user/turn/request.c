@@ -6,7 +6,6 @@
 #include "turn/request.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"

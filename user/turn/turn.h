@@ -76,12 +76,13 @@ void turn_worker_free(struct turn_worker *worker); /* accepts NULL */
  * [listener] of the settings (its realm), also after a reload.
  */
 int turn_worker_listen(struct turn_worker *worker, int fd, const char *name);
-/* Takes new settings; existing allocations and pairs go on. Engines are
- * reopened for new pairs when [engine] changed.
+/*
+ * Takes new settings; existing allocations and pairs go on. Engines are reopened
+ * for new pairs when [engine] changed; sockets whose listener or address is not
+ * in the settings any more are closed.
  */
 void turn_worker_reload(struct turn_worker *worker,
 			struct turn_settings *settings);
-/* Stops serving listeners whose name is not in the settings any more. */
 
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out);
