@@ -41,11 +41,22 @@ WRAP := malloc calloc realloc strdup strndup
 WRAP_FLAGS := $(WRAP:%=-Wl,--wrap=%)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
+# `make V=1` shows whole commands, otherwise a word and the file; -s nothing.
+ifeq ($(V),)
+Q := @
+ifeq ($(findstring s,$(firstword -$(MAKEFLAGS))),)
+say = @printf '  %-4s %s\n' $(1) $@
+endif
+endif
+# Every core, unless the caller has said how many.
+ALL_CORES = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
 .PHONY: all help run check check-build lint format unit net fuzz fuzz-build \
 	bench bench-quick bench-tools demo deps install clean
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS) $(BUILD)/libculvert.a ## build the programs and the client library
+	@:
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
@@ -53,7 +64,7 @@ help: ## list the targets
 
 run: ## build and run culvertd here with a generated configuration
 	@tools/deps build
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@tools/run $(BUILD)
 
 check: ## install what tests need and run them all
@@ -62,24 +73,24 @@ check: ## install what tests need and run them all
 
 demo: ## relay 1 GiB each way through three namespaces (root)
 	@tools/deps build bench
-	@$(MAKE) --no-print-directory all bench-tools
+	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/demo.py
 
 bench: ## measure culvert beside HAProxy, nginx and coturn (root)
 	@tools/deps build bench
-	@$(MAKE) --no-print-directory all bench-tools
+	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/bench.py
 
 bench-quick: ## the same, short, within 5 minutes (root)
 	@tools/deps build bench
-	@$(MAKE) --no-print-directory all bench-tools
+	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/bench.py --quick
 
 lint: ## format, includes, static analysis, manuals
 	@tools/lint $(BUILD)
 
 format: ## rewrite the sources in the house format
-	clang-format -i $(shell git ls-files '*.c' '*.h')
+	tools/files '*.c' '*.h' | xargs clang-format -i
 
 unit: $(UNIT_PROGRAMS) ## build and run the unit tests under sanitizers
 	@tools/taprun $(UNIT_PROGRAMS)
@@ -121,8 +132,9 @@ clean: ## remove what was built
 define FLAVOUR
 $(1)_OBJECTS := $$(ROOM_SOURCES:%.c=$$(BUILD)/$(1)/%.o)
 $$(BUILD)/$(1)/%.o: %.c Makefile
+	$$(call say,CC)
 	@mkdir -p $$(@D)
-	$(2) $$(BASE_CFLAGS) $(3) -c -o $$@ $$<
+	$$(Q)$(2) $$(BASE_CFLAGS) $(3) -c -o $$@ $$<
 $$(BUILD)/$(1)/rooms.a: $$($(1)_OBJECTS)
 	@rm -f $$@
 	@ar rcs $$@ $$^
@@ -137,13 +149,15 @@ $(BUILD)/culvertd: $(BUILD)/release/user/main/culvertd_main.o
 $(BUILD)/culvert: $(BUILD)/release/user/client/culvert_main.o
 $(BUILD)/culvertctl: $(BUILD)/release/user/ctl/culvertctl_main.o
 $(PROGRAMS): $(BUILD)/release/rooms.a
-	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/release/rooms.a $(LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/release/rooms.a $(LIBS)
 
 $(BUILD)/asan/culvertd: $(BUILD)/asan/user/main/culvertd_main.o
 $(BUILD)/asan/culvert: $(BUILD)/asan/user/client/culvert_main.o
 $(BUILD)/asan/culvertctl: $(BUILD)/asan/user/ctl/culvertctl_main.o
 $(PROGRAMS:$(BUILD)/%=$(BUILD)/asan/%): $(BUILD)/asan/rooms.a
-	$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/asan/rooms.a $(LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/asan/rooms.a $(LIBS)
 
 $(BUILD)/libculvert.a: $(filter \
 		$(CLIENT_ROOMS:%=$(BUILD)/release/user/%/%),$(release_OBJECTS))
@@ -156,27 +170,32 @@ check-build: $(PROGRAMS) $(BUILD)/clang/rooms.a \
 
 # A unit test is one program; every one can make allocations fail.
 $(BUILD)/asan/selftests/%.o: selftests/%.c Makefile
+	$(call say,CC)
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) -O1 $(SANITIZE) -Iselftests -c -o $@ $<
+	$(Q)$(CC) $(BASE_CFLAGS) -O1 $(SANITIZE) -Iselftests -c -o $@ $<
 $(BUILD)/unit/%: $(BUILD)/asan/selftests/unit/%.o \
 		$(BUILD)/asan/selftests/unit/failalloc.o $(BUILD)/asan/rooms.a
+	$(call say,LD)
 	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) $(WRAP_FLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(Q)$(CC) $(SANITIZE) $(WRAP_FLAGS) -o $@ $^ $(LIBS) -lcmocka
 -include $(UNIT_SOURCES:%.c=$(BUILD)/asan/%.d)
 
 $(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
+	$(call say,LD)
 	@mkdir -p $(@D)
-	$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
+	$(Q)$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
 		-fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 # The load generator and its peer share what lies in selftests/bench/lib.
 $(BUILD)/release/selftests/bench/%.o: selftests/bench/%.c Makefile
+	$(call say,CC)
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) -O2 -Iselftests/bench -c -o $@ $<
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 -Iselftests/bench -c -o $@ $<
 $(BUILD)/bench-tools/%: $(BUILD)/release/selftests/bench/%.o \
 		$(BENCH_LIB_OBJECTS) $(BUILD)/release/rooms.a
+	$(call say,LD)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LIBS)
+	$(Q)$(CC) -o $@ $^ $(LIBS)
 -include $(BENCH_SOURCES:%.c=$(BUILD)/release/%.d) $(BENCH_LIB_OBJECTS:%.o=%.d)
 
 .SECONDARY:
