@@ -68,7 +68,7 @@ run: ## build and run culvertd here with a generated configuration
 	@tools/run $(BUILD)
 
 check: ## install what tests need and run them all
-	@tools/deps check
+	@tools/deps build check
 	@tools/check $(BUILD)
 
 demo: ## relay 1 GiB each way through three namespaces (root)
