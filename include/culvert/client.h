@@ -28,6 +28,7 @@
  *   only. What is passed in by pointer is copied before the call returns.
  * - Pointers handed to a callback are valid until it returns.
  * - Addresses are struct sockaddr_in or sockaddr_in6.
+ * - Link with -lculvert -luring -lcrypto -lpthread.
  * - A program that uses descriptors it got from here ignores SIGPIPE or sends
  *   with MSG_NOSIGNAL, as with any socket; the library itself does the latter.
  */

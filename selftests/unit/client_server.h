@@ -95,8 +95,9 @@ static void answer_send(struct server_conn *conn, struct stun_writer *w,
 	conn_send(conn, w->buf, (size_t)len);
 }
 
-static void answer_error(struct server_conn *conn, const struct stun_msg *msg,
-			 int code, bool signature)
+static inline void answer_error(struct server_conn *conn,
+				const struct stun_msg *msg, int code,
+				bool signature)
 {
 	struct stun_writer w;
 	uint8_t buf[1024];
@@ -288,7 +289,8 @@ static struct server_conn *server_control(struct server *server)
 	return conn;
 }
 
-static void server_attempt(struct server *server, uint32_t id, const char *peer)
+static inline void server_attempt(struct server *server, uint32_t id,
+				  const char *peer)
 {
 	struct stun_writer w;
 	uint8_t buf[256];

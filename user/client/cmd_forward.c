@@ -96,8 +96,9 @@ static void conn_refuse(struct conn *conn, const char *why,
 {
 	char from[ADDR_STRLEN];
 
-	client_error("connection from %s refused: %s",
-		     addr_format(&conn->from, from), why);
+	if (client_session_may_tell(&conn->forward->session))
+		client_error("connection from %s refused: %s",
+			     addr_format(&conn->from, from), why);
 	conn_free(conn, outcome);
 }
 
@@ -130,6 +131,13 @@ static void conn_join(struct conn *conn, const struct culvert_stream *stream)
 	client_pool_reached(&forward->pool, conn->slot);
 }
 
+/* Ours, not the allocation's: another one would make it worse. */
+static bool is_shortage(int code)
+{
+	return code == -EMFILE || code == -ENFILE || code == -ENOMEM ||
+	       code == -ENOBUFS;
+}
+
 /*
  * Is it worth another allocation? Yes if this one's connection to the server
  * broke, and if it had been used for this peer before: the server's side of that
@@ -141,7 +149,7 @@ static bool conn_retry(struct conn *conn, int code)
 	bool reused = slot->used_ms &&
 		      (code == STUN_CODE_CONNECTION_ALREADY_EXISTS ||
 		       code == STUN_CODE_CONNECTION_TIMEOUT_OR_FAILURE);
-	bool broken = code < 0 && code != -ETIMEDOUT;
+	bool broken = code < 0 && code != -ETIMEDOUT && !is_shortage(code);
 
 	if ((!reused && !broken) || ++conn->tries >= TRIES_MAX ||
 	    conn->forward->session.stopping)
@@ -169,7 +177,8 @@ static void conn_fail(struct conn *conn, const struct culvert_error *error)
 	snprintf(what, sizeof(what), "connection from %s to peer %s refused",
 		 addr_format(&conn->from, from),
 		 addr_format(&forward->peer, peer));
-	client_session_error(&forward->session, what, error);
+	if (client_session_may_tell(&forward->session))
+		client_session_error(&forward->session, what, error);
 	conn_free(conn, outcome);
 }
 
@@ -236,7 +245,7 @@ static void forward_accepted(struct client_listener *listener, int fd,
 	conn->waiter.lost = conn_lost;
 	list_add_tail(&conn->link, &forward->conns);
 	client_debug("connection from %s", addr_format(from, text));
-	if (++forward->count >= forward->session.config->connections)
+	if (++forward->count >= forward->session.connections)
 		client_listener_pause(listener, true);
 	client_pool_wait(&forward->pool, &conn->waiter);
 }
@@ -325,7 +334,7 @@ static enum client_exit forward_run(struct forward *forward)
 	forward->pool.session = &forward->session;
 	forward->pool.family = addr_family(&forward->peer);
 	forward->pool.warm = config->warm;
-	forward->pool.max = config->connections + config->warm;
+	forward->pool.max = forward->session.connections + config->warm;
 	forward->pool.started = forward_started;
 	forward->pool.emptied = forward_emptied;
 	client_pool_start(&forward->pool);

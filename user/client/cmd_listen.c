@@ -31,7 +31,8 @@ struct listen {
 	union addr service;
 	struct list conns;
 	unsigned int count;
-	bool announced; /* an address has been told */
+	bool announced; /* an address has been told, ever */
+	bool up; /* and holds */
 	struct client_backoff backoff;
 	struct timer timer; /* next attempt; after a signal: the end */
 };
@@ -101,10 +102,12 @@ static void service_dialled(struct client_dial *dial, int fd)
 	}
 	if (fd >= 0)
 		fd_close(&fd);
-	client_error(
-		"connection from %s closed: service %s: %s; is it running?",
-		addr_format(&conn->peer, peer),
-		addr_format(&listen->service, service), strerror(-err));
+	if (client_session_may_tell(&listen->session))
+		client_error("connection from %s closed: service %s: %s; is "
+			     "it running?",
+			     addr_format(&conn->peer, peer),
+			     addr_format(&listen->service, service),
+			     strerror(-err));
 	conn_free(conn);
 }
 
@@ -117,12 +120,14 @@ static bool listen_full(struct listen *listen,
 {
 	char addr[ADDR_STRLEN];
 
-	if (listen->count < listen->session.config->connections)
+	if (listen->count < listen->session.connections)
 		return false;
-	client_error("connection from %s refused: %u are open; see "
-		     "--connections",
-		     addr_format((const union addr *)stream->peer, addr),
-		     listen->count);
+	if (client_session_may_tell(&listen->session))
+		client_error("connection from %s refused: %u are open; see "
+			     "--connections",
+			     addr_format((const union addr *)stream->peer,
+					 addr),
+			     listen->count);
 	return true;
 }
 
@@ -157,6 +162,8 @@ static void listen_attempt_failed(void *arg, const struct sockaddr *peer,
 	struct listen *listen = arg;
 	char addr[ADDR_STRLEN], what[ADDR_STRLEN + 16];
 
+	if (!client_session_may_tell(&listen->session))
+		return;
 	snprintf(what, sizeof(what), "accepting %s",
 		 addr_format((const union addr *)peer, addr));
 	client_session_error(&listen->session, what, error);
@@ -173,7 +180,7 @@ static void listen_announce(struct listen *listen)
 	printf("relayed %s\n",
 	       addr_format((const union addr *)&info.relayed, addr));
 	fflush(stdout);
-	listen->announced = true;
+	listen->announced = listen->up = true;
 	client_backoff_reset(&listen->backoff);
 }
 
@@ -248,9 +255,10 @@ static void listen_ended(void *arg, const struct culvert_error *error)
 	listen->client = NULL;
 	if (error)
 		client_session_error(&listen->session,
-				     listen->announced ? "allocation lost" :
-							 "listen",
+				     listen->up ? "allocation lost" :
+						  "no allocation",
 				     error);
+	listen->up = false;
 	if (!listen->session.stopping && !listen->announced) {
 		client_session_finish(&listen->session, CLIENT_EXIT_FAILURE);
 		return;

@@ -30,11 +30,16 @@ static void rest_over(struct timer *timer)
 /* Without descriptors the loop would spin on the waiting connection. */
 static void listener_rest(struct client_listener *listener, int error)
 {
-	client_error("accepting a local connection failed: %s%s",
-		     strerror(error),
-		     error == EMFILE || error == ENFILE ?
-			     "; raise the limit of open files (ulimit -n)" :
-			     "");
+	uint64_t swallowed;
+
+	if (log_allow(&listener->failures, loop_now(listener->loop),
+		      &swallowed))
+		client_error("accepting a local connection failed: %s%s",
+			     strerror(error),
+			     error == EMFILE || error == ENFILE ?
+				     "; raise the limit of open files "
+				     "(ulimit -n)" :
+				     "");
 	timer_arm(listener->loop, &listener->rest, REST_MS, rest_over);
 	listener_events(listener);
 }

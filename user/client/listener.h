@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "base/addr.h"
+#include "base/log.h"
 #include "loop/loop.h"
 
 /* Embedded in its owner. */
@@ -15,6 +16,7 @@ struct client_listener {
 	struct timer rest; /* after descriptors ran out */
 	union addr addr; /* with the port the kernel chose */
 	bool paused;
+	struct log_limit failures; /* messages about accept(2) */
 	/* A connection: nonblocking, CLOEXEC; the callee's. */
 	void (*accepted)(struct client_listener *listener, int fd,
 			 const union addr *from);

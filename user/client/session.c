@@ -75,6 +75,18 @@ void client_session_error(const struct client_session *session,
 			     advice);
 }
 
+bool client_session_may_tell(struct client_session *session)
+{
+	uint64_t swallowed = 0;
+
+	if (!log_allow(&session->refusals, loop_now(session->loop), &swallowed))
+		return false;
+	if (swallowed)
+		client_error("%llu more connections were refused",
+			     (unsigned long long)swallowed);
+	return true;
+}
+
 static void signal_ready(struct watch *watch, uint32_t events)
 {
 	struct client_session *session =
@@ -115,16 +127,35 @@ static int signals_take(struct client_session *session)
 	return 0;
 }
 
-/* Hundreds of connections need two or three descriptors each. */
-static void descriptors_raise(void)
+static unsigned int least(unsigned int a, uint64_t b)
 {
-	struct rlimit limit;
+	return b < a ? (unsigned int)b : a;
+}
 
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	/* With fewer the limits of the command still hold. */
-	setrlimit(RLIMIT_NOFILE, &limit);
+/*
+ * Takes as many descriptors as there may be, and shares them out: a quarter for
+ * pipes of two ends each, three for a connection (both sides of it, and an
+ * allocation or a dial), some for the rest.
+ */
+static void descriptors_share(struct client_session *session)
+{
+	struct rlimit limit = { .rlim_cur = 1024 };
+	uint64_t all;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &limit))
+			getrlimit(RLIMIT_NOFILE, &limit);
+	}
+	all = limit.rlim_cur < 48 ? 0 : limit.rlim_cur - 48;
+	session->pipes = least(PIPES, all / 8);
+	session->connections = least(session->config->connections, all / 4);
+	if (!session->connections)
+		session->connections = 1;
+	if (session->connections < session->config->connections)
+		client_debug("%u connections at a time: more descriptors there "
+			     "are not (ulimit -n)",
+			     session->connections);
 }
 
 static int server_find(struct client_session *session)
@@ -168,7 +199,7 @@ int client_session_open(struct client_session *session,
 	memset(session, 0, sizeof(*session));
 	session->config = config;
 	session->signals.fd = -1;
-	descriptors_raise();
+	descriptors_share(session);
 	err = server_find(session);
 	if (err)
 		return err;
@@ -193,9 +224,9 @@ static void engine_unavailable(void *arg, const char *name, int error)
 
 int client_session_open_engines(struct client_session *session)
 {
-	static const struct engine_params params = {
+	const struct engine_params params = {
 		.pipe_size = PIPE_SIZE,
-		.pipes = PIPES,
+		.pipes = session->pipes,
 		.copy_buffer = COPY_BUFFER,
 	};
 	const char *order[] = { "splice", "uring", "copy" };

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "base/log.h"
 #include "client/command.h"
 #include "culvert/client.h"
 #include "engine/engine.h"
@@ -16,7 +17,10 @@ struct client_session {
 	struct culvert_loop *library;
 	struct loop *loop; /* the same as `library` */
 	struct engine_set *engines; /* NULL unless asked for */
+	unsigned int pipes; /* that engines may hold, and */
+	unsigned int connections; /* at a time: what descriptors allow */
 	struct watch signals;
+	struct log_limit refusals; /* messages about one connection each */
 	bool stopping; /* SIGINT, SIGTERM or SIGHUP came */
 	/* Ends what is under way, then calls client_session_finish. */
 	void (*on_stop)(struct client_session *session);
@@ -49,6 +53,11 @@ void client_session_options(const struct client_session *session, int family,
 /* Says that `what` failed, why, and what to do. */
 void client_session_error(const struct client_session *session,
 			  const char *what, const struct culvert_error *error);
+/*
+ * May one more refused connection be told? Once a second; what was swallowed is
+ * counted and told then.
+ */
+bool client_session_may_tell(struct client_session *session);
 /* What to do about an error; "" when nothing comes to mind. */
 const char *client_error_advice(int code);
 
