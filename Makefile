@@ -137,7 +137,7 @@ $$(BUILD)/$(1)/%.o: %.c Makefile
 	$$(Q)$(2) $$(BASE_CFLAGS) $(3) -c -o $$@ $$<
 $$(BUILD)/$(1)/rooms.a: $$($(1)_OBJECTS)
 	@rm -f $$@
-	@ar rcs $$@ $$^
+	@ar rcs $$@ $$^ || { df -h $$(@D); false; }
 -include $$(SOURCES:%.c=$$(BUILD)/$(1)/%.d)
 endef
 $(eval $(call FLAVOUR,release,$(CC),-O2 -D_FORTIFY_SOURCE=2))
@@ -162,7 +162,7 @@ $(PROGRAMS:$(BUILD)/%=$(BUILD)/asan/%): $(BUILD)/asan/rooms.a
 $(BUILD)/libculvert.a: $(filter \
 		$(CLIENT_ROOMS:%=$(BUILD)/release/user/%/%),$(release_OBJECTS))
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcs $@ $^ || { df -h $(@D); false; }
 
 check-build: $(PROGRAMS) $(BUILD)/clang/rooms.a \
 	$(MAINS:%.c=$(BUILD)/clang/%.o) \
