@@ -86,7 +86,7 @@ struct culvert_server {
  * AF_INET6 for addresses of that family only, AF_UNSPEC for both. Returns 0;
  * -EINVAL: not such a text; -EPROTONOSUPPORT: turns: or a transport other than
  * TCP; -ENOENT: no such name or no address of the family; -EAGAIN: the resolver
- * failed for now; -ENOMEM.
+ * failed, later it may not; -ENOMEM.
  */
 int culvert_resolve(const char *text, int family, struct culvert_server *out);
 

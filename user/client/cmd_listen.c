@@ -228,7 +228,8 @@ static void listen_permission_lost(void *arg, const struct sockaddr *peer,
 	struct listen *listen = arg;
 	char addr[ADDR_STRLEN], what[ADDR_STRLEN + 40];
 
-	snprintf(what, sizeof(what), "the permission of %s is lost for now",
+	snprintf(what, sizeof(what),
+		 "the permission of %s could not be refreshed",
 		 addr_format_host((const union addr *)peer, addr));
 	client_session_error(&listen->session, what, error);
 }

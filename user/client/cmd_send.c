@@ -21,7 +21,7 @@
 enum step {
 	STEP_MOVED,
 	STEP_SOCKET_FULL,
-	STEP_SOURCE_EMPTY, /* for now */
+	STEP_SOURCE_EMPTY, /* it may have more later */
 	STEP_SOURCE_ENDED,
 	STEP_FAILED, /* and said */
 };
