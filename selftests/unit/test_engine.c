@@ -169,8 +169,51 @@ static void mover_feed(struct mover *mover, struct end end[2], size_t len,
 	}
 }
 
+static int receive_buffer(int fd)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &value, &len),
+			 0);
+	return value;
+}
+
+static void mover_bounds_the_receive_buffer_of_bulk_flows_only(void **state)
+{
+	const struct engine_params params = { .copy_buffer = 1 << 16 };
+	struct flow_state flow_state = { 0 };
+	struct engine_link link = { 0 };
+	struct mover mover;
+	struct loop *loop;
+	struct end end[2];
+	int leg[2], before;
+
+	(void)state;
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(mover_init(&mover, loop, NULL, &params), 0);
+	assert_int_equal(mover.receive_buffer, 0);
+	mover.receive_buffer = 70000; /* whatever this kernel's limits are */
+	ends_init(end, leg);
+	link.flow[0].from = leg[0];
+	link.flow[0].to = leg[1];
+	before = receive_buffer(leg[0]);
+	mover_feed(&mover, end, 100, &link, &flow_state);
+	assert_int_equal(receive_buffer(leg[0]), before);
+	mover_feed(&mover, end, 60000, &link, &flow_state);
+	assert_int_equal(receive_buffer(leg[0]), 140000);
+	mover_drop(&mover, &flow_state);
+	mover_destroy(&mover);
+	loop_free(loop);
+	for (int i = 0; i < 2; i++) {
+		fd_close(&end[i].fd);
+		fd_close(&leg[i]);
+	}
+}
+
 static void mover_splices_large_reads_and_copies_small_ones(void **state)
 {
+	const struct engine_params params = { .copy_buffer = 1 << 16 };
 	struct flow_state flow_state = { 0 };
 	struct engine_link link = { 0 };
 	struct pipe_pool *pool;
@@ -182,7 +225,7 @@ static void mover_splices_large_reads_and_copies_small_ones(void **state)
 	(void)state;
 	assert_int_equal(loop_new(&loop), 0);
 	assert_int_equal(pipe_pool_new(loop, 1 << 20, 4, &pool), 0);
-	assert_int_equal(mover_init(&mover, loop, pool, 1 << 16), 0);
+	assert_int_equal(mover_init(&mover, loop, pool, &params), 0);
 	ends_init(end, leg);
 	link.flow[0].from = leg[0];
 	link.flow[0].to = leg[1];
@@ -662,6 +705,8 @@ int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(mask_follows_from_what_flows_wait_for),
+		cmocka_unit_test(
+			mover_bounds_the_receive_buffer_of_bulk_flows_only),
 		cmocka_unit_test(
 			mover_splices_large_reads_and_copies_small_ones),
 		cmocka_unit_test(set_refuses_bad_orders),

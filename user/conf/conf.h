@@ -69,6 +69,7 @@ struct conf_engine {
 	size_t pipe_size; /* bytes */
 	unsigned int pipes; /* per worker */
 	size_t copy_buffer; /* bytes */
+	size_t receive_buffer; /* bytes of kernel memory; 0: autotuning's */
 };
 
 /* [limits]; durations in milliseconds, sizes in bytes, 0 as documented */

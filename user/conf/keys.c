@@ -198,6 +198,18 @@ const struct key conf_keys[] = {
 	{ ENGINE(copy_buffer), .name = "copy_buffer", .type = KEY_SIZE,
 	  .min = 4 * KIB, .max = 16 * MIB, .preset = "256K",
 	  .help = "Size of a buffer of the copy engine." },
+	{ ENGINE(receive_buffer), .name = "receive_buffer", .type = KEY_SIZE,
+	  .max = 512 * MIB, .preset = "6M",
+	  .help = "Kernel memory that what one sender of bulk data sent ahead\n"
+		  "of a slow reader may fill.\n"
+		  "It takes effect where the kernel would allow more, by the\n"
+		  "third number of\n"
+		  ".Pa /proc/sys/net/ipv4/tcp_rmem ,\n"
+		  "and where half of it is within\n"
+		  ".Pa /proc/sys/net/core/rmem_max .\n"
+		  "With 0 the kernel's own limit holds.\n"
+		  "A long and fast path may need more: half of it is about what\n"
+		  "can be under way at a time." },
 
 	{ LIMITS(connections), .name = "connections", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",

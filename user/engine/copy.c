@@ -8,7 +8,7 @@
 static int open_copy(struct loop *loop, const struct engine_params *params,
 		     struct engine **out)
 {
-	return stream_open(loop, NULL, params->copy_buffer, out);
+	return stream_open(loop, NULL, params, out);
 }
 
 static int attach(struct engine *engine, struct engine_link *link)

@@ -51,6 +51,11 @@ struct engine_params {
 	size_t pipe_size; /* bytes wanted in a bulk pipe */
 	unsigned int pipes; /* pipes this worker may hold */
 	size_t copy_buffer; /* bytes of the worker's shared copy buffer */
+	/*
+	 * Kernel memory one bulk flow may fill with received bytes; 0: what the
+	 * kernel's autotuning makes of it. Takes effect where that may exceed it.
+	 */
+	size_t receive_buffer;
 };
 
 struct engine_ops {

@@ -19,6 +19,7 @@ struct mover {
 	struct pipe_pool *pool; /* NULL: copying only */
 	uint8_t *buffer; /* shared: holds nothing between two calls */
 	size_t buffer_len;
+	int receive_buffer; /* SO_RCVBUF of a bulk flow's source; 0: leave it */
 };
 
 /* What a flow needs before it can go on. */
@@ -38,13 +39,14 @@ struct flow_state {
 	bool splicing; /* big reads lately: splice; else copy */
 	bool unspliceable; /* `from` refused splice(2) for good */
 	uint8_t small_reads; /* in a row, while splicing */
+	bool bounded; /* the source's receive buffer has its bound */
 	enum flow_end from_ended; /* FLOW_OPEN, or how reading ended */
 	int from_error;
 };
 
 /* Returns 0 or -ENOMEM. Takes the pool over on success. */
 int mover_init(struct mover *mover, struct loop *loop, struct pipe_pool *pool,
-	       size_t buffer_len);
+	       const struct engine_params *params);
 void mover_destroy(struct mover *mover);
 
 /*

@@ -15,7 +15,7 @@ static int open_splice(struct loop *loop, const struct engine_params *params,
 	err = pipe_pool_new(loop, params->pipe_size, params->pipes, &pool);
 	if (err)
 		return err;
-	err = stream_open(loop, pool, params->copy_buffer, out);
+	err = stream_open(loop, pool, params, out);
 	if (err)
 		pipe_pool_free(pool);
 	return err;

@@ -208,15 +208,15 @@ size_t stream_held(const struct engine_link *link, const struct flow *flow)
 	return state->flow[flow - link->flow].held;
 }
 
-int stream_open(struct loop *loop, struct pipe_pool *pool, size_t buffer_len,
-		struct engine **out)
+int stream_open(struct loop *loop, struct pipe_pool *pool,
+		const struct engine_params *params, struct engine **out)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
 	int err;
 
 	if (!stream)
 		return -ENOMEM;
-	err = mover_init(&stream->mover, loop, pool, buffer_len);
+	err = mover_init(&stream->mover, loop, pool, params);
 	if (err)
 		goto free_stream;
 	*out = &stream->engine;

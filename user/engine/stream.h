@@ -26,7 +26,7 @@ void stream_detach(struct engine *engine, struct engine_link *link);
 size_t stream_held(const struct engine_link *link, const struct flow *flow);
 
 /* Makes an instance around a pool (NULL: none), which it takes over if it succeeds. */
-int stream_open(struct loop *loop, struct pipe_pool *pool, size_t buffer_len,
-		struct engine **out);
+int stream_open(struct loop *loop, struct pipe_pool *pool,
+		const struct engine_params *params, struct engine **out);
 
 #endif

@@ -454,7 +454,7 @@ static int open_uring(struct loop *loop, const struct engine_params *params,
 	err = pipe_pool_new(loop, params->pipe_size, params->pipes, &pool);
 	if (err)
 		goto exit_ring;
-	err = mover_init(&uring->mover, loop, pool, params->copy_buffer);
+	err = mover_init(&uring->mover, loop, pool, params);
 	if (err)
 		goto free_pool;
 	*out = &uring->engine;

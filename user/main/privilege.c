@@ -143,31 +143,50 @@ static int gains_refuse(void)
 	return 0;
 }
 
-static int capabilities_set(uint64_t keep)
+/* Drops all but these, as far as they are there. */
+static int capabilities_limit(uint64_t keep)
 {
 	struct __user_cap_header_struct head = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
-	struct __user_cap_data_struct data[2] = {
-		{ .effective = (uint32_t)keep, .permitted = (uint32_t)keep },
-		{ .effective = (uint32_t)(keep >> 32),
-		  .permitted = (uint32_t)(keep >> 32) },
-	};
+	struct __user_cap_data_struct data[2];
 
+	if (syscall(SYS_capget, &head, data) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		data[i].permitted &= (uint32_t)(keep >> 32 * i);
+		data[i].effective = data[i].permitted;
+		data[i].inheritable = 0;
+	}
 	if (syscall(SYS_capset, &head, data) < 0)
 		return -errno;
 	return 0;
 }
 
+static bool capability_has(int cap)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	return syscall(SYS_capget, &head, data) == 0 &&
+	       data[CAP_TO_INDEX(cap)].permitted & CAP_TO_MASK(cap);
+}
+
 int privilege_supervisor(const struct privilege_user *user)
 {
 	uint64_t keep = 0;
-	int err = gains_refuse();
+	int err;
 
-	if (user->change)
+	if (user->change) {
+		if (!capability_has(CAP_SETUID) || !capability_has(CAP_SETGID))
+			return -EPERM;
 		keep = 1ull << CAP_SETUID | 1ull << CAP_SETGID |
 		       1ull << CAP_KILL;
-	return err ? err : capabilities_set(keep);
+	}
+	err = gains_refuse();
+	return err ? err : capabilities_limit(keep);
 }
 
 int privilege_relay(const struct privilege_user *user, pid_t parent)
@@ -181,7 +200,7 @@ int privilege_relay(const struct privilege_user *user, pid_t parent)
 		if (setuid(0) == 0 || setgid(0) == 0)
 			return -EPERM;
 	}
-	int err = capabilities_set(0);
+	int err = capabilities_limit(0);
 	if (err)
 		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

@@ -238,8 +238,8 @@ static int privileges_drop(struct supervisor *sup)
 	if (err)
 		log_error("main",
 			  "event=privilege_failed error=\"%s\" hint=\"as root "
-			  "it needs CAP_SETUID, CAP_SETGID and CAP_KILL; or "
-			  "start it as an ordinary user\"",
+			  "it needs CAP_SETUID and CAP_SETGID; or start it "
+			  "as an ordinary user\"",
 			  strerror(-err));
 	else
 		path_check(sup);
@@ -267,9 +267,11 @@ int supervisor_start(struct supervisor *sup)
 	if (!sup->user.change)
 		log_info("main",
 			 "event=unprivileged uid=%u off=\"change of "
-			 "user; ports below 1024\" reason=\"not started as "
-			 "root\"",
-			 (unsigned int)geteuid());
+			 "user; ports below 1024\" reason=\"%s\"",
+			 (unsigned int)geteuid(),
+			 geteuid() ? "not started as root" :
+				     "root of a user namespace without other "
+				     "users");
 	err = signals_start(sup);
 	if (!err)
 		err = sockets_start(sup);

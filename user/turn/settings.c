@@ -148,7 +148,8 @@ bool turn_settings_same_engines(const struct turn_settings *a,
 	if (left->order_count != right->order_count ||
 	    left->pipe_size != right->pipe_size ||
 	    left->pipes != right->pipes ||
-	    left->copy_buffer != right->copy_buffer)
+	    left->copy_buffer != right->copy_buffer ||
+	    left->receive_buffer != right->receive_buffer)
 		return false;
 	for (size_t i = 0; i < left->order_count; i++)
 		if (strcmp(left->order[i], right->order[i]) != 0)

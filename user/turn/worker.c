@@ -46,6 +46,7 @@ static int engines_open(struct turn_worker *worker,
 		.pipe_size = conf->pipe_size,
 		.pipes = conf->pipes,
 		.copy_buffer = conf->copy_buffer,
+		.receive_buffer = conf->receive_buffer,
 	};
 	struct turn_engines *engines = calloc(1, sizeof(*engines));
 	int err;
