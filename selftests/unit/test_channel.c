@@ -84,9 +84,8 @@ static void cuts_overlong_text(void **state)
 
 	memset(text, 'x', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
-	assert_int_equal(channel_send(fds[0], CHANNEL_REFUSED, 0, text, NULL,
-				      0),
-			 0);
+	assert_int_equal(
+		channel_send(fds[0], CHANNEL_REFUSED, 0, text, NULL, 0), 0);
 	assert_int_equal(channel_recv(fds[1], &msg, got, &count), 0);
 	assert_int_equal(strlen(msg.text), sizeof(msg.text) - 1);
 }

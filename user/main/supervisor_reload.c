@@ -62,9 +62,9 @@ static const char *reload_fixed(const struct supervisor *sup,
 	if (next->workers != sup->conf->workers &&
 	    supervisor_workers(next) != sup->sockets.workers)
 		return "[server] workers";
-	if (strcmp(next->control, sup->conf->control))
+	if (strcmp(next->control, sup->conf->control) != 0)
 		return "[server] control";
-	if (strcmp(next->user, sup->conf->user))
+	if (strcmp(next->user, sup->conf->user) != 0)
 		return "[server] user";
 	return NULL;
 }
