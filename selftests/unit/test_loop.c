@@ -164,9 +164,8 @@ static void changes_interest(void **state)
 	int fds[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	assert_int_equal(watch_add(probe.loop, &probe.watch, fds[0], 0,
-				   read_one),
-			 0);
+	assert_int_equal(
+		watch_add(probe.loop, &probe.watch, fds[0], 0, read_one), 0);
 	assert_int_equal(write(fds[1], "x", 1), 1);
 	loop_tick(probe.loop, 0);
 	assert_int_equal(probe.fired, 0);
