@@ -163,7 +163,9 @@ static void relay_ended(struct supervisor *sup, int status)
 		sup->restart_delay_ms = RESTART_MIN_MS;
 	if (!sup->stopping || status)
 		relay_died(sup, status);
-	supervisor_reload_drop(sup, "the relay died while taking it");
+	supervisor_reload_drop(sup, sup->stopping ?
+					    "culvertd is stopping" :
+					    "the relay died while taking it");
 	supervisor_reload_pending(sup);
 }
 
