@@ -263,6 +263,11 @@ static void relay_restart(struct supervisor *sup)
 	if (!err)
 		return;
 	hint_log("relay_process", err);
+	if (!sup->served) {
+		sup->status = EXIT_FAILURE;
+		sup->stopping = true;
+		return;
+	}
 	sup->restart_at_ms = clock_ms() + RESTART_MAX_MS;
 	log_info("main", "event=restart_later restart_in_ms=%d",
 		 RESTART_MAX_MS);

@@ -222,7 +222,7 @@ static void path_check(const struct supervisor *sup)
 {
 	int fd = open(sup->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
-	if (fd < 0)
+	if (fd < 0 && errno == EACCES)
 		log_warn("main",
 			 "event=reload_impossible file=%s error=\"%s\" "
 			 "hint=\"root without privileges must be able to read "
