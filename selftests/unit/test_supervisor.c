@@ -625,6 +625,26 @@ static void a_reload_that_is_refused_says_why(void **state)
 	daemon_stop(&d);
 }
 
+static void a_drain_outlives_the_relay(void **state)
+{
+	struct daemon d;
+	char answer[512];
+	int fd;
+
+	(void)state;
+	daemon_start(&d, ONE USER);
+	fd = control_dial(&d);
+	control_ask(fd, "drain");
+	control_answer(fd, answer);
+	kill(relay_of(&d), SIGKILL);
+	log_wait(&d, "event=ready", 2);
+	fd = control_dial(&d);
+	control_ask(fd, "status");
+	control_answer(fd, answer);
+	assert_non_null(strstr(answer, "\"draining\":true"));
+	daemon_stop(&d);
+}
+
 static void a_reload_without_a_relay_counts(void **state)
 {
 	struct daemon d;
@@ -784,6 +804,7 @@ int main(void)
 		cmocka_unit_test(a_reload_during_a_reload_has_its_turn),
 		cmocka_unit_test(everybody_who_asks_for_a_reload_is_answered),
 		cmocka_unit_test(a_reload_that_is_refused_says_why),
+		cmocka_unit_test(a_drain_outlives_the_relay),
 		cmocka_unit_test(a_reload_without_a_relay_counts),
 		cmocka_unit_test(a_reload_beyond_descriptors_changes_nothing),
 		cmocka_unit_test(reloads_leak_no_descriptor),

@@ -21,6 +21,7 @@ enum channel_type {
 	CHANNEL_TAKEN, /* result and text of a COMMIT */
 	CHANNEL_WANT_RELOAD, /* culvertctl asked */
 	CHANNEL_WANT_STOP,
+	CHANNEL_DRAINING, /* culvertctl drain; result: 1, or 0 for undone */
 	CHANNEL_TYPES,
 };
 

@@ -186,6 +186,8 @@ static int relay_start(struct relay *relay, const struct relay_params *params)
 	if (err)
 		return err;
 	err = turn_shared_new(relay->worker_count, &relay->shared);
+	if (!err)
+		turn_shared_drain(relay->shared, params->draining);
 	for (unsigned int i = 0; i < relay->worker_count && !err; i++)
 		err = worker_start(relay, i, relay->settings, params->sockets);
 	if (err)

@@ -3,6 +3,7 @@
 #ifndef MAIN_RELAY_H
 #define MAIN_RELAY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "auth/auth.h"
@@ -21,6 +22,7 @@ struct relay_params {
 	int control_fd; /* of control_listen, taken over */
 	int channel; /* to the supervisor, taken over */
 	uint64_t config_loads;
+	bool draining; /* as the one before this was told to */
 	uint8_t nonce_secret[AUTH_SECRET_LEN];
 };
 

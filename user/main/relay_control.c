@@ -335,6 +335,8 @@ static void query_start(struct relay *relay,
 static void drain(struct relay *relay, bool on, struct control_reply *reply)
 {
 	turn_shared_drain(relay->shared, on);
+	/* For the relay after this one. */
+	channel_send(relay->channel.fd, CHANNEL_DRAINING, on, "", NULL, 0);
 	log_info("main", "event=%s", on ? "drain" : "undrain");
 	control_reply_ok(reply);
 }

@@ -310,6 +310,7 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 	case CHANNEL_TAKEN:
 	case CHANNEL_WANT_RELOAD:
 	case CHANNEL_WANT_STOP:
+	case CHANNEL_DRAINING:
 	case CHANNEL_TYPES:
 		break;
 	}

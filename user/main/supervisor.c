@@ -51,6 +51,7 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel)
 		.control_fd = sup->control_fd,
 		.channel = channel,
 		.config_loads = sup->config_loads,
+		.draining = sup->draining,
 	};
 	int status;
 
@@ -153,12 +154,70 @@ static void relay_died(struct supervisor *sup, int status)
 		sup->restart_delay_ms = RESTART_MAX_MS;
 }
 
+static void channel_handle(struct supervisor *sup)
+{
+	struct channel_msg msg;
+	int fds[CHANNEL_FDS_MAX];
+	size_t count = 0;
+	int err = channel_recv(sup->channel, &msg, fds, &count);
+
+	while (count) /* the relay has no descriptor to give */
+		close(fds[--count]);
+	if (err) {
+		if (err == -EBADMSG)
+			log_error("main", "event=channel_bad_message");
+		/* Its exit status arrives by SIGCHLD; it ends without us. */
+		fd_close(&sup->channel);
+		return;
+	}
+	switch ((enum channel_type)msg.type) {
+	case CHANNEL_READY:
+		sup->ready = true;
+		sup->served = true;
+		log_ready(sup);
+		supervisor_reload_pending(sup);
+		break;
+	case CHANNEL_TAKEN:
+		supervisor_reload_taken(sup, &msg);
+		break;
+	case CHANNEL_WANT_RELOAD:
+		sup->reloads_asked++;
+		supervisor_reload(sup);
+		break;
+	case CHANNEL_WANT_STOP:
+		stop(sup);
+		break;
+	case CHANNEL_DRAINING:
+		sup->draining = msg.result;
+		break;
+	case CHANNEL_RELOAD:
+	case CHANNEL_LISTENER:
+	case CHANNEL_COMMIT:
+	case CHANNEL_REFUSED:
+	case CHANNEL_STOP:
+	case CHANNEL_TYPES:
+		log_error("main", "event=channel_bad_message type=%u",
+			  msg.type);
+		break;
+	}
+}
+
+/* What the relay said last; its end closes the channel. */
+static void channel_finish(struct supervisor *sup)
+{
+	struct pollfd left = { .fd = sup->channel, .events = POLLIN };
+
+	while (sup->channel >= 0 && poll(&left, 1, 0) > 0)
+		channel_handle(sup);
+	fd_close(&sup->channel);
+}
+
 /* The relay process has ended with this status. */
 static void relay_ended(struct supervisor *sup, int status)
 {
 	sup->relay = 0;
+	channel_finish(sup);
 	sup->ready = false;
-	fd_close(&sup->channel);
 	if (clock_ms() - sup->started_ms >= RESTART_HEALTHY_MS)
 		sup->restart_delay_ms = RESTART_MIN_MS;
 	if (!sup->stopping || status)
@@ -198,51 +257,6 @@ static void signal_handle(struct supervisor *sup)
 		default:
 			break;
 		}
-	}
-}
-
-static void channel_handle(struct supervisor *sup)
-{
-	struct channel_msg msg;
-	int fds[CHANNEL_FDS_MAX];
-	size_t count = 0;
-	int err = channel_recv(sup->channel, &msg, fds, &count);
-
-	while (count) /* the relay has no descriptor to give */
-		close(fds[--count]);
-	if (err) {
-		if (err == -EBADMSG)
-			log_error("main", "event=channel_bad_message");
-		/* Its exit status arrives by SIGCHLD; it ends without us. */
-		fd_close(&sup->channel);
-		return;
-	}
-	switch ((enum channel_type)msg.type) {
-	case CHANNEL_READY:
-		sup->ready = true;
-		sup->served = true;
-		log_ready(sup);
-		supervisor_reload_pending(sup);
-		break;
-	case CHANNEL_TAKEN:
-		supervisor_reload_taken(sup, &msg);
-		break;
-	case CHANNEL_WANT_RELOAD:
-		sup->reloads_asked++;
-		supervisor_reload(sup);
-		break;
-	case CHANNEL_WANT_STOP:
-		stop(sup);
-		break;
-	case CHANNEL_RELOAD:
-	case CHANNEL_LISTENER:
-	case CHANNEL_COMMIT:
-	case CHANNEL_REFUSED:
-	case CHANNEL_STOP:
-	case CHANNEL_TYPES:
-		log_error("main", "event=channel_bad_message type=%u",
-			  msg.type);
-		break;
 	}
 }
 

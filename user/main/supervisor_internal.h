@@ -29,6 +29,7 @@ struct supervisor {
 	bool ready; /* the relay has said so */
 	bool served; /* some relay has said so: this can work here */
 	bool stopping;
+	bool draining; /* outlives a relay that was told to */
 	uint64_t started_ms, restart_at_ms, restart_delay_ms;
 	uint64_t stop_by_ms; /* when a relay that still runs is killed */
 	/* A reload sent and not yet answered: what will be in force then. */
