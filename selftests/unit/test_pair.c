@@ -627,6 +627,37 @@ static void carries_urgent_data_in_line(void **state)
 	}
 }
 
+/* splice(2) says "end of stream" at urgent data with a FIN behind it. */
+static void ends_behind_urgent_data_and_not_before(void **state)
+{
+	struct rig *rig = *state;
+	uint64_t before;
+
+	join(rig);
+	/* Big enough that the splicing engines splice. */
+	rig->end[0].to_send = 400000;
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].got == 400000);
+	for (int part = 0; part < 2; part++) {
+		rig->end[0].to_send += 30000;
+		before = clock_ms();
+		while (rig->end[0].sent < rig->end[0].to_send) {
+			assert_true(clock_ms() - before < WAIT_MS);
+			end_send(&rig->end[0], PUMP_CHUNK);
+		}
+		uint8_t byte = pattern(rig->end[0].sent, rig->end[0].salt);
+
+		if (part == 0) {
+			assert_int_equal(
+				send(rig->end[0].fd, &byte, 1, MSG_OOB), 1);
+			rig->end[0].to_send = ++rig->end[0].sent;
+		}
+	}
+	shutdown(rig->end[0].fd, SHUT_WR);
+	wait_acked(rig->end[0].fd);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].eof);
+	assert_int_equal(rig->end[1].got, rig->end[0].sent);
+}
+
 /* Data connection and control connection closed one behind the other. */
 static void finish_loses_nothing_in_flight(void **state)
 {
@@ -1107,6 +1138,7 @@ int main(void)
 		CASE(dead_sender_behind_a_slow_reader_costs_nothing),
 		CASE(delivers_all_when_the_sender_closes_at_once),
 		CASE(carries_urgent_data_in_line),
+		CASE(ends_behind_urgent_data_and_not_before),
 		CASE(finish_loses_nothing_in_flight),
 		CASE(finish_of_an_open_pair_delivers_then_ends_both),
 		CASE(finish_resets_what_stays_stuck),

@@ -21,7 +21,9 @@
  * Quirks:
  * - splice(2) stops before a byte of urgent data and says EAGAIN though poll
  *   says readable: that would spin. So the first pull of a run, made because
- *   poll said readable, answers EAGAIN by copying instead.
+ *   poll said readable, answers EAGAIN by copying instead. With a FIN or a reset
+ *   behind that byte it says 0 or the error instead, though there are bytes left:
+ *   what ends a flow is what recv(2) says.
  * - SPLICE_F_MORE is not used: the last part of a stream's burst would sit in the
  *   kernel for up to 200 ms.
  */
@@ -161,8 +163,9 @@ static int from_stopped(struct flow_state *state, ssize_t n, int error)
 		return 0;
 	if (n < 0 && error == EAGAIN)
 		return -EAGAIN;
-	state->from_ended = n < 0 ? FLOW_FROM_ERROR : FLOW_FIN;
-	state->from_error = n < 0 ? -error : 0;
+	if (n < 0)
+		state->from_error = -error;
+	state->from_ended = state->from_error ? FLOW_FROM_ERROR : FLOW_FIN;
 	return 0;
 }
 
@@ -272,8 +275,17 @@ static ssize_t pull(struct flow *flow, struct flow_state *state)
 		state->splicing = false;
 		return 0;
 	}
-	if (n <= 0)
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return from_stopped(state, n, errno);
+	if (n <= 0) {
+		/* Perhaps urgent data: recv() knows. But it will not find the
+		 * error that splice(2) has taken off the socket.
+		 */
+		if (n < 0 && errno != ENOMEM)
+			state->from_error = -errno;
+		state->splicing = false;
+		return 0;
+	}
 	state->held = (size_t)n;
 	if (n >= SMALL)
 		state->small_reads = 0;
