@@ -10,6 +10,7 @@
  */
 #include "turn/policy.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -30,9 +31,10 @@ static const struct prefix special[] = {
 };
 
 /*
- * Where IPv4 bytes stand in IPv6 addresses of a kind. A layout with `tail` fits
- * only when the bytes from there on are zero (RFC 6052 2.2); one with `not_zero`
- * only when the IPv4 address is not, which would be another layout's tail.
+ * Where IPv4 bytes stand in IPv6 addresses of a kind. From `tail` on the bytes
+ * should be zero (RFC 6052 2.2), but translators do not look at them (2.3): when
+ * they are not, only what is no unicast address is taken for another layout's
+ * prefix. With `not_zero` an IPv4 address of zeros is another layout's tail.
  */
 struct embedding {
 	struct prefix prefix;
@@ -87,6 +89,18 @@ static bool tail_is_zero(const uint8_t bytes[16], uint8_t tail)
 	return true;
 }
 
+/* Can the layout be meant, given the IPv4 address that it finds? */
+static bool embedded_meant(const struct embedding *how, const uint8_t bytes[16],
+			   const union addr *v4)
+{
+	uint32_t host = ntohl(v4->in4.sin_addr.s_addr);
+
+	if (how->not_zero)
+		return host != 0;
+	return tail_is_zero(bytes, how->tail) ||
+	       (host >> 24 != 0 && host >> 24 < 224);
+}
+
 static void embedded_take(const struct embedding *how, const uint8_t bytes[16],
 			  union addr *out)
 {
@@ -117,11 +131,10 @@ size_t turn_policy_embedded(const union addr *addr,
 	     i++) {
 		const struct embedding *how = &embeddings[i];
 
-		if (!prefix_contains(&how->prefix, addr) ||
-		    !tail_is_zero(bytes, how->tail))
+		if (!prefix_contains(&how->prefix, addr))
 			continue;
 		embedded_take(how, bytes, &out[count]);
-		if (!how->not_zero || !addr_is_any(&out[count]))
+		if (embedded_meant(how, bytes, &out[count]))
 			count++;
 	}
 	if (isatap(bytes))
