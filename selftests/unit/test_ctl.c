@@ -713,6 +713,27 @@ static void top_refreshes_a_terminal_until_q(void **state)
 	assert_int_equal(tty_end(), CTL_OK);
 }
 
+/* Signals come while an answer is waited for, too. */
+static void top_outlives_a_storm_of_resizes(void **state)
+{
+	uint64_t end;
+
+	(void)state;
+	tty_start("-i 0.1 top");
+	tty_await("c0.2", 1);
+	for (end = clock_ms() + 1000; clock_ms() < end;) {
+		assert_int_equal(kill(child, SIGWINCH), 0);
+		if (tty.len > sizeof(tty.text) / 2)
+			tty.len = 0;
+		assert_true(tty_read(0));
+	}
+	/* The screen was entered once, before what was forgotten. */
+	tty.len = 0;
+	tty.len += (size_t)snprintf(tty.text, sizeof(tty.text), "\033[?1049h");
+	assert_int_equal(write(tty.fd, "q", 1), 1);
+	assert_int_equal(tty_end(), CTL_OK);
+}
+
 static void top_ends_on_interrupt_and_hangup(void **state)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
@@ -830,6 +851,7 @@ int main(void)
 		TEST(top_prints_snapshots_without_a_terminal),
 		TEST(top_prints_json_lines),
 		TEST(top_refreshes_a_terminal_until_q),
+		TEST(top_outlives_a_storm_of_resizes),
 		TEST(top_ends_on_interrupt_and_hangup),
 		TEST(top_follows_the_size_of_the_terminal),
 		TEST(top_complains_on_the_screen_it_gives_back),

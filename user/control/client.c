@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #define CHUNK 65536
@@ -77,11 +78,19 @@ static int request_send(struct control_client *client,
 	return 0;
 }
 
+/* A signal, such as a terminal's change of size, does not end the waiting: the
+ * reply left behind would be taken for that to the next request.
+ */
 static int reply_wait(const struct control_client *client, int timeout_ms)
 {
 	struct pollfd ready = { .fd = client->fd, .events = POLLIN };
+	uint64_t due = clock_ms() + (uint64_t)timeout_ms, now;
 	int n = poll(&ready, 1, timeout_ms);
 
+	while (n < 0 && errno == EINTR) {
+		now = clock_ms();
+		n = poll(&ready, 1, now < due ? (int)(due - now) : 0);
+	}
 	if (n < 0)
 		return -errno;
 	return n ? 0 : -ETIMEDOUT;
@@ -101,7 +110,9 @@ static ssize_t reply_read(struct control_client *client)
 		client->text = grown;
 		client->room = room;
 	}
-	n = read(client->fd, client->text + client->len, CHUNK);
+	do
+		n = read(client->fd, client->text + client->len, CHUNK);
+	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
 	client->len += (size_t)n;

@@ -99,8 +99,11 @@ int screen_open(FILE *out, struct screen **out_screen)
 	}
 	screen->out = out;
 	quit_asked = size_changed = 0;
-	for (size_t i = 0; i < WATCHED; i++)
+	for (size_t i = 0; i < WATCHED; i++) {
+		/* A new size is no reason to give up a write under way. */
+		action.sa_flags = watched[i] == SIGWINCH ? SA_RESTART : 0;
 		sigaction(watched[i], &action, &screen->before[i]);
+	}
 	size_get(screen);
 	keys_at_once(screen);
 	fputs(ENTER, out);
