@@ -297,7 +297,7 @@ def _():
     os.kill(server.process.pid, signal.SIGKILL)
     server.expect_alive = False
     server.process.wait()
-    wait_for(lambda: not os.path.exists(f"/proc/{relay}"), 5, "the relay ends")
+    wait_for(lambda: proc.has_ended(relay), 5, "the relay ends")
     check(os.path.exists(server.control), "a stale socket is needed for this test")
     again = lab.extra_server({"listener main": {"address": f"0.0.0.0:{lab_port()}"},
                               "server": {"control": server.control}})

@@ -128,6 +128,14 @@ def status_field(pid, field):
     raise KeyError(field)
 
 
+def has_ended(pid):
+    """Gone; or dead in a container whose first process does not wait for orphans."""
+    try:
+        return status_field(pid, "State").startswith("Z")
+    except OSError:
+        return True
+
+
 def fd_count(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
