@@ -146,6 +146,7 @@ static void bounds_relayed_ports(void **state)
 	char address[ADDR_STRLEN];
 	union addr relayed[2];
 	struct tc tc[3];
+	uint64_t freed;
 
 	(void)state;
 	open_with_ports("61400-61401", address);
@@ -154,9 +155,19 @@ static void bounds_relayed_ports(void **state)
 	assert_int_equal(tc_allocate(&tc[0], &relayed[0]), 0);
 	assert_int_equal(tc_allocate(&tc[1], &relayed[1]), 0);
 	assert_int_not_equal(addr_port(&relayed[0]), addr_port(&relayed[1]));
-	assert_int_equal(tc_allocate(&tc[2], &relayed[0]), 508);
+	/* The second refusal is from memory. */
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(tc_allocate(&tc[2], &relayed[0]), 508);
+	relayed[0] = relayed[1];
+	addr_set_port(&relayed[0], 0);
+	assert_true(turn_relayed_full(rig.shared, &relayed[0], 61400, 61401,
+				      &freed));
+	assert_false(turn_relayed_full(rig.shared, &relayed[0], 61400, 61402,
+				       &freed));
 	tc_close(&tc[1]);
 	RIG_UNTIL(&rig, rig_counters(&rig).allocations == 1);
+	/* One was given back after `freed` was read: not full. */
+	turn_relayed_full_note(rig.shared, &relayed[0], 61400, 61401, freed);
 	assert_int_equal(tc_allocate(&tc[2], &relayed[0]), 0);
 	tc_close(&tc[0]);
 	tc_close(&tc[2]);

@@ -11,7 +11,8 @@
  * twenty such sockets bound, each of 200 connections reached the listener.
  *
  * Ports are drawn at random (RFC 8656 section 5 on guessing them); when most of
- * the range is taken the rest of it is walked through from a random start.
+ * the range is taken the rest of it is walked through from a random start; when
+ * all of it is, that is remembered: a walk takes as long as many requests.
  */
 #include "turn/port.h"
 
@@ -100,7 +101,10 @@ int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
 {
 	uint32_t count = (uint32_t)max - min + 1, start = random_below(count);
 	int fd = -1, binds = 0, err = -EADDRINUSE;
+	uint64_t freed;
 
+	if (turn_relayed_full(shared, &relayed->addr, min, max, &freed))
+		return -EADDRINUSE;
 	for (int i = 0; i < RANDOM_TRIES && err == -EADDRINUSE; i++)
 		err = port_take(shared, relayed,
 				(uint16_t)(min + random_below(count)), &fd,
@@ -109,6 +113,9 @@ int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
 		err = port_take(shared, relayed,
 				(uint16_t)(min + (start + i) % count), &fd,
 				&binds);
+	/* Ports that others hold are given back without our knowing. */
+	if (err == -EADDRINUSE && !binds)
+		turn_relayed_full_note(shared, &relayed->addr, min, max, freed);
 	if (err) {
 		fd_close(&fd);
 		return err;

@@ -26,6 +26,8 @@ struct relayed_host {
 	struct list link;
 	union addr addr;
 	size_t uses;
+	bool full; /* every port of [full_min, full_max] is in use */
+	uint16_t full_min, full_max;
 };
 
 int turn_shared_new(unsigned int workers, struct turn_shared **out)
@@ -244,9 +246,42 @@ void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
 	pthread_mutex_lock(&shared->lock);
 	table_remove(&shared->relayed, &relayed->node);
 	relayed->host = NULL;
+	host->full = false;
+	shared->relayed_freed++;
 	if (--host->uses == 0) {
 		list_del(&host->link);
 		free(host);
+	}
+	pthread_mutex_unlock(&shared->lock);
+}
+
+bool turn_relayed_full(struct turn_shared *shared, const union addr *addr,
+		       uint16_t min, uint16_t max, uint64_t *freed)
+{
+	const struct relayed_host *host;
+	bool full;
+
+	pthread_mutex_lock(&shared->lock);
+	host = host_find(shared, addr);
+	full = host && host->full && host->full_min <= min &&
+	       max <= host->full_max;
+	*freed = shared->relayed_freed;
+	pthread_mutex_unlock(&shared->lock);
+	return full;
+}
+
+void turn_relayed_full_note(struct turn_shared *shared, const union addr *addr,
+			    uint16_t min, uint16_t max, uint64_t freed)
+{
+	struct relayed_host *host;
+
+	pthread_mutex_lock(&shared->lock);
+	host = host_find(shared, addr);
+	/* Another worker may have given one back behind the walk. */
+	if (host && freed == shared->relayed_freed) {
+		host->full = true;
+		host->full_min = min;
+		host->full_max = max;
 	}
 	pthread_mutex_unlock(&shared->lock);
 }
