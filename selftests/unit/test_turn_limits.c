@@ -620,6 +620,27 @@ static void reload_removes_users_and_keeps_what_is_there(void **state)
 	tc_close(&late);
 }
 
+/* What could not be opened is tried again by a reload of the same. */
+static void opens_engines_it_missed(void **state)
+{
+	struct turn_settings *settings;
+	struct engine_usage usage;
+
+	(void)state;
+	open_with("[engine]\norder = splice\n");
+	settings = rig_settings("[engine]\norder = copy\n");
+	failalloc_arm(1);
+	turn_worker_reload(rig.worker[0], settings);
+	assert_true(failalloc_hit());
+	failalloc_disarm();
+	assert_true(turn_worker_engine(rig.worker[0], 0, &usage));
+	assert_string_equal(usage.name, "splice");
+	turn_worker_reload(rig.worker[0], settings);
+	turn_settings_unref(settings);
+	assert_true(turn_worker_engine(rig.worker[0], 0, &usage));
+	assert_string_equal(usage.name, "copy");
+}
+
 static void reload_stops_listeners_that_are_gone(void **state)
 {
 	struct tc old;
@@ -786,6 +807,7 @@ int main(void)
 		TEST(kicks),
 		TEST(kicks_a_connect_under_way),
 		TEST(reload_removes_users_and_keeps_what_is_there),
+		TEST(opens_engines_it_missed),
 		TEST(reload_stops_listeners_that_are_gone),
 		TEST(reload_changes_limits_for_what_comes),
 		cmocka_unit_test(survives_allocation_failures_at_start),

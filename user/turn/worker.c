@@ -441,8 +441,10 @@ void turn_worker_reload(struct turn_worker *worker,
 	struct turn_settings *old = worker->settings;
 	int err;
 
-	if (!turn_settings_same_engines(old, settings)) {
+	if (worker->engines_missed ||
+	    !turn_settings_same_engines(old, settings)) {
 		err = engines_open(worker, settings);
+		worker->engines_missed = err != 0;
 		if (err)
 			log_warn(ROOM, "event=engines_kept worker=%u error=%s",
 				 worker->index, strerrorname_np(-err));

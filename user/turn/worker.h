@@ -53,6 +53,7 @@ struct turn_worker {
 	void *arg;
 
 	struct list engine_sets; /* struct turn_engines */
+	bool engines_missed; /* the settings' own could not be opened */
 	struct rendezvous rendezvous; /* CONNECTION-ID -> struct peer_conn */
 	struct table permissions; /* (allocation, host) -> struct permission */
 	struct table peer_conns; /* (allocation, peer) -> struct peer_conn */
