@@ -627,35 +627,60 @@ static void carries_urgent_data_in_line(void **state)
 	}
 }
 
+/* Sends in one go, with nothing relayed meanwhile. */
+static void send_now(struct end *end, size_t len)
+{
+	uint64_t start = clock_ms();
+
+	end->to_send += len;
+	while (end->sent < end->to_send) {
+		assert_true(clock_ms() - start < WAIT_MS);
+		end_send(end, PUMP_CHUNK);
+	}
+}
+
+/* Queues bytes before, at and behind an urgent one in the relay's socket. */
+static void send_around_urgent(struct rig *rig)
+{
+	struct end *end = &rig->end[0];
+	uint8_t byte;
+
+	join(rig);
+	/* Big enough that the splicing engines splice. */
+	end->to_send = 400000;
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].got == 400000);
+	send_now(end, 30000);
+	byte = pattern(end->sent, end->salt);
+	assert_int_equal(send(end->fd, &byte, 1, MSG_OOB), 1);
+	end->to_send = ++end->sent;
+	send_now(end, 30000);
+}
+
 /* splice(2) says "end of stream" at urgent data with a FIN behind it. */
 static void ends_behind_urgent_data_and_not_before(void **state)
 {
 	struct rig *rig = *state;
-	uint64_t before;
 
-	join(rig);
-	/* Big enough that the splicing engines splice. */
-	rig->end[0].to_send = 400000;
-	RIG_UNTIL(rig->loop, rig->end, rig->end[1].got == 400000);
-	for (int part = 0; part < 2; part++) {
-		rig->end[0].to_send += 30000;
-		before = clock_ms();
-		while (rig->end[0].sent < rig->end[0].to_send) {
-			assert_true(clock_ms() - before < WAIT_MS);
-			end_send(&rig->end[0], PUMP_CHUNK);
-		}
-		uint8_t byte = pattern(rig->end[0].sent, rig->end[0].salt);
-
-		if (part == 0) {
-			assert_int_equal(
-				send(rig->end[0].fd, &byte, 1, MSG_OOB), 1);
-			rig->end[0].to_send = ++rig->end[0].sent;
-		}
-	}
+	send_around_urgent(rig);
 	shutdown(rig->end[0].fd, SHUT_WR);
 	wait_acked(rig->end[0].fd);
 	RIG_UNTIL(rig->loop, rig->end, rig->end[1].eof);
 	assert_int_equal(rig->end[1].got, rig->end[0].sent);
+	assert_int_equal(rig->end[1].error, 0);
+}
+
+static void is_reset_behind_urgent_data_and_not_before(void **state)
+{
+	struct rig *rig = *state;
+
+	send_around_urgent(rig);
+	wait_acked(rig->end[0].fd);
+	end_reset(&rig->end[0]);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].eof || rig->end[1].error);
+	assert_int_equal(rig->end[1].got, rig->end[0].sent);
+	assert_int_equal(rig->end[1].error, ECONNRESET);
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_RESET);
 }
 
 /* Data connection and control connection closed one behind the other. */
@@ -1139,6 +1164,7 @@ int main(void)
 		CASE(delivers_all_when_the_sender_closes_at_once),
 		CASE(carries_urgent_data_in_line),
 		CASE(ends_behind_urgent_data_and_not_before),
+		CASE(is_reset_behind_urgent_data_and_not_before),
 		CASE(finish_loses_nothing_in_flight),
 		CASE(finish_of_an_open_pair_delivers_then_ends_both),
 		CASE(finish_resets_what_stays_stuck),

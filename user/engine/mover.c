@@ -301,6 +301,9 @@ static ssize_t move_once(struct mover *mover, struct engine_link *link,
 		state->pipe = pipe_pool_get(mover->pool);
 	if (state->splicing && state->pipe)
 		return pull(flow, state);
+	/* What a copy leaves over is not in it: others may need it. */
+	pipe_pool_put(mover->pool, state->pipe);
+	state->pipe = NULL;
 	return copy(mover, link, flow, state);
 }
 
