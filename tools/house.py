@@ -53,7 +53,7 @@ def main():
     out += box(20, 200, 130, 64, "net", "client", ["culvert, turnutils,", "any RFC 6062 client"])
     out += box(810, 200, 130, 64, "net", "peer", ["any TCP endpoint"])
     out += box(210, 60, 250, 62, "user", "supervisor",
-               ["configuration, sockets, restart,", "reload; no capability but setuid"])
+               ["configuration, sockets, restart,", "reload; keeps setuid, setgid, kill"])
     out += box(500, 60, 250, 62, "mute", "culvertctl", ["JSON over a UNIX socket:",
                                                      "status, connections, top, kick"])
     out += box(210, 150, 540, 190, "user", "relay: own user, no capability, N worker threads")

@@ -33,7 +33,7 @@ static void usage(FILE *out)
 
 int main(int argc, char **argv)
 {
-	const char *path = DEFAULT_CONF;
+	const char *path = DEFAULT_CONF, *check = NULL;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
@@ -42,7 +42,8 @@ int main(int argc, char **argv)
 			path = optarg;
 			break;
 		case 'k':
-			return supervisor_check(optarg);
+			check = optarg;
+			break;
 		case 'V':
 			puts("culvertd " CULVERT_VERSION);
 			return EXIT_SUCCESS;
@@ -60,5 +61,5 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return 2;
 	}
-	return supervisor_run(path);
+	return check ? supervisor_check(check) : supervisor_run(path);
 }
