@@ -7,6 +7,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -21,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -98,8 +101,26 @@ static void log_wait(struct daemon *d, const char *what, int times)
 /* In the child: what the caller of culvertd may have left behind. */
 struct legacy {
 	bool ignores_sigchld, closed_stderr, open_file;
+	bool no_uring; /* a policy that forbids io_uring */
 	size_t files; /* limit of open files; 0: as it is */
 };
+
+/* As container runtimes do. */
+static void uring_forbid(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = { 4, code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
+		_exit(98);
+}
 
 static void daemon_child(const struct daemon *d, const struct legacy *legacy)
 {
@@ -116,6 +137,8 @@ static void daemon_child(const struct daemon *d, const struct legacy *legacy)
 		close(STDERR_FILENO);
 	if (legacy->files)
 		setrlimit(RLIMIT_NOFILE, &files);
+	if (legacy->no_uring)
+		uring_forbid();
 	if (legacy->ignores_sigchld)
 		signal(SIGCHLD, SIG_IGN);
 	exit(supervisor_run(d->conf));
@@ -645,6 +668,27 @@ static void a_drain_outlives_the_relay(void **state)
 	daemon_stop(&d);
 }
 
+static void a_reload_to_engines_that_do_not_run_is_refused(void **state)
+{
+	const struct legacy legacy = { .no_uring = true };
+	struct daemon d;
+
+	(void)state;
+	daemon_make(&d);
+	conf_write(&d, ONE USER "[engine]\norder = copy\n");
+	daemon_run(&d, &legacy);
+	log_wait(&d, "event=ready", 1);
+	conf_write(&d, ONE USER "[engine]\norder = uring\n");
+	kill(d.pid, SIGHUP);
+	log_wait(&d, "event=reload_failed", 1);
+	assert_non_null(strstr(d.text, "no engine of [engine] order"));
+	/* The next relay starts with what is in force. */
+	kill(relay_of(&d), SIGKILL);
+	log_wait(&d, "event=ready", 2);
+	assert_served(listening(&d, 0));
+	daemon_stop(&d);
+}
+
 static void a_reload_without_a_relay_counts(void **state)
 {
 	struct daemon d;
@@ -805,6 +849,8 @@ int main(void)
 		cmocka_unit_test(everybody_who_asks_for_a_reload_is_answered),
 		cmocka_unit_test(a_reload_that_is_refused_says_why),
 		cmocka_unit_test(a_drain_outlives_the_relay),
+		cmocka_unit_test(
+			a_reload_to_engines_that_do_not_run_is_refused),
 		cmocka_unit_test(a_reload_without_a_relay_counts),
 		cmocka_unit_test(a_reload_beyond_descriptors_changes_nothing),
 		cmocka_unit_test(reloads_leak_no_descriptor),

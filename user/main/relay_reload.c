@@ -25,8 +25,9 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "crypto/crypto.h"
+#include "engine/engine.h"
 #include "main/channel.h"
+#include "main/hint.h"
 #include "main/relay_internal.h"
 
 struct reload_waiter {
@@ -158,11 +159,13 @@ static int pending_listener(struct relay *relay, const char *name,
 /* Over, for better or worse: everybody who waits for it is told. */
 static void reload_end(struct relay *relay, int err)
 {
-	char text[128] = "";
+	char text[256] = "";
+	const char *hint = hint_for(err);
 
 	if (err)
-		snprintf(text, sizeof(text), "the relay could not take it: %s",
-			 strerror(-err));
+		snprintf(text, sizeof(text),
+			 "the relay could not take it: %s%s%s", strerror(-err),
+			 hint ? ": " : "", hint ? hint : "");
 	relay->reloading = false;
 	pending_clear(&relay->pending);
 	waiters_answer(relay, relay->reloads_covered, err, text);
@@ -226,6 +229,40 @@ static void listen_done(struct fanout *fanout)
 	fanout_start(relay, fanout, settle_each, settle_done);
 }
 
+static bool engines_equal(const struct conf_engine *a,
+			  const struct conf_engine *b)
+{
+	bool same = a->order_count == b->order_count;
+
+	for (size_t i = 0; same && i < a->order_count; i++)
+		same = strcmp(a->order[i], b->order[i]) == 0;
+	return same;
+}
+
+/*
+ * An order of which no engine runs here: the workers would keep what they have,
+ * and the next relay could not start. Tried before, on the main thread's loop.
+ */
+static int engines_check(struct relay *relay, const struct conf_engine *conf)
+{
+	const struct engine_params params = {
+		.pipe_size = conf->pipe_size,
+		.pipes = conf->pipes,
+		.copy_buffer = conf->copy_buffer,
+	};
+	struct engine_set *set;
+	int err;
+
+	if (engines_equal(conf, &relay->conf->engine))
+		return 0;
+	err = engine_set_new(relay->loop, &params,
+			     (const char *const *)conf->order,
+			     conf->order_count, NULL, NULL, &set);
+	if (!err)
+		engine_set_free(set);
+	return err;
+}
+
 static int reload_commit(struct relay *relay)
 {
 	struct reload *reload;
@@ -233,6 +270,8 @@ static int reload_commit(struct relay *relay)
 
 	if (!err && !relay->pending.conf)
 		err = -EBADMSG;
+	if (!err)
+		err = engines_check(relay, &relay->pending.conf->engine);
 	if (err)
 		return err;
 	reload = calloc(1, sizeof(*reload));

@@ -255,6 +255,9 @@ int supervisor_start(struct supervisor *sup)
 		return err;
 	}
 	err = conf_load(sup->path, report_line, NULL, &sup->conf, NULL, NULL);
+	if (err == -ENOENT)
+		fprintf(stderr, "culvertd: write it, see culvert.conf(5), or "
+				"name another one with -c FILE\n");
 	if (err)
 		return err;
 	sup->config_loads = 1;
