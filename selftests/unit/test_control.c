@@ -680,28 +680,40 @@ static void changes_are_logged_with_who_asked(void **state)
 	assert_string_equal(log, expected);
 }
 
-static void exhaust_and_recover(void)
+static void ask_status(int fd)
 {
-	struct rlimit before, tight;
-	int fd, probe;
-
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	probe = dup(fd);
-	close(probe);
-	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-	tight = before;
-	tight.rlim_cur = (rlim_t)probe; /* none is free below it */
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 
 	strcpy(sun.sun_path, fx.path);
 	assert_int_equal(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
 	say(fd, STATUS);
 	settle();
-	assert_int_equal(fx.calls, 0);
+}
+
+static void exhaust_and_recover(void)
+{
+	struct rlimit before, tight;
+	int first, second, probe, calls[2];
+
+	first = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	second = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	probe = dup(second);
+	close(probe);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	tight = before;
+	tight.rlim_cur = (rlim_t)probe; /* none is free below it */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+	ask_status(first);
+	calls[0] = fx.calls;
+	ask_status(second);
+	calls[1] = fx.calls;
+	/* Before anything can fail: later tests need descriptors. */
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-	await_calls(1);
-	close(fd);
+	assert_int_equal(calls[0], 1); /* by the descriptor in reserve */
+	assert_int_equal(calls[1], 1);
+	await_calls(2);
+	close(first);
+	close(second);
 }
 
 static void a_lack_of_descriptors_passes(void **state)
