@@ -846,20 +846,20 @@ static void keeps_a_stream_beyond_its_permission(void **state)
 static void reaches_its_own_relayed_addresses_only(void **state)
 {
 	struct scene left, right;
-	union addr host, self;
+	union addr from, host, self;
 
 	(void)state;
 	rig_reload(&rig, "[peers]\nallow = 192.0.2.1\n");
 	scene_open(&left);
 	scene_open(&right);
-	host = left.relayed;
+	from = left.relayed;
+	host = from;
 	addr_set_port(&host, 0);
-	self = host;
+	self = from;
 	addr_set_port(&self, 9);
 	assert_int_equal(tc_peer(&left.control, STUN_CONNECT, &self), 403);
-	/* A permission is for the host: its port is ignored. */
-	assert_int_equal(tc_peer(&left.control, STUN_CREATE_PERMISSION, &self),
-			 0);
+	assert_int_equal(tc_peer(&right.control, STUN_CREATE_PERMISSION, &self),
+			 403);
 	assert_int_equal(tc_peer(&right.control, STUN_CREATE_PERMISSION, &host),
 			 0);
 	assert_int_equal(tc_connect(&left.control, &right.relayed, &left.id),

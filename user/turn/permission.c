@@ -150,8 +150,6 @@ static int peers_judge(const struct request *req,
 		code = turn_request_peer(req, allocation, &attr, &peer);
 		if (code)
 			return code;
-		/* A permission is for the host, whatever the port says. */
-		addr_set_port(&peer, 0);
 		if (!turn_worker_peer_allowed(req->worker, &peer))
 			return STUN_CODE_FORBIDDEN;
 	}
