@@ -723,6 +723,28 @@ static void finish_of_an_open_pair_delivers_then_ends_both(void **state)
 	assert_int_equal(rig->end[0].got, rig->end[1].sent);
 }
 
+/* A sender with pauses shorter than the look for quiet is not cut short. */
+static void finish_waits_while_bytes_trickle(void **state)
+{
+	struct rig *rig = *state;
+	uint64_t start;
+
+	join(rig);
+	rig_tick(rig->loop, rig->end);
+	start = clock_ms();
+	pair_finish(rig->pair);
+	while (clock_ms() - start < 400) {
+		rig->end[0].to_send++;
+		rig_tick(rig->loop, rig->end);
+		assert_int_equal(rig->closed, 0);
+		assert_false(rig->end[1].eof);
+	}
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_FINISHED);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].eof);
+	assert_int_equal(rig->end[1].got, rig->end[0].to_send);
+}
+
 static void finish_resets_what_stays_stuck(void **state)
 {
 	struct rig *rig = *state;
@@ -1167,6 +1189,7 @@ int main(void)
 		CASE(is_reset_behind_urgent_data_and_not_before),
 		CASE(finish_loses_nothing_in_flight),
 		CASE(finish_of_an_open_pair_delivers_then_ends_both),
+		CASE(finish_waits_while_bytes_trickle),
 		CASE(finish_resets_what_stays_stuck),
 		CASE(finish_while_flushing_waits_for_the_preface),
 		CASE(reset_kicks_both_sides),

@@ -11,6 +11,12 @@
  * A link is freed only after the last completion that names it: cancelling is
  * asynchronous, and until then the kernel holds both sockets.
  *
+ * The bytes are moved by direct splice(2) and recv/send calls when a poll says so.
+ * Measured on 6.18, two cores, veth, beside that choice: OP_SPLICE, which always
+ * goes to a worker thread, took 1.3 to 1.4 times the CPU per byte; OP_RECV with
+ * provided buffers and OP_SEND carried 1.15 times the messages of 64 connections,
+ * but made the round trip of one 1.2 times as long.
+ *
  * Quirks:
  * - The ring is made disabled and enabled by the first attach: a ring for a single
  *   issuer belongs to the thread that enables it, and the thread that opens
