@@ -6,7 +6,8 @@
  *
  * A link is two flows. Each flow moves what `from` sends to `to`, and ends once,
  * after everything that was read has been written. Engines never close, shut
- * down or otherwise change a descriptor: that is the pair's.
+ * down or otherwise change a descriptor, but for the bound on its receive buffer:
+ * that is the pair's.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
