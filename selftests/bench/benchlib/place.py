@@ -71,9 +71,10 @@ class Place:
         net.peer.run("ip", "route", "add", "local", "10.78.0.0/16", "dev", "lo")
         net.relay.run("ip", "route", "add", "10.78.0.0/16", "via", net.peer.addr())
         net.relay.run("ip", "route", "add", "10.79.0.0/24", "via", net.client.addr())
-        for node, settings in ((net.client, ["ipv4.ip_local_port_range=1024 65535"]),
-                               (net.relay, ["ipv4.ip_local_port_range=1024 65535",
-                                            "ipv4.ip_forward=1", "core.somaxconn=8192"]),
+        # Closed connections of one relay's turn must not cost the next one its ports.
+        ports = ["ipv4.ip_local_port_range=1024 65535", "ipv4.tcp_tw_reuse=1"]
+        for node, settings in ((net.client, ports),
+                               (net.relay, ports + ["ipv4.ip_forward=1", "core.somaxconn=8192"]),
                                (net.peer, ["core.somaxconn=8192"])):
             for setting in settings:
                 node.run("sysctl", "-q", "-w", f"net.{setting}")
