@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -149,11 +151,22 @@ static inline int rig_open(struct rig *rig, unsigned int count,
 static inline void rig_tick(struct rig *rig, int ms)
 {
 	if (rig->threads) {
-		usleep(500);
+		sched_yield();
 		return;
 	}
 	for (unsigned int i = 0; i < rig->count; i++)
 		assert_int_equal(loop_tick(rig->loop[i], i ? 0 : ms), 0);
+}
+
+/* Turns the loops; if they turn by themselves, waits for the descriptor. */
+static inline void rig_wait(struct rig *rig, int fd, short events)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = events };
+
+	if (rig->threads)
+		poll(&poll_fd, 1, RIG_WAIT_MS);
+	else
+		rig_tick(rig, 1);
 }
 
 /* The [listener] that the workers serve. */
@@ -267,7 +280,7 @@ static inline void tc_write(struct tc *tc, const void *data, size_t len)
 		ssize_t n = send(tc->fd, p, len, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EAGAIN) {
-			rig_tick(tc->rig, 2);
+			rig_wait(tc->rig, tc->fd, POLLOUT);
 			continue;
 		}
 		if (n < 0)
@@ -306,9 +319,12 @@ static inline int tc_next(struct tc *tc)
 	tc->used = 0;
 	while (len = stun_frame(tc->in, tc->in_len),
 	       len == 0 || (len > 0 && (size_t)len > tc->in_len)) {
-		if (tc_fill(tc) < 0)
+		int filled = tc_fill(tc);
+
+		if (filled < 0)
 			return -1;
-		rig_tick(tc->rig, 1);
+		if (!filled)
+			rig_wait(tc->rig, tc->fd, POLLIN);
 		if (clock_ms() > give_up)
 			fail_msg("no message from the server");
 	}
@@ -576,7 +592,7 @@ static inline bool fd_read(struct rig *rig, int fd, void *out, size_t len)
 			len -= (size_t)n;
 			continue;
 		}
-		rig_tick(rig, 1);
+		rig_wait(rig, fd, POLLIN);
 		if (clock_ms() > give_up)
 			fail_msg("%zu bytes are missing", len);
 	}
