@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the BPF programs of kern/ and the broker share: keys and values of the
+ * maps, states, reasons, events. The sizes are asserted on both sides.
+ *
+ * Sequence numbers are in host order. "Received" is what the remote end of a leg
+ * sent to us, "sent" is what we sent to it: each leg has these two spaces.
+ * kern/README.md says how a pair is joined and why no byte is lost.
+ */
+#ifndef CULVERT_KERN_USER_H
+#define CULVERT_KERN_USER_H
+
+#include <linux/types.h>
+
+/* Raised whenever the meaning or layout of anything in this file changes. */
+#define WIRE_VERSION 1
+
+/* A TCP connection of this host, seen from a packet that arrives on it. */
+struct wire_key {
+	__u8 remote[16]; /* IPv4: the first 4 bytes, then zeroes */
+	__u8 local[16];
+	__be16 remote_port, local_port;
+	__u8 family; /* AF_INET or AF_INET6 */
+	__u8 zero[3];
+};
+
+/* Map wire_flows, a hash: key -> where in wire_pairs. */
+struct wire_flow {
+	__u32 pair; /* index into wire_pairs */
+	__u32 leg; /* WIRE_CLIENT or WIRE_PEER: where such a packet comes from */
+};
+
+enum wire_leg_name {
+	WIRE_CLIENT,
+	WIRE_PEER,
+	WIRE_LEGS,
+};
+
+/* wire_pair.state. Only the broker changes it, but for JOINED -> ENDED (BPF). */
+enum wire_state {
+	WIRE_FREE, /* not in use; flows of it are treated as absent */
+	/*
+	 * The broker is joining: arriving packets go up the stack, but what our
+	 * own sockets acknowledge beyond leg.received is stopped (egress).
+	 */
+	WIRE_JOINING,
+	WIRE_JOINED, /* packets are translated and forwarded */
+	/*
+	 * Both FINs acknowledged, or an exact reset forwarded. Retransmissions
+	 * are still forwarded; a SYN goes up the stack. The broker frees it.
+	 */
+	WIRE_ENDED,
+};
+
+/* wire_pair.end, and the event that reports it. */
+enum wire_end {
+	WIRE_END_NONE,
+	WIRE_END_FIN, /* both ends closed in order, all acknowledged */
+	WIRE_END_RESET_CLIENT, /* the client reset the connection */
+	WIRE_END_RESET_PEER,
+	/* Ends the broker brings about, by resets to both ends. */
+	WIRE_END_EXPIRED, /* expires_ns has passed */
+	WIRE_END_RESET, /* asked for: kick, finish, deleted allocation */
+	WIRE_END_LATCH, /* the client never acknowledged the bind's answer */
+	WIRE_END_ORPHAN, /* whoever joined it died before it was active */
+};
+
+/* wire_leg.flags */
+#define WIRE_LEG_LATCHED    (1u << 0) /* remote has not acknowledged `latch` yet */
+#define WIRE_LEG_FIN	    (1u << 1) /* remote's FIN seen: fin_end is set */
+#define WIRE_LEG_TIMESTAMPS (1u << 2) /* RFC 7323, both legs or none */
+#define WIRE_LEG_SACK	    (1u << 3)
+
+/*
+ * One leg of a pair. The first cache line is written by the broker before the
+ * pair is joined and constant from then on; the second is written by BPF, by
+ * packets that arrive from this leg's remote end only.
+ */
+struct wire_leg {
+	__u8 remote[16], local[16];
+	__be16 remote_port, local_port;
+	/* Added to a packet that arrives on this leg and leaves on the other. */
+	__u32 seq_delta, ack_delta, tsval_delta, tsecr_delta;
+	/*
+	 * Sent space: the remote must acknowledge so far before our own socket
+	 * may be forgotten (everything it has sent or will send ends here).
+	 */
+	__u32 latch;
+	__u32 received; /* received space: end of what our socket has received */
+	__u8 window_shift_in; /* scale of the window field in arriving packets */
+	__u8 window_shift_out; /* scale in which the remote reads our windows */
+	__u8 zero[2];
+
+	/* Sent space, extended to 64 bits: highest acknowledgement that came. */
+	__u64 acked;
+	__u64 seen_ns; /* CLOCK_MONOTONIC (coarse) of the last packet forwarded */
+	__u32 right; /* sent space: highest acknowledgement + window */
+	__u32 window; /* largest window the remote has offered, bytes */
+	__u32 sent_end; /* received space: highest end of what the remote sent */
+	__u32 fin_end; /* received space: the number after its FIN */
+	__u32 flags;
+	__u32 packets; /* forwarded from this leg, modulo 2^32 */
+	__u8 zero2[24];
+};
+
+#define WIRE_LABEL 64
+
+/* Map wire_pairs, an mmapable array. */
+struct wire_pair {
+	__u32 state; /* enum wire_state */
+	__u32 generation; /* raised when the place is given to another pair */
+	__u32 family;
+	__u32 end; /* enum wire_end */
+	__u64 created_ns, expires_ns; /* CLOCK_MONOTONIC; expires_ns 0: never */
+	__u64 started[WIRE_LEGS]; /* acked of each leg at the join */
+	__u64 allocation; /* the relay's number for what owns the pair */
+	__u64 zero;
+	struct wire_leg leg[WIRE_LEGS];
+	char label[WIRE_LABEL]; /* user@realm for lists, NUL-terminated, cut */
+};
+
+/* Map wire_events, a ring buffer. */
+enum wire_event_kind {
+	WIRE_EVENT_UNLATCHED, /* no leg is latched any more */
+	WIRE_EVENT_ENDED, /* state is WIRE_ENDED, end says how */
+};
+
+struct wire_event {
+	__u32 kind;
+	__u32 pair, generation;
+	__u32 end;
+};
+
+/* Map wire_counters, a per-CPU array: packets not forwarded, by reason. */
+enum wire_drop {
+	WIRE_DROP_SEQUENCE, /* outside the receiver's window */
+	WIRE_DROP_ACK, /* acknowledges what was never sent, or far too old */
+	WIRE_DROP_RESET, /* a reset that is not exact */
+	WIRE_DROP_SYN,
+	WIRE_DROP_FLAGS, /* no ACK, or a senseless combination */
+	WIRE_DROP_OPTIONS, /* malformed TCP options, or MD5/AO */
+	WIRE_DROP_HEADER, /* IP options, extension headers, bad length, checksum */
+	WIRE_DROP_FRAGMENT,
+	WIRE_DROP_ROUTE, /* no route, or one back to this host */
+	WIRE_DROP_TOO_BIG, /* exceeds the other leg's MTU; its sender was told */
+	WIRE_DROP_EXPIRED, /* past expires_ns */
+	WIRE_DROP_LOCAL, /* from our own socket, egress */
+	WIRE_DROP_ICMP, /* a packet-too-big that does not fit the pair */
+	WIRE_DROP_ERROR, /* a helper failed */
+	/* Not drops, counted beside them. */
+	WIRE_COUNT_FORWARDED,
+	WIRE_COUNT_TOO_BIG_TRANSLATED,
+	WIRE_COUNT_TOO_BIG_SENT,
+	WIRE_COUNTERS,
+};
+
+/* Map wire_call, an mmapable array of one: argument and result of wire_snapshot. */
+struct wire_snapshot {
+	__u32 found; /* 0: no such socket here, the rest is void */
+	__u32 state; /* TCP_ESTABLISHED, TCP_CLOSE_WAIT, ... */
+	__u64 cookie; /* SO_COOKIE */
+	__u32 rcv_nxt, copied_seq, rcv_wup, rcv_wnd;
+	__u32 snd_una, snd_nxt, write_seq, snd_wnd;
+	__u32 out_of_order; /* 1: segments wait in the out-of-order queue */
+	__u32 timestamp; /* our TSval now, as the remote would see it */
+	__u32 ts_recent; /* the remote's last TSval */
+	__u32 timestamps, sack, ecn, md5; /* negotiated; md5 also for TCP-AO */
+	__u32 window_scaling, snd_wscale, rcv_wscale;
+	__u32 mss_clamp; /* the MSS the remote announced */
+	__u32 advmss; /* the MSS we announced */
+	__u32 pmtu; /* path MTU to the remote */
+	__u32 urgent; /* 1: urgent data is pending in either direction */
+};
+
+struct wire_call {
+	struct wire_key key[WIRE_LEGS];
+	struct wire_snapshot snapshot[WIRE_LEGS];
+};
+
+#define WIRE_ASSERT(what, size) _Static_assert(sizeof(struct what) == (size), #what)
+WIRE_ASSERT(wire_key, 40);
+WIRE_ASSERT(wire_flow, 8);
+WIRE_ASSERT(wire_leg, 128);
+WIRE_ASSERT(wire_pair, 384);
+WIRE_ASSERT(wire_event, 16);
+
+#endif

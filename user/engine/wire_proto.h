@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the relay and the broker say to each other, over SOCK_SEQPACKET: one
+ * fixed structure a message, exact length, descriptors by SCM_RIGHTS. A message
+ * that breaks a rule closes the channel.
+ *
+ *   relay worker -> broker                 broker -> relay worker
+ *   HELLO                                  WELCOME  + wire_pairs, read-only
+ *   JOIN + client fd, peer fd              ANSWER (joined, again, refused)
+ *                                          ACTIVE   sockets silenced: close them
+ *   RESET, EXPIRE                          ENDED    the pair is no more
+ *   SOCKMAP                                SOCKMAP  + its maps
+ *
+ * A worker reads counts and stamps of its pairs from the mapped wire_pairs.
+ * When a channel closes, pairs of it that are not active are reset; active ones
+ * become orphans, which the next HELLO with `adopts` set takes over.
+ */
+#ifndef ENGINE_WIRE_PROTO_H
+#define ENGINE_WIRE_PROTO_H
+
+#include <stdint.h>
+
+#include <culvert/kern_user.h>
+
+#define BROKER_PROTOCOL 1
+
+enum broker_type {
+	BROKER_HELLO = 1,
+	BROKER_WELCOME,
+	BROKER_JOIN,
+	BROKER_ANSWER,
+	BROKER_ACTIVE,
+	BROKER_RESET,
+	BROKER_EXPIRE,
+	BROKER_ENDED,
+	BROKER_SOCKMAP,
+	BROKER_SOCKMAP_MAPS,
+};
+
+/* Why a pair is not on wire. The first block is the broker's and final. */
+enum wire_reason {
+	WIRE_OK,
+	WIRE_AGAIN, /* bytes arrived meanwhile: drain and ask again */
+	WIRE_NO_FAMILY, /* IPv4 on one leg, IPv6 on the other */
+	WIRE_NO_TIMESTAMPS, /* on one leg only */
+	WIRE_NO_SACK, /* on one leg only */
+	WIRE_NO_SCALE, /* a window scale coarser than a segment */
+	WIRE_NO_ECN, /* negotiated on a leg */
+	WIRE_NO_MD5,
+	WIRE_NO_MSS, /* one leg's segments do not fit the other */
+	WIRE_NO_LOCAL, /* loopback, or an end on this host */
+	WIRE_NO_DEVICE, /* the route's device has no Ethernet header, or no program */
+	WIRE_NO_STATE, /* a leg is not established any more */
+	WIRE_NO_URGENT,
+	WIRE_NO_ROOM, /* wire_pairs is full */
+	WIRE_NO_ERROR, /* a system call failed; the broker logged it */
+	/* The relay's own. */
+	WIRE_NO_BROKER, /* no broker, or the kernel lacks what wire needs */
+	WIRE_NO_QUIET, /* data kept coming through every try */
+	WIRE_NO_EARLY, /* too many early bytes to carry through the join */
+	WIRE_NO_POLICY_LOSS, /* auto: a leg loses segments */
+	WIRE_NO_POLICY_RTT, /* auto: a long leg */
+	WIRE_NO_PINNED, /* realm or user is pinned to other engines */
+	WIRE_REASONS,
+};
+
+struct broker_hello {
+	uint32_t type, version;
+	uint32_t adopts; /* 1: orphans and their events come to this channel */
+	uint32_t worker;
+};
+
+struct broker_welcome {
+	uint32_t type, version;
+	uint32_t capacity; /* pairs in the map that comes with this; 0: none */
+	int32_t error; /* negative errno: why there is no wire */
+	char why[96]; /* in words, for the log and `culvertctl engines` */
+};
+
+struct broker_join {
+	uint32_t type, ticket; /* the answer carries the ticket */
+	uint32_t to_client; /* bytes the relay will send to the client after it */
+	uint32_t zero;
+	uint64_t allocation;
+	uint64_t expires_ns; /* CLOCK_MONOTONIC; 0: never */
+	char label[WIRE_LABEL]; /* NUL-terminated */
+};
+
+struct broker_answer {
+	uint32_t type, ticket;
+	uint32_t reason; /* WIRE_OK, WIRE_AGAIN, or why not */
+	uint32_t pair, generation; /* with WIRE_OK */
+	uint32_t zero;
+};
+
+struct broker_active {
+	uint32_t type, pair, generation, zero;
+};
+
+/* Resets both ends; answered by ENDED. */
+struct broker_reset {
+	uint32_t type, pair, generation, zero;
+};
+
+/* All pairs of the allocation that this channel owns. */
+struct broker_expire {
+	uint32_t type, zero;
+	uint64_t allocation;
+	uint64_t expires_ns;
+};
+
+struct broker_ended {
+	uint32_t type, pair, generation;
+	uint32_t end; /* enum wire_end */
+	uint64_t bytes[WIRE_LEGS]; /* delivered to client, to peer */
+	uint64_t idle_ns; /* since the last packet */
+};
+
+struct broker_sockmap {
+	uint32_t type, version;
+};
+
+/* With two descriptors when error is 0: the socket map, the flow map. */
+struct broker_sockmap_maps {
+	uint32_t type;
+	int32_t error;
+};
+
+_Static_assert(sizeof(struct broker_join) == 96, "broker_join");
+_Static_assert(sizeof(struct broker_ended) == 40, "broker_ended");
+
+#endif
