@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 
-from . import proc, server, tap, topo, turn
+from . import boxes, proc, server, tap, topo, turn
 
 
 SAME = object()
@@ -17,8 +17,9 @@ SAME = object()
 class Lab:
     """Owns everything a script makes and removes it at the end, whatever happens."""
 
-    def __init__(self):
-        self.topo = topo.build()
+    def __init__(self, boxed=False):
+        """`boxed`: with an impairment box on each leg, self.near and self.far."""
+        self.topo = topo.build(boxed)
         _collect_garbage()
         self.dir = tempfile.mkdtemp(prefix=f"culvert-net-{os.getpid()}-")
         os.chmod(self.dir, 0o755)
@@ -32,6 +33,19 @@ class Lab:
         tap.at_end(self.close)
         tap.on_failure(self._log_tails)
         tap.after_each(self._tidy)
+        self.near = self.far = None
+        if boxed:
+            self._join_boxes()
+
+    def _join_boxes(self):
+        if not self.topo.isolated:
+            tap.skip_all("needs network namespaces (root, or user namespaces)")
+        try:
+            self.near, self.far = (boxes.Box(self, node, "left", "right", seed)
+                                   for seed, node in enumerate(self.topo.boxes, 1))
+        except tap.Skip as why:
+            tap.skip_all(why)
+        self.topo.greet()
 
     def next_number(self):
         self._count += 1
@@ -142,6 +156,8 @@ class Lab:
                 process.kill()
         self._spawned = []
         self._changes = None
+        for box in filter(None, (self.near, self.far)):
+            box.clear()
         running = self._server
         if running:
             try:

@@ -135,15 +135,18 @@ def _has_ipv6():
 class Topology:
     """client 10.77.1.2 - relay 10.77.1.1, 10.77.2.1 - peer 10.77.2.2, 10.77.2.3; fd77:x:: alike.
 
-    10.77.9.0/24 and fd77:9::/64 lie behind the peer and swallow every packet.
+    10.77.9.0/24 and fd77:9::/64 lie behind the peer and swallow every packet.  Boxed, each leg
+    leads through one more namespace, `boxes` = (near the client, near the peer), whose interfaces
+    "left" and "right" an impairment box has to join before anything passes.
     """
 
     isolated = True
     versions = (4, 6)
 
-    def __init__(self):
+    def __init__(self, boxed=False):
         self.tag = f"culvert{os.getpid()}-{secrets.token_hex(3)}"
-        self.names = [f"{self.tag}-{part}" for part in ("client", "relay", "peer")]
+        parts = ["client", "relay", "peer"] + (["near", "far"] if boxed else [])
+        self.names = [f"{self.tag}-{part}" for part in parts]
         try:
             for name in self.names:
                 run("ip", "netns", "add", name)
@@ -153,13 +156,17 @@ class Topology:
         except BaseException:
             self.remove()
             raise
-        client, relay, peer = self.names
+        client, relay, peer, *boxes = self.names
+        self.boxes = [Node(name, [], []) for name in boxes]
         self.client = Node(client, ["10.77.1.2"], ["fd77:1::2"])
         self.relay = Node(relay, ["10.77.1.1", "10.77.2.1"], ["fd77:1::1", "fd77:2::1"])
         self.peer = Node(peer, ["10.77.2.2", "10.77.2.3"], ["fd77:2::2", "fd77:2::3"])
-        self._greet()
+        self.legs = ((self.client, "uplink"), (self.relay, "toclient"),
+                     (self.relay, "topeer"), (self.peer, "uplink"))
+        if not boxed:
+            self.greet()
 
-    def _greet(self):
+    def greet(self):
         """Neighbours learn of each other, so that no test waits for that."""
         for near, far in ((self.client, self.relay), (self.relay, self.peer)):
             for address in (far.addrs[4] + far.addrs[6])[::2]:
@@ -167,11 +174,15 @@ class Topology:
                     near.connect((address, 9), 1 if near is self.relay else 0).close()
 
     def _wire(self):
-        client, relay, peer = self.names
-        for a, b, left, right in ((client, relay, "uplink", "toclient"),
-                                  (relay, peer, "topeer", "uplink")):
+        client, relay, peer, *boxes = self.names
+        cables = [(client, relay, "uplink", "toclient"), (relay, peer, "topeer", "uplink")]
+        if boxes:
+            cables = [half for cable, box in zip(cables, boxes) for half in _split(*cable, box)]
+        for a, b, left, right in cables:
             run("ip", "link", "add", left, "netns", a, "type", "veth",
                 "peer", "name", right, "netns", b)
+        for box in boxes:
+            self._box_up(box)
         self._batch(client, ["link set lo up", "link set uplink up",
                              "addr add 10.77.1.2/24 dev uplink",
                              "addr add fd77:1::2/64 dev uplink nodad",
@@ -193,6 +204,12 @@ class Topology:
                            "route add default via 10.77.2.1",
                            "route add ::/0 via fd77:2::1"])
 
+    def _box_up(self, box):
+        """Interfaces without a word of their own, and room for long packets."""
+        run("nsenter", f"--net={NETNS_DIR}/{box}", "--", "sysctl", "-qw",
+            "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        self._batch(box, [f"link set {name} mtu 9500 up" for name in ("left", "right")])
+
     @staticmethod
     def _batch(name, lines):
         run("ip", "-n", name, "-batch", "-", input="\n".join(lines) + "\n")
@@ -200,6 +217,11 @@ class Topology:
     def remove(self):
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _split(a, b, left, right, box):
+    """A cable cut in two, with a box between the halves."""
+    return (a, box, left, "left"), (box, b, "right", right)
 
 
 def collect_garbage():
@@ -235,7 +257,7 @@ def as_ordinary_user():
     return ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 
 
-def build():
+def build(boxed=False):
     """The best topology this user may have."""
     if os.environ.get(LOOPBACK):
         return Loopback()
@@ -244,7 +266,7 @@ def build():
         return Loopback()
     collect_garbage()
     try:
-        return Topology()
+        return Topology(boxed)
     except RuntimeError as error:
         print(f"# no namespaces, running on loopback: {error}", flush=True)
         return Loopback()
