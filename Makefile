@@ -6,6 +6,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 CLANG ?= clang
+BPFTOOL ?= $(firstword $(shell command -v bpftool 2>/dev/null) /usr/sbin/bpftool)
 WERROR ?= -Werror
 FUZZ_SECONDS ?= 30
 VERSION := 0.1.0
@@ -13,13 +14,13 @@ VERSION := 0.1.0
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wpointer-arith -Wundef -Wvla $(WERROR)
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
-	-Iuser -Iinclude -g -fno-omit-frame-pointer -fstack-protector-strong \
+	-Iuser -Iinclude -isystem $(BUILD)/kern -g -fno-omit-frame-pointer -fstack-protector-strong \
 	-MMD -MP $(WARN)
-LIBS := -luring -lcrypto -linih -ljansson -lpthread
+LIBS := -lbpf -luring -lcrypto -linih -ljansson -lpthread
 
 # Rooms, lowest first. A file with main() is a program, not part of a room.
 ROOMS := base loop crypto stun auth transport engine pair conf control turn \
-	ctl client main
+	broker ctl client main
 SOURCES := $(foreach room,$(ROOMS),$(sort $(wildcard user/$(room)/*.c)))
 MAINS := user/main/culvertd_main.c user/client/culvert_main.c \
 	user/ctl/culvertctl_main.c
@@ -28,6 +29,12 @@ PROGRAMS := $(BUILD)/culvertd $(BUILD)/culvert $(BUILD)/culvertctl
 # What a foreign program links for the TURN-TCP client library.
 CLIENT_ROOMS := base loop crypto stun engine pair client
 
+KERN_SOURCES := $(sort $(wildcard kern/*.bpf.c))
+KERN_OBJECTS := $(KERN_SOURCES:%.c=$(BUILD)/%.o)
+SKELETONS := $(KERN_SOURCES:kern/%.bpf.c=$(BUILD)/kern/%.skel.h)
+# Programs that run the BPF objects by themselves (root).
+BPF_TEST_SOURCES := $(sort $(wildcard selftests/bpf/test_*.c))
+BPF_TEST_PROGRAMS := $(BPF_TEST_SOURCES:selftests/bpf/%.c=$(BUILD)/bpf/%)
 UNIT_SOURCES := $(sort $(wildcard selftests/unit/test_*.c))
 UNIT_PROGRAMS := $(UNIT_SOURCES:selftests/unit/%.c=$(BUILD)/unit/%)
 FUZZ_SOURCES := $(sort $(wildcard selftests/fuzz/fuzz_*.c))
@@ -51,8 +58,9 @@ endif
 # Every core, unless the caller has said how many.
 ALL_CORES = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all help run check check-build lint format unit net fuzz fuzz-build \
-	bench bench-quick bench-tools demo deps install clean
+.PHONY: all help run check check-long check-build lint format kern unit bpf net \
+	fuzz fuzz-build bench bench-quick bench-tools crossover demo deps install \
+	clean
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS) $(BUILD)/libculvert.a ## build the programs and the client library
@@ -71,6 +79,10 @@ check: ## install what tests need and run them all
 	@tools/deps build check
 	@tools/check $(BUILD)
 
+check-long: ## the same at nightly length: every engine, 10,000 joins each
+	@tools/deps build check
+	@CHECK_LONG=1 tools/check $(BUILD)
+
 demo: ## relay 1 GiB each way through three namespaces (root)
 	@tools/deps build bench
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
@@ -86,11 +98,21 @@ bench-quick: ## the same, short, within 5 minutes (root)
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/bench.py --quick
 
+crossover: ## plot where one path beats two over loss and delay (root, slow)
+	@tools/deps build check bench
+	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
+	@BUILD=$(BUILD) python3 selftests/bench/crossover.py
+
 lint: ## format, includes, static analysis, manuals
 	@tools/lint $(BUILD)
 
 format: ## rewrite the sources in the house format
 	tools/files '*.c' '*.h' | xargs clang-format -i
+
+kern: $(KERN_OBJECTS) ## build the BPF programs alone
+
+bpf: $(BPF_TEST_PROGRAMS) ## run the BPF programs on crafted packets (root)
+	@tools/taprun $(BPF_TEST_PROGRAMS)
 
 unit: $(UNIT_PROGRAMS) ## build and run the unit tests under sanitizers
 	@tools/taprun $(UNIT_PROGRAMS)
@@ -128,6 +150,20 @@ install: all ## install programs, manuals and the client library to PREFIX
 clean: ## remove what was built
 	rm -rf $(BUILD)
 
+# BPF programs: type-based alias analysis breaks packet access (a checksum went
+# wrong by it), and the third instruction set has atomic exchange.
+KERN_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu17 -fno-strict-aliasing \
+	-Wall -Wextra $(WERROR) -Iinclude -Ikern \
+	-I/usr/include/$(shell $(CC) -print-multiarch 2>/dev/null) -MMD -MP
+$(BUILD)/kern/%.bpf.o: kern/%.bpf.c Makefile
+	$(call say,BPF)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(KERN_CFLAGS) -c -o $@ $<
+$(BUILD)/kern/%.skel.h: $(BUILD)/kern/%.bpf.o
+	$(call say,GEN)
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf >$@
+-include $(KERN_OBJECTS:%.o=%.d)
+
 # One object tree a flavour: objects($1) of the rooms, compiled with $2 and $3.
 define FLAVOUR
 $(1)_OBJECTS := $$(ROOM_SOURCES:%.c=$$(BUILD)/$(1)/%.o)
@@ -144,6 +180,10 @@ $(eval $(call FLAVOUR,release,$(CC),-O2 -D_FORTIFY_SOURCE=2))
 $(eval $(call FLAVOUR,clang,$(CLANG),-O1))
 $(eval $(call FLAVOUR,asan,$(CC),-O1 $(SANITIZE)))
 $(eval $(call FLAVOUR,fuzzer,$(CLANG),-O1 $(SANITIZE) -fsanitize=fuzzer-no-link))
+# The skeletons must be there before who includes them is first compiled; after
+# that the compiler's own dependency files know.
+$(foreach flavour,release clang asan fuzzer,$(patsubst %.c,\
+	$(BUILD)/$(flavour)/%.o,$(wildcard user/broker/*.c))): | $(SKELETONS)
 
 $(BUILD)/culvertd: $(BUILD)/release/user/main/culvertd_main.o
 $(BUILD)/culvert: $(BUILD)/release/user/client/culvert_main.o
@@ -179,6 +219,14 @@ $(BUILD)/unit/%: $(BUILD)/asan/selftests/unit/%.o \
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(SANITIZE) $(WRAP_FLAGS) -o $@ $^ $(LIBS) -lcmocka
 -include $(UNIT_SOURCES:%.c=$(BUILD)/asan/%.d)
+
+# Plain objects: a sanitizer does not see into the kernel.
+$(BUILD)/bpf/%: selftests/bpf/%.c $(BUILD)/release/rooms.a Makefile | $(SKELETONS)
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 -Iselftests -MF $@.d -o $@ $< \
+		$(BUILD)/release/rooms.a $(LIBS) -lcmocka
+-include $(BPF_TEST_PROGRAMS:%=%.d)
 
 $(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
 	$(call say,LD)

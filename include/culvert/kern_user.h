@@ -67,9 +67,9 @@ enum wire_end {
 
 /* wire_leg.flags */
 #define WIRE_LEG_LATCHED    (1u << 0) /* remote has not acknowledged `latch` yet */
-#define WIRE_LEG_FIN	    (1u << 1) /* remote's FIN seen: fin_end is set */
+#define WIRE_LEG_FIN        (1u << 1) /* remote's FIN seen: fin_end is set */
 #define WIRE_LEG_TIMESTAMPS (1u << 2) /* RFC 7323, both legs or none */
-#define WIRE_LEG_SACK	    (1u << 3)
+#define WIRE_LEG_SACK       (1u << 3)
 
 /*
  * One leg of a pair. The first cache line is written by the broker before the
@@ -177,7 +177,8 @@ struct wire_call {
 	struct wire_snapshot snapshot[WIRE_LEGS];
 };
 
-#define WIRE_ASSERT(what, size) _Static_assert(sizeof(struct what) == (size), #what)
+#define WIRE_ASSERT(what, size) \
+	_Static_assert(sizeof(struct what) == (size), #what)
 WIRE_ASSERT(wire_key, 40);
 WIRE_ASSERT(wire_flow, 8);
 WIRE_ASSERT(wire_leg, 128);
