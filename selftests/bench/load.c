@@ -123,7 +123,7 @@ static int load_option(struct load *load, int id, const char *text)
 
 	switch (id) {
 	case OPT_CONNECTIONS:
-		return u32_parse(text, 1, 9000, &options->connections);
+		return u32_parse(text, 1, 19000, &options->connections);
 	case OPT_ALLOCATIONS:
 		return u32_parse(text, 0, 9000, &options->allocations);
 	case OPT_IN_FLIGHT:

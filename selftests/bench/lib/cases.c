@@ -142,6 +142,16 @@ static void pong_ready(struct watch *watch, uint32_t events)
 	message_send(conn);
 }
 
+/* What a distribution's plot needs: p50, p99 and those between and beyond. */
+static const struct {
+	const char *name;
+	double q;
+} quantiles[] = {
+	{ "p1", 0.01 },  { "p10", 0.1 },    { "p25", 0.25 },
+	{ "p50", 0.5 },  { "p75", 0.75 },   { "p90", 0.9 },
+	{ "p99", 0.99 }, { "p999", 0.999 }, { "p100", 1.0 },
+};
+
 static void pingpong_done(struct timer *timer)
 {
 	struct load *load = list_entry(timer, struct load, phase);
@@ -150,9 +160,11 @@ static void pingpong_done(struct timer *timer)
 	load_sample(load, &end);
 	times_sort(&round_trips);
 	load_print_window(load, &end);
-	printf(", \"round_trips\": %zu, \"p50_us\": %.2f, \"p99_us\": %.2f}\n",
-	       round_trips.count, times_quantile(&round_trips, 0.5) / 1e3,
-	       times_quantile(&round_trips, 0.99) / 1e3);
+	printf(", \"round_trips\": %zu", round_trips.count);
+	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
+		printf(", \"%s_us\": %.2f", quantiles[i].name,
+		       times_quantile(&round_trips, quantiles[i].q) / 1e3);
+	puts("}");
 	times_free(&round_trips);
 	load_end(load);
 }
@@ -167,7 +179,9 @@ static void pingpong_start(struct load *load)
 		load_window(load, pingpong_done);
 }
 
-/* idle: every pair carries one message, then rests until stdin ends */
+/* idle: every pair carries a message, then rests: another one for each byte of stdin */
+
+static void idle_ready(struct watch *watch, uint32_t events);
 
 static void idle_rest(struct load *load)
 {
@@ -175,9 +189,17 @@ static void idle_rest(struct load *load)
 
 	puts("{\"ok\": true, \"event\": \"ready\"}");
 	fflush(stdout);
-	while (read(STDIN_FILENO, &byte, 1) > 0)
-		continue;
-	load_end(load);
+	if (read(STDIN_FILENO, &byte, 1) <= 0) {
+		load_end(load);
+		return;
+	}
+	load->finished = 0;
+	for (uint32_t i = 0; i < load->options.connections; i++) {
+		struct load_conn *conn = &load->conns[i];
+
+		watch_set(load->loop, &conn->dial.watch, EPOLLIN);
+		message_send(conn);
+	}
 }
 
 static void idle_ready(struct watch *watch, uint32_t events)
