@@ -39,6 +39,10 @@ UNIT_SOURCES := $(sort $(wildcard selftests/unit/test_*.c))
 UNIT_PROGRAMS := $(UNIT_SOURCES:selftests/unit/%.c=$(BUILD)/unit/%)
 FUZZ_SOURCES := $(sort $(wildcard selftests/fuzz/fuzz_*.c))
 FUZZ_PROGRAMS := $(FUZZ_SOURCES:selftests/fuzz/%.c=$(BUILD)/fuzz/%)
+NET_SOURCES := $(sort $(wildcard selftests/net/*.c))
+NET_LIB_OBJECTS := $(patsubst %.c,$(BUILD)/release/%.o,\
+	$(sort $(wildcard selftests/net/lib/*.c)))
+NET_PROGRAMS := $(NET_SOURCES:selftests/net/%.c=$(BUILD)/net-tools/%)
 BENCH_SOURCES := $(sort $(wildcard selftests/bench/*.c))
 BENCH_LIB_OBJECTS := $(patsubst %.c,$(BUILD)/release/%.o,\
 	$(sort $(wildcard selftests/bench/lib/*.c)))
@@ -59,7 +63,7 @@ endif
 ALL_CORES = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .PHONY: all help run check check-long check-build lint format kern unit bpf net \
-	fuzz fuzz-build bench bench-quick bench-tools crossover demo deps install \
+	net-tools qemu fuzz fuzz-build bench bench-quick bench-tools crossover demo deps install \
 	clean
 .DELETE_ON_ERROR:
 
@@ -117,8 +121,13 @@ bpf: $(BPF_TEST_PROGRAMS) ## run the BPF programs on crafted packets (root)
 unit: $(UNIT_PROGRAMS) ## build and run the unit tests under sanitizers
 	@tools/taprun $(UNIT_PROGRAMS)
 
-net: all ## run the network tests (root for the namespaces)
+net: all net-tools ## run the network tests (root for the namespaces)
 	@BUILD=$(BUILD) tools/taprun $(sort $(wildcard selftests/net/*.py))
+
+net-tools: $(NET_PROGRAMS)
+
+qemu: all bench-tools kern $(BUILD)/bpf/verify ## boot other kernels, try culvert there
+	@BUILD=$(BUILD) tools/taprun $(sort $(wildcard selftests/qemu/*.py))
 
 fuzz-build: $(FUZZ_PROGRAMS)
 
@@ -233,6 +242,18 @@ $(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
 		-fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+# What the network tests need in C: the impairment box, the join load.
+$(BUILD)/release/selftests/net/%.o: selftests/net/%.c Makefile
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 -Iselftests/net -c -o $@ $<
+$(BUILD)/net-tools/%: $(BUILD)/release/selftests/net/%.o \
+		$(NET_LIB_OBJECTS) $(BUILD)/release/rooms.a
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LIBS)
+-include $(NET_SOURCES:%.c=$(BUILD)/release/%.d) $(NET_LIB_OBJECTS:%.o=%.d)
 
 # The load generator and its peer share what lies in selftests/bench/lib.
 $(BUILD)/release/selftests/bench/%.o: selftests/bench/%.c Makefile
