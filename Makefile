@@ -85,7 +85,7 @@ check: ## install what tests need and run them all
 
 check-long: ## the same at nightly length: every engine, 10,000 joins each
 	@tools/deps build check
-	@CHECK_LONG=1 tools/check $(BUILD)
+	@CULVERT_LONG=1 TEST_TIMEOUT=7200 tools/check $(BUILD)
 
 demo: ## relay 1 GiB each way through three namespaces (root)
 	@tools/deps build bench
