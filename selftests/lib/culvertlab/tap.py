@@ -58,6 +58,10 @@ def at_end(function):
     _at_end.append(function)
 
 
+def skip(why):
+    raise Skip(why)
+
+
 def check(cond, what):
     if not cond:
         raise Fail(what)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The engines a suite runs on: one more engine is one more name in ALL.
+
+A pair may end on another engine than the one asked for, and still carry every byte: `on` says
+which one has it, so that a silent fall-back does not pass for the engine under test.
+"""
+
+import os
+import tempfile
+
+from . import tap
+from .server import binary
+from .wait import wait_for
+
+ALL = ("splice", "uring", "copy", "sockmap", "wire")
+# What follows an engine that takes only some pairs.
+ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice"}
+# Settings an engine needs to take every pair that it can carry.
+SETTINGS = {}
+# Relays packets, not streams: no socket of ours acknowledges what an end sends.
+PACKET = ("wire",)
+LONG = os.environ.get("CHECK_LONG", "0") not in ("", "0")
+
+_missing = {}
+
+
+def chosen():
+    """Engine names; the environment's ENGINES narrows them."""
+    wanted = os.environ.get("ENGINES", "").replace(",", " ").split()
+    return [name for name in ALL if not wanted or name in wanted]
+
+
+def order(engine):
+    return ORDER.get(engine, engine)
+
+
+def config(lab, engine, **sections):
+    """Changes of the configuration that make this engine carry pairs; skips when it cannot."""
+    require(lab, engine)
+    changes = {name: dict(keys) for name, keys in sections.items()}
+    changes.setdefault("engine", {}).update(order=order(engine), **SETTINGS.get(engine, {}))
+    return changes
+
+
+def missing(lab, engine):
+    """Why this engine does not work here, in the daemon's words; None when it does."""
+    if engine not in _missing:
+        _missing[engine] = _why_not(lab, engine)
+    return _missing[engine]
+
+
+def require(lab, engine):
+    """Skip unless this engine works here."""
+    if missing(lab, engine):
+        raise tap.Skip(missing(lab, engine))
+
+
+def add_all(lab, cases, names=None):
+    """Register every case (name, function(engine), timeout) once per engine.
+
+    An engine that is not there is one skipped test, not as many as there are cases.
+    """
+    for engine in names or chosen():
+        why = missing(lab, engine)
+        if why:
+            tap.add(f"{engine}: {len(cases)} cases", lambda why=why: tap.skip(why))
+            continue
+        for name, function, timeout in cases:
+            tap.add(f"{engine}: {name}", lambda f=function, e=engine: f(e), timeout)
+
+
+def _why_not(lab, engine):
+    """Why the engine cannot be had, None when it can."""
+    if not _known(lab, engine):
+        return f"this culvertd has no engine {engine}"
+    server = lab.server({"engine": {"order": order(engine), **SETTINGS.get(engine, {})}})
+    for row in server.ctl_json("engines")["engines"]:
+        if row["name"] == engine and not row["available"]:
+            return f"engine {engine} is not available here: {row['reason']}"
+        if row["name"] == engine:
+            return None
+    return f"culvertctl engines does not list {engine}"
+
+
+def _known(lab, engine):
+    with tempfile.NamedTemporaryFile("w", dir=lab.dir, suffix=".conf") as file:
+        file.write("[realm a]\n[user b]\npassword = c\n"
+                   f"[engine]\norder = {engine}\n")
+        file.flush()
+        node = lab.topo.relay
+        try:
+            node.run(binary("culvertd"), "--check", file.name)
+            return True
+        except RuntimeError as error:
+            # Anything but an unknown name is worth hearing of.
+            tap.check("order" in str(error), f"--check of engine {engine}: {error}")
+            return False
+
+
+def row_of(server, data):
+    """The row of `culvertctl connections` of this data connection of a client, or None."""
+    host, port = data.getsockname()[:2]
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    for row in server.ctl_json("connections")["connections"]:
+        if row["client"] == name:
+            return row
+    return None
+
+
+def carried_by(server, data):
+    """(engine, why not the first of the order) of a pair, once it relays."""
+    def relaying():
+        row = row_of(server, data)
+        return row if row and row["state"] in ("relaying", "joined") else None
+    row = wait_for(relaying, 5, f"the pair of {data.getsockname()} is listed as relaying")
+    return row["engine"], row.get("why", "")
+
+
+def on(server, data, engine):
+    """Check that this engine carries the pair."""
+    used, why = carried_by(server, data)
+    tap.equal(used, engine, f"engine of the pair (why: {why!r})")
