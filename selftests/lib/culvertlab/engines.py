@@ -19,7 +19,7 @@ ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice"}
 SETTINGS = {}
 # Relays packets, not streams: no socket of ours acknowledges what an end sends.
 PACKET = ("wire",)
-LONG = os.environ.get("CHECK_LONG", "0") not in ("", "0")
+LONG = os.environ.get("CULVERT_LONG", "0") not in ("", "0")
 
 _missing = {}
 

@@ -1,0 +1,533 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every engine over bad paths: loss, disorder, twins, damage, odd ends, odd links.
+
+client - box - relay - box - peer; the boxes make the faults (impair.py shows that they do). What
+goes in comes out, byte for byte, and of every pair it is known which engine had it.
+"""
+
+import contextlib
+import os
+import random
+import socket
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import boxes, engines, stun, tap  # noqa: E402
+from culvertlab.data import (KIB, MIB, Worker, payload, ping, receive, receive_slowly,  # noqa: E402
+                             receive_to_any_end, receive_to_end, reset, same, send_all,
+                             send_until_blocked, sender, swap)
+from culvertlab.engines import LONG  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.packets import ACK, Tap  # noqa: E402
+from culvertlab.tap import check, equal  # noqa: E402
+from culvertlab.turn import ended, recv_message, u32  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+lab = Lab(boxed=True)
+cases = []
+BULK = 32 * MIB if LONG else 3 * MIB
+TCP = socket.IPPROTO_TCP
+
+
+def case(name, timeout=40):
+    """A case: run once per engine."""
+    def register(function):
+        cases.append((name, function, timeout * (6 if LONG else 1)))
+        return function
+    return register
+
+
+def config(engine, **sections):
+    return engines.config(lab, engine, **sections)
+
+
+def pair(engine, *args, **more):
+    """A bound pair of which this engine has the bytes."""
+    made = lab.pair(*args, **more)
+    engines.on(lab.server(), made[0], engine)
+    return made
+
+
+def faults(**keys):
+    """The same on both legs, both ways."""
+    for box in (lab.near, lab.far):
+        box.set("both", **keys)
+
+
+def counted(key):
+    """How often the boxes did this to segments, both ways."""
+    stats = [box.stats() for box in (lab.near, lab.far)]
+    return sum(one[way][key] for one in stats for way in ("up", "down"))
+
+
+def swaps(engine, kinds, size=BULK, **keys):
+    """`size` bytes each way through these faults, IPv4 and a little IPv6."""
+    changes = config(engine)
+    before = {kind: counted(kind) for kind in kinds}
+    for version, part in ((4, size), (6, size // 4)):
+        faults(**keys)
+        data, peer, client = pair(engine, changes=changes, version=version)
+        swap(data, peer, part, version)
+        ping(data, peer)
+        client.close()
+    for kind in kinds:
+        check(counted(kind) > before[kind], f"nothing was {kind}")
+
+
+@case("1 % loss on both legs")
+def _(engine):
+    swaps(engine, ["lost"], loss=1)
+
+
+@case("1 % loss and 10 ms each way on both legs")
+def _(engine):
+    swaps(engine, ["lost"], BULK // 4, loss=1, delay=5)
+
+
+@case("reordered segments on both legs")
+def _(engine):
+    swaps(engine, ["reordered"], reorder=3, gap=1)
+
+
+@case("duplicated segments on both legs")
+def _(engine):
+    swaps(engine, ["duplicated"], dup=5)
+
+
+@case("damaged segments on both legs: none is delivered")
+def _(engine):
+    swaps(engine, ["corrupted"], corrupt=1)
+
+
+@case("every fault at once")
+def _(engine):
+    kinds = ["lost", "reordered", "duplicated", "corrupted"]
+    swaps(engine, kinds, BULK // 2, loss=1, reorder=2, dup=2, corrupt=0.5, delay=1, jitter=1)
+
+
+@case("a leg of 20 Mbit/s with a short queue, a fast one with delay")
+def _(engine):
+    changes = config(engine)
+    for slow, fast in ((lab.near, lab.far), (lab.far, lab.near)):
+        slow.set("both", rate=20, queue=24)
+        fast.set("both", delay=10)
+        data, peer, client = pair(engine, changes=changes)
+        swap(data, peer, BULK // 6, "rate")
+        client.close()
+        slow.clear()
+        fast.clear()
+
+
+# One segment near the join or the end meets with an accident.
+
+def dialogue(engine, changes, before=None, after=None):
+    """A banner before the bind, bytes behind it, bytes both ways, and both ends of stream.
+
+    `before`(port) runs when the data connection has its port and nothing was sent on it.
+    """
+    client = lab.allocated(changes=changes)
+    client.permit(lab.topo.peer.addr())
+    peer = lab.keep(lab.topo.peer.connect(client.relayed))
+    banner, early = payload(700, "banner"), payload(900, "early")
+    up, down = payload(150 * KIB, "up"), payload(150 * KIB, "down")
+    cid, _ = client.attempt()
+    data = lab.keep(lab.topo.client.connect(client.server))
+    if before:
+        before(data.getsockname()[1])
+    peer.sendall(banner)
+    data.sendall(client.signed(stun.CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])[0] + early)
+    equal(recv_message(data).code, 0, "ConnectionBind")
+    if after:
+        after(data, client.relayed[1])
+    jobs = [sender(data, up, fin=True), sender(peer, down, fin=True)]
+    back = Worker(receive_to_end, data)
+    same(receive_to_end(peer), early + up, "to the peer")
+    same(back.finish(), banner + down, "to the client")
+    for job in jobs:
+        job.finish()
+    client.close()
+    for box in (lab.near, lab.far):
+        box.clear()
+
+
+# (what, box, way, match, which): on the data connection and the peer's, counted from its start.
+ACCIDENTS = [
+    ("the ConnectionBind", "near", "up", "data", 1),
+    ("the client's first segment after it", "near", "up", "data", 2),
+    ("the client's third segment", "near", "up", "data", 3),
+    ("the client's first bare ACK", "near", "up", "ack", 1),
+    ("the client's second bare ACK", "near", "up", "ack", 2),
+    ("the client's first bare ACKs, three of them", "near", "up", "ack", -3),
+    ("the success response", "near", "down", "data", 1),
+    ("the first bytes to the client", "near", "down", "data", 2),
+    ("the relay's first bare ACK to the client", "near", "down", "ack", 1),
+    ("the client's FIN", "near", "up", "fin", 1),
+    ("the FIN to the client", "near", "down", "fin", 1),
+    ("the banner", "far", "down", "data", 1),
+    ("the peer's second segment", "far", "down", "data", 2),
+    ("the peer's first bare ACK", "far", "down", "ack", 1),
+    ("the first bytes to the peer", "far", "up", "data", 1),
+    ("the second bytes to the peer", "far", "up", "data", 2),
+    ("the relay's first bare ACK to the peer", "far", "up", "ack", 1),
+    ("the peer's FIN", "far", "down", "fin", 1),
+    ("the FIN to the peer", "far", "up", "fin", 1),
+]
+
+
+def accidents(engine, action, ms=0):
+    """Each of ACCIDENTS once, with this action."""
+    changes = config(engine)
+    lab.server(changes)
+    ruled = 0
+    for what, where, way, match, which in ACCIDENTS:
+        box = lab.near if where == "near" else lab.far
+        first, count = (which, 1) if which > 0 else (1, -which)
+
+        def arrange(port, box=box, rule=(way, action, match, first, count), near=where == "near"):
+            box.rule(*rule, port if near else 0, ms)
+        had = box.stats()[way]["ruled"]
+        try:
+            dialogue(engine, changes, before=arrange)
+        except Exception as error:
+            raise tap.Fail(f"{action} {what}: {type(error).__name__}: {error}") from error
+        ruled += box.stats()[way]["ruled"] > had
+    # Whether there is a bare ACK at some point is the stacks' affair.
+    check(ruled >= len(ACCIDENTS) - 4, f"only {ruled} of {len(ACCIDENTS)} accidents happened")
+
+
+@case("any one segment around the join or the end is lost", 60)
+def _(engine):
+    accidents(engine, "drop")
+
+
+@case("any one segment around the join or the end comes twice")
+def _(engine):
+    accidents(engine, "dup")
+
+
+@case("any one segment around the join or the end is 30 ms late")
+def _(engine):
+    accidents(engine, "hold", 30)
+
+
+@case("any one segment around the join or the end is damaged", 60)
+def _(engine):
+    accidents(engine, "corrupt")
+
+
+@case("a twin of the SYN, and of the bind, arrives when the pair is long joined")
+def _(engine):
+    changes = config(engine)
+    lab.server(changes)
+    for match in ("syn", "data"):
+        data, peer, client = late_twin(changes, match)
+        swap(data, peer, 200 * KIB, match)
+        # Until the twin has arrived and a little more.
+        wait_for(lambda: lab.near.stats()["up"]["late"] == 0, 5, "the twin is through")
+        swap(data, peer, 200 * KIB, match)
+        engines.on(lab.server(), data, engine)
+        client.close()
+        lab.near.clear()
+
+
+def late_twin(changes, match):
+    """A pair whose first segment of this kind is held; the retransmission makes the join."""
+    client = lab.allocated(changes=changes)
+    listener = lab.listener()
+    cid = client.connect(listener.getsockname())
+    peer = lab.accept(listener)
+    sock = lab.topo.client.bound()
+    lab.near.rule("up", "hold", match, 1, 1, sock.getsockname()[1], 1300 if match == "syn" else 400)
+    sock.settimeout(10)
+    sock.connect(client.server)
+    data = lab.keep(sock)
+    data.sendall(client.signed(stun.CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])[0])
+    equal(recv_message(data).code, 0, "ConnectionBind")
+    return data, peer, client
+
+
+@case("a reset that is lost: the next segment brings it back")
+def _(engine):
+    changes = config(engine)
+    for toward in ("peer", "client"):
+        data, peer, client = pair(engine, changes=changes)
+        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        ping(data, peer)
+        box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
+        box.rule(way, "drop", "rst")
+        reset(source)
+        wait_for(lambda box=box, way=way: box.stats()[way]["ruled"] > 0, 5, "the reset is lost")
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for _ in range(50):
+                sink.sendall(b"are you there?")
+                if sink_ended(sink, 0.2):
+                    break
+        check(ended(sink, 5) in ("rst", "fin"), "the sink's leg is open")
+        box.clear()
+        client.close()
+
+
+def sink_ended(sock, seconds):
+    try:
+        return ended(sock, seconds) != "data"
+    except socket.timeout:
+        return False
+
+
+@case("half-close each way under loss")
+def _(engine):
+    changes = config(engine)
+    answer = payload(BULK // 4, "half")
+    for toward in ("peer", "client"):
+        faults(loss=2)
+        data, peer, client = pair(engine, changes=changes)
+        first, second = (data, peer) if toward == "peer" else (peer, data)
+        send_all(first, b"question", fin=True)
+        same(receive_to_end(second), b"question", f"question to the {toward}")
+        job = sender(second, answer, fin=True)
+        same(receive_to_end(first), answer, "answer")
+        job.finish()
+        client.close()
+
+
+@case("one byte at a time both ways under loss and disorder")
+def _(engine):
+    faults(loss=1, reorder=2, dup=2, gap=1)
+    data, peer, _ = pair(engine, changes=config(engine))
+    text = payload(1200, 9)
+    for sock in (data, peer):
+        sock.setsockopt(TCP, socket.TCP_NODELAY, 1)
+    for at in range(len(text)):
+        data.send(text[at:at + 1])
+        peer.send(text[at:at + 1])
+    same(receive(peer, len(text)), text, "to the peer")
+    same(receive(data, len(text)), text, "to the client")
+
+
+@case("slow readers both ways under loss")
+def _(engine):
+    faults(loss=1)
+    data, peer, _ = pair(engine, changes=config(engine), rcvbuf=16 * KIB, peer_rcvbuf=16 * KIB)
+    text = payload(MIB, 10)
+    jobs = [sender(data, text), sender(peer, text)]
+    readers = [Worker(receive_slowly, sock, len(text), 32 * KIB) for sock in (data, peer)]
+    for reader in readers:
+        same(reader.finish(), text, "slowly read")
+    for job in jobs:
+        job.finish()
+
+
+# Ends that negotiate less.
+
+OPTIONS = {"timestamps": {"tcp_timestamps": 0}, "SACK": {"tcp_sack": 0},
+           "window scaling": {"tcp_window_scaling": 0}}
+
+
+def bare(engine, option, nodes):
+    """A pair whose ends on these nodes go without an option, under a little loss."""
+    lab.near.clear()
+    lab.far.clear()
+    changes = config(engine)
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(boxes.sysctl(node, **OPTIONS[option]))
+        data, peer, client = lab.pair(changes=changes)
+        used, why = engines.carried_by(lab.server(), data)
+        faults(loss=0.5, reorder=1, gap=1)
+        swap(data, peer, BULK // 6, option)
+        ping(data, peer)
+        client.close()
+    return used, why
+
+
+@case("one end without timestamps, SACK or window scaling")
+def _(engine):
+    for option in OPTIONS:
+        for node in (lab.topo.client, lab.topo.peer):
+            used, why = bare(engine, option, [node])
+            if engine == "wire" and option != "window scaling":
+                check(used in engines.ALL and used != "wire", f"{option} differs, yet {used}")
+                check(option.lower() in why.lower(), f"why not wire: {why!r} without {option}")
+            else:
+                equal(used, engine, f"engine without {option} at one end (why: {why!r})")
+
+
+@case("both ends without timestamps, SACK or window scaling")
+def _(engine):
+    for option in OPTIONS:
+        used, why = bare(engine, option, [lab.topo.client, lab.topo.peer])
+        equal(used, engine, f"engine without {option} (why: {why!r})")
+
+
+# Links.
+
+def mtu_set(near, far):
+    """The MTU of both ends of the client's leg, and of the peer's."""
+    for (node, interface), mtu in zip(lab.topo.legs, (near, near, far, far)):
+        node.run("ip", "link", "set", interface, "mtu", str(mtu))
+
+
+@case("legs of MTU 1280, 1500 and 9000 in every mixture", 60)
+def _(engine):
+    changes = config(engine)
+    try:
+        for near, far in ((1280, 1280), (1280, 1500), (1500, 1280), (9000, 1500), (1280, 9000),
+                          (9000, 1280), (9000, 9000)):
+            mtu_set(near, far)
+            for version in (4, 6):
+                data, peer, client = lab.pair(changes=changes, version=version)
+                used, why = engines.carried_by(lab.server(), data)
+                check(used == engine or (engine == "wire" and near != far and why),
+                      f"MTU {near} and {far}: {used} (why: {why!r})")
+                swap(data, peer, BULK // 6, f"{near}/{far}")
+                ping(data, peer)
+                client.close()
+    finally:
+        mtu_set(1500, 1500)
+
+
+OFFLOADS = {"none": {}, "tx": {"tx": 1}, "tx tso gso": {"tx": 1, "tso": 1, "gso": 1},
+            "gro": {"gro": 1}, "tx tso gso gro": {"tx": 1, "tso": 1, "gso": 1, "gro": 1}}
+
+
+@case("segmentation, coalescing and checksum offloads on and off", 60)
+def _(engine):
+    changes = config(engine)
+    off = dict.fromkeys(("tx", "tso", "gso", "gro"), 0)
+    try:
+        for name, on in OFFLOADS.items():
+            boxes.offloads(lab.topo, **{**off, **on})
+            for version in (4, 6):
+                data, peer, client = pair(engine, changes=changes, version=version)
+                swap(data, peer, BULK // 3, name)
+                ping(data, peer)
+                for sock in (data, peer):
+                    sock.shutdown(socket.SHUT_WR)
+                for sock in (peer, data):
+                    equal(ended(sock), "fin", f"end with offloads: {name}")
+                client.close()
+    finally:
+        plain_segments()
+
+
+def plain_segments():
+    """Segments as long as the MTU, so that one fault meets one of them."""
+    boxes.offloads(lab.topo, tx=1, tso=0, gso=0, gro=0)
+
+
+# Quiet.
+
+def keepalive(sock, idle=1, interval=1):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(TCP, socket.TCP_KEEPINTVL, interval)
+    sock.setsockopt(TCP, socket.TCP_KEEPCNT, 2)
+
+
+def bare_acks(tapped, me, seen):
+    """Add to seen what carries at most a probe's byte, from us and to us."""
+    for segment in tapped.segments():
+        if segment.flags == ACK and len(segment.payload) <= 1:
+            seen[0] += segment.source == me
+            seen[1] += segment.target == me
+    return seen
+
+
+@case("keep-alive of both ends is answered while nothing else is sent")
+def _(engine):
+    data, peer, _ = pair(engine, changes=config(engine))
+    ping(data, peer)
+    ends = [(lab.keep(Tap(*leg)), sock.getsockname()[:2], [0, 0])
+            for leg, sock in ((lab.topo.legs[0], data), (lab.topo.legs[3], peer))]
+    for sock in (data, peer):
+        keepalive(sock)
+    wait_for(lambda: min(min(bare_acks(*end)) for end in ends) >= 3, 15,
+             "three probes of each end, answered")
+    # Whose probes are they? With packets relayed the far end's own stack answers.
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    near, far = ends
+    bare_acks(*far)
+    far[2][:] = near[2][:] = [0, 0]
+    wait_for(lambda: min(bare_acks(*near)) >= 2, 15, "two more of the client's, answered")
+    came = bare_acks(*far)[1]
+    check(came >= 1 if engine in engines.PACKET else came == 0,
+          f"{came} probes of the client reached the peer")
+    ping(data, peer)
+
+
+@case("a window of zero: probes go on through loss, and it opens again")
+def _(engine):
+    changes = config(engine)
+    for toward in ("peer", "client"):
+        data, peer, client = pair(engine, changes=changes, rcvbuf=8 * KIB, peer_rcvbuf=8 * KIB)
+        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
+        tapped = lab.keep(Tap(*lab.topo.legs[0 if toward == "peer" else 3]))
+        flood = payload(24 * MIB, "zero")
+        sent = send_until_blocked(source, flood, 0.4)
+        check(sent < len(flood), "no back-pressure")
+        me = source.getsockname()[:2]
+        tapped.wait(lambda s, me=me: s.target == me and s.window == 0 and s.flags & ACK, 10,
+                    "a window of zero")
+        # The first probe is lost; the next has to come.
+        box.rule(way, "drop", "ack", 1, 1)
+        seen = []
+
+        def probed(seen=seen, me=me, tapped=tapped):
+            seen += [s for s in tapped.segments() if s.source == me and len(s.payload) <= 1]
+            return len(seen) >= 3
+        wait_for(probed, 15, "three probes")
+        same(receive(sink, sent), flood[:sent], f"stalled bytes to the {toward}")
+        ping(data, peer)
+        box.clear()
+        client.close()
+
+
+@case("nothing for a long while, then bytes", 400 if LONG else 30)
+def _(engine):
+    data, peer, _ = pair(engine, changes=config(engine))
+    ping(data, peer)
+    boxes.sleep_idle(240 if LONG else 2)
+    swap(data, peer, 100 * KIB, "idle")
+    engines.on(lab.server(), data, engine)
+
+
+# Numbers.
+
+def wrapping(client, cid, before):
+    """A bound data connection whose first sequence number lies `before` the wrap."""
+    data = lab.keep(boxes.connect_numbered(lab.topo.client, client.server, -before))
+    data.sendall(client.signed(stun.CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])[0])
+    equal(recv_message(data).code, 0, "ConnectionBind")
+    return data
+
+
+@case("sequence numbers of both ends wrap before, at and after the join", 60)
+def _(engine):
+    changes = config(engine)
+    rng = random.Random(20)
+    for version in (4, 6):
+        faults(loss=0.5, reorder=1, dup=1, gap=1)
+        client = lab.allocated(version, changes=changes)
+        client.permit(lab.topo.peer.addr(version))
+        for before in (1, 2, 60, 250, 1500, 70000, rng.randint(2, 300000), rng.randint(2, 300000)):
+            peer = lab.keep(boxes.connect_numbered(lab.topo.peer, client.relayed,
+                                                   -rng.choice((1, 2, 900, before, 90000))))
+            cid, _ = client.attempt()
+            data = wrapping(client, cid, before)
+            engines.on(lab.server(), data, engine)
+            swap(data, peer, 400 * KIB, before)
+            for sock, other in ((data, peer), (peer, data)):
+                sock.shutdown(socket.SHUT_WR)
+                equal(ended(other), "fin", "end of stream")
+            data.close()
+            peer.close()
+
+
+plain_segments()
+engines.add_all(lab, cases)
+tap.main()
