@@ -226,6 +226,10 @@ static int allocate_send(struct dial_session *session)
 
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE, NULL);
 	stun_put_u8(&w, STUN_ATTR_REQUESTED_TRANSPORT, STUN_TRANSPORT_TCP);
+	/* The relayed address has to be of the peer's family. */
+	if (addr_family(&session->conf->peer) == AF_INET6)
+		stun_put_u8(&w, STUN_ATTR_REQUESTED_ADDRESS_FAMILY,
+			    STUN_FAMILY_IPV6);
 	return request_send(&w, session, session->watch.fd, session->txid);
 }
 

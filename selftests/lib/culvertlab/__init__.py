@@ -9,5 +9,7 @@
     data    streams of bytes and their comparison
     wait    waiting on conditions
     tap     tests and their verdicts
+    qemu    other kernels than this machine's, with files and commands in them
+    guestnet client - relay - peer inside such a kernel
     lab     all of it in one object per script
 """
