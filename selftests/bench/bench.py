@@ -98,7 +98,7 @@ def contestants_of(results):
 
 
 def measure_all(plan, results):
-    everything = cases.all_cases()
+    everything = cases.all_cases(plan.quick)
     wanted = names_wanted("BENCH_CASES", [case.name for case in everything])
     contestants = contestants_of(results)
     with place() as where:

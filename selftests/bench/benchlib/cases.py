@@ -6,6 +6,8 @@ relays.  Relay, peer and load are new processes each time.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import time
 
@@ -28,6 +30,7 @@ class Plan:
         self.few_runs = 1 if quick else 3
         self.check_bytes = 4 << 20 if quick else 16 << 20
         self.idle_pairs = 4000
+        self.many_pairs = 100000
         self.slow_ms = 2500
         self._enough = time.monotonic() + 170 if quick else None
 
@@ -39,10 +42,10 @@ class Plan:
 class Peer:
     """The far end, with the file of its counters."""
 
-    def __init__(self, place):
-        self.place = place
-        self.stats = f"{place.dir}/stats"
-        self.process = place.spawn(place.peer, [tool("peer"), "--listen", f"0.0.0.0:{PEER_PORT}",
+    def __init__(self, place, port=PEER_PORT):
+        self.place, self.port = place, port
+        self.stats = f"{place.dir}/stats-{port}"
+        self.process = place.spawn(place.peer, [tool("peer"), "--listen", f"0.0.0.0:{port}",
                                                 "--stats", self.stats], "peer")
         self.process.wait_for_text("ready", read=self.process.out)
 
@@ -69,7 +72,9 @@ class Case:
         try:
             running = relay.start(place, self.memory)
             try:
-                return self.run(place, relay, running, peer, plan)
+                figures = self.run(place, relay, running, peer, plan)
+                relay.check(place)
+                return figures
             finally:
                 running.stop()
         finally:
@@ -83,7 +88,8 @@ class Case:
             place.end(process)
 
     def spawn(self, place, relay, running, peer, plan, **more):
-        argv = [tool("load"), self.load_case, *relay.where(place), "--stats", peer.stats,
+        argv = [tool("load"), self.load_case, *relay.where(place, peer.port),
+                "--stats", peer.stats,
                 "--warmup", plan.warmup_ms, "--duration", self.duration(plan),
                 *self.arguments(relay, plan)]
         if running.pids():
@@ -146,10 +152,43 @@ class Bulk(Case):
         return figures
 
 
+class Syscalls(Bulk):
+    """System calls of the relay while it carries, counted by perf in a run of their own."""
+
+    few = True
+
+    def applies(self, relay):
+        if relay.name == "direct":
+            return "has no relay that could call"
+        return None if shutil.which("perf") else "perf is not installed (package linux-perf)"
+
+    def run(self, place, relay, running, peer, plan):
+        seconds = plan.duration_ms / 1000
+        process = self.spawn(place, relay, running, peer, plan)
+        counter = place.spawn(place.client, [
+            "perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-D", plan.warmup_ms,
+            "-p", ",".join(map(str, running.pids())), "--", "sleep", seconds], "perf")
+        try:
+            data = finish(process, running)
+            counter.wait(10)
+            lines = [line for line in counter.err().splitlines() if "sys_enter" in line]
+            if not lines or not lines[0][0].isdigit():
+                raise Broken(f"perf counted nothing: {counter.tail(2)}")
+            calls = int(lines[0].split(",")[0]) / seconds
+            rate = data["bytes"] / GB / data["seconds"]
+            return {"syscalls": ("1/GB", calls / rate)}
+        finally:
+            place.end(counter)
+            place.end(process)
+
+
+DISTRIBUTION = ("p1", "p10", "p25", "p50", "p75", "p90", "p99", "p999", "p100")
+
+
 class PingPong(Case):
     def figures(self, data, relay, plan):
-        figures = {"p50": ("us", data["p50_us"]), "p99": ("us", data["p99_us"]),
-                   "rate": ("1/s", data["round_trips"] / data["seconds"])}
+        figures = {name: ("us", data[name + "_us"]) for name in DISTRIBUTION}
+        figures["rate"] = ("1/s", data["round_trips"] / data["seconds"])
         if relay.name != "direct" and data["round_trips"]:
             figures["relay_cpu"] = ("us/message",
                                     data["relay_cpu"] / data["round_trips"] / 2 * 1e6)
@@ -232,7 +271,7 @@ class Idle(Case):
             wait_for(lambda: process.status is not None or process.out().strip(), 60, "idle pairs")
             answer(process, running)
             after = settled(lambda: self.memory_now(running))
-            return self.memory_figures(before, after, relay, plan)
+            return self.memory_figures(before, after, relay, plan.idle_pairs)
         except Timeout as error:
             raise Broken(str(error)) from error
         finally:
@@ -245,8 +284,8 @@ class Idle(Case):
             return running.group.read()
         return sum(pss(pid) for pid in running.pids()), slab()
 
-    def memory_figures(self, before, after, relay, plan):
-        user, kernel = ((b - a) / plan.idle_pairs for a, b in zip(before, after))
+    def memory_figures(self, before, after, relay, pairs):
+        user, kernel = ((b - a) / pairs for a, b in zip(before, after))
         if not self.memory:
             if relay.name == "direct":
                 self.ends_slab = kernel
@@ -261,6 +300,67 @@ class Idle(Case):
         if self.memory:
             return "memory cgroup of the relay: anonymous and kernel memory"
         return "proportional set size, and slab beyond what the two ends need"
+
+
+class Many(Idle):
+    """More pairs than the relay could hold descriptors for, all of them awake at the end."""
+
+    parts = 8  # processes at either end: each holds fewer than RLIMIT_NOFILE
+
+    def applies(self, relay):
+        if relay.name != "culvert-wire":
+            return "holds two descriptors for every pair"
+        return super().applies(relay)
+
+    def arguments(self, relay, plan):
+        return [*self.options, "--connections", plan.many_pairs // self.parts,
+                "--allocations", 25, "--timeout", 400000]
+
+    def measure(self, place, relay, plan):
+        self.peers = [Peer(place, PEER_PORT + 1 + i) for i in range(self.parts)]
+        try:
+            return super().measure(place, relay, plan)
+        finally:
+            for peer in self.peers:
+                peer.stop()
+
+    def run(self, place, relay, running, peer, plan):
+        before, begun = self.memory_now(running), time.monotonic()
+        loads = [self.spawn(place, relay, running, each, plan, stdin=subprocess.PIPE)
+                 for each in self.peers]
+        try:
+            self.wait_ready(loads, 1, running)
+            seconds = time.monotonic() - begun
+            after = settled(lambda: self.memory_now(running))
+            descriptors = max(len(os.listdir(f"/proc/{pid}/fd")) for pid in running.pids())
+            for load in loads:
+                load.child.stdin.write(b"\n")
+                load.child.stdin.flush()
+            self.wait_ready(loads, 2, running)
+            pairs = plan.many_pairs // self.parts * self.parts
+            figures = self.memory_figures(before, after, relay, pairs)
+            figures["answered"] = ("pairs", pairs)
+            figures["descriptors"] = ("1", descriptors)
+            figures["join_rate"] = ("1/s", pairs / seconds)
+            return figures
+        finally:
+            for load in loads:
+                load.child.stdin.close()
+                place.end(load)
+
+    @staticmethod
+    def wait_ready(loads, times, running):
+        """Every load has said `ready` so often: all its pairs have answered."""
+        def ready():
+            for load in loads:
+                if load.status is not None:
+                    answer(load, running)
+                    raise Broken(f"load ended: {load.tail(2)}")
+            return all(load.out().count('"ready"') >= times for load in loads)
+        try:
+            wait_for(ready, 300, "pairs")
+        except Timeout as error:
+            raise Broken(str(error)) from error
 
 
 def settled(read):
@@ -297,7 +397,7 @@ def slab():
     return 0
 
 
-def all_cases():
+def all_cases(quick=False):
     """The first one must pass: a relay that garbles bytes is not ranked."""
     return [
         Integrity("integrity", "bytes compared", "check"),
@@ -311,6 +411,8 @@ def all_cases():
         Setup("setup", "set-ups", "setup", "turn_setup_rate", "--size", 1024, "--in-flight", 32),
         Setup("setup-pairs", "pairs of kept allocations", "pairs", "pair_setup_rate",
               "--size", 1024, "--in-flight", 32),
+        Syscalls("syscalls", "system calls", "up", "--connections", 16),
         Idle("idle", "idle pairs", "idle", "--size", 64),
+        *([] if quick else [Many("many", "100,000 pairs", "idle", "--size", 64)]),
         SlowReader("slow-reader", "the receiver reads nothing", "slow", "--connections", 1),
     ]

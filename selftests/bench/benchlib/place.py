@@ -54,6 +54,9 @@ class Place:
         collect_cgroups()
         self.dir = tempfile.mkdtemp(prefix="culvert-bench-")
         os.chmod(self.dir, 0o755)
+        self.bpf = os.path.join(self.dir, "bpf")  # where wire pins its maps
+        os.mkdir(self.bpf)
+        topo.run("mount", "-t", "bpf", "bpf", self.bpf)
         self.processes = []
         self.serial = 0
         self.topo = None
@@ -107,6 +110,7 @@ class Place:
             self.end(process)
         if self.topo:
             self.topo.remove()
+        subprocess.run(["umount", self.bpf], stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
         collect_cgroups(own=True)
 

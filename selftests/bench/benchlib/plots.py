@@ -4,13 +4,15 @@
 A panel is a Drawing of fixed width; single files hold one panel, bench.svg holds all.
 """
 
+import math
 from xml.sax.saxutils import escape
 
+from .cases import DISTRIBUTION
 from .figures import BULK, BULK_TITLES, CPU_S_PER_GB, HELD_MB, IDLE_KIB, short
 
 WIDTH = 760
-COLOURS = {"direct": "#8c959f", "culvert-splice": "#0969da", "culvert-uring": "#1b9e9e",
-           "culvert-copy": "#79b8ff", "haproxy-splice": "#e16f24", "nginx-stream": "#2da44e",
+COLOURS = {"direct": "#8c959f", "culvert-wire": "#6639ba", "culvert-splice": "#0969da", "culvert-uring": "#1b9e9e",
+           "culvert-copy": "#79b8ff", "culvert-sockmap": "#b8a1e8", "haproxy-splice": "#e16f24", "nginx-stream": "#2da44e",
            "coturn": "#bf3989"}
 STYLE = """
   .card { fill: #ffffff; stroke: #d0d7de }
@@ -239,6 +241,42 @@ def pingpong_plot(results):
                             entries, "us")
 
 
+def latency_plot(results):
+    """Each relay a line over the quantiles, from the fastest message to the slowest."""
+    lines = {}
+    for relay in results.relays():
+        values = [results.median("pingpong", relay, name) for name in DISTRIBUTION]
+        if None not in values:
+            lines[relay] = values
+    if not lines:
+        return None
+    drawing = Drawing(330, "Ping-pong of 64 bytes: the whole distribution, microseconds",
+                      "quantiles of round trips, logarithmic scale; lower is better")
+    low = min(min(values) for values in lines.values())
+    high = max(max(values) for values in lines.values()) * 1.1
+    left, right, bottom, height = 52, WIDTH - 30, 262, 186
+
+    def y(value):
+        return bottom - height * math.log(value / low) / math.log(high / low)
+
+    for mark in (factor * 10 ** power for power in range(0, 7) for factor in (1, 2, 5)):
+        if low <= mark <= high:
+            drawing.line(left, y(mark), right, y(mark), "grid")
+            drawing.text(left - 6, y(mark) + 4, f"{mark:,}", "quiet", "end")
+    step = (right - left - 20) / (len(DISTRIBUTION) - 1)
+    for place, name in enumerate(DISTRIBUTION):
+        text = {"p999": "p99.9", "p100": "max"}.get(name, name)
+        drawing.text(left + 10 + step * place, bottom + 16, text, "quiet", "middle")
+    for relay, values in lines.items():
+        points = " ".join(f"{left + 10 + step * place:.1f},{y(value):.1f}"
+                          for place, value in enumerate(values))
+        drawing.parts.append(f'<polyline points="{points}" fill="none" stroke-width="2" '
+                             f'stroke="{COLOURS.get(relay, "#57606a")}"><title>{escape(relay)}'
+                             f'</title></polyline>')
+    legend(drawing, lines, 312)
+    return drawing
+
+
 def memory_plot(results):
     entries = []
     for relay in results.relays():
@@ -281,6 +319,7 @@ def slow_plot(results):
 def all_plots(results):
     """[(file name, SVG)] for what was measured."""
     makers = (("throughput", throughput_plot), ("cpu", cpu_plot), ("pingpong", pingpong_plot),
+              ("latency", latency_plot),
               ("setup", setup_plot), ("memory", memory_plot), ("slow-reader", slow_plot))
     drawn = [(name, maker(results)) for name, maker in makers]
     drawn = [(name, drawing) for name, drawing in drawn if drawing]

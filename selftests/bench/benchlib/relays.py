@@ -7,6 +7,7 @@ nginx keeps half-closed connections (`proxy_half_close on`).  All have two worke
 A relay is started anew for every measurement: none profits or suffers from what ran before.
 """
 
+import json
 import os
 import shutil
 
@@ -32,6 +33,9 @@ class Relay:
 
     def version(self):
         return None
+
+    def check(self, place):
+        """Broken when what ran was not what the name says."""
 
     def start(self, place, memory=False):
         """Start it; the Running to stop again."""
@@ -59,11 +63,11 @@ class Relay:
         except OSError:
             return False
 
-    def where(self, place):
+    def where(self, place, peer_port=PEER_PORT):
         """How load reaches the peer through this relay."""
         if self.turn:
             return ["--turn", f"{place.relay.addr()}:{self.port}", "--user", USER,
-                    "--password", PASSWORD, "--peer", f"{PEER_FIRST}:{PEER_PORT}",
+                    "--password", PASSWORD, "--peer", f"{PEER_FIRST}:{peer_port}",
                     "--targets", PEERS, "--source", SOURCE_FIRST, "--sources", SOURCES]
         return ["--connect", f"{place.relay.addr()}:{self.port}",
                 "--source", SOURCE_FIRST, "--sources", SOURCES]
@@ -99,8 +103,8 @@ class Direct(Relay):
     def launch(self, place, group):
         raise NotImplementedError
 
-    def where(self, place):
-        return ["--connect", f"{PEER_FIRST}:{PEER_PORT}", "--targets", PEERS,
+    def where(self, place, peer_port=PEER_PORT):
+        return ["--connect", f"{PEER_FIRST}:{peer_port}", "--targets", PEERS,
                 "--source", SOURCE_FIRST, "--sources", SOURCES]
 
 
@@ -109,11 +113,27 @@ class Culvert(Relay):
 
     turn = True
 
-    def __init__(self, engine, port):
+    def __init__(self, engine, port, order=None):
         self.name, self.engine, self.port = f"culvert-{engine}", engine, port
+        self.order = order or engine
 
     def missing(self):
         return None if tool("culvertd") else "build/culvertd is not there"
+
+    def engine_lines(self, place):
+        if self.engine != "wire":
+            return f"order = {self.order}"
+        return (f"order = {self.order}\nwire = always\nwire_pairs = 131072\n"
+                f"pin = {place.bpf}/culvert")
+
+    def check(self, place):
+        """Broken when other engines carried pairs: the figures would bear the wrong name."""
+        text = place.relay.run(tool("culvertctl"), "--socket",
+                               os.path.join(place.dir, self.name) + ".sock", "--json", "engines")
+        others = {row["name"]: row["pairs_total"] for row in json.loads(text)["engines"]
+                  if row["pairs_total"] and row["name"] != self.engine}
+        if others:
+            raise Broken(f"not only {self.engine} carried pairs: {others}")
 
     def version(self):
         return version_of(tool("culvertd"), "--version")
@@ -133,7 +153,7 @@ ports = 10000-65535
 [user {USER}]
 password = {PASSWORD}
 [engine]
-order = {self.engine}
+{self.engine_lines(place)}
 [limits]
 allocations_per_user = 100000
 """)
@@ -259,5 +279,5 @@ def write(path, text):
 
 
 def all_relays():
-    return [Direct(), Culvert("splice", 4001), Culvert("uring", 4002), Culvert("copy", 4003),
+    return [Direct(), Culvert("wire", 4004, "wire, splice"), Culvert("splice", 4001), Culvert("uring", 4002), Culvert("copy", 4003), Culvert("sockmap", 4005, "sockmap, splice"),
             Haproxy(), Nginx(), Coturn()]
