@@ -112,7 +112,11 @@ struct wire_pair {
 	__u32 family;
 	__u32 end; /* enum wire_end */
 	__u64 created_ns, expires_ns; /* CLOCK_MONOTONIC; expires_ns 0: never */
-	__u64 started[WIRE_LEGS]; /* acked of each leg at the join */
+	/*
+	 * Of each leg the value of acked at its latch: what is acknowledged
+	 * beyond it (less a FIN) is payload that came by wire.
+	 */
+	__u64 started[WIRE_LEGS];
 	__u64 allocation; /* the relay's number for what owns the pair */
 	__u64 zero;
 	struct wire_leg leg[WIRE_LEGS];

@@ -8,12 +8,14 @@
  *   HELLO                                  WELCOME  + wire_pairs, read-only
  *   JOIN + client fd, peer fd              ANSWER (joined, again, refused)
  *                                          ACTIVE   sockets silenced: close them
- *   RESET, EXPIRE                          ENDED    the pair is no more
+ *   RESET, EXPIRE, CLAIM                   ENDED    the pair is no more
  *   SOCKMAP                                SOCKMAP  + its maps
  *
  * A worker reads counts and stamps of its pairs from the mapped wire_pairs.
  * When a channel closes, pairs of it that are not active are reset; active ones
- * become orphans, which the next HELLO with `adopts` set takes over.
+ * become orphans, which the last HELLO with `adopts` set takes over, now or when
+ * it comes. CLAIM gives one pair to the channel that asks: a worker's own pairs,
+ * after the broker was started anew.
  */
 #ifndef ENGINE_WIRE_PROTO_H
 #define ENGINE_WIRE_PROTO_H
@@ -35,6 +37,7 @@ enum broker_type {
 	BROKER_ENDED,
 	BROKER_SOCKMAP,
 	BROKER_SOCKMAP_MAPS,
+	BROKER_CLAIM,
 };
 
 /* Why a pair is not on wire. The first block is the broker's and final. */
@@ -99,6 +102,15 @@ struct broker_active {
 
 /* Resets both ends; answered by ENDED. */
 struct broker_reset {
+	uint32_t type, pair, generation, zero;
+};
+
+/*
+ * Events of this pair come to this channel from now on. Answered by ACTIVE: close
+ * the sockets if you still have them; or, when the pair is no more, by ENDED with
+ * WIRE_END_ORPHAN and no counts.
+ */
+struct broker_claim {
 	uint32_t type, pair, generation, zero;
 };
 

@@ -16,6 +16,11 @@ enum channel_type {
 	CHANNEL_COMMIT, /* take what RELOAD and LISTENER brought */
 	CHANNEL_REFUSED, /* text: why there is no reload; result: as RELOAD's */
 	CHANNEL_STOP,
+	/*
+	 * A descriptor per worker. To the relay: its channels to a broker that
+	 * was started anew. To the broker: its ends for a relay that was.
+	 */
+	CHANNEL_BROKER,
 	/* relay -> supervisor */
 	CHANNEL_READY,
 	CHANNEL_TAKEN, /* result and text of a COMMIT */

@@ -21,6 +21,8 @@ struct relay_params {
 	pid_t supervisor; /* whose end is the relay's */
 	int control_fd; /* of control_listen, taken over */
 	int channel; /* to the supervisor, taken over */
+	/* To the broker, a worker each, taken over; -1: there is none. */
+	int broker[CONF_MAX_WORKERS];
 	uint64_t config_loads;
 	bool draining; /* as the one before this was told to */
 	uint8_t nonce_secret[AUTH_SECRET_LEN];

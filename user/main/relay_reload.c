@@ -345,6 +345,8 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 	case CHANNEL_STOP:
 		loop_stop(relay->loop);
 		return 0;
+	case CHANNEL_BROKER:
+		return 0;
 	case CHANNEL_READY:
 	case CHANNEL_TAKEN:
 	case CHANNEL_WANT_RELOAD:

@@ -55,6 +55,8 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel)
 	};
 	int status;
 
+	for (size_t i = 0; i < CONF_MAX_WORKERS; i++)
+		params.broker[i] = -1;
 	fd_close(&sup->signal_fd);
 	memcpy(params.nonce_secret, sup->nonce_secret,
 	       sizeof(params.nonce_secret));
@@ -195,6 +197,7 @@ static void channel_handle(struct supervisor *sup)
 	case CHANNEL_COMMIT:
 	case CHANNEL_REFUSED:
 	case CHANNEL_STOP:
+	case CHANNEL_BROKER:
 	case CHANNEL_TYPES:
 		log_error("main", "event=channel_bad_message type=%u",
 			  msg.type);
