@@ -141,10 +141,19 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->peers.deny_count, 0);
 	assert_true(conf->peers.relayed);
 	assert_false(conf->peers.require_permission);
-	assert_int_equal(conf->engine.order_count, 3);
-	assert_string_equal(conf->engine.order[0], "splice");
-	assert_string_equal(conf->engine.order[1], "uring");
-	assert_string_equal(conf->engine.order[2], "copy");
+	assert_int_equal(conf->engine.order_count, 4);
+	assert_string_equal(conf->engine.order[0], "wire");
+	assert_string_equal(conf->engine.order[1], "splice");
+	assert_string_equal(conf->engine.order[2], "uring");
+	assert_string_equal(conf->engine.order[3], "copy");
+	assert_int_equal(conf->engine.wire, CONF_WIRE_AUTO);
+	assert_int_equal(conf->engine.wire_pairs, 32768);
+	assert_int_equal(conf->engine.wire_device_count, 0);
+	assert_string_equal(conf->engine.pin, "/sys/fs/bpf/culvert");
+	assert_int_equal(conf->engine.wire_max_rtt_ms, 20);
+	assert_int_equal(conf->engine.wire_max_loss, 1000);
+	assert_int_equal(conf->users[0].engines.count, 0);
+	assert_int_equal(conf->realms[0].engines.count, 0);
 	assert_int_equal(conf->engine.pipe_size, 1 << 20);
 	assert_int_equal(conf->engine.pipes, 256);
 	assert_int_equal(conf->engine.copy_buffer, 256 << 10);
@@ -375,6 +384,8 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 #define NUMBER   "a whole number, "
 #define DURATION "a time in seconds, or with ms, s, m or h, "
 #define SIZE     "a size in bytes, or with K, M or G, "
+#define DEVICES  "a list of up to 32 different device names of 1 to 15 bytes"
+#define PERCENT  "a share of 0% to 100% with up to 4 decimals"
 		{ "server", "workers", "65", NUMBER "0 to 64" },
 		{ "server", "workers", "-1", NUMBER "0 to 64" },
 		{ "server", "workers", "1x", NUMBER "0 to 64" },
@@ -395,7 +406,22 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		{ "limits", "send_queue", "1G", SIZE "4K to 16M" },
 		{ "limits", "send_queue", "64KB", SIZE "4K to 16M" },
 		{ "engine", "order", "splice, magic",
-		  "a list of different engines: splice, uring, copy" },
+		  "a list of different engines: wire, splice, uring, sockmap, "
+		  "copy" },
+		{ "engine", "wire", "sometimes", "auto, always or never" },
+		{ "engine", "wire_pairs", "15", NUMBER "16 to 1000000" },
+		{ "engine", "wire_max_rtt", "2m", DURATION "0 or 1ms to 1m" },
+		{ "engine", "wire_devices", "eth0, a/b", DEVICES },
+		{ "engine", "wire_devices", "eth0, eth0", DEVICES },
+		{ "engine", "wire_devices", "eth0, abcdefghijklmnop", DEVICES },
+		{ "engine", "wire_devices", "..", DEVICES },
+		{ "engine", "wire_max_loss", "100.1%", PERCENT },
+		{ "engine", "wire_max_loss", "1.", PERCENT },
+		{ "engine", "wire_max_loss", "0.00001%", PERCENT },
+		{ "engine", "wire_max_loss", "-1%", PERCENT },
+		{ "engine", "pin", "sys/fs/bpf",
+		  "an absolute path of at most 107 bytes" },
+		{ "listener a", "mss", "535", NUMBER "0 or 536 to 32767" },
 		{ "relay", "ports", "0-9",
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
 		{ "relay", "ports", "20-10",
@@ -473,7 +499,67 @@ static void empty_lists_mean_none_where_that_makes_sense(void **state)
 	conf_unref(conf);
 	refused(USABLE "[engine]\norder =\n",
 		"5 error: [engine] order: found nothing; allowed: a list of "
-		"different engines: splice, uring, copy\n");
+		"different engines: wire, splice, uring, sockmap, copy\n");
+}
+
+static void engines_are_pinned_by_realm_and_user(void **state)
+{
+	struct conf *conf = accepted("[realm example.org]\n"
+				     "engine = copy\n"
+				     "[user alice]\n"
+				     "password = secret\n"
+				     "engine = wire, sockmap\n"
+				     "[user bob]\n"
+				     "password = secret\n"
+				     "[engine]\n"
+				     "order = splice\n");
+
+	(void)state;
+	assert_int_equal(conf->realms[0].engines.count, 1);
+	assert_string_equal(conf->realms[0].engines.order[0], "copy");
+	assert_int_equal(conf->users[0].engines.count, 2);
+	assert_string_equal(conf->users[0].engines.order[0], "wire");
+	assert_string_equal(conf->users[0].engines.order[1], "sockmap");
+	assert_int_equal(conf->users[1].engines.count, 0);
+	assert_true(conf_engine_wanted(conf, "wire"));
+	assert_true(conf_engine_wanted(conf, "sockmap"));
+	assert_true(conf_engine_wanted(conf, "copy"));
+	assert_true(conf_engine_wanted(conf, "splice"));
+	assert_false(conf_engine_wanted(conf, "uring"));
+	conf_unref(conf);
+}
+
+static void wire_is_set_up_as_told(void **state)
+{
+	struct conf *conf = accepted(USABLE "[engine]\n"
+					    "wire = always\n"
+					    "wire_pairs = 100000\n"
+					    "wire_devices = eth0, wan.7\n"
+					    "pin = /run/bpf/culvert\n"
+					    "wire_max_rtt = 0\n"
+					    "wire_max_loss = 1.25\n"
+					    "[listener public]\n"
+					    "mss = 1340\n");
+
+	(void)state;
+	assert_int_equal(conf->engine.wire, CONF_WIRE_ALWAYS);
+	assert_int_equal(conf->engine.wire_pairs, 100000);
+	assert_int_equal(conf->engine.wire_device_count, 2);
+	assert_string_equal(conf->engine.wire_devices[0], "eth0");
+	assert_string_equal(conf->engine.wire_devices[1], "wan.7");
+	assert_string_equal(conf->engine.pin, "/run/bpf/culvert");
+	assert_int_equal(conf->engine.wire_max_rtt_ms, 0);
+	assert_int_equal(conf->engine.wire_max_loss, 12500);
+	assert_int_equal(conf->listeners[0].mss, 1340);
+	assert_true(conf_engine_wanted(conf, "wire"));
+	conf_unref(conf);
+	conf = accepted(USABLE "[engine]\nwire = never\nwire_devices =\n");
+	assert_false(conf_engine_wanted(conf, "wire"));
+	assert_int_equal(conf->engine.wire_device_count, 0);
+	conf_unref(conf);
+	refused(USABLE "[engine]\norder = wire\n",
+		"5 error: [engine] order: found wire alone; allowed: with one "
+		"more at least, for what cannot go on wire\n");
 }
 
 static void lists_of_prefixes_add_up(void **state)
@@ -530,7 +616,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"17 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n"
 		"18 error: [realm example.org] : unknown key; allowed: "
-		"allocations_per_user\n"
+		"allocations_per_user, engine\n"
 		"10 error: [user bob]: found neither password nor ha1; "
 		"allowed: exactly one of them\n"
 		"11 error: [user bob] realm: found \"example.com\", for which "
@@ -1148,6 +1234,8 @@ int main(void)
 		cmocka_unit_test(references_keep_it_alive),
 		cmocka_unit_test(files_are_loaded_with_their_text),
 		cmocka_unit_test(passwords_open_to_all_draw_a_warning),
+		cmocka_unit_test(engines_are_pinned_by_realm_and_user),
+		cmocka_unit_test(wire_is_set_up_as_told),
 		cmocka_unit_test(unreadable_files_are_reported),
 		cmocka_unit_test(
 			a_lack_of_memory_is_reported_and_leaks_nothing),

@@ -249,6 +249,18 @@ static void lifetimes_check(struct parser *p)
 		   lower, upper);
 }
 
+/* Whatever cannot go on wire needs another engine. */
+static void order_check(struct parser *p)
+{
+	const struct conf_engine *engine = &p->conf->engine;
+	const struct section *s = conf_section_find(p, SECTION_ENGINE, "");
+
+	if (engine->order_count == 1 && !strcmp(engine->order[0], "wire"))
+		conf_error(p, s ? conf_key_line(s, "order") : 0,
+			   "[engine] order: found wire alone; allowed: with "
+			   "one more at least, for what cannot go on wire");
+}
+
 void conf_check(struct parser *p)
 {
 	if (p->no_memory)
@@ -258,6 +270,7 @@ void conf_check(struct parser *p)
 	users_check(p);
 	listeners_check_addresses(p);
 	lifetimes_check(p);
+	order_check(p);
 	if (!p->no_memory)
 		defaults_derive(p);
 }

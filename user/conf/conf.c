@@ -131,6 +131,41 @@ struct conf *conf_ref(struct conf *conf)
 	return conf;
 }
 
+static void names_free(char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(names[i]);
+}
+
+static bool engines_name(char *const *order, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(order[i], name))
+			return true;
+	return false;
+}
+
+bool conf_engine_wanted(const struct conf *conf, const char *name)
+{
+	const struct conf_engines *pinned;
+
+	if (!strcmp(name, "wire") && conf->engine.wire == CONF_WIRE_NEVER)
+		return false;
+	if (engines_name(conf->engine.order, conf->engine.order_count, name))
+		return true;
+	for (size_t i = 0; i < conf->realm_count; i++) {
+		pinned = &conf->realms[i].engines;
+		if (engines_name(pinned->order, pinned->count, name))
+			return true;
+	}
+	for (size_t i = 0; i < conf->user_count; i++) {
+		pinned = &conf->users[i].engines;
+		if (engines_name(pinned->order, pinned->count, name))
+			return true;
+	}
+	return false;
+}
+
 static void listeners_free(struct conf *conf)
 {
 	for (size_t i = 0; i < conf->listener_count; i++) {
@@ -148,6 +183,8 @@ static void users_free(struct conf *conf)
 		free(conf->users[i].realm);
 		conf_secret_free(conf->users[i].password);
 		explicit_bzero(conf->users[i].ha1, sizeof(conf->users[i].ha1));
+		names_free(conf->users[i].engines.order,
+			   conf->users[i].engines.count);
 	}
 	free(conf->users);
 }
@@ -159,11 +196,15 @@ void conf_unref(struct conf *conf)
 		return;
 	listeners_free(conf);
 	users_free(conf);
-	for (size_t i = 0; i < conf->realm_count; i++)
+	for (size_t i = 0; i < conf->realm_count; i++) {
 		free(conf->realms[i].name);
+		names_free(conf->realms[i].engines.order,
+			   conf->realms[i].engines.count);
+	}
 	free(conf->realms);
-	for (size_t i = 0; i < conf->engine.order_count; i++)
-		free(conf->engine.order[i]);
+	names_free(conf->engine.order, conf->engine.order_count);
+	names_free(conf->engine.wire_devices, conf->engine.wire_device_count);
+	free(conf->engine.pin);
 	free(conf->relay.addresses);
 	free(conf->peers.allow);
 	free(conf->peers.deny);

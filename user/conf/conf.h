@@ -16,6 +16,7 @@
 
 #define CONF_NAME_MAX    64 /* bytes of a section's name with its NUL */
 #define CONF_ENGINES_MAX 8 /* names in [engine] order */
+#define CONF_DEVICES_MAX 32 /* names in [engine] wire_devices */
 #define CONF_MAX_WORKERS 64
 
 enum conf_transport {
@@ -30,12 +31,20 @@ struct conf_listener {
 	size_t address_count;
 	char *realm; /* offered in challenges; NULL: the first realm */
 	unsigned int backlog;
+	unsigned int mss; /* bytes announced to clients; 0: the kernel's */
+};
+
+/* Names of engines in order of preference; none: not given. */
+struct conf_engines {
+	char *order[CONF_ENGINES_MAX];
+	size_t count;
 };
 
 /* [realm NAME] */
 struct conf_realm {
 	char *name;
 	unsigned int allocations_per_user; /* 0: no limit */
+	struct conf_engines engines;
 };
 
 /* [user NAME] */
@@ -45,6 +54,7 @@ struct conf_user {
 	char *password; /* NULL when ha1 is given; wiped by conf_unref */
 	bool has_ha1;
 	uint8_t ha1[16];
+	struct conf_engines engines; /* before those of the realm */
 };
 
 /* [relay] */
@@ -62,6 +72,13 @@ struct conf_peers {
 	bool require_permission;
 };
 
+/* [engine] wire: which connections go on wire. */
+enum conf_wire {
+	CONF_WIRE_AUTO, /* those on whose paths it pays */
+	CONF_WIRE_ALWAYS, /* all that can */
+	CONF_WIRE_NEVER,
+};
+
 /* [engine] */
 struct conf_engine {
 	char *order[CONF_ENGINES_MAX]; /* as written: checked against names */
@@ -70,6 +87,13 @@ struct conf_engine {
 	unsigned int pipes; /* per worker */
 	size_t copy_buffer; /* bytes */
 	size_t receive_buffer; /* bytes of kernel memory; 0: autotuning's */
+	enum conf_wire wire;
+	unsigned int wire_pairs; /* places for pairs */
+	char *wire_devices[CONF_DEVICES_MAX]; /* none: found by the broker */
+	size_t wire_device_count;
+	char *pin; /* directory in a BPF file system */
+	uint64_t wire_max_rtt_ms; /* of auto, both legs together; 0: any */
+	unsigned int wire_max_loss; /* of auto, parts per million */
 };
 
 /* [limits]; durations in milliseconds, sizes in bytes, 0 as documented */
@@ -135,6 +159,12 @@ int conf_parse(const char *text, size_t len, const char *file,
  */
 int conf_load(const char *path, conf_report_fn report, void *arg,
 	      struct conf **out, char **text_out, size_t *text_len);
+
+/*
+ * Does any connection want this engine: by [engine] order or by its realm or
+ * user? For "wire" false, too, when [engine] wire is never.
+ */
+bool conf_engine_wanted(const struct conf *conf, const char *name);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

@@ -17,7 +17,8 @@
 /* Longest USERNAME, RFC 8489 14.3. */
 #define USERNAME_BYTES 508
 
-const char *const conf_engine_names[] = { "splice", "uring", "copy", NULL };
+const char *const conf_engine_names[] = { "wire",    "splice", "uring",
+					  "sockmap", "copy",   NULL };
 
 const struct section_info conf_sections[SECTION_COUNT] = {
 	[SECTION_SERVER] = {
@@ -126,6 +127,14 @@ const struct key conf_keys[] = {
 	  .help = "Connections the kernel completes before they are\n"
 		  "accepted; it may lower this to\n"
 		  ".Pa /proc/sys/net/core/somaxconn ." },
+	{ LISTENER(mss), .name = "mss", .type = KEY_COUNT, .flags = KEY_ZERO,
+	  .min = 536, .max = 32767, .preset = "0",
+	  .help = "The largest TCP segment clients are asked to send, in\n"
+		  "bytes; 0 leaves it to the kernel.\n"
+		  "A connection can go on wire only when what one side sends\n"
+		  "fits the path to the other.\n"
+		  "Where peers are behind a tunnel of, say, 1400 bytes, 1340\n"
+		  "here lets their connections qualify." },
 
 	{ RELAY(addresses), .name = "address", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf, relay.address_count),
@@ -141,6 +150,23 @@ const struct key conf_keys[] = {
 	  .type = KEY_COUNT, .max = 10000000, .shown = "as in [limits]",
 	  .help = "Allocations each user of this realm may have at once;\n"
 		  "0 means no limit." },
+	{ REALM(engines.order), .name = "engine", .type = KEY_ENGINES,
+	  .second = offsetof(struct conf_realm, engines.count),
+	  .shown = "as in [engine]",
+	  .help = "Engines for connections of this realm, in order of\n"
+		  "preference.\n"
+		  "With\n"
+		  ".Cm wire\n"
+		  "among them every connection that can goes on wire, whatever\n"
+		  ".Ic [engine]\n"
+		  ".Cm wire\n"
+		  "says, unless that is\n"
+		  ".Cm never ;\n"
+		  "without it none does.\n"
+		  "When none of them takes a connection, those of\n"
+		  ".Ic [engine]\n"
+		  ".Cm order\n"
+		  "other than wire are tried." },
 
 	{ USER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
 	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
@@ -162,6 +188,12 @@ const struct key conf_keys[] = {
 	  .max = USERNAME_BYTES, .shown = "the section's name",
 	  .help = "The TURN user name when it differs from the section's\n"
 		  "name, as for one user name in two realms." },
+	{ USER(engines.order), .name = "engine", .type = KEY_ENGINES,
+	  .second = offsetof(struct conf_user, engines.count),
+	  .shown = "as in the user's realm",
+	  .help = "Engines for connections of this user, as\n"
+		  ".Cm engine\n"
+		  "of a realm." },
 
 	{ PEERS(allow), .name = "allow", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,
@@ -183,9 +215,13 @@ const struct key conf_keys[] = {
 
 	{ ENGINE(order), .name = "order", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf, engine.order_count),
-	  .preset = "splice, uring, copy",
+	  .preset = "wire, splice, uring, copy",
 	  .help = "Engines in order of preference; a connection takes the\n"
-		  "first that works on this system." },
+		  "first that works on this system.\n"
+		  "Not every connection can go on\n"
+		  ".Cm wire ,\n"
+		  "which is always tried first wherever it stands, so one more\n"
+		  "must be named." },
 	{ ENGINE(pipe_size), .name = "pipe_size", .type = KEY_SIZE,
 	  .flags = KEY_POWER, .min = 4 * KIB, .max = 64 * MIB, .preset = "1M",
 	  .help = "Size of a pipe of the splice and uring engines, rounded\n"
@@ -210,6 +246,55 @@ const struct key conf_keys[] = {
 		  "With 0 the kernel's own limit holds.\n"
 		  "A long and fast path may need more: half of it is about what\n"
 		  "can be under way at a time." },
+	{ ENGINE(wire), .name = "wire", .type = KEY_WIRE, .preset = "auto",
+	  .help = "Which connections go on wire, when\n"
+		  ".Cm order\n"
+		  "names it.\n"
+		  "With\n"
+		  ".Cm auto\n"
+		  "those on whose paths it pays, as measured when they are\n"
+		  "bound: see\n"
+		  ".Cm wire_max_rtt\n"
+		  "and\n"
+		  ".Cm wire_max_loss .\n"
+		  "With\n"
+		  ".Cm always\n"
+		  "all that can; with\n"
+		  ".Cm never\n"
+		  "none, and nothing is loaded into the kernel." },
+	{ ENGINE(wire_pairs), .name = "wire_pairs", .type = KEY_COUNT,
+	  .min = 16, .max = 1000000, .preset = "32768",
+	  .help = "Connections that may be on wire at once.\n"
+		  "Each place takes about 600 bytes of kernel memory, used or\n"
+		  "not.\n"
+		  "A change takes effect when the daemon is started again, and\n"
+		  "ends connections left by one with another number." },
+	{ ENGINE(wire_devices), .name = "wire_devices", .type = KEY_DEVICES,
+	  .second = offsetof(struct conf, engine.wire_device_count),
+	  .preset = "", .shown = "every Ethernet device with an address",
+	  .help = "Network devices whose packets wire may translate.\n"
+		  "Both connections of a pair must come and go by one of\n"
+		  "them." },
+	{ ENGINE(pin), .name = "pin", .type = KEY_PATH,
+	  .preset = "/sys/fs/bpf/culvert",
+	  .help = "Directory in a BPF file system for what must outlive the\n"
+		  "daemon, so that connections on wire go on without it." },
+	{ ENGINE(wire_max_rtt_ms), .name = "wire_max_rtt", .type = KEY_DURATION,
+	  .flags = KEY_ZERO, .min = 1, .max = MINUTE, .preset = "20ms",
+	  .help = "With\n"
+		  ".Cm wire\n"
+		  "set to\n"
+		  ".Cm auto :\n"
+		  "the longest round trip, of both sides together, of a\n"
+		  "connection that goes on wire; 0 means any." },
+	{ ENGINE(wire_max_loss), .name = "wire_max_loss", .type = KEY_PERCENT,
+	  .max = 1000000, .preset = "0.1%",
+	  .help = "With\n"
+		  ".Cm wire\n"
+		  "set to\n"
+		  ".Cm auto :\n"
+		  "the largest share of segments sent again, on either side,\n"
+		  "of a connection that goes on wire." },
 
 	{ LIMITS(connections), .name = "connections", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
@@ -417,6 +502,16 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 	case KEY_ENGINES:
 		engines_allowed(out);
 		return;
+	case KEY_WIRE:
+		text = "auto, always or never";
+		break;
+	case KEY_DEVICES:
+		text = "a list of up to 32 different device names of 1 to 15 "
+		       "bytes";
+		break;
+	case KEY_PERCENT:
+		text = "a share of 0% to 100% with up to 4 decimals";
+		break;
 	}
 	snprintf(out, CONF_ALLOWED_MAX, "%s", text);
 }

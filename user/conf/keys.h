@@ -42,6 +42,9 @@ enum key_type {
 	KEY_PREFIXES, /* struct prefix *; second: size_t count */
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
 	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
+	KEY_WIRE, /* enum conf_wire */
+	KEY_DEVICES, /* char *[CONF_DEVICES_MAX]; second: size_t count */
+	KEY_PERCENT, /* unsigned int, parts per million */
 };
 
 enum key_flags {

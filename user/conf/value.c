@@ -2,6 +2,7 @@
 /* Values: text from the file into the field the key table names. */
 #include <ctype.h>
 #include <errno.h>
+#include <net/if.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -433,18 +434,22 @@ static int engine_add(char **order, size_t *count, const char *name)
 	return 0;
 }
 
-static int engines_set(struct value *v)
+/*
+ * Replaces a list of up to `room` names; `mine` is where the new one is gathered.
+ * list NULL: no names.
+ */
+static int names_set(struct value *v, char **mine, size_t room,
+		     int (*add)(char **names, size_t *count, const char *name),
+		     const char *list)
 {
-	char **order = field(v), *mine[CONF_ENGINES_MAX] = { NULL };
+	char **names = field(v), item[ITEM_MAX];
 	size_t *count = field_at(v, v->key->second), added = 0;
-	const char *list = v->text;
-	char item[ITEM_MAX];
 	int err = 0;
 
 	while (list && !err) {
 		err = list_next(v, &list, item);
 		if (!err)
-			err = engine_add(mine, &added, item);
+			err = add(mine, &added, item);
 	}
 	if (err) {
 		for (size_t i = 0; i < added; i++)
@@ -452,9 +457,95 @@ static int engines_set(struct value *v)
 		return err;
 	}
 	for (size_t i = 0; i < *count; i++)
-		free(order[i]);
-	memcpy(order, mine, sizeof(mine));
+		free(names[i]);
+	memcpy(names, mine, room * sizeof(*mine));
 	*count = added;
+	return 0;
+}
+
+static int engines_set(struct value *v)
+{
+	char *mine[CONF_ENGINES_MAX] = { NULL };
+
+	return names_set(v, mine, CONF_ENGINES_MAX, engine_add, v->text);
+}
+
+static int wire_set(struct value *v)
+{
+	static const char *const names[] = {
+		[CONF_WIRE_AUTO] = "auto",
+		[CONF_WIRE_ALWAYS] = "always",
+		[CONF_WIRE_NEVER] = "never",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(v->text, names[i]) != 0)
+			continue;
+		*(enum conf_wire *)field(v) = (enum conf_wire)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* What the kernel takes for a device's name (dev_valid_name). */
+static bool device_valid(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (!len || len >= IF_NAMESIZE || !strcmp(name, ".") ||
+	    !strcmp(name, ".."))
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (name[i] == '/' || name[i] == ':' ||
+		    isspace((unsigned char)name[i]))
+			return false;
+	return true;
+}
+
+static int device_add(char **names, size_t *count, const char *name)
+{
+	if (!device_valid(name) || *count == CONF_DEVICES_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < *count; i++)
+		if (!strcmp(names[i], name))
+			return -EINVAL;
+	names[*count] = strdup(name);
+	if (!names[*count])
+		return -ENOMEM;
+	++*count;
+	return 0;
+}
+
+static int devices_set(struct value *v)
+{
+	char *mine[CONF_DEVICES_MAX] = { NULL };
+
+	return names_set(v, mine, CONF_DEVICES_MAX, device_add,
+			 *v->text ? v->text : NULL);
+}
+
+/* "0.1%", "2": a percentage with up to four decimals, as parts per million. */
+static int percent_set(struct value *v)
+{
+	uint64_t n, unit = 10000;
+	const char *rest;
+
+	if (number_parse(v->text, &n, &rest) || n > 100)
+		return -EINVAL;
+	n *= unit;
+	if (*rest == '.') {
+		if (!isdigit((unsigned char)*++rest))
+			return -EINVAL;
+		for (; isdigit((unsigned char)*rest) && unit > 1; rest++) {
+			unit /= 10;
+			n += (uint64_t)(*rest - '0') * unit;
+		}
+	}
+	if (*rest == '%')
+		rest++;
+	if (*rest || n > v->key->max)
+		return -EINVAL;
+	*(unsigned int *)field(v) = (unsigned int)n;
 	return 0;
 }
 
@@ -489,6 +580,12 @@ static int value_assign(struct value *v)
 		return ports_set(v);
 	case KEY_ENGINES:
 		return engines_set(v);
+	case KEY_WIRE:
+		return wire_set(v);
+	case KEY_DEVICES:
+		return devices_set(v);
+	case KEY_PERCENT:
+		return percent_set(v);
 	}
 	return -EINVAL;
 }

@@ -21,7 +21,8 @@ const struct engine_ops *const engine_all[] = {
 };
 
 struct entry {
-	const struct engine_ops *ops;
+	const char *name;
+	const struct engine_ops *ops; /* NULL: not in this build */
 	struct engine *engine; /* NULL: not available */
 	int error;
 };
@@ -47,22 +48,46 @@ static const struct engine_ops *ops_find(const char *name)
 	return NULL;
 }
 
-/* -EINVAL when a name is unknown or comes twice. */
+/* The name of an engine that a build may lack, or NULL. */
+static const char *name_optional(const char *name)
+{
+	static const char sockmap[] = "sockmap";
+
+	return strcmp(name, sockmap) == 0 ? sockmap : NULL;
+}
+
+/*
+ * -EINVAL when a name is unknown or comes twice. "wire" moves no flows and is no
+ * engine of a set: it takes a pair before the set is asked.
+ */
 static int names_resolve(struct engine_set *set, const char *const *order,
 			 size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		const struct engine_ops *ops = ops_find(order[i]);
+		struct entry *entry = &set->entries[set->count];
 
-		if (!ops)
-			return -EINVAL;
 		for (size_t k = 0; k < i; k++)
-			if (set->entries[k].ops == ops)
+			if (!strcmp(order[k], order[i]))
 				return -EINVAL;
-		set->entries[i].ops = ops;
+		if (!strcmp(order[i], "wire"))
+			continue;
+		entry->ops = ops_find(order[i]);
+		entry->name = entry->ops ? entry->ops->name :
+					   name_optional(order[i]);
+		if (!entry->name)
+			return -EINVAL;
+		set->count++;
 	}
-	set->count = count;
 	return 0;
+}
+
+/* 0 when it can be used. */
+static int entry_open(struct entry *entry, struct loop *loop,
+		      const struct engine_params *params)
+{
+	if (!entry->ops)
+		return -ENOSYS;
+	return entry->ops->open(loop, params, &entry->engine);
 }
 
 int engine_set_new(struct loop *loop, const struct engine_params *params,
@@ -81,14 +106,14 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 	if (err)
 		goto free_set;
 	engine_ignore_sigpipe();
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < set->count; i++) {
 		struct entry *entry = &set->entries[i];
 
-		entry->error = entry->ops->open(loop, params, &entry->engine);
+		entry->error = entry_open(entry, loop, params);
 		if (!entry->error)
 			open++;
 		else if (unavailable)
-			unavailable(arg, entry->ops->name, entry->error);
+			unavailable(arg, entry->name, entry->error);
 	}
 	err = -ENODEV;
 	if (!open)
@@ -153,7 +178,7 @@ bool engine_set_usage(const struct engine_set *set, size_t i,
 		return false;
 	entry = &set->entries[i];
 	*out = (struct engine_usage){
-		.name = entry->ops->name,
+		.name = entry->name,
 		.position = (unsigned int)i + 1,
 		.error = entry->error,
 	};
