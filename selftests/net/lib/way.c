@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/pattern.h"
+
 /* Where the TCP segment of a frame lies; tcp NULL: not TCP. */
 struct segment {
 	uint8_t *tcp;
@@ -23,19 +25,9 @@ struct segment {
 	uint8_t flags;
 };
 
-/* splitmix64 */
-static uint64_t random_next(struct way *way)
-{
-	uint64_t z = way->random += 0x9e3779b97f4a7c15u;
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
-
 static bool chance(struct way *way, uint64_t of_2_32)
 {
-	return of_2_32 && (random_next(way) >> 32) < of_2_32;
+	return of_2_32 && (draw_next(&way->random) >> 32) < of_2_32;
 }
 
 void way_init(struct way *way, uint64_t seed)
@@ -189,7 +181,7 @@ static void checksum_finish(uint8_t *bytes, size_t len)
 static void segment_corrupt(struct way *way, uint8_t *bytes, size_t len,
 			    const struct segment *segment)
 {
-	uint64_t where = random_next(way);
+	uint64_t where = draw_next(&way->random);
 
 	if (segment->parts > 1)
 		return; /* its checksums are made from what it holds */
@@ -306,7 +298,7 @@ static uint64_t frame_due(struct way *way, size_t len, uint64_t now)
 	}
 	due += conf->delay_ns;
 	if (conf->jitter_ns)
-		due += random_next(way) % conf->jitter_ns;
+		due += draw_next(&way->random) % conf->jitter_ns;
 	if (due < way->last_due)
 		due = way->last_due;
 	way->last_due = due;
