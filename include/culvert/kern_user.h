@@ -100,7 +100,8 @@ struct wire_leg {
 	__u32 fin_end; /* received space: the number after its FIN */
 	__u32 flags;
 	__u32 packets; /* forwarded from this leg, modulo 2^32 */
-	__u8 zero2[24];
+	__u64 told_ns; /* when its remote was last sent a packet-too-big of ours */
+	__u8 zero2[16];
 };
 
 #define WIRE_LABEL 64
@@ -118,7 +119,7 @@ struct wire_pair {
 	 */
 	__u64 started[WIRE_LEGS];
 	__u64 allocation; /* the relay's number for what owns the pair */
-	__u64 zero;
+	__u64 unlatched; /* 1 when WIRE_EVENT_UNLATCHED has been sent (BPF) */
 	struct wire_leg leg[WIRE_LEGS];
 	char label[WIRE_LABEL]; /* user@realm for lists, NUL-terminated, cut */
 };
@@ -181,6 +182,42 @@ struct wire_call {
 	struct wire_snapshot snapshot[WIRE_LEGS];
 };
 
+/* The sockmap engine's maps, in the order the broker hands them over. */
+enum sockmap_map {
+	SOCKMAP_SOURCES, /* index -> socket whose arriving data is judged */
+	SOCKMAP_TARGETS, /* index -> the same socket, to be written to */
+	SOCKMAP_FLOWS, /* socket cookie -> index */
+	SOCKMAP_STATE, /* index -> struct sockmap_flow; mmapable */
+	SOCKMAP_MAPS,
+};
+
+#define SOCKMAP_PAIRS 16384 /* of one worker; a pair has two indices */
+
+/* sockmap_flow.control: bytes passed up so far, doubled, and this bit. */
+#define SOCKMAP_PASSING 1u
+
+/* sockmap_flow.flags */
+#define SOCKMAP_STARTED (1u << 0) /* next is set */
+#define SOCKMAP_BASED   (1u << 1) /* base is set */
+#define SOCKMAP_BROKEN  (1u << 2) /* bytes are missing: reset the pair */
+
+/* One direction: what arrives on one socket and goes to the other. */
+struct sockmap_flow {
+	__u32 target; /* index of the other socket; by the relay before the join */
+	__u32 flags; /* by BPF */
+	__u32 next; /* by BPF: sequence number after what has been judged */
+	__u32 base; /* by BPF: the target's write sequence at the first verdict */
+	/*
+	 * By BPF; the relay clears SOCKMAP_PASSING by compare-and-swap when it
+	 * has read all that was passed and written it to the target.
+	 */
+	__u64 control;
+	__u64 redirected; /* by BPF: bytes */
+	__u64 sent; /* by the relay: bytes of the passed ones it has written */
+	__u64 seen_ns; /* by BPF: CLOCK_MONOTONIC (coarse) of the last verdict */
+	__u64 overlaps, overlapped; /* by BPF: buffers, bytes received before */
+};
+
 #define WIRE_ASSERT(what, size) \
 	_Static_assert(sizeof(struct what) == (size), #what)
 WIRE_ASSERT(wire_key, 40);
@@ -188,5 +225,6 @@ WIRE_ASSERT(wire_flow, 8);
 WIRE_ASSERT(wire_leg, 128);
 WIRE_ASSERT(wire_pair, 384);
 WIRE_ASSERT(wire_event, 16);
+WIRE_ASSERT(sockmap_flow, 64);
 
 #endif

@@ -132,7 +132,7 @@ struct broker_sockmap {
 	uint32_t type, version;
 };
 
-/* With two descriptors when error is 0: the socket map, the flow map. */
+/* With SOCKMAP_MAPS descriptors when error is 0, in the order of enum sockmap_map. */
 struct broker_sockmap_maps {
 	uint32_t type;
 	int32_t error;
