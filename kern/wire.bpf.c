@@ -1,66 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The packet-level TCP splice: maps and programs. kern/README.md explains it. */
-#include <linux/bpf.h>
-#include <linux/pkt_cls.h>
-
-#include <bpf/bpf_helpers.h>
-
-#include <culvert/kern_user.h>
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 2);
-	__type(key, struct wire_key);
-	__type(value, struct wire_flow);
-} wire_flows SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct wire_pair);
-} wire_pairs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct wire_call);
-} wire_call SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 18);
-} wire_events SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WIRE_COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} wire_counters SEC(".maps");
+/* The packet-level TCP splice: its programs. kern/README.md explains it. */
+#include "egress.h"
+#include "forward.h"
+#include "maps.h"
+#include "packet.h"
+#include "snapshot.h"
+#include "too_big.h"
 
 SEC("tc")
 int wire_ingress(struct __sk_buff *skb)
 {
-	(void)skb;
+	struct packet p = {};
+
+	/* What others in the segment overhear is not for this host. */
+	if (skb->pkt_type != 0)
+		return TC_ACT_UNSPEC;
+	switch (packet_parse(skb, &p, false)) {
+	case PACKET_TCP:
+		return forward_segment(skb, &p);
+	case PACKET_TOO_BIG:
+		return too_big_translate(skb, &p);
+	}
 	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int wire_egress(struct __sk_buff *skb)
 {
-	(void)skb;
-	return TC_ACT_UNSPEC;
+	struct packet p = {};
+
+	/* Only what this host made itself has come in nowhere. */
+	if (skb->ingress_ifindex)
+		return TC_ACT_UNSPEC;
+	if (packet_parse(skb, &p, true) != PACKET_TCP)
+		return TC_ACT_UNSPEC;
+	return egress_segment(skb, &p);
 }
 
+/* Run by the broker, on a packet that does not matter. */
 SEC("tc")
 int wire_snapshot(struct __sk_buff *skb)
 {
-	(void)skb;
+	__u32 zero = 0;
+	struct wire_call *call = bpf_map_lookup_elem(&wire_call, &zero);
+
+	if (!call)
+		return TC_ACT_UNSPEC;
+	for (int i = 0; i < WIRE_LEGS; i++)
+		snapshot_take(skb, &call->key[i], &call->snapshot[i]);
 	return TC_ACT_UNSPEC;
 }
 

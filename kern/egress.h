@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What our own sockets say on a tuple that is joined, or being joined. They
+ * still deliver the relay's last bytes, but must not end the connection, nor
+ * acknowledge what has not been carried over (README.md, invariant 1): the
+ * remote would never send it again. A SACK block would be such a promise, too.
+ */
+#ifndef KERN_EGRESS_H
+#define KERN_EGRESS_H
+
+#include "maps.h"
+#include "packet.h"
+#include "pair.h"
+#include "segment.h"
+
+/* The acknowledgement becomes leg->received, SACK blocks no-operations. */
+static __always_inline int
+egress_lower(struct __sk_buff *skb, struct work *work, const struct packet *p,
+	     const struct segment *s, const struct wire_leg *leg)
+{
+	__u32 check =
+		p->payload_at + __builtin_offsetof(struct tcp_head, check);
+	struct options o = {
+		.flags = WIRE_LEG_TIMESTAMPS,
+		.blank_sack = 1,
+	};
+	__u32 head = s->head;
+	long sum;
+
+	if (before(leg->received, s->ack))
+		work->after.ack = bpf_htonl(leg->received);
+	if (head < TCP_BASE || head > TCP_LONGEST ||
+	    options_translate(work, &o, head - TCP_BASE))
+		return -1;
+	sum = bpf_csum_diff((__be32 *)&work->before, head,
+			    (__be32 *)&work->after, head, 0);
+	if (sum < 0 ||
+	    bpf_skb_store_bytes(skb, p->payload_at, &work->after, head, 0) ||
+	    bpf_l4_csum_replace(skb, check, 0, sum, 0))
+		return -1;
+	return 0;
+}
+
+/* Options that may hold SACK blocks: anything but timestamps alone, or none. */
+static __always_inline bool egress_plain(const struct work *work, __u32 head)
+{
+	return head == TCP_BASE ||
+	       (head == TCP_BASE + 12 &&
+		*(__u32 *)work->before.options == bpf_htonl(OPTIONS_USUAL));
+}
+
+/* A packet of ours for the remote of a leg. */
+static __noinline int egress_segment(struct __sk_buff *skb, struct packet *p)
+{
+	struct passage t = {};
+	struct segment s = {};
+	__u32 zero = 0;
+	struct work *work;
+
+	if (!passage_find(&t, &p->key))
+		return TC_ACT_UNSPEC;
+	work = bpf_map_lookup_elem(&wire_work, &zero);
+	if (!work || p->fault != PACKET_SOUND ||
+	    segment_load(skb, work, p, &s, 0) != SEGMENT_PASS)
+		return drop(WIRE_DROP_LOCAL);
+	if (s.flags & TCP_SYN && t.state == WIRE_ENDED) {
+		/* Another connection of the same ends begins. */
+		bpf_map_delete_elem(&wire_flows, &p->key);
+		return TC_ACT_UNSPEC;
+	}
+	if (t.state != WIRE_JOINING &&
+	    (s.flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+	     before(t.from->latch, s.seq + s.payload)))
+		return drop(WIRE_DROP_LOCAL);
+	if (!(s.flags & TCP_ACK) ||
+	    (!before(t.from->received, s.ack) && egress_plain(work, s.head)))
+		return TC_ACT_UNSPEC;
+	if (!s.payload && !(s.flags & (TCP_FIN | TCP_RST)))
+		return drop(WIRE_DROP_LOCAL);
+	if (egress_lower(skb, work, p, &s, t.from))
+		return drop(WIRE_DROP_LOCAL);
+	return TC_ACT_UNSPEC;
+}
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The way of a TCP segment of a joined pair, from the one leg to the other. */
+#ifndef KERN_FORWARD_H
+#define KERN_FORWARD_H
+
+#include "checksum.h"
+#include "maps.h"
+#include "packet.h"
+#include "pair.h"
+#include "route.h"
+#include "segment.h"
+#include "too_big.h"
+
+/* IP header of p for leg `to`; returns what to add to the TCP checksum. */
+static __always_inline __u64 forward_head(struct packet *p,
+					  const struct wire_leg *to)
+{
+	__u64 change;
+
+	if (p->key.family == AF_INET) {
+		struct iphdr *ip = &p->ip.v4;
+
+		change = sum_out(&ip->saddr, 2);
+		ip->tos = 0;
+		ip->ttl = wire_hop_limit;
+		ip->saddr = *(__u32 *)to->local;
+		ip->daddr = *(__u32 *)to->remote;
+		ip->check = 0;
+		ip->check = ~sum_fold(sum_words(ip, 5));
+		return change + sum_words(&ip->saddr, 2);
+	}
+	change = sum_out(&p->ip.v6.saddr, 8);
+	/* The traffic class goes, the flow label stays. */
+	p->ip.words[0] &= bpf_htonl(0xf00fffff);
+	p->ip.v6.hop_limit = wire_hop_limit;
+	__builtin_memcpy(&p->ip.v6.saddr, to->local, 16);
+	__builtin_memcpy(&p->ip.v6.daddr, to->remote, 16);
+	return change + sum_words(&p->ip.v6.saddr, 8);
+}
+
+/*
+ * Writes both headers and mends the TCP checksum. Where the device has summed
+ * the whole packet (CHECKSUM_COMPLETE) that sum stays true: the kernel takes
+ * the change of the pseudo header out of it, which for IPv4 is right because
+ * the header's own checksum has balanced the addresses; IPv6 has none, so its
+ * header is stored with a recomputation that puts them in.
+ */
+static __always_inline int forward_write(struct __sk_buff *skb,
+					 struct work *work, struct packet *p,
+					 const struct wire_leg *to, __u32 head)
+{
+	__u32 check =
+		p->payload_at + __builtin_offsetof(struct tcp_head, check);
+	__u64 pseudo = forward_head(p, to);
+	long error, sum;
+
+	if (head < TCP_BASE || head > TCP_LONGEST)
+		return -1;
+	sum = bpf_csum_diff((__be32 *)&work->before, head,
+			    (__be32 *)&work->after, head, 0);
+	if (p->key.family == AF_INET)
+		error = bpf_skb_store_bytes(skb, ETH_HLEN, &p->ip, IPV4_HEAD,
+					    BPF_F_INVALIDATE_HASH);
+	else
+		error = bpf_skb_store_bytes(skb, ETH_HLEN, &p->ip, IPV6_HEAD,
+					    BPF_F_RECOMPUTE_CSUM |
+						    BPF_F_INVALIDATE_HASH);
+	if (error || sum < 0 ||
+	    bpf_skb_store_bytes(skb, p->payload_at, &work->after, head, 0) ||
+	    bpf_l4_csum_replace(skb, check, 0, sum_difference(pseudo),
+				BPF_F_PSEUDO_HDR) ||
+	    bpf_l4_csum_replace(skb, check, 0, sum, 0))
+		return -1;
+	return 0;
+}
+
+/* How long the packet, or each of what it will be cut into, is on the wire. */
+static __always_inline __u32 forward_size(struct __sk_buff *skb,
+					  const struct packet *p, __u32 head)
+{
+	if (skb->gso_size)
+		return p->payload_at - ETH_HLEN + head + skb->gso_size;
+	return p->length;
+}
+
+static __always_inline int forward_sound(const struct packet *p)
+{
+	if (p->fault != PACKET_SOUND)
+		return p->fault;
+	if (p->key.family == AF_INET &&
+	    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
+		return WIRE_DROP_HEADER;
+	return SEGMENT_PASS;
+}
+
+/* Everything that may be said against a segment before it is touched. */
+static __always_inline int forward_check(struct __sk_buff *skb,
+					 struct work *work, struct packet *p,
+					 struct passage *t, struct segment *s)
+{
+	int verdict = forward_sound(p);
+
+	if (verdict == SEGMENT_PASS)
+		verdict =
+			segment_load(skb, work, p, s, t->from->window_shift_in);
+	if (verdict == SEGMENT_PASS)
+		verdict = segment_flags(s);
+	if (verdict != SEGMENT_PASS)
+		return verdict;
+	if (s->flags & TCP_SYN) {
+		if (t->state != WIRE_ENDED)
+			return WIRE_DROP_SYN;
+		/* Another connection of the same ends begins. */
+		bpf_map_delete_elem(&wire_flows, &p->key);
+		return SEGMENT_UP;
+	}
+	if (passage_expired(t))
+		return WIRE_DROP_EXPIRED;
+	verdict = segment_latch(s, t->from);
+	if (verdict != SEGMENT_PASS)
+		return verdict;
+	verdict = segment_check(s, t->from, t->to);
+	if (verdict == SEGMENT_PASS && s->flags & TCP_RST &&
+	    !segment_intact(skb, work, p))
+		return WIRE_DROP_RESET;
+	return verdict;
+}
+
+/* PACKET_TCP has arrived. */
+static __noinline int forward_segment(struct __sk_buff *skb, struct packet *p)
+{
+	struct passage t = {};
+	struct segment s = {};
+	__u32 zero = 0, size;
+	struct work *work;
+	int verdict;
+
+	if (!passage_find(&t, &p->key) || t.state == WIRE_JOINING)
+		return TC_ACT_UNSPEC;
+	work = bpf_map_lookup_elem(&wire_work, &zero);
+	if (!work)
+		return drop(WIRE_DROP_ERROR);
+	verdict = forward_check(skb, work, p, &t, &s);
+	if (verdict == SEGMENT_PASS)
+		verdict = segment_translate(work, &s, t.from, t.to);
+	if (verdict == SEGMENT_UP)
+		return TC_ACT_UNSPEC;
+	if (verdict != SEGMENT_PASS)
+		return drop(verdict);
+	size = forward_size(skb, p, s.head);
+	verdict = route_find(skb, work, t.to, t.family, size);
+	if (verdict == WIRE_DROP_TOO_BIG) {
+		struct too_big m = {
+			.leg = t.from,
+			.family = t.family,
+			.mtu = work->fib.mtu_result,
+			.seq = s.seq,
+			.length = size,
+			.id = p->ip.v4.id,
+		};
+
+		return too_big_tell(skb, work, &m, &t);
+	}
+	if (verdict != ROUTE_FOUND)
+		return drop(verdict);
+	if (forward_write(skb, work, p, t.to, s.head))
+		return drop(WIRE_DROP_ERROR);
+	segment_learn(&s, &t);
+	count(WIRE_COUNT_FORWARDED);
+	return route_take(work);
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A pair and how packets move its state. Several CPUs may carry packets of one
+ * leg at once: what only grows is raised by compare-and-swap, a lost update of
+ * the rest is made good by the next packet.
+ */
+#ifndef KERN_PAIR_H
+#define KERN_PAIR_H
+
+#include "maps.h"
+
+/* A packet on its way from a leg to the other. */
+struct passage {
+	struct wire_pair *pair;
+	struct wire_leg *from, *to;
+	__u32 index; /* of the pair */
+	__u32 leg; /* enum wire_leg_name of `from` */
+	__u32 state; /* enum wire_state, as it was found */
+	__u32 family;
+	__u64 now; /* CLOCK_MONOTONIC, coarse */
+};
+
+#define RAISE_TRIES 4
+
+/* a < b in sequence space. */
+static __always_inline bool before(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
+static __always_inline void raise(__u32 *at, __u32 value)
+{
+	for (int i = 0; i < RAISE_TRIES; i++) {
+		__u32 old = *(volatile __u32 *)at;
+
+		if (!before(old, value) ||
+		    __sync_val_compare_and_swap(at, old, value) == old)
+			return;
+	}
+}
+
+/* The same in a space of 64 bits, of which `value` is the low half. */
+static __always_inline void raise_extended(__u64 *at, __u32 value)
+{
+	for (int i = 0; i < RAISE_TRIES; i++) {
+		__u64 old = *(volatile __u64 *)at;
+		__s32 more = value - (__u32)old;
+
+		if (more <= 0 ||
+		    __sync_val_compare_and_swap(at, old, old + more) == old)
+			return;
+	}
+}
+
+/* The pair that `key` belongs to; false: it is none of ours. */
+static __always_inline bool passage_find(struct passage *t,
+					 const struct wire_key *key)
+{
+	struct wire_flow *flow = bpf_map_lookup_elem(&wire_flows, key);
+	__u64 leg;
+
+	if (!flow)
+		return false;
+	t->index = flow->pair;
+	leg = flow->leg;
+	/* By hand: the compiler's own bound is lost on the verifier. */
+	asm volatile("%0 &= 1" : "+r"(leg));
+	t->leg = leg;
+	t->pair = bpf_map_lookup_elem(&wire_pairs, &t->index);
+	if (!t->pair)
+		return false;
+	t->from = &t->pair->leg[leg];
+	t->to = &t->pair->leg[leg ^ 1];
+	t->state = *(volatile __u32 *)&t->pair->state;
+	t->family = key->family;
+	return t->state != WIRE_FREE;
+}
+
+static __always_inline bool passage_expired(struct passage *t)
+{
+	t->now = bpf_ktime_get_coarse_ns();
+	return t->pair->expires_ns && t->now > t->pair->expires_ns;
+}
+
+static __always_inline void pair_tell(const struct passage *t, __u32 kind,
+				      __u32 end)
+{
+	struct wire_event event = {
+		.kind = kind,
+		.pair = t->index,
+		.generation = t->pair->generation,
+		.end = end,
+	};
+
+	/* A full ring loses it: the broker sweeps the states, too. */
+	bpf_ringbuf_output(&wire_events, &event, sizeof(event), 0);
+}
+
+/* The state changes before the event is sent; only the first end counts. */
+static __always_inline void pair_end(const struct passage *t, __u32 end)
+{
+	if (__sync_val_compare_and_swap(&t->pair->state, WIRE_JOINED,
+					WIRE_ENDED) != WIRE_JOINED)
+		return;
+	t->pair->end = end;
+	pair_tell(t, WIRE_EVENT_ENDED, end);
+}
+
+/* Both may find the other leg free at once, so the pair knows who was first. */
+static __always_inline void pair_unlatch(const struct passage *t)
+{
+	__u32 old =
+		__sync_fetch_and_and(&t->from->flags, ~(__u32)WIRE_LEG_LATCHED);
+
+	if (!(old & WIRE_LEG_LATCHED) ||
+	    *(volatile __u32 *)&t->to->flags & WIRE_LEG_LATCHED)
+		return;
+	if (!__sync_val_compare_and_swap(&t->pair->unlatched, 0, 1))
+		pair_tell(t, WIRE_EVENT_UNLATCHED, 0);
+}
+
+/* Whether the other end has acknowledged the FIN of `from`'s remote. */
+static __always_inline bool leg_finished(const struct wire_leg *from,
+					 const struct wire_leg *to)
+{
+	return from->flags & WIRE_LEG_FIN &&
+	       !before((__u32)to->acked, from->fin_end + from->seq_delta);
+}
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Where a packet leaves. The lookup is that of a packet this host sends itself:
+ * "in by lo" is how the kernel names those, so that rules by source apply. It
+ * asks that lo forwards (net.ipv4.conf.lo.forwarding), which lets no packet of
+ * any other device through.
+ */
+#ifndef KERN_ROUTE_H
+#define KERN_ROUTE_H
+
+#include "maps.h"
+
+#include <linux/if_ether.h>
+
+#define LOOPBACK_INDEX 1
+
+/* fib_lookup knows nothing longer; no segment on a wire is. */
+#define ROUTE_SIZE_MOST 65535
+
+#define ROUTE_FOUND -1
+
+/*
+ * To leg's remote from its local address, for IP packets of `size` bytes.
+ * Returns ROUTE_FOUND, WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which
+ * work->fib.mtu_result is what fits.
+ */
+static __noinline int route_find(struct __sk_buff *skb, struct work *work,
+				 const struct wire_leg *leg, __u32 family,
+				 __u32 size)
+{
+	struct bpf_fib_lookup *fib = &work->fib;
+	long found;
+
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->family = family;
+	fib->l4_protocol = IPPROTO_TCP;
+	fib->ifindex = LOOPBACK_INDEX;
+	fib->sport = leg->local_port;
+	fib->dport = leg->remote_port;
+	fib->tot_len = size > ROUTE_SIZE_MOST ? ROUTE_SIZE_MOST : size;
+	if (family == AF_INET) {
+		fib->ipv4_src = *(__u32 *)leg->local;
+		fib->ipv4_dst = *(__u32 *)leg->remote;
+	} else {
+		__builtin_memcpy(fib->ipv6_src, leg->local, 16);
+		__builtin_memcpy(fib->ipv6_dst, leg->remote, 16);
+	}
+	found = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return WIRE_DROP_TOO_BIG;
+	/* Without a neighbour entry the redirect makes one and waits for it. */
+	if (found != BPF_FIB_LKUP_RET_SUCCESS &&
+	    found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return WIRE_DROP_ROUTE;
+	return ROUTE_FOUND;
+}
+
+/* The packet leaves by the route in work->fib. */
+static __always_inline int route_take(const struct work *work)
+{
+	struct bpf_redir_neigh hop = {
+		/* The next hop's: IPv4 may be sent by way of IPv6. */
+		.nh_family = work->fib.family,
+	};
+	long done;
+
+	__builtin_memcpy(hop.ipv6_nh, work->fib.ipv6_dst, 16);
+	done = bpf_redirect_neigh(work->fib.ifindex, &hop, sizeof(hop), 0);
+	return done == TC_ACT_REDIRECT ? TC_ACT_REDIRECT :
+					 drop(WIRE_DROP_ERROR);
+}
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A TCP segment between two connections: whether it may pass (the rules of
+ * README.md), what it looks like on the other side, what it tells about the end
+ * that sent it. RFC 9293 section 3.10.7.4, RFC 5961.
+ */
+#ifndef KERN_SEGMENT_H
+#define KERN_SEGMENT_H
+
+#include "checksum.h"
+#include "maps.h"
+#include "options.h"
+#include "packet.h"
+#include "pair.h"
+
+/* Verdicts beside enum wire_drop. */
+#define SEGMENT_PASS -1
+#define SEGMENT_UP   -2 /* the stack's: our socket still waits for it */
+
+/* Never called older than this, whatever the window: RFC 5961 section 5. */
+#define WINDOW_LEAST 65535
+
+/* As it came, in host order, in the spaces of the leg it came from. */
+struct segment {
+	__u32 seq, ack;
+	__u32 payload; /* bytes */
+	__u32 window; /* bytes */
+	__u32 head; /* bytes of TCP header */
+	__u8 flags;
+	bool raise; /* the acknowledgement is to be raised to the latch */
+};
+
+/* The header to work->before and after. Returns SEGMENT_PASS or why not. */
+static __always_inline int segment_load(struct __sk_buff *skb,
+					struct work *work,
+					const struct packet *p,
+					struct segment *s, __u32 shift)
+{
+	__u32 rest = p->length + ETH_HLEN - p->payload_at, want = rest;
+
+	if (p->length + ETH_HLEN < p->payload_at + TCP_BASE)
+		return WIRE_DROP_HEADER;
+	if (want > TCP_LONGEST)
+		want = TCP_LONGEST;
+	if (want < TCP_BASE ||
+	    bpf_skb_load_bytes(skb, p->payload_at, &work->before, want))
+		return WIRE_DROP_HEADER;
+	s->head = (work->before.offset >> 4) * 4;
+	if (s->head < TCP_BASE || s->head > rest)
+		return WIRE_DROP_HEADER;
+	s->payload = rest - s->head;
+	s->seq = bpf_ntohl(work->before.seq);
+	s->ack = bpf_ntohl(work->before.ack);
+	s->window = (__u32)bpf_ntohs(work->before.window) << (shift & 31);
+	s->flags = work->before.flags;
+	s->raise = false;
+	__builtin_memcpy(&work->after, &work->before, sizeof(work->after));
+	return SEGMENT_PASS;
+}
+
+static __always_inline int segment_flags(const struct segment *s)
+{
+	__u8 flags = s->flags & (TCP_SYN | TCP_FIN | TCP_RST);
+
+	if (flags & (flags - 1))
+		return WIRE_DROP_FLAGS;
+	if (!(s->flags & (TCP_ACK | TCP_SYN | TCP_RST)))
+		return WIRE_DROP_FLAGS;
+	return SEGMENT_PASS;
+}
+
+/*
+ * A leg whose remote has not acknowledged all that the relay sent itself: bare
+ * acknowledgements are our socket's. Other segments pass, with the highest
+ * acknowledgement that means nothing new to the other end; their SACK blocks
+ * speak of our bytes. The right edge of the window stays where it was.
+ */
+static __always_inline int segment_latch(struct segment *s,
+					 const struct wire_leg *from)
+{
+	if (!(*(volatile __u32 *)&from->flags & WIRE_LEG_LATCHED) ||
+	    !(s->flags & TCP_ACK) || !before(s->ack, from->latch))
+		return SEGMENT_PASS;
+	if (!s->payload && !(s->flags & (TCP_FIN | TCP_RST)))
+		return SEGMENT_UP;
+	s->raise = true;
+	return SEGMENT_PASS;
+}
+
+static __always_inline __u32 window_least(const struct wire_leg *leg)
+{
+	return leg->window > WINDOW_LEAST ? leg->window : WINDOW_LEAST;
+}
+
+/* Whether the other end would take or answer it. */
+static __always_inline int segment_check(const struct segment *s,
+					 const struct wire_leg *from,
+					 const struct wire_leg *to)
+{
+	__u32 seq = s->seq + from->seq_delta;
+	__u32 acked = to->acked;
+
+	if (s->flags & TCP_RST)
+		return seq == acked || s->seq == from->sent_end ?
+			       SEGMENT_PASS :
+			       WIRE_DROP_RESET;
+	if (before(to->right, seq) || before(seq, acked - window_least(to)))
+		return WIRE_DROP_SEQUENCE;
+	if (before(to->sent_end, s->ack + from->ack_delta) && !s->raise)
+		return WIRE_DROP_ACK;
+	if (before(s->ack, (__u32)from->acked - window_least(from)))
+		return WIRE_DROP_ACK;
+	return SEGMENT_PASS;
+}
+
+/* The window the other end reads, in its scale; it never shows more. */
+static __always_inline __u16 segment_window(const struct segment *s,
+					    const struct wire_leg *from,
+					    const struct wire_leg *to)
+{
+	__u32 window = s->window;
+
+	if (s->raise) {
+		__u32 ahead = from->latch - s->ack;
+
+		window = window > ahead ? window - ahead : 0;
+	}
+	window >>= to->window_shift_out & 31;
+	return window > 65535 ? 65535 : window;
+}
+
+/* work->after becomes the header for the other side. SEGMENT_PASS or why not. */
+static __always_inline int segment_translate(struct work *work,
+					     const struct segment *s,
+					     const struct wire_leg *from,
+					     const struct wire_leg *to)
+{
+	struct options o = {
+		.tsval_delta = from->tsval_delta,
+		.tsecr_delta = from->tsecr_delta,
+		.ack_delta = from->ack_delta,
+		.flags = from->flags,
+		.has_ack = s->flags & TCP_ACK,
+		.blank_sack = s->raise,
+	};
+	struct tcp_head *tcp = &work->after;
+
+	tcp->source = to->local_port;
+	tcp->dest = to->remote_port;
+	tcp->seq = bpf_htonl(s->seq + from->seq_delta);
+	if (s->flags & TCP_ACK)
+		tcp->ack = bpf_htonl((s->raise ? from->latch : s->ack) +
+				     from->ack_delta);
+	tcp->window = bpf_htons(segment_window(s, from, to));
+	if (options_translate(work, &o, s->head - TCP_BASE))
+		return WIRE_DROP_OPTIONS;
+	return SEGMENT_PASS;
+}
+
+/* The sum of addresses, protocol and length before a segment of `p`. */
+static __always_inline __u64 segment_pseudo(const struct packet *p,
+					    __u32 length)
+{
+	__u64 sum = bpf_htonl(IPPROTO_TCP) + (__u64)bpf_htonl(length);
+
+	if (p->key.family == AF_INET)
+		return sum + sum_words(&p->ip.v4.saddr, 2);
+	return sum + sum_words(&p->ip.v6.saddr, 8);
+}
+
+/*
+ * Whether the TCP checksum is right, whole or as that of the pseudo header
+ * alone: a reset must not come of a corrupted segment.
+ */
+static __always_inline bool
+segment_intact(struct __sk_buff *skb, struct work *work, const struct packet *p)
+{
+	__u32 length = p->length + ETH_HLEN - p->payload_at;
+	__u64 pseudo = segment_pseudo(p, length);
+	long sum;
+
+	if (work->before.check == sum_fold(pseudo))
+		return true;
+	sum = sum_packet(skb, work, p->payload_at, length);
+	return sum >= 0 && sum_fold(pseudo + sum) == 0xffff;
+}
+
+/* What a segment that passes says about its sender. */
+static __always_inline void segment_learn(const struct segment *s,
+					  const struct passage *t)
+{
+	struct wire_leg *from = t->from, *to = t->to;
+	__u32 end = s->seq + s->payload;
+
+	from->packets++;
+	if (from->seen_ns != t->now)
+		from->seen_ns = t->now;
+	if (s->flags & TCP_RST) {
+		pair_end(t, t->leg == WIRE_CLIENT ? WIRE_END_RESET_CLIENT :
+						    WIRE_END_RESET_PEER);
+		return;
+	}
+	if (s->flags & TCP_FIN) {
+		end++;
+		if (!(from->flags & WIRE_LEG_FIN)) {
+			*(volatile __u32 *)&from->fin_end = end;
+			__sync_fetch_and_or(&from->flags, WIRE_LEG_FIN);
+		}
+	}
+	raise(&from->sent_end, end);
+	raise_extended(&from->acked, s->ack);
+	raise(&from->right, s->ack + s->window);
+	if (from->window < s->window)
+		from->window = s->window;
+	if (!before(s->ack, from->latch) && from->flags & WIRE_LEG_LATCHED)
+		pair_unlatch(t);
+	if (t->state == WIRE_JOINED && leg_finished(from, to) &&
+	    leg_finished(to, from))
+		pair_end(t, WIRE_END_FIN);
+}
+
+#endif

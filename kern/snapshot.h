@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Both sockets of a pair in one look. Nothing is locked: a socket may be at work
+ * on another CPU, so the broker compares two looks with the flows inserted
+ * between them (README.md, invariant 1).
+ */
+#ifndef KERN_SNAPSHOT_H
+#define KERN_SNAPSHOT_H
+
+#include "kernel_types.h"
+#include "maps.h"
+
+#include <bpf/bpf_core_read.h>
+
+#define STATE_LISTEN 10
+
+/* ecn_flags: RFC 3168 agreed, and since 6.18 accurate ECN. */
+#define ECN_AGREED 0x11
+
+/* TSval as the remote would see it in a segment sent now. */
+static __always_inline __u32 snapshot_clock(const struct tcp_sock *tp)
+{
+	__u64 unit = 1000000;
+
+	if (bpf_core_field_exists(tp->tcp_usec_ts) &&
+	    BPF_CORE_READ_BITFIELD(tp, tcp_usec_ts))
+		unit = 1000;
+	return (__u32)(bpf_ktime_get_ns() / unit) + tp->tsoffset;
+}
+
+static __always_inline void snapshot_options(struct wire_snapshot *s,
+					     const struct tcp_sock *tp)
+{
+	const struct tcp_options_received *rx = &tp->rx_opt;
+
+	s->ts_recent = rx->ts_recent;
+	s->timestamps = BPF_CORE_READ_BITFIELD(rx, tstamp_ok);
+	s->sack = BPF_CORE_READ_BITFIELD(rx, sack_ok) != 0;
+	s->window_scaling = BPF_CORE_READ_BITFIELD(rx, wscale_ok);
+	s->snd_wscale = BPF_CORE_READ_BITFIELD(rx, snd_wscale);
+	s->rcv_wscale = BPF_CORE_READ_BITFIELD(rx, rcv_wscale);
+	s->mss_clamp = rx->mss_clamp;
+	s->advmss = tp->advmss;
+	s->ecn = (tp->ecn_flags & ECN_AGREED) != 0;
+	s->md5 = 0;
+	if (bpf_core_field_exists(tp->md5sig_info) && tp->md5sig_info)
+		s->md5 = 1;
+	if (bpf_core_field_exists(tp->ao_info) && tp->ao_info)
+		s->md5 = 1;
+}
+
+static __always_inline void snapshot_read(struct wire_snapshot *s,
+					  const struct tcp_sock *tp)
+{
+	const struct inet_connection_sock *icsk = &tp->inet_conn;
+	const struct sock_common *common = &icsk->icsk_inet.sk.__sk_common;
+
+	s->state = common->skc_state;
+	if (s->state == STATE_LISTEN)
+		return;
+	s->cookie = common->skc_cookie.counter;
+	s->rcv_nxt = tp->rcv_nxt;
+	s->copied_seq = tp->copied_seq;
+	s->rcv_wup = tp->rcv_wup;
+	s->rcv_wnd = tp->rcv_wnd;
+	s->snd_una = tp->snd_una;
+	s->snd_nxt = tp->snd_nxt;
+	s->write_seq = tp->write_seq;
+	s->snd_wnd = tp->snd_wnd;
+	s->out_of_order = tp->out_of_order_queue.rb_node != 0;
+	s->timestamp = snapshot_clock(tp);
+	snapshot_options(s, tp);
+	s->pmtu = icsk->icsk_pmtu_cookie;
+	s->urgent = tp->urg_data || (__s32)(tp->snd_up - tp->snd_una) > 0;
+	s->found = 1;
+}
+
+static __noinline int snapshot_take(struct __sk_buff *skb,
+				    const struct wire_key *key,
+				    struct wire_snapshot *s)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct tcp_sock *tp;
+	struct bpf_sock *sk;
+	__u32 size;
+
+	s->found = 0;
+	if (key->family == AF_INET) {
+		tuple.ipv4.saddr = *(__u32 *)key->remote;
+		tuple.ipv4.daddr = *(__u32 *)key->local;
+		tuple.ipv4.sport = key->remote_port;
+		tuple.ipv4.dport = key->local_port;
+		size = sizeof(tuple.ipv4);
+		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS,
+					0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, key->remote, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, key->local, 16);
+		tuple.ipv6.sport = key->remote_port;
+		tuple.ipv6.dport = key->local_port;
+		size = sizeof(tuple.ipv6);
+		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS,
+					0);
+	}
+	if (!sk)
+		return -1;
+	tp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		snapshot_read(s, tp);
+	bpf_sk_release(sk);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Packet-too-big messages (RFC 792 and 1191, RFC 4443 section 3.2): of a router
+ * about a packet we sent on, to be told to the end that made it; and our own,
+ * when a packet is larger than the other leg carries.
+ */
+#ifndef KERN_TOO_BIG_H
+#define KERN_TOO_BIG_H
+
+#include "checksum.h"
+#include "maps.h"
+#include "packet.h"
+#include "pair.h"
+#include "route.h"
+
+/* What a message quotes of TCP: ports and sequence number. */
+struct quote {
+	__be16 source, dest;
+	__be32 seq;
+};
+
+struct too_big_v4 {
+	struct iphdr ip;
+	__u8 type, code;
+	__u16 check;
+	__be16 zero, mtu;
+	struct iphdr inner;
+	struct quote tcp;
+};
+
+struct too_big_v6 {
+	struct ipv6hdr ip;
+	__u8 type, code;
+	__u16 check;
+	__be32 mtu;
+	struct ipv6hdr inner;
+	struct quote tcp;
+};
+
+/* Less is no path of that protocol: RFC 791, RFC 8200. */
+#define MTU_LEAST_V4 68
+#define MTU_LEAST_V6 1280
+/* One a leg; the sender's next try finds out about a lost one. */
+#define TELL_INTERVAL_NS 50000000ULL
+/*
+ * Cut from the front when an arriving packet becomes a message: more than the
+ * headers before TCP. The kernel then forgets that a device should complete
+ * the checksum of TCP, of which there is none any more.
+ */
+#define CUT 64
+
+/* About whose packet, and what is said. */
+struct too_big {
+	const struct wire_leg *leg; /* its remote end is told */
+	__u32 family;
+	__u32 mtu;
+	__u32 seq; /* of the packet, as that end made it */
+	__u32 length; /* of the packet, with its IP header */
+	__be16 id; /* IPv4: of the packet */
+};
+
+static __always_inline void ipv4_fill(struct iphdr *ip, const __u8 *from,
+				      const __u8 *to, __u32 length)
+{
+	ip->version = 4;
+	ip->ihl = 5;
+	ip->tos = 0;
+	ip->tot_len = bpf_htons(length);
+	ip->frag_off = bpf_htons(0x4000);
+	ip->ttl = wire_hop_limit;
+	ip->check = 0;
+	ip->saddr = *(__u32 *)from;
+	ip->daddr = *(__u32 *)to;
+}
+
+static __always_inline void too_big_fill_v4(struct too_big_v4 *m,
+					    const struct too_big *t)
+{
+	const struct wire_leg *leg = t->leg;
+
+	ipv4_fill(&m->ip, leg->local, leg->remote, sizeof(*m));
+	m->ip.id = 0;
+	m->ip.protocol = IPPROTO_ICMP;
+	m->ip.check = ~sum_fold(sum_words(&m->ip, 5));
+	m->type = 3;
+	m->code = 4;
+	m->check = 0;
+	m->zero = 0;
+	m->mtu = bpf_htons(t->mtu > 65535 ? 65535 : t->mtu);
+	ipv4_fill(&m->inner, leg->remote, leg->local, t->length);
+	m->inner.id = t->id;
+	m->inner.protocol = IPPROTO_TCP;
+	m->inner.check = ~sum_fold(sum_words(&m->inner, 5));
+	m->tcp.source = leg->remote_port;
+	m->tcp.dest = leg->local_port;
+	m->tcp.seq = bpf_htonl(t->seq);
+	m->check = ~sum_fold(sum_words(&m->type, (sizeof(*m) - IPV4_HEAD) / 4));
+}
+
+static __always_inline void ipv6_fill(struct ipv6hdr *ip, const __u8 *from,
+				      const __u8 *to, __u32 length)
+{
+	*(__be32 *)ip = bpf_htonl(6 << 28);
+	ip->payload_len = bpf_htons(length);
+	ip->hop_limit = wire_hop_limit;
+	__builtin_memcpy(&ip->saddr, from, 16);
+	__builtin_memcpy(&ip->daddr, to, 16);
+}
+
+static __always_inline void too_big_fill_v6(struct too_big_v6 *m,
+					    const struct too_big *t)
+{
+	const struct wire_leg *leg = t->leg;
+	const __u32 length = sizeof(*m) - IPV6_HEAD;
+	__u64 sum = bpf_htonl(length) + (__u64)bpf_htonl(IPPROTO_ICMPV6);
+
+	ipv6_fill(&m->ip, leg->local, leg->remote, length);
+	m->ip.nexthdr = IPPROTO_ICMPV6;
+	m->type = 2;
+	m->code = 0;
+	m->check = 0;
+	m->mtu = bpf_htonl(t->mtu);
+	ipv6_fill(&m->inner, leg->remote, leg->local, t->length - IPV6_HEAD);
+	m->inner.nexthdr = IPPROTO_TCP;
+	m->tcp.source = leg->remote_port;
+	m->tcp.dest = leg->local_port;
+	m->tcp.seq = bpf_htonl(t->seq);
+	sum += sum_words(&m->ip.saddr, 8) + sum_words(&m->type, length / 4);
+	m->check = ~sum_fold(sum);
+}
+
+/* The packet at hand becomes the message and leaves to whom it is for. */
+static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
+				   const struct too_big *t, __u32 what)
+{
+	__u32 length;
+
+	length = t->family == AF_INET ? sizeof(struct too_big_v4) :
+					sizeof(struct too_big_v6);
+	if (route_find(skb, work, t->leg, t->family, length) != ROUTE_FOUND)
+		return drop(WIRE_DROP_ROUTE);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + length + CUT, 0) ||
+	    bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, 0))
+		return drop(WIRE_DROP_ERROR);
+	if (t->family == AF_INET) {
+		too_big_fill_v4((struct too_big_v4 *)work->message, t);
+		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
+					     sizeof(struct too_big_v4),
+					     BPF_F_RECOMPUTE_CSUM);
+	} else {
+		too_big_fill_v6((struct too_big_v6 *)work->message, t);
+		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
+					     sizeof(struct too_big_v6),
+					     BPF_F_RECOMPUTE_CSUM);
+	}
+	if (length)
+		return drop(WIRE_DROP_ERROR);
+	count(what);
+	return route_take(work);
+}
+
+/* Our own: the packet from `from`'s remote exceeds what the other leg carries. */
+static __always_inline int too_big_tell(struct __sk_buff *skb,
+					struct work *work, struct too_big *t,
+					struct passage *by)
+{
+	__u64 told = *(volatile __u64 *)&by->from->told_ns;
+
+	count(WIRE_DROP_TOO_BIG);
+	if (told && by->now - told < TELL_INTERVAL_NS)
+		return TC_ACT_SHOT;
+	if (__sync_val_compare_and_swap(&by->from->told_ns, told, by->now) !=
+	    told)
+		return TC_ACT_SHOT;
+	return too_big_send(skb, work, t, WIRE_COUNT_TOO_BIG_SENT);
+}
+
+/*
+ * A router's message, read: fills key (of the leg whose remote the packet was
+ * for), seq in that leg's sent space, length, id, mtu. False: not about TCP
+ * that we sent in the form we send it.
+ */
+static __always_inline bool too_big_read(struct __sk_buff *skb,
+					 struct work *work, struct packet *p,
+					 struct too_big *t)
+{
+	struct too_big_v4 *v4 = (struct too_big_v4 *)work->message;
+	struct too_big_v6 *v6 = (struct too_big_v6 *)work->message;
+	struct quote *quote;
+
+	if (p->fault != PACKET_SOUND)
+		return false;
+	if (p->ip.v4.version == 4) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, v4, sizeof(*v4)) ||
+		    *(__u8 *)&v4->inner != 0x45 ||
+		    v4->inner.protocol != IPPROTO_TCP ||
+		    v4->inner.frag_off & bpf_htons(IPV4_MORE | IPV4_OFFSET))
+			return false;
+		packet_key(p, &v4->inner.daddr, &v4->inner.saddr, 1);
+		t->length = bpf_ntohs(v4->inner.tot_len);
+		t->id = v4->inner.id;
+		t->mtu = bpf_ntohs(v4->mtu);
+		quote = &v4->tcp;
+	} else {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, v6, sizeof(*v6)) ||
+		    v6->inner.version != 6 || v6->inner.nexthdr != IPPROTO_TCP)
+			return false;
+		packet_key(p, &v6->inner.daddr, &v6->inner.saddr, 4);
+		t->length = bpf_ntohs(v6->inner.payload_len) + IPV6_HEAD;
+		t->mtu = bpf_ntohl(v6->mtu);
+		quote = &v6->tcp;
+	}
+	p->key.remote_port = quote->dest;
+	p->key.local_port = quote->source;
+	t->family = p->key.family;
+	t->seq = bpf_ntohl(quote->seq);
+	return true;
+}
+
+/* Whether the message itself is whole, to us, and of a possible size. */
+static __always_inline bool too_big_sound(struct __sk_buff *skb,
+					  struct work *work,
+					  const struct packet *p,
+					  const struct too_big *t)
+{
+	__u32 length = p->length + ETH_HLEN - p->payload_at;
+	__u64 sum = 0;
+	long rest;
+
+	if (t->family == AF_INET) {
+		if (t->mtu < MTU_LEAST_V4 ||
+		    p->ip.v4.daddr != *(__u32 *)p->key.local ||
+		    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
+			return false;
+	} else {
+		__u64 *to = (__u64 *)&p->ip.v6.daddr;
+		__u64 *local = (__u64 *)p->key.local;
+
+		if (t->mtu < MTU_LEAST_V6 || to[0] != local[0] ||
+		    to[1] != local[1])
+			return false;
+		sum = bpf_htonl(IPPROTO_ICMPV6) + (__u64)bpf_htonl(length) +
+		      sum_words(&p->ip.v6.saddr, 8);
+	}
+	rest = sum_packet(skb, work, p->payload_at, length);
+	return rest >= 0 && sum_fold(sum + rest) == 0xffff;
+}
+
+/* PACKET_TOO_BIG has arrived. */
+static __noinline int too_big_translate(struct __sk_buff *skb, struct packet *p)
+{
+	struct passage t = {};
+	struct too_big m = {};
+	__u32 zero = 0;
+	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
+
+	if (!work || !too_big_read(skb, work, p, &m) ||
+	    !passage_find(&t, &p->key) || t.state == WIRE_JOINING)
+		return TC_ACT_UNSPEC;
+	/* What our own socket has sent and still answers for. */
+	if (t.from->flags & WIRE_LEG_LATCHED && before(m.seq, t.from->latch))
+		return TC_ACT_UNSPEC;
+	if (passage_expired(&t))
+		return drop(WIRE_DROP_EXPIRED);
+	/* RFC 5927 section 4.1: about what is under way. */
+	if (before(m.seq, (__u32)t.from->acked) ||
+	    !before(m.seq, t.to->sent_end + t.to->seq_delta) ||
+	    !too_big_sound(skb, work, p, &m))
+		return drop(WIRE_DROP_ICMP);
+	m.leg = t.to;
+	m.seq -= t.to->seq_delta;
+	return too_big_send(skb, work, &m, WIRE_COUNT_TOO_BIG_TRANSLATED);
+}
+
+#endif
