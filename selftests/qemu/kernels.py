@@ -14,11 +14,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import guestnet, qemu, tap  # noqa: E402
+from culvertlab import engines, guestnet, qemu, tap  # noqa: E402
 from culvertlab.server import BUILD, binary  # noqa: E402
 
 SERIES = ("6.1", "6.12")
-KINDS = ("veth", "vlan", "bridge")
+CASES = (("splice", "veth"), ("splice", "vlan"), ("splice", "bridge"),
+         ("wire", "veth"), ("wire", "vlan"), ("wire", "bridge"))
 CONNECTIONS, BYTES = 4, 1 << 20
 VERDICT = re.compile(r"^(\S+) (\S+) (loaded|refused)(.*)$", re.M)
 
@@ -64,28 +65,41 @@ def verifies(booted):
     tap.equal(status, 0, f"status of verify, which said:\n{output}\nverdict")
 
 
-def relays(booted, order, kind, version):
-    """culvertd with this order between devices of this kind: what is sent arrives, both ways."""
+def relays(booted, engine, kind):
+    """culvertd with this engine between devices of this kind: all bytes arrive, both ways."""
     net = guestnet.GuestNet(booted.get(), kind)
     try:
+        order, settings = engines.order(engine), engines.SETTINGS.get(engine)
+        need_engine(net, order, settings)
         net.start_peer()
-        net.start_culvertd(order)
-        figures = net.load("check", "--connections", CONNECTIONS, "--bytes", BYTES,
-                           version=version)
-        tap.check(figures["intact"], f"wrong bytes: {figures}\n{net.log('culvertd')}")
+        net.start_culvertd(order, settings)
+        for version in (4, 6):
+            figures = net.load("check", "--connections", CONNECTIONS, "--bytes", BYTES,
+                               version=version)
+            tap.check(figures["intact"], f"wrong bytes: {figures}\n{net.log('culvertd')}")
+        carried = {row["name"]: row["pairs_total"]
+                   for row in net.ctl_json("engines")["engines"] if row["pairs_total"]}
+        tap.equal(carried, {engine: 2 * CONNECTIONS}, "pairs each engine carried")
         net.stop("culvertd")
     finally:
         net.close()
+
+
+def need_engine(net, order, settings):
+    """Skip when this culvertd was built without the engine."""
+    net.configure("try", order, settings)
+    status, output = net.guest.run("culvertd", "--check", "/tmp/try.conf")
+    if status:
+        raise tap.Skip(f"culvertd --check of order {order}: {output.strip().splitlines()[0]}")
 
 
 def register(series):
     booted = Booted(series)
     tap.at_end(booted.close)
     tap.add(f"{series}: every BPF program passes the verifier", lambda: verifies(booted), 150)
-    for kind in KINDS:
-        for version in (4, 6):
-            tap.add(f"{series}: splice relays over {kind}, IPv{version}",
-                    lambda k=kind, v=version: relays(booted, "splice", k, v), 90)
+    for engine, kind in CASES:
+        tap.add(f"{series}: {engine} relays over {kind}, IPv4 and IPv6",
+                lambda e=engine, k=kind: relays(booted, e, k), 90)
 
 
 for each in SERIES:

@@ -100,17 +100,22 @@ class GuestNet:
     def start_peer(self):
         self.background("peer", "peer", "peer --listen [::]:5001 --stats /tmp/stats", "ready")
 
-    def start_culvertd(self, order, label="culvertd"):
+    def start_culvertd(self, order, settings=None, label="culvertd"):
         """culvertd with this engine order; `label` names its log in /tmp."""
+        self.configure(label, order, settings)
+        self.background("relay", label, f"culvertd -c /tmp/{label}.conf", "event=ready")
+
+    def configure(self, label, order, settings=None):
+        """Write /tmp/LABEL.conf; `settings` are further keys of [engine]."""
         conf = config_text({"server": {"control": "/run/culvertd.sock", "workers": 1,
                                        "user": "nobody"},
                             "listener main": {"address": f"0.0.0.0:{PORT}, [::]:{PORT}"},
                             "realm example.org": {},
                             f"user {LOAD_USER}": {"password": LOAD_USER},
-                            "engine": {"order": order}})
-        self.script([f"printf '%s' '{conf}' >/tmp/{label}.conf".replace("\n", "\\n")
-                     .replace("'%s'", "'%b'"), f"chmod 600 /tmp/{label}.conf"])
-        self.background("relay", label, f"culvertd -c /tmp/{label}.conf", "event=ready")
+                            "engine": {"order": order, **(settings or {})}})
+        escaped = conf.replace("\n", "\\n")
+        self.script([f"printf '%b' '{escaped}' >/tmp/{label}.conf",
+                     f"chmod 600 /tmp/{label}.conf"])
 
     def background(self, space, label, command, ready):
         """Start a program and wait until its log says it is ready."""
@@ -154,3 +159,8 @@ class GuestNet:
 
     def ctl(self, *args):
         return self.guest.check("culvertctl", "--socket", "/run/culvertd.sock", *args)
+
+    def ctl_json(self, *args):
+        """The data of a culvertctl --json answer."""
+        answer = json.loads(self.ctl("--json", *args))
+        return answer.get("data", answer)

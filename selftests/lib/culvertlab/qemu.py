@@ -22,6 +22,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -33,10 +34,10 @@ CACHE = os.path.join(BUILD, "kernels")
 BOOT_S = 60
 DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
-# What no test needs and no boot should unpack.
+# What no test needs and no boot should unpack; names up to a hyphen.
 UNUSED_PYTHON = {"test", "tests", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "distutils",
-                 "tkinter", "turtledemo", "__pycache__", "sqlite3", "xmlrpc", "wsgiref",
-                 "dist-packages", "site-packages"}
+                 "tkinter", "turtledemo", "sqlite3", "xmlrpc", "wsgiref",
+                 "dist", "site", "config", "dbm", "curses", "msilib"}
 
 INIT = """#!/bin/busybox sh
 # The guest's first process: file systems, modules, then commands until power off.
@@ -48,8 +49,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mkdir -p /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs -o mode=755 tmpfs /run
-mount -t tmpfs -o mode=1777 tmpfs /tmp
+chmod 1777 /tmp
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in $(cat /modules/order); do
@@ -224,7 +224,7 @@ class Image:
         """A folder with all that is in it; shared objects bring their libraries."""
         path = path or os.path.abspath(folder)
         for here, folders, names in os.walk(folder):
-            folders[:] = [name for name in folders if name not in leave]
+            folders[:] = [name for name in folders if name.partition("-")[0] not in leave]
             for name in names:
                 source = os.path.join(here, name)
                 self.file(source, os.path.join(path, os.path.relpath(source, folder)))
@@ -232,8 +232,10 @@ class Image:
                     self.libraries(source)
 
     def python(self):
-        """This machine's Python with its standard library."""
-        self.program("python3")
+        """The Python that runs us, with its standard library."""
+        real = os.path.realpath(sys.executable)
+        self.program(real)
+        self.text("/usr/bin/python3", f'#!/bin/sh\nexec {real} "$@"\n', 0o755)
         self.tree(os.path.dirname(os.__file__), leave=UNUSED_PYTHON)
 
     def modules(self, kernel_, names):
