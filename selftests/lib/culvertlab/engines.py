@@ -16,7 +16,7 @@ ALL = ("splice", "uring", "copy", "sockmap", "wire")
 # What follows an engine that takes only some pairs.
 ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice"}
 # Settings an engine needs to take every pair that it can carry.
-SETTINGS = {}
+SETTINGS = {"wire": {"wire": "always"}}
 # Relays packets, not streams: no socket of ours acknowledges what an end sends.
 PACKET = ("wire",)
 LONG = os.environ.get("CULVERT_LONG", "0") not in ("", "0")

@@ -9,6 +9,7 @@ import time
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 PACKET_OUTGOING = 4
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 SO_RCVBUFFORCE = 33
 MASK = 0xFFFFFFFF
 
@@ -42,9 +43,9 @@ class Segment:
     """A TCP segment in its IP packet; every field may be wrong on purpose.
 
     flow: ((host, port), (host, port)).  Overrides: doff (32-bit words), length (the IP length
-    field), bad (wrong TCP checksum), fragment (the raw IPv4 flags and offset field, or for IPv6
-    the fragment header's), ip_options, extension (bytes of IPv6 extension headers, the last of
-    which must name TCP itself), next_header.
+    field), bad (wrong TCP checksum), bad_header (what to spoil the IPv4 checksum by), fragment
+    (the raw IPv4 flags and offset), ip_options, ttl, urgent, extension (bytes of IPv6 extension
+    headers, the last of which names TCP itself) with next_header.
     """
 
     def __init__(self, flow, seq=0, ack=0, flags=ACK, window=512, options=b"", payload=b"",
@@ -79,7 +80,8 @@ class Segment:
                            self.more.get("fragment", 0x4000), self.more.get("ttl", 64),
                            socket.IPPROTO_TCP, 0)
         head += packed(self.source[0]) + packed(self.target[0]) + options
-        return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + data
+        value = checksum(head) ^ self.more.get("bad_header", 0)
+        return head[:10] + struct.pack("!H", value) + head[12:] + data
 
     def _packet6(self, data):
         extension = self.more.get("extension", b"")
@@ -160,6 +162,23 @@ def tcp_of(packet, outgoing=False):
         return None
 
 
+def sum_fits(packet):
+    """Is the TCP checksum of this IP packet right?"""
+    if packet[0] >> 4 == 4:
+        size, end = (packet[0] & 15) * 4, struct.unpack("!H", packet[2:4])[0]
+        hosts = packet[12:20]
+    else:
+        size, end = 40, 40 + struct.unpack("!H", packet[4:6])[0]
+        hosts = packet[8:40]
+    data = packet[size:end]
+    return checksum(hosts + struct.pack("!II", len(data), socket.IPPROTO_TCP) + data) == 0
+
+
+def after(a, b):
+    """Does sequence number a come after b?"""
+    return 0 < (a - b) & MASK < 1 << 31
+
+
 class Tap:
     """Sees and makes packets on one interface of a node."""
 
@@ -175,12 +194,33 @@ class Tap:
     def close(self):
         self.sock.close()
 
-    def send(self, packet, to_mac):
-        """An IP packet (bytes or Segment) as a frame to this neighbour."""
+    def send(self, packet, to_mac, tag=b""):
+        """An IP packet (bytes or Segment) as a frame to this neighbour, perhaps VLAN-tagged."""
+        self.sock.send(self._frame(packet, to_mac, tag))
+
+    def _frame(self, packet, to_mac, tag=b""):
         if isinstance(packet, Segment):
             packet = packet.packet()
         kind = ETH_P_IPV6 if packet[0] >> 4 == 6 else ETH_P_IP
-        self.sock.send(to_mac + self.mac + struct.pack("!H", kind) + packet)
+        return to_mac + self.mac + tag + struct.pack("!H", kind) + packet
+
+    def send_super(self, segment, to_mac, size):
+        """A segment longer than the link's MTU, as one packet to be cut into `size` bytes."""
+        packet = segment.packet()
+        head = 40 if packet[0] >> 4 == 6 else 20
+        pseudo = packed(segment.source[0]) + packed(segment.target[0])
+        part = checksum(pseudo + struct.pack("!II", len(packet) - head, socket.IPPROTO_TCP))
+        frame = bytearray(self._frame(packet, to_mac))
+        # The field holds the pseudo-header's sum; the rest is the device's work.
+        struct.pack_into("!H", frame, 14 + head + 16, part ^ 0xFFFF)
+        kind = 4 if head == 40 else 1  # VIRTIO_NET_HDR_GSO_TCPV6, _TCPV4
+        virtio = struct.pack("=BBHHHH", 1, kind, 14 + head + 20 + len(segment.options), size,
+                             14 + head, 16)
+        self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        try:
+            self.sock.send(virtio + bytes(frame))
+        finally:
+            self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 0)
 
     def packets(self):
         """(IP packet, outgoing) of everything since the last call."""
