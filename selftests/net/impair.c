@@ -9,7 +9,8 @@
  *
  *   WAY KEY VALUE ...   WAY: up, down, both. KEY: loss dup reorder corrupt (per
  *                       cent), gap delay jitter (ms), rate (Mbit/s), queue
- *                       (KiB), mtu (bytes)
+ *                       (KiB), mtu (bytes), tell (1: packet-too-big is sent
+ *                       back for what mtu stops)
  *   WAY rule ACTION MATCH FIRST COUNT PORT [MS]
  *                       ACTION: drop dup hold corrupt; MATCH: any data ack syn
  *                       synack fin rst; from the FIRST such frame on, COUNT of
@@ -103,18 +104,23 @@ static void batch_send(struct box *box, int fd, struct mmsghdr *batch,
 	}
 }
 
+static void frame_send(struct box *box, size_t to, struct way_frame *frame)
+{
+	struct iovec part = { frame->bytes, frame->len };
+	struct mmsghdr one = {
+		.msg_hdr = { .msg_iov = &part, .msg_iovlen = 1 },
+	};
+
+	batch_send(box, box->ports[to].fd, &one, 1);
+	free(frame);
+}
+
 static void late_send(struct box *box, size_t from, uint64_t now)
 {
 	struct way_frame *frame;
 
-	while ((frame = way_due(&box->ways[from], now))) {
-		struct iovec part = { frame->bytes, frame->len };
-		struct mmsghdr one = { .msg_hdr = { .msg_iov = &part,
-						    .msg_iovlen = 1 } };
-
-		batch_send(box, box->ports[!from].fd, &one, 1);
-		free(frame);
-	}
+	while ((frame = way_due(&box->ways[from], now)))
+		frame_send(box, !from, frame);
 }
 
 /* Takes one batch; false: there was none. */
@@ -122,6 +128,7 @@ static bool port_forward(struct box *box, size_t from)
 {
 	struct mmsghdr in[BATCH], out[BATCH];
 	struct iovec parts[BATCH];
+	struct way_frame *answer;
 	unsigned int passing = 0;
 	uint64_t now;
 	int got;
@@ -141,6 +148,9 @@ static bool port_forward(struct box *box, size_t from)
 		parts[i].iov_len = in[i].msg_len;
 		if (way_take(&box->ways[from], frames[i], in[i].msg_len, now))
 			out[passing++] = in[i];
+		answer = way_answer(&box->ways[from]);
+		if (answer)
+			frame_send(box, from, answer);
 	}
 	batch_send(box, box->ports[!from].fd, out, passing);
 	return got == BATCH;
@@ -160,7 +170,7 @@ static void way_print(const char *name, const struct way_stats *stats)
 	printf("\"%s\": {\"frames\": %llu, \"segments\": %llu, \"data\": %llu, "
 	       "\"lost\": %llu, \"duplicated\": %llu, \"reordered\": %llu, "
 	       "\"corrupted\": %llu, \"ruled\": %llu, \"too_long\": %llu, "
-	       "\"overflow\": %llu, \"super\": %llu, \"late\": %llu}",
+	       "\"told\": %llu, \"overflow\": %llu, \"super\": %llu, \"late\": %llu}",
 	       name, (unsigned long long)stats->frames,
 	       (unsigned long long)stats->segments,
 	       (unsigned long long)stats->data, (unsigned long long)stats->lost,
@@ -169,6 +179,7 @@ static void way_print(const char *name, const struct way_stats *stats)
 	       (unsigned long long)stats->corrupted,
 	       (unsigned long long)stats->ruled,
 	       (unsigned long long)stats->too_long,
+	       (unsigned long long)stats->told,
 	       (unsigned long long)stats->overflow,
 	       (unsigned long long)stats->super,
 	       (unsigned long long)stats->late);
@@ -255,6 +266,7 @@ static int conf_parse(char **words, size_t count, struct way_conf *conf)
 		{ "rate", &conf->rate, 1e6, 100000 },
 		{ "queue", &conf->queue, 1024, 1e6 },
 		{ "mtu", &conf->mtu, 1, 65535 },
+		{ "tell", &conf->tell, 1, 1 },
 	};
 	size_t key;
 	double value;

@@ -390,6 +390,50 @@ def _(engine):
         mtu_set(1500, 1500)
 
 
+def routes_forget():
+    """No host remembers a narrow link."""
+    for node in (lab.topo.client, lab.topo.relay, lab.topo.peer):
+        for family in ("-4", "-6"):
+            node.run("ip", family, "route", "flush", "cache")
+
+
+def longest(tapped, source):
+    """The longest IP packet from this address since the last look."""
+    return max((s.size for s in tapped.segments() if s.source == source), default=0)
+
+
+@case("a narrow link on the way: its router's packet-too-big reaches who sends")
+def _(engine):
+    changes = config(engine)
+    for version in (4, 6):
+        for toward, mtu in (("peer", 1300), ("client", 1400)):
+            box, way = (lab.far, "up") if toward == "peer" else (lab.near, "down")
+            routes_forget()
+            data, peer, client = pair(engine, changes=changes, version=version)
+            source, sink = (data, peer) if toward == "peer" else (peer, data)
+            box.set(way, mtu=mtu, tell=1)
+            before = box.stats()[way]
+            text = payload(BULK // 3, f"narrow{mtu}")
+            job = sender(source, text)
+            same(receive(sink, len(text)), text, f"to the {toward} through {mtu} bytes")
+            job.finish()
+            now = box.stats()[way]
+            check(now["told"] > before["told"], "nothing was too long")
+            check(now["too_long"] - before["too_long"] < 200, f"{now['too_long']} were too long")
+            ping(data, peer)
+            if engine in engines.PACKET:
+                # Who sends has learnt it: nothing longer leaves it any more.
+                leg = lab.topo.legs[0 if toward == "peer" else 3]
+                tapped = lab.keep(Tap(*leg))
+                job = sender(source, text)
+                same(receive(sink, len(text)), text, f"again to the {toward}")
+                job.finish()
+                equal(longest(tapped, source.getsockname()[:2]), mtu, "longest packet")
+            box.clear()
+            client.close()
+    routes_forget()
+
+
 OFFLOADS = {"none": {}, "tx": {"tx": 1}, "tx tso gso": {"tx": 1, "tso": 1, "gso": 1},
             "gro": {"gro": 1}, "tx tso gso gro": {"tx": 1, "tso": 1, "gso": 1, "gro": 1}}
 

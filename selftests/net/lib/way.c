@@ -5,9 +5,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/ip6.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +45,8 @@ void way_free(struct way *way)
 	for (size_t i = 0; i < way->heap_count; i++)
 		free(way->heap[i]);
 	free(way->heap);
+	free(way->answer);
+	way->answer = NULL;
 	way->heap = NULL;
 	way->heap_count = way->heap_room = 0;
 }
@@ -142,10 +146,8 @@ int way_rule_add(struct way *way, const struct way_rule *rule)
 	return 0;
 }
 
-static uint16_t sum_fold(const uint8_t *bytes, size_t len)
+static uint16_t sum_fold(uint32_t sum, const uint8_t *bytes, size_t len)
 {
-	uint32_t sum = 0;
-
 	for (size_t i = 0; i < len; i++)
 		sum += i % 2 ? bytes[i] : (uint32_t)bytes[i] << 8;
 	while (sum >> 16)
@@ -170,7 +172,7 @@ static void checksum_finish(uint8_t *bytes, size_t len)
 	field = start + virtio.csum_offset;
 	if (field + 2 > len)
 		return;
-	sum = htons(sum_fold(bytes + start, len - start));
+	sum = htons(sum_fold(0, bytes + start, len - start));
 	memcpy(bytes + field, &sum, sizeof(sum));
 	virtio.flags = 0;
 	virtio.csum_start = virtio.csum_offset = 0;
@@ -188,6 +190,89 @@ static void segment_corrupt(struct way *way, uint8_t *bytes, size_t len,
 	checksum_finish(bytes, len);
 	segment->tcp[(where >> 3) % segment->len] ^= (uint8_t)(1u << where % 8);
 	way->stats.corrupted++;
+}
+
+#define QUOTED4 (sizeof(struct iphdr) + 8)
+#define QUOTED6 (sizeof(struct ip6_hdr) + 20)
+
+/* Fragmentation needed, from the far end's address; its length. */
+static size_t too_big4(uint8_t *out, const uint8_t *ip, uint16_t mtu)
+{
+	struct iphdr inner, outer = {
+		.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_ICMP
+	};
+	struct icmphdr icmp = { .type = ICMP_DEST_UNREACH,
+				.code = ICMP_FRAG_NEEDED };
+	size_t len = sizeof(outer) + sizeof(icmp) + QUOTED4;
+
+	memcpy(&inner, ip, sizeof(inner));
+	outer.tot_len = htons((uint16_t)len);
+	outer.saddr = inner.daddr;
+	outer.daddr = inner.saddr;
+	outer.check = htons(sum_fold(0, (uint8_t *)&outer, sizeof(outer)));
+	icmp.un.frag.mtu = htons(mtu);
+	memcpy(out, &outer, sizeof(outer));
+	memcpy(out + sizeof(outer) + sizeof(icmp), ip, QUOTED4);
+	memcpy(out + sizeof(outer), &icmp, sizeof(icmp));
+	icmp.checksum =
+		htons(sum_fold(0, out + sizeof(outer), sizeof(icmp) + QUOTED4));
+	memcpy(out + sizeof(outer), &icmp, sizeof(icmp));
+	return len;
+}
+
+static size_t too_big6(uint8_t *out, const uint8_t *ip, uint16_t mtu)
+{
+	struct ip6_hdr inner,
+		outer = { .ip6_hlim = 64, .ip6_nxt = IPPROTO_ICMPV6 };
+	struct icmp6_hdr icmp = { .icmp6_type = ICMP6_PACKET_TOO_BIG };
+	size_t len = sizeof(icmp) + QUOTED6;
+	uint32_t pseudo = (uint32_t)len + IPPROTO_ICMPV6;
+	uint8_t *from = out + offsetof(struct ip6_hdr, ip6_src);
+
+	memcpy(&inner, ip, sizeof(inner));
+	outer.ip6_vfc = 0x60;
+	outer.ip6_plen = htons((uint16_t)len);
+	outer.ip6_src = inner.ip6_dst;
+	outer.ip6_dst = inner.ip6_src;
+	icmp.icmp6_mtu = htonl(mtu);
+	memcpy(out, &outer, sizeof(outer));
+	memcpy(out + sizeof(outer), &icmp, sizeof(icmp));
+	memcpy(out + sizeof(outer) + sizeof(icmp), ip, QUOTED6);
+	/* The addresses and what follows them are summed in one go. */
+	icmp.icmp6_cksum = htons(sum_fold(pseudo, from, 32 + len));
+	memcpy(out + sizeof(outer), &icmp, sizeof(icmp));
+	return sizeof(outer) + len;
+}
+
+/* Answers a frame that does not fit, as the router at a narrow link would. */
+static void answer_too_big(struct way *way, const uint8_t *bytes)
+{
+	const uint8_t *eth = bytes + WAY_HEADER, *ip = eth + ETH_HLEN;
+	struct way_frame *frame = calloc(1, sizeof(*frame) + 256);
+	uint8_t *out;
+
+	if (!frame)
+		return;
+	out = frame->bytes + WAY_HEADER;
+	memcpy(out, eth + ETH_ALEN, ETH_ALEN);
+	memcpy(out + ETH_ALEN, eth, ETH_ALEN);
+	memcpy(out + 2 * ETH_ALEN, eth + 2 * ETH_ALEN, 2);
+	frame->len =
+		WAY_HEADER + ETH_HLEN +
+		(ip[0] >> 4 == 4 ?
+			 too_big4(out + ETH_HLEN, ip, (uint16_t)way->conf.mtu) :
+			 too_big6(out + ETH_HLEN, ip, (uint16_t)way->conf.mtu));
+	free(way->answer);
+	way->answer = frame;
+	way->stats.told++;
+}
+
+struct way_frame *way_answer(struct way *way)
+{
+	struct way_frame *frame = way->answer;
+
+	way->answer = NULL;
+	return frame;
 }
 
 static bool heap_before(const struct way_frame *a, const struct way_frame *b)
@@ -358,6 +443,8 @@ bool way_take(struct way *way, uint8_t *bytes, size_t len, uint64_t now)
 	if (way->conf.mtu && segment.parts == 1 &&
 	    segment.packet > way->conf.mtu) {
 		way->stats.too_long++;
+		if (way->conf.tell)
+			answer_too_big(way, bytes);
 		return false;
 	}
 	rule = rules_ask(way, &segment);

@@ -55,6 +55,7 @@ struct way_conf {
 	uint64_t rate; /* bits a second; 0: unlimited */
 	uint64_t queue; /* bytes that wait for the rate */
 	uint64_t mtu; /* bytes of an IP packet; 0: any */
+	uint64_t tell; /* 1: the sender of a longer one is told, as routers do */
 };
 
 struct way_stats {
@@ -62,6 +63,7 @@ struct way_stats {
 	uint64_t data; /* TCP payload bytes seen */
 	uint64_t lost, duplicated, reordered, corrupted, ruled;
 	uint64_t too_long, overflow; /* dropped by mtu, by queue */
+	uint64_t told; /* of too_long: answered with packet-too-big */
 	uint64_t super; /* frames of more than one segment */
 	uint64_t late; /* waiting now */
 };
@@ -83,6 +85,7 @@ struct way {
 	uint64_t link_free; /* when the rate lets the next one leave */
 	struct way_frame **heap;
 	size_t heap_count, heap_room;
+	struct way_frame *answer; /* to go back where the last frame came from */
 };
 
 void way_init(struct way *way, uint64_t seed);
@@ -93,6 +96,9 @@ void way_free(struct way *way);
  * corrupted). False: it is gone, or kept until it is due.
  */
 bool way_take(struct way *way, uint8_t *bytes, size_t len, uint64_t now);
+
+/* What the last frame is answered with, NULL: nothing. The caller frees it. */
+struct way_frame *way_answer(struct way *way);
 
 /* When the next late frame is due, UINT64_MAX without one. */
 uint64_t way_next(const struct way *way);
