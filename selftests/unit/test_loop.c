@@ -158,6 +158,139 @@ static void delivers_nothing_to_a_watch_removed_in_the_batch(void **state)
 	}
 }
 
+/* A watched socket with a byte to read, declared by watch_own. */
+static void own_open(struct probe *probe, int fds[2])
+{
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	assert_int_equal(watch_add(probe->loop, &probe->watch, fds[0], EPOLLIN,
+				   read_one),
+			 0);
+	watch_own(probe->loop, &probe->watch);
+}
+
+static void hands_an_own_descriptor_on(void **state)
+{
+	struct probe a = { .loop = *state }, b = { .loop = *state };
+	int fds[2];
+
+	own_open(&a, fds);
+	/* Twice, as from a stream to a preface to an engine. */
+	for (int i = 0; i < 2; i++) {
+		watch_del(a.loop, i ? &b.watch : &a.watch);
+		assert_int_equal(watch_add(b.loop, &b.watch, fds[0], EPOLLIN,
+					   read_one),
+				 0);
+	}
+	loop_tick(b.loop, 1000);
+	assert_int_equal(a.fired, 0);
+	assert_int_equal(b.fired, 1);
+	watch_close(b.loop, &b.watch);
+	watch_close(b.loop, &b.watch);
+	close(fds[1]);
+}
+
+static void forgets_an_own_descriptor_that_stays_open(void **state)
+{
+	struct probe probe = { .loop = *state }, again = { .loop = *state };
+	int fds[2];
+
+	own_open(&probe, fds);
+	watch_del(probe.loop, &probe.watch);
+	loop_tick(probe.loop, 0);
+	assert_int_equal(probe.fired, 0);
+	assert_int_equal(watch_add(again.loop, &again.watch, fds[0], EPOLLIN,
+				   read_one),
+			 0);
+	loop_tick(again.loop, 1000);
+	assert_int_equal(again.fired, 1);
+	watch_del(again.loop, &again.watch);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* The number of a closed descriptor comes back as another file at once. */
+static void watches_a_number_that_was_reused(void **state)
+{
+	struct probe old = { .loop = *state }, fresh = { .loop = *state };
+	int fds[2], others[2];
+
+	own_open(&old, fds);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, others), 0);
+	assert_int_equal(write(others[1], "y", 1), 1);
+	watch_del(old.loop, &old.watch);
+	assert_int_equal(dup2(others[0], fds[0]), fds[0]);
+	close(others[0]);
+	assert_int_equal(watch_add(fresh.loop, &fresh.watch, fds[0], EPOLLIN,
+				   read_one),
+			 0);
+	loop_tick(fresh.loop, 1000);
+	assert_int_equal(old.fired, 0);
+	assert_int_equal(fresh.fired, 1);
+	watch_close(fresh.loop, &fresh.watch);
+	close(fds[1]);
+	close(others[1]);
+}
+
+/* Who breaks the promise of watch_own hears nothing that is not its own. */
+static void delivers_nothing_for_a_copy_that_stays(void **state)
+{
+	struct probe probe = { .loop = *state };
+	int fds[2], copy;
+
+	own_open(&probe, fds);
+	copy = dup(fds[0]);
+	assert_true(copy >= 0);
+	watch_close(probe.loop, &probe.watch);
+	loop_tick(probe.loop, 0);
+	assert_int_equal(probe.fired, 0);
+	close(copy);
+	close(fds[1]);
+}
+
+static void unwatches_many_own_descriptors_at_once(void **state)
+{
+	enum {
+		COUNT = 400
+	};
+	static struct probe probes[COUNT];
+	static int fds[COUNT][2];
+
+	for (int i = 0; i < COUNT; i++) {
+		probes[i] = (struct probe){ .loop = *state };
+		own_open(&probes[i], fds[i]);
+	}
+	for (int i = 0; i < COUNT; i++)
+		watch_del(*state, &probes[i].watch);
+	loop_tick(*state, 0);
+	for (int i = 0; i < COUNT; i++) {
+		assert_int_equal(probes[i].fired, 0);
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+}
+
+static void closes_a_watched_descriptor(void **state)
+{
+	struct probe probe = { .loop = *state };
+	int fds[2], copy;
+
+	/* Not its own: a copy keeps the file, and must not be heard of. */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	copy = dup(fds[0]);
+	assert_true(copy >= 0);
+	assert_int_equal(watch_add(probe.loop, &probe.watch, fds[0], EPOLLIN,
+				   read_one),
+			 0);
+	watch_close(probe.loop, &probe.watch);
+	assert_int_equal(probe.watch.fd, -1);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	loop_tick(probe.loop, 0);
+	assert_int_equal(probe.fired, 0);
+	close(copy);
+	close(fds[1]);
+}
+
 static void changes_interest(void **state)
 {
 	struct probe probe = { .loop = *state };
@@ -284,6 +417,12 @@ int main(void)
 		LOOP_TEST(lets_a_timer_cancel_one_due_with_it),
 		LOOP_TEST(keeps_timers_of_a_later_turn),
 		LOOP_TEST(delivers_nothing_to_a_watch_removed_in_the_batch),
+		LOOP_TEST(hands_an_own_descriptor_on),
+		LOOP_TEST(forgets_an_own_descriptor_that_stays_open),
+		LOOP_TEST(watches_a_number_that_was_reused),
+		LOOP_TEST(delivers_nothing_for_a_copy_that_stays),
+		LOOP_TEST(unwatches_many_own_descriptors_at_once),
+		LOOP_TEST(closes_a_watched_descriptor),
 		LOOP_TEST(changes_interest),
 		LOOP_TEST(runs_deferred_work_in_the_same_tick),
 		LOOP_TEST(delivers_every_letter_of_another_thread),

@@ -7,6 +7,16 @@
  * thread. Timers hang in a wheel of lists, so arming one cannot fail: slot
  * WHEEL_GRAIN_MS wide, a full turn about 41 s; a timer due in a later turn is
  * looked at once a turn and left in place.
+ *
+ * Events name a slot, by descriptor and serial number, and not a watch: one that
+ * was fetched, or is still registered, for a watch that is no more finds nobody.
+ *
+ * A descriptor declared by watch_own leaves the epoll set late: watch_del only
+ * notes it, and before the next wait it is taken out. Until then it may be
+ * watched anew, which changes its registration instead of making another, or be
+ * closed, which ends it. A number that was closed may come back as another file
+ * in the same tick: so the kernel is always asked (ENOENT: not registered), and
+ * taking out what has gone does no harm.
  */
 #include "loop/loop.h"
 
@@ -26,6 +36,15 @@
 #define WHEEL_GRAIN_MS 10
 #define WHEEL_WORDS    (WHEEL_SLOTS / 64)
 #define EVENTS_MAX     256
+#define LEAVING_MAX    256
+
+/* What is known of a descriptor's number. */
+struct slot {
+	struct watch *watch; /* NULL: nobody's */
+	uint32_t serial; /* of its registration */
+	bool own; /* see watch_own */
+	bool leaving; /* registered, and watched by nobody */
+};
 
 struct loop {
 	int epoll_fd;
@@ -33,6 +52,12 @@ struct loop {
 	uint64_t now_ms;
 	struct epoll_event events[EVENTS_MAX];
 	int event_next, event_count; /* of the batch being delivered */
+
+	struct slot *slots; /* by descriptor */
+	size_t slot_count;
+	uint32_t serial; /* of the last registration */
+	int leaving[LEAVING_MAX]; /* some may not be leaving any more */
+	int leaving_count;
 
 	struct list wheel[WHEEL_SLOTS];
 	uint64_t used[WHEEL_WORDS]; /* a bit per slot that may hold timers */
@@ -108,6 +133,7 @@ close_epoll:
 	pthread_mutex_destroy(&loop->mail_lock);
 	close(loop->epoll_fd);
 free_loop:
+	free(loop->slots);
 	free(loop);
 	return err;
 }
@@ -133,7 +159,23 @@ void loop_free(struct loop *loop)
 	fd_close(&loop->mail_watch.fd);
 	close(loop->epoll_fd);
 	pthread_mutex_destroy(&loop->mail_lock);
+	free(loop->slots);
 	free(loop);
+}
+
+/* Unregisters what was left; errors mean that it has been closed. */
+static void leaving_flush(struct loop *loop)
+{
+	for (int i = 0; i < loop->leaving_count; i++) {
+		int fd = loop->leaving[i];
+		struct slot *slot = &loop->slots[fd];
+
+		if (!slot->leaving)
+			continue;
+		slot->own = slot->leaving = false;
+		epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	}
+	loop->leaving_count = 0;
 }
 
 /* Grains until the next slot that may hold a timer; WHEEL_SLOTS: none. */
@@ -210,19 +252,22 @@ static void events_deliver(struct loop *loop)
 {
 	for (; loop->event_next < loop->event_count;) {
 		struct epoll_event *event = &loop->events[loop->event_next++];
-		struct watch *watch = event->data.ptr;
+		const struct slot *slot =
+			&loop->slots[(uint32_t)event->data.u64];
 
-		if (watch)
-			watch->fn(watch, event->events);
+		if (slot->watch && slot->serial == event->data.u64 >> 32)
+			slot->watch->fn(slot->watch, event->events);
 	}
 	loop->event_next = loop->event_count = 0;
 }
 
 int loop_tick(struct loop *loop, int timeout_ms)
 {
-	int n = epoll_wait(loop->epoll_fd, loop->events, EVENTS_MAX,
-			   wait_ms(loop, timeout_ms));
+	int n;
 
+	leaving_flush(loop);
+	n = epoll_wait(loop->epoll_fd, loop->events, EVENTS_MAX,
+		       wait_ms(loop, timeout_ms));
 	if (n < 0 && errno != EINTR)
 		return -errno;
 	loop->now_ms = clock_ms();
@@ -270,13 +315,63 @@ int loop_wait_ms(struct loop *loop)
 	return wait_ms(loop, -1);
 }
 
+/* The slot of a descriptor, or NULL for want of memory. */
+static struct slot *slot_get(struct loop *loop, int fd)
+{
+	size_t number = (size_t)fd, count = number + number / 2 + 64;
+	struct slot *grown;
+
+	if (number < loop->slot_count)
+		return &loop->slots[number];
+	grown = realloc(loop->slots, count * sizeof(*grown));
+	if (!grown)
+		return NULL;
+	memset(grown + loop->slot_count, 0,
+	       (count - loop->slot_count) * sizeof(*grown));
+	loop->slots = grown;
+	loop->slot_count = count;
+	return &grown[number];
+}
+
+/* Tells the kernel what to wait for, in the slot's name. */
+static int slot_control(const struct loop *loop, int op, int fd,
+			uint32_t events)
+{
+	struct epoll_event event = {
+		.events = events,
+		.data.u64 = (uint64_t)loop->slots[fd].serial << 32 |
+			    (uint32_t)fd,
+	};
+
+	return epoll_ctl(loop->epoll_fd, op, fd, &event) < 0 ? -errno : 0;
+}
+
 int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
 	      void (*fn)(struct watch *watch, uint32_t events))
 {
-	struct epoll_event event = { .events = events, .data.ptr = watch };
+	struct slot *slot;
+	uint32_t before;
+	int err = -ENOENT;
 
-	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
-		return -errno;
+	if (fd < 0)
+		return -EBADF;
+	slot = slot_get(loop, fd);
+	if (!slot)
+		return -ENOMEM;
+	before = slot->serial;
+	slot->serial = ++loop->serial;
+	if (slot->leaving)
+		err = slot_control(loop, EPOLL_CTL_MOD, fd, events);
+	if (err) { /* not registered, or another file by now */
+		slot->own = false;
+		err = slot_control(loop, EPOLL_CTL_ADD, fd, events);
+	}
+	slot->leaving = false;
+	if (err) {
+		slot->serial = before;
+		return err;
+	}
+	slot->watch = watch;
 	watch->fd = fd;
 	watch->events = events;
 	watch->fn = fn;
@@ -285,28 +380,61 @@ int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
 
 void watch_set(struct loop *loop, struct watch *watch, uint32_t events)
 {
-	struct epoll_event event = { .events = events, .data.ptr = watch };
-
 	if (watch->events == events || watch->fd < 0)
 		return;
 	/* Modifying a registered descriptor allocates nothing: a failure is
 	 * a descriptor closed behind our back, our own bug.
 	 */
-	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &event) < 0)
+	if (slot_control(loop, EPOLL_CTL_MOD, watch->fd, events))
 		abort();
 	watch->events = events;
 }
 
-void watch_del(struct loop *loop, struct watch *watch)
+void watch_own(struct loop *loop, const struct watch *watch)
 {
-	if (watch->fd < 0)
-		return;
-	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
-	for (int i = loop->event_next; i < loop->event_count; i++)
-		if (loop->events[i].data.ptr == watch)
-			loop->events[i].data.ptr = NULL;
+	loop->slots[watch->fd].own = true;
+}
+
+/* Takes the watch out of its slot. */
+static struct slot *watch_forget(struct loop *loop, struct watch *watch)
+{
+	struct slot *slot = &loop->slots[watch->fd];
+
+	slot->watch = NULL;
 	watch->fd = -1;
 	watch->events = 0;
+	return slot;
+}
+
+void watch_del(struct loop *loop, struct watch *watch)
+{
+	int fd = watch->fd;
+	struct slot *slot;
+
+	if (fd < 0)
+		return;
+	slot = watch_forget(loop, watch);
+	if (slot->own && loop->leaving_count < LEAVING_MAX) {
+		slot->leaving = true;
+		loop->leaving[loop->leaving_count++] = fd;
+		return;
+	}
+	slot->own = false;
+	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void watch_close(struct loop *loop, struct watch *watch)
+{
+	int fd = watch->fd;
+	struct slot *slot;
+
+	if (fd < 0)
+		return;
+	slot = watch_forget(loop, watch);
+	if (!slot->own)
+		epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	slot->own = false;
+	fd_close(&fd);
 }
 
 void timer_arm(struct loop *loop, struct timer *timer, uint64_t delay_ms,

@@ -65,7 +65,7 @@ int loop_fd(const struct loop *loop);
 int loop_wait_ms(struct loop *loop);
 void loop_update(struct loop *loop);
 
-/* Level triggered unless EPOLLET is given. Returns 0 or -ENOMEM/-ENOSPC. */
+/* Level triggered unless EPOLLET is given. 0, -ENOMEM, -ENOSPC, -EBADF. */
 int watch_add(struct loop *loop, struct watch *watch, int fd, uint32_t events,
 	      void (*fn)(struct watch *watch, uint32_t events));
 /* Changes the registered events; no system call when they are the same. */
@@ -76,6 +76,17 @@ void watch_set(struct loop *loop, struct watch *watch, uint32_t events);
  * its fd is -1.
  */
 void watch_del(struct loop *loop, struct watch *watch);
+/* The same, and closes the descriptor. */
+void watch_close(struct loop *loop, struct watch *watch);
+/*
+ * Says that the watched descriptor is the only one of its open file, here and in
+ * every process, and that no ring holds the file while it is watched: closing it
+ * then ends its registration. Whoever watches it from now on, watch_del and a
+ * watch_add that follows in the same tick cost one system call together, watch_del
+ * and a close none or a short one. Holds until it is unwatched at the end of a
+ * tick.
+ */
+void watch_own(struct loop *loop, const struct watch *watch);
 
 /* (Re)arms: fn runs once, not before delay_ms from now (10 ms grain). */
 void timer_arm(struct loop *loop, struct timer *timer, uint64_t delay_ms,

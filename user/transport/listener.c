@@ -226,18 +226,19 @@ free_listener:
 
 void listener_free(struct listener *listener)
 {
-	int fd;
-
 	if (!listener)
 		return;
 	if (listener->freed)
 		*listener->freed = true;
-	fd = listener->watch.fd;
 	timer_cancel(listener->loop, &listener->rest);
-	watch_del(listener->loop, &listener->watch);
-	fd_close(&fd);
+	watch_close(listener->loop, &listener->watch);
 	fd_close(&listener->spare);
 	free(listener);
+}
+
+void listener_own(struct listener *listener)
+{
+	watch_own(listener->loop, &listener->watch);
 }
 
 int listener_fd(const struct listener *listener)

@@ -99,16 +99,11 @@ static void closed_deliver(struct deferred *work)
 
 void transport_stream_close(struct stream *stream, enum stream_close why)
 {
-	int fd = stream->watch.fd;
-
 	if (!stream->open)
 		return;
 	stream->open = false;
 	stream->why = why;
-	/* An error is reported whatever is asked for: unregister for good. */
-	watch_del(stream->params.loop, &stream->watch);
-	stream->watch.fd = -1;
-	fd_close(&fd);
+	watch_close(stream->params.loop, &stream->watch);
 	bytes_clear(&stream->kept);
 	bytes_clear(&stream->queued);
 	loop_defer(stream->params.loop, &stream->work, closed_deliver);
@@ -267,6 +262,7 @@ int transport_stream_new(const struct stream_params *params, int fd,
 			stream_ready);
 	if (err)
 		goto free_kept;
+	watch_own(params->loop, &stream->watch);
 	/* Deferred work runs before any event of this descriptor. */
 	if (stream->kept.len)
 		loop_defer(params->loop, &stream->work, initial_deliver);
@@ -282,14 +278,10 @@ free_stream:
 
 void transport_stream_free(struct stream *stream)
 {
-	int fd;
-
 	if (!stream)
 		return;
 	loop_undefer(&stream->work);
-	fd = stream->watch.fd;
-	watch_del(stream->params.loop, &stream->watch);
-	fd_close(&fd);
+	watch_close(stream->params.loop, &stream->watch);
 	bytes_clear(&stream->kept);
 	bytes_clear(&stream->queued);
 	free(stream);

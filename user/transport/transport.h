@@ -60,6 +60,8 @@ int listener_new(struct loop *loop, int fd, bool spare,
 		 struct listener **out);
 /* Closes the socket. Also from inside `accepted`. Accepts NULL. */
 void listener_free(struct listener *listener);
+/* Says that no other process has this socket: see watch_own. */
+void listener_own(struct listener *listener);
 int listener_fd(const struct listener *listener);
 
 /*

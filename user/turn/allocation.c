@@ -59,8 +59,10 @@ static int relayed_open(struct allocation *allocation, const union addr *host)
 	}
 	err = listener_new(worker->loop, fd, false, &turn_relayed_listener_ops,
 			   allocation, &allocation->listener);
-	if (!err)
+	if (!err) {
+		listener_own(allocation->listener);
 		return 0;
+	}
 	turn_relayed_remove(worker->shared, &allocation->relayed);
 	fd_close(&fd);
 release_descriptor:

@@ -113,6 +113,7 @@ int turn_peer_conn_new(struct allocation *allocation, int fd,
 		free(conn);
 		return err;
 	}
+	watch_own(worker->loop, &conn->watch);
 	conn->worker = worker;
 	conn->allocation = allocation;
 	conn->peer = *peer;
@@ -212,12 +213,9 @@ static int conn_take_fd(struct peer_conn *conn)
 
 void turn_peer_conn_end(struct peer_conn *conn, const char *reason)
 {
-	int fd;
-
 	if (conn->over)
 		return;
-	fd = conn_take_fd(conn);
-	fd_close(&fd);
+	watch_close(conn->worker->loop, &conn->watch);
 	conn_leave(conn, reason);
 }
 
