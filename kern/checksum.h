@@ -10,7 +10,7 @@
 #ifndef KERN_CHECKSUM_H
 #define KERN_CHECKSUM_H
 
-#include "maps.h"
+#include "work.h"
 
 static __always_inline __u16 sum_fold(__u64 sum)
 {
@@ -62,17 +62,17 @@ static __noinline long sum_packet(struct __sk_buff *skb, struct work *work,
 	if (length > SUM_CHUNKS * CHUNK)
 		return -1;
 	for (int i = 0; i < SUM_CHUNKS && length; i++) {
-		__u32 part = length;
+		__u64 part = length;
 
-		if (part > CHUNK)
-			part = CHUNK;
+		bound(part, 1, CHUNK);
 		length -= part;
 		/* The last word is padded with zeroes. */
 		work->chunk[((part - 1) / 4) & (CHUNK / 4 - 1)] = 0;
-		if (!part || bpf_skb_load_bytes(skb, offset, work->chunk, part))
+		if (bpf_skb_load_bytes(skb, offset, work->chunk, part))
 			return -1;
 		offset += part;
-		part = (part + 3) & 0x3fc;
+		part = (part + 3) & ~3ULL;
+		bound(part, 4, CHUNK);
 		sum = bpf_csum_diff(0, 0, work->chunk, part, sum);
 		if (sum < 0)
 			return -1;

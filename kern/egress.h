@@ -12,6 +12,7 @@
 #include "packet.h"
 #include "pair.h"
 #include "segment.h"
+#include "work.h"
 
 /* The acknowledgement becomes leg->received, SACK blocks no-operations. */
 static __always_inline int
@@ -20,18 +21,17 @@ egress_lower(struct __sk_buff *skb, struct work *work, const struct packet *p,
 {
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
-	struct options o = {
-		.flags = WIRE_LEG_TIMESTAMPS,
-		.blank_sack = 1,
-	};
-	__u32 head = s->head;
+	__u64 head = s->head;
 	long sum;
 
 	if (before(leg->received, s->ack))
 		work->after.ack = bpf_htonl(leg->received);
-	if (head < TCP_BASE || head > TCP_LONGEST ||
-	    options_translate(work, &o, head - TCP_BASE))
+	__builtin_memset(&work->options, 0, sizeof(work->options));
+	work->options.flags = WIRE_LEG_TIMESTAMPS;
+	work->options.blank_sack = 1;
+	if (options_translate(work, head - TCP_BASE))
 		return -1;
+	bound(head, TCP_BASE, TCP_LONGEST);
 	sum = bpf_csum_diff((__be32 *)&work->before, head,
 			    (__be32 *)&work->after, head, 0);
 	if (sum < 0 ||

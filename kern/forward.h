@@ -10,6 +10,7 @@
 #include "route.h"
 #include "segment.h"
 #include "too_big.h"
+#include "work.h"
 
 /* IP header of p for leg `to`; returns what to add to the TCP checksum. */
 static __always_inline __u64 forward_head(struct packet *p,
@@ -45,17 +46,16 @@ static __always_inline __u64 forward_head(struct packet *p,
  * the header's own checksum has balanced the addresses; IPv6 has none, so its
  * header is stored with a recomputation that puts them in.
  */
-static __always_inline int forward_write(struct __sk_buff *skb,
-					 struct work *work, struct packet *p,
-					 const struct wire_leg *to, __u32 head)
+static __noinline int forward_write(struct __sk_buff *skb, struct work *work,
+				    struct packet *p, const struct wire_leg *to,
+				    __u64 head)
 {
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
 	__u64 pseudo = forward_head(p, to);
 	long error, sum;
 
-	if (head < TCP_BASE || head > TCP_LONGEST)
-		return -1;
+	bound(head, TCP_BASE, TCP_LONGEST);
 	sum = bpf_csum_diff((__be32 *)&work->before, head,
 			    (__be32 *)&work->after, head, 0);
 	if (p->key.family == AF_INET)
@@ -94,9 +94,9 @@ static __always_inline int forward_sound(const struct packet *p)
 }
 
 /* Everything that may be said against a segment before it is touched. */
-static __always_inline int forward_check(struct __sk_buff *skb,
-					 struct work *work, struct packet *p,
-					 struct passage *t, struct segment *s)
+static __noinline int forward_check(struct __sk_buff *skb, struct work *work,
+				    struct packet *p, struct passage *t,
+				    struct segment *s)
 {
 	int verdict = forward_sound(p);
 
@@ -150,16 +150,14 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct packet *p)
 	size = forward_size(skb, p, s.head);
 	verdict = route_find(skb, work, t.to, t.family, size);
 	if (verdict == WIRE_DROP_TOO_BIG) {
-		struct too_big m = {
-			.leg = t.from,
+		work->too_big = (struct too_big){
 			.family = t.family,
 			.mtu = work->fib.mtu_result,
 			.seq = s.seq,
 			.length = size,
 			.id = p->ip.v4.id,
 		};
-
-		return too_big_tell(skb, work, &m, &t);
+		return too_big_tell(skb, work, &t);
 	}
 	if (verdict != ROUTE_FOUND)
 		return drop(verdict);

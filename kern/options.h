@@ -7,7 +7,7 @@
 #ifndef KERN_OPTIONS_H
 #define KERN_OPTIONS_H
 
-#include "maps.h"
+#include "work.h"
 
 #define OPTION_END        0
 #define OPTION_NONE       1
@@ -17,14 +17,6 @@
 #define OPTION_AO         29
 /* Two no-ops, then timestamps: how nearly every segment begins. */
 #define OPTIONS_USUAL 0x0101080a
-
-/* What to add; what not to pass. */
-struct options {
-	__u32 tsval_delta, tsecr_delta, ack_delta;
-	__u32 flags; /* of the leg: WIRE_LEG_TIMESTAMPS, WIRE_LEG_SACK */
-	__u32 has_ack; /* an echo means something beside an ACK only */
-	__u32 blank_sack;
-};
 
 static __always_inline void options_add(__u8 *at, __u32 delta)
 {
@@ -47,12 +39,12 @@ static __always_inline void options_timestamps(__u8 *at,
 }
 
 /*
- * The option at byte i: translates it and says by work->skip and work->blank
- * what becomes of its bytes. Returns 0, or -1 when the header is malformed.
+ * The option at byte i: translates it and says by o->skip and o->blank what
+ * becomes of its bytes. Returns 0, or -1 when the header is malformed.
  */
-static __always_inline int
-options_one(struct work *work, const struct options *o, __u32 i, __u32 total)
+static __always_inline int options_one(struct work *work, __u32 i, __u32 total)
 {
+	struct options *o = &work->options;
 	__u8 *at = work->after.options + i;
 	__u32 length;
 
@@ -61,8 +53,8 @@ options_one(struct work *work, const struct options *o, __u32 i, __u32 total)
 	length = at[1];
 	if (length < 2 || i + length > total)
 		return -1;
-	work->skip = length;
-	work->blank = 1;
+	o->skip = length;
+	o->blank = 1;
 	switch (at[0]) {
 	case OPTION_MD5:
 	case OPTION_AO:
@@ -72,7 +64,7 @@ options_one(struct work *work, const struct options *o, __u32 i, __u32 total)
 			return -1;
 		if (o->flags & WIRE_LEG_TIMESTAMPS) {
 			options_timestamps(at, o);
-			work->blank = 0;
+			o->blank = 0;
 		}
 		return 0;
 	case OPTION_SACK:
@@ -80,7 +72,7 @@ options_one(struct work *work, const struct options *o, __u32 i, __u32 total)
 			return -1;
 		if (!(o->flags & WIRE_LEG_SACK) || o->blank_sack)
 			return 0;
-		work->blank = 0;
+		o->blank = 0;
 		for (__u32 edge = 0; edge < 8; edge++) {
 			if (i + 2 + edge * 4 + 4 >
 				    sizeof(work->after.options) ||
@@ -97,34 +89,38 @@ options_one(struct work *work, const struct options *o, __u32 i, __u32 total)
  * The walk: one round a byte, so that every offset is a constant to the
  * verifier, and all that varies lies in `work`. Returns 0 or -1.
  */
-static __noinline int options_walk(struct work *work, const struct options *o,
-				   __u32 total)
+static __noinline int options_walk(struct work *work, __u32 total)
 {
+	struct options *o = &work->options;
 	__u8 *options = work->after.options;
 
-	work->skip = 0;
+	o->skip = 0;
 	for (__u32 i = 0; i < sizeof(work->after.options); i++) {
 		if (i >= total)
 			return 0;
-		if (!work->skip) {
+		if (!o->skip) {
 			if (options[i] == OPTION_END)
 				return 0;
 			if (options[i] == OPTION_NONE)
 				continue;
-			if (options_one(work, o, i, total))
+			if (options_one(work, i, total))
 				return -1;
 		}
-		if (work->blank)
+		if (o->blank)
 			options[i] = OPTION_NONE;
-		work->skip--;
+		o->skip--;
 	}
 	return 0;
 }
 
-/* Translates the options of work->after, `total` bytes; 0, or -1: malformed. */
-static __always_inline int
-options_translate(struct work *work, const struct options *o, __u32 total)
+/*
+ * Translates the options of work->after, `total` bytes, as work->options says.
+ * Returns 0, or -1: malformed.
+ */
+static __always_inline int options_translate(struct work *work, __u32 total)
 {
+	const struct options *o = &work->options;
+
 	if (!total)
 		return 0;
 	if (total == 12 && (o->flags & WIRE_LEG_TIMESTAMPS) &&
@@ -132,7 +128,7 @@ options_translate(struct work *work, const struct options *o, __u32 total)
 		options_timestamps(work->after.options + 2, o);
 		return 0;
 	}
-	return options_walk(work, o, total);
+	return options_walk(work, total);
 }
 
 #endif

@@ -8,6 +8,7 @@
 #define KERN_PACKET_H
 
 #include "maps.h"
+#include "work.h"
 
 #include <linux/if_ether.h>
 #include <linux/in.h>

@@ -9,6 +9,7 @@
 #define KERN_ROUTE_H
 
 #include "maps.h"
+#include "work.h"
 
 #include <linux/if_ether.h>
 

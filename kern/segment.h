@@ -12,6 +12,7 @@
 #include "options.h"
 #include "packet.h"
 #include "pair.h"
+#include "work.h"
 
 /* Verdicts beside enum wire_drop. */
 #define SEGMENT_PASS -1
@@ -36,14 +37,13 @@ static __always_inline int segment_load(struct __sk_buff *skb,
 					const struct packet *p,
 					struct segment *s, __u32 shift)
 {
-	__u32 rest = p->length + ETH_HLEN - p->payload_at, want = rest;
+	__u32 rest = p->length + ETH_HLEN - p->payload_at;
+	__u64 want = rest;
 
 	if (p->length + ETH_HLEN < p->payload_at + TCP_BASE)
 		return WIRE_DROP_HEADER;
-	if (want > TCP_LONGEST)
-		want = TCP_LONGEST;
-	if (want < TCP_BASE ||
-	    bpf_skb_load_bytes(skb, p->payload_at, &work->before, want))
+	bound(want, TCP_BASE, TCP_LONGEST);
+	if (bpf_skb_load_bytes(skb, p->payload_at, &work->before, want))
 		return WIRE_DROP_HEADER;
 	s->head = (work->before.offset >> 4) * 4;
 	if (s->head < TCP_BASE || s->head > rest)
@@ -135,14 +135,7 @@ static __always_inline int segment_translate(struct work *work,
 					     const struct wire_leg *from,
 					     const struct wire_leg *to)
 {
-	struct options o = {
-		.tsval_delta = from->tsval_delta,
-		.tsecr_delta = from->tsecr_delta,
-		.ack_delta = from->ack_delta,
-		.flags = from->flags,
-		.has_ack = s->flags & TCP_ACK,
-		.blank_sack = s->raise,
-	};
+	struct options *o = &work->options;
 	struct tcp_head *tcp = &work->after;
 
 	tcp->source = to->local_port;
@@ -152,7 +145,13 @@ static __always_inline int segment_translate(struct work *work,
 		tcp->ack = bpf_htonl((s->raise ? from->latch : s->ack) +
 				     from->ack_delta);
 	tcp->window = bpf_htons(segment_window(s, from, to));
-	if (options_translate(work, &o, s->head - TCP_BASE))
+	o->tsval_delta = from->tsval_delta;
+	o->tsecr_delta = from->tsecr_delta;
+	o->ack_delta = from->ack_delta;
+	o->flags = from->flags;
+	o->has_ack = s->flags & TCP_ACK;
+	o->blank_sack = s->raise;
+	if (options_translate(work, s->head - TCP_BASE))
 		return WIRE_DROP_OPTIONS;
 	return SEGMENT_PASS;
 }

@@ -12,6 +12,7 @@
 #include "packet.h"
 #include "pair.h"
 #include "route.h"
+#include "work.h"
 
 /* What a message quotes of TCP: ports and sequence number. */
 struct quote {
@@ -43,21 +44,11 @@ struct too_big_v6 {
 /* One a leg; the sender's next try finds out about a lost one. */
 #define TELL_INTERVAL_NS 50000000ULL
 /*
- * Cut from the front when an arriving packet becomes a message: more than the
+ * Cut from the front when a packet becomes a message: more than the
  * headers before TCP. The kernel then forgets that a device should complete
  * the checksum of TCP, of which there is none any more.
  */
 #define CUT 64
-
-/* About whose packet, and what is said. */
-struct too_big {
-	const struct wire_leg *leg; /* its remote end is told */
-	__u32 family;
-	__u32 mtu;
-	__u32 seq; /* of the packet, as that end made it */
-	__u32 length; /* of the packet, with its IP header */
-	__be16 id; /* IPv4: of the packet */
-};
 
 static __always_inline void ipv4_fill(struct iphdr *ip, const __u8 *from,
 				      const __u8 *to, __u32 length)
@@ -74,10 +65,9 @@ static __always_inline void ipv4_fill(struct iphdr *ip, const __u8 *from,
 }
 
 static __always_inline void too_big_fill_v4(struct too_big_v4 *m,
-					    const struct too_big *t)
+					    const struct too_big *t,
+					    const struct wire_leg *leg)
 {
-	const struct wire_leg *leg = t->leg;
-
 	ipv4_fill(&m->ip, leg->local, leg->remote, sizeof(*m));
 	m->ip.id = 0;
 	m->ip.protocol = IPPROTO_ICMP;
@@ -108,9 +98,9 @@ static __always_inline void ipv6_fill(struct ipv6hdr *ip, const __u8 *from,
 }
 
 static __always_inline void too_big_fill_v6(struct too_big_v6 *m,
-					    const struct too_big *t)
+					    const struct too_big *t,
+					    const struct wire_leg *leg)
 {
-	const struct wire_leg *leg = t->leg;
 	const __u32 length = sizeof(*m) - IPV6_HEAD;
 	__u64 sum = bpf_htonl(length) + (__u64)bpf_htonl(IPPROTO_ICMPV6);
 
@@ -129,26 +119,27 @@ static __always_inline void too_big_fill_v6(struct too_big_v6 *m,
 	m->check = ~sum_fold(sum);
 }
 
-/* The packet at hand becomes the message and leaves to whom it is for. */
+/* The packet at hand becomes the message work->too_big to leg's remote. */
 static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
-				   const struct too_big *t, __u32 what)
+				   const struct wire_leg *leg, __u32 what)
 {
+	const struct too_big *t = &work->too_big;
 	__u32 length;
 
 	length = t->family == AF_INET ? sizeof(struct too_big_v4) :
 					sizeof(struct too_big_v6);
-	if (route_find(skb, work, t->leg, t->family, length) != ROUTE_FOUND)
+	if (route_find(skb, work, leg, t->family, length) != ROUTE_FOUND)
 		return drop(WIRE_DROP_ROUTE);
 	if (bpf_skb_change_tail(skb, ETH_HLEN + length + CUT, 0) ||
 	    bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, 0))
 		return drop(WIRE_DROP_ERROR);
 	if (t->family == AF_INET) {
-		too_big_fill_v4((struct too_big_v4 *)work->message, t);
+		too_big_fill_v4((struct too_big_v4 *)work->message, t, leg);
 		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
 					     sizeof(struct too_big_v4),
 					     BPF_F_RECOMPUTE_CSUM);
 	} else {
-		too_big_fill_v6((struct too_big_v6 *)work->message, t);
+		too_big_fill_v6((struct too_big_v6 *)work->message, t, leg);
 		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
 					     sizeof(struct too_big_v6),
 					     BPF_F_RECOMPUTE_CSUM);
@@ -161,8 +152,7 @@ static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
 
 /* Our own: the packet from `from`'s remote exceeds what the other leg carries. */
 static __always_inline int too_big_tell(struct __sk_buff *skb,
-					struct work *work, struct too_big *t,
-					struct passage *by)
+					struct work *work, struct passage *by)
 {
 	__u64 told = *(volatile __u64 *)&by->from->told_ns;
 
@@ -172,18 +162,18 @@ static __always_inline int too_big_tell(struct __sk_buff *skb,
 	if (__sync_val_compare_and_swap(&by->from->told_ns, told, by->now) !=
 	    told)
 		return TC_ACT_SHOT;
-	return too_big_send(skb, work, t, WIRE_COUNT_TOO_BIG_SENT);
+	return too_big_send(skb, work, by->from, WIRE_COUNT_TOO_BIG_SENT);
 }
 
 /*
- * A router's message, read: fills key (of the leg whose remote the packet was
- * for), seq in that leg's sent space, length, id, mtu. False: not about TCP
- * that we sent in the form we send it.
+ * A router's message, read: fills p->key (of the leg whose remote the packet
+ * was for) and work->too_big, seq in that leg's sent space. False: not about
+ * TCP that we sent in the form we send it.
  */
 static __always_inline bool too_big_read(struct __sk_buff *skb,
-					 struct work *work, struct packet *p,
-					 struct too_big *t)
+					 struct work *work, struct packet *p)
 {
+	struct too_big *t = &work->too_big;
 	struct too_big_v4 *v4 = (struct too_big_v4 *)work->message;
 	struct too_big_v6 *v6 = (struct too_big_v6 *)work->message;
 	struct quote *quote;
@@ -218,11 +208,10 @@ static __always_inline bool too_big_read(struct __sk_buff *skb,
 }
 
 /* Whether the message itself is whole, to us, and of a possible size. */
-static __always_inline bool too_big_sound(struct __sk_buff *skb,
-					  struct work *work,
-					  const struct packet *p,
-					  const struct too_big *t)
+static __always_inline bool
+too_big_sound(struct __sk_buff *skb, struct work *work, const struct packet *p)
 {
+	const struct too_big *t = &work->too_big;
 	__u32 length = p->length + ETH_HLEN - p->payload_at;
 	__u64 sum = 0;
 	long rest;
@@ -250,26 +239,28 @@ static __always_inline bool too_big_sound(struct __sk_buff *skb,
 static __noinline int too_big_translate(struct __sk_buff *skb, struct packet *p)
 {
 	struct passage t = {};
-	struct too_big m = {};
 	__u32 zero = 0;
 	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
+	struct too_big *m;
 
-	if (!work || !too_big_read(skb, work, p, &m) ||
-	    !passage_find(&t, &p->key) || t.state == WIRE_JOINING)
+	if (!work)
+		return TC_ACT_UNSPEC;
+	m = &work->too_big;
+	if (!too_big_read(skb, work, p) || !passage_find(&t, &p->key) ||
+	    t.state == WIRE_JOINING)
 		return TC_ACT_UNSPEC;
 	/* What our own socket has sent and still answers for. */
-	if (t.from->flags & WIRE_LEG_LATCHED && before(m.seq, t.from->latch))
+	if (t.from->flags & WIRE_LEG_LATCHED && before(m->seq, t.from->latch))
 		return TC_ACT_UNSPEC;
 	if (passage_expired(&t))
 		return drop(WIRE_DROP_EXPIRED);
 	/* RFC 5927 section 4.1: about what is under way. */
-	if (before(m.seq, (__u32)t.from->acked) ||
-	    !before(m.seq, t.to->sent_end + t.to->seq_delta) ||
-	    !too_big_sound(skb, work, p, &m))
+	if (before(m->seq, (__u32)t.from->acked) ||
+	    !before(m->seq, t.to->sent_end + t.to->seq_delta) ||
+	    !too_big_sound(skb, work, p))
 		return drop(WIRE_DROP_ICMP);
-	m.leg = t.to;
-	m.seq -= t.to->seq_delta;
-	return too_big_send(skb, work, &m, WIRE_COUNT_TOO_BIG_TRANSLATED);
+	m->seq -= t.to->seq_delta;
+	return too_big_send(skb, work, t.to, WIRE_COUNT_TOO_BIG_TRANSLATED);
 }
 
 #endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a run of a program works on, outside the 512 bytes of its stack. */
+#ifndef KERN_WORK_H
+#define KERN_WORK_H
+
+#include "maps.h"
+
+/* A TCP header as it is in the packet; 64 bytes, so that it copies in words. */
+struct tcp_head {
+	__be16 source, dest;
+	__be32 seq, ack;
+	__u8 offset, flags;
+	__be16 window, check, urgent;
+	__u8 options[40];
+	__u8 rest[4];
+};
+
+#define TCP_BASE    20 /* header without options */
+#define TCP_LONGEST 60
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+#define IPV4_HEAD 20
+#define IPV6_HEAD 40
+
+#define CHUNK 512 /* bytes of a packet summed at once: what the helper takes */
+
+/* What becomes of a segment's options. */
+struct options {
+	__u32 tsval_delta, tsecr_delta, ack_delta;
+	__u32 flags; /* of the leg: WIRE_LEG_TIMESTAMPS, WIRE_LEG_SACK */
+	__u32 has_ack; /* an echo means something beside an ACK only */
+	__u32 blank_sack;
+	__u32 skip; /* the walk: bytes of the current option to pass over */
+	__u32 blank; /* and whether they become no-operations */
+};
+
+/* A packet-too-big: about whose packet, and what is said. */
+struct too_big {
+	__u32 family;
+	__u32 mtu;
+	__u32 seq; /* of the packet, as its sender made it */
+	__u32 length; /* of the packet, with its IP header */
+	__be16 id; /* IPv4: of the packet */
+};
+
+/*
+ * Working memory of one program run. In a map, because state on the stack makes
+ * the verifier follow every combination of values through the option walk. A
+ * run is not interrupted by another on the same CPU: bottom halves are off.
+ */
+struct work {
+	struct tcp_head before, after;
+	struct options options;
+	struct too_big too_big;
+	struct bpf_fib_lookup fib; /* a route: asked, then found */
+	__u8 message[96]; /* a packet-too-big, in or out, without Ethernet header */
+	__u32 chunk[CHUNK / 4 + 1];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct work);
+} wire_work SEC(".maps");
+
+/*
+ * For a length given to a helper: `value` into [least, most], where the caller
+ * knows it to be, by instructions in the very register. What the compiler makes
+ * of a comparison in C bounds a copy, of which the verifier of 6.1 knows nothing.
+ */
+#define bound(value, least, most)                         \
+	asm volatile("if %0 >= %1 goto +1\n\t%0 = %1\n\t" \
+		     "if %0 <= %2 goto +1\n\t%0 = %2"     \
+		     : "+r"(value)                        \
+		     : "i"(least), "i"(most))
+
+#endif
