@@ -593,6 +593,24 @@ static void log_limit_lets_one_through_a_second(void **state)
 	assert_int_equal(suppressed, 0);
 }
 
+static void log_limit_lets_some_lines_through_per_second(void **state)
+{
+	struct log_limit limit = { 0 };
+	uint64_t suppressed = 99;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		assert_true(log_allow_some(&limit, 3, 5000, &suppressed));
+		assert_int_equal(suppressed, 0);
+	}
+	assert_false(log_allow_some(&limit, 3, 5500, &suppressed));
+	assert_false(log_allow_some(&limit, 3, 5999, &suppressed));
+	assert_true(log_allow_some(&limit, 3, 6000, &suppressed));
+	assert_int_equal(suppressed, 2);
+	assert_true(log_allow_some(&limit, 3, 6000, &suppressed));
+	assert_int_equal(suppressed, 0);
+}
+
 /* Runs one log call with standard error going into a pipe; what came out. */
 static size_t logged(char *buf, size_t size, enum log_level level,
 		     const char *text)
@@ -756,6 +774,7 @@ int main(void)
 		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(wire_integers_are_big_endian),
 		cmocka_unit_test(log_limit_lets_one_through_a_second),
+		cmocka_unit_test(log_limit_lets_some_lines_through_per_second),
 		cmocka_unit_test(log_lines_cannot_be_forged),
 		cmocka_unit_test(log_level_is_obeyed),
 		cmocka_unit_test(log_never_blocks),

@@ -65,16 +65,26 @@ void log_write(enum log_level level, const char *room, const char *fmt, ...)
 		atomic_fetch_add(&dropped, 1);
 }
 
-bool log_allow(struct log_limit *limit, uint64_t now_ms, uint64_t *suppressed)
+bool log_allow_some(struct log_limit *limit, unsigned int lines,
+		    uint64_t now_ms, uint64_t *suppressed)
 {
-	if (now_ms < limit->next_ms) {
+	if (now_ms >= limit->next_ms) {
+		limit->next_ms = now_ms + 1000;
+		limit->used = 0;
+	}
+	if (limit->used >= lines) {
 		limit->suppressed++;
 		return false;
 	}
+	limit->used++;
 	*suppressed = limit->suppressed;
 	limit->suppressed = 0;
-	limit->next_ms = now_ms + 1000;
 	return true;
+}
+
+bool log_allow(struct log_limit *limit, uint64_t now_ms, uint64_t *suppressed)
+{
+	return log_allow_some(limit, 1, now_ms, suppressed);
 }
 
 uint64_t log_dropped(void)

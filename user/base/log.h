@@ -32,10 +32,11 @@ void log_write(enum log_level level, const char *room, const char *fmt, ...)
 			log_write(LOG_LEVEL_DEBUG, room, __VA_ARGS__); \
 	} while (0)
 
-/* Lets one event through per second; counts what it suppressed. */
+/* Lets some events through per second; counts what it suppressed. */
 struct log_limit {
-	uint64_t next_ms;
+	uint64_t next_ms; /* when a new second begins */
 	uint64_t suppressed;
+	unsigned int used; /* lines of this second */
 };
 
 /*
@@ -43,6 +44,9 @@ struct log_limit {
  * swallowed since the last line. A limit belongs to one thread.
  */
 bool log_allow(struct log_limit *limit, uint64_t now_ms, uint64_t *suppressed);
+/* The same with so many lines per second instead of one. */
+bool log_allow_some(struct log_limit *limit, unsigned int lines,
+		    uint64_t now_ms, uint64_t *suppressed);
 
 /* Lines dropped so far because standard error was full. */
 uint64_t log_dropped(void);

@@ -80,22 +80,31 @@ static void relayed_close(struct allocation *allocation)
 	turn_descriptor_release(shared);
 }
 
+/* Made, or ended for a reason. */
 static void allocation_log(const struct allocation *allocation,
-			   const char *event, const char *reason)
+			   const char *reason)
 {
+	struct turn_worker *worker = allocation->worker;
 	char client[ADDR_STRLEN], relayed[ADDR_STRLEN];
+	uint64_t suppressed;
 
-	if (!log_enabled(LOG_LEVEL_INFO))
+	if (!log_enabled(LOG_LEVEL_INFO) ||
+	    !turn_worker_may_log(worker,
+				 reason ? TURN_LOG_ALLOCATION_ENDED :
+					  TURN_LOG_ALLOCATION,
+				 &suppressed))
 		return;
 	log_info(
 		ROOM,
-		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s relayed=%s%s%s",
-		event, allocation->worker->index, (uintmax_t)allocation->serial,
+		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s relayed=%s%s%s suppressed=%ju",
+		reason ? "allocation_ended" : "allocation", worker->index,
+		(uintmax_t)allocation->serial,
 		auth_account_user(allocation->account),
 		auth_account_realm(allocation->account),
 		addr_format(&allocation->client_addr, client),
 		addr_format(&allocation->relayed.addr, relayed),
-		reason ? " reason=" : "", reason ? reason : "");
+		reason ? " reason=" : "", reason ? reason : "",
+		(uintmax_t)suppressed);
 }
 
 /* A structure without its relayed address. */
@@ -146,7 +155,7 @@ static int allocation_open(const struct request *req, const union addr *host,
 	worker->counters.allocations_made++;
 	turn_allocation_prolong(allocation, lifetime_ms);
 	turn_client_timer(req->client);
-	allocation_log(allocation, "allocation", NULL);
+	allocation_log(allocation, NULL);
 	return 0;
 }
 
@@ -211,7 +220,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	if (allocation->ended)
 		return;
 	allocation->ended = true;
-	allocation_log(allocation, "allocation_ended", reason);
+	allocation_log(allocation, reason);
 	timer_cancel(worker->loop, &allocation->expiry);
 	relayed_close(allocation);
 	turn_permissions_clear(allocation);

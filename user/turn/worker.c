@@ -20,6 +20,7 @@
 #include "turn/permission.h"
 
 #define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
+#define ORDINARY_LINES   20 /* a second, of what is no trouble */
 
 /* A socket of a listener. */
 struct listener_socket {
@@ -114,8 +115,12 @@ void turn_worker_bury(struct turn_worker *worker, struct list *link,
 bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 			 uint64_t *suppressed)
 {
-	return log_allow(&worker->limits[kind], loop_now(worker->loop),
-			 suppressed);
+	bool ordinary = kind == TURN_LOG_ALLOCATION ||
+			kind == TURN_LOG_ALLOCATION_ENDED;
+
+	return log_allow_some(&worker->limits[kind],
+			      ordinary ? ORDINARY_LINES : 1,
+			      loop_now(worker->loop), suppressed);
 }
 
 bool turn_worker_peer_allowed(struct turn_worker *worker,

@@ -21,6 +21,8 @@ enum turn_log {
 	TURN_LOG_DESCRIPTORS, /* an accept failed */
 	TURN_LOG_QUEUE, /* a client does not read */
 	TURN_LOG_RESOURCE, /* a request failed for want of memory and such */
+	TURN_LOG_ALLOCATION, /* an allocation was made */
+	TURN_LOG_ALLOCATION_ENDED,
 	TURN_LOG_KINDS,
 };
 
@@ -96,7 +98,10 @@ void turn_worker_bury(struct turn_worker *worker, struct list *link,
 bool turn_worker_peer_allowed(struct turn_worker *worker,
 			      const union addr *peer);
 
-/* True when a line of this kind may be logged; see log_allow. */
+/*
+ * True when a line of this kind may be logged; see log_allow. Allocations begin
+ * and end as a matter of course: of their lines there may be more.
+ */
 bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 			 uint64_t *suppressed);
 
