@@ -143,6 +143,7 @@ static void accepts_connections_ready_to_use(void **state)
 	assert_true(fcntl(catcher.fds[0], F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(catcher.fds[0], F_GETFD) & FD_CLOEXEC);
 	assert_int_equal(option(catcher.fds[0], IPPROTO_TCP, TCP_NODELAY), 1);
+	assert_int_equal(option(catcher.fds[0], IPPROTO_TCP, TCP_QUICKACK), 0);
 	assert_int_equal(option(catcher.fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
 	assert_int_equal(option(catcher.fds[0], IPPROTO_TCP, TCP_KEEPIDLE), 62);
 	socket_keepalive(catcher.fds[0], 0);

@@ -66,6 +66,11 @@ static int listener_start(int fd, const union addr *addr, unsigned int backlog)
 	if (bind(fd, &addr->sa, addr_len(addr)) < 0 ||
 	    listen(fd, backlog > INT32_MAX ? INT32_MAX : (int)backlog) < 0)
 		return -errno;
+	/* Inherited when set behind listen(2), seen on 6.18: the first request
+	 * is acknowledged by its answer and not by a segment of its own. From
+	 * the first answer on the kernel would do so anyway.
+	 */
+	option_set(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
 	return 0;
 }
 
