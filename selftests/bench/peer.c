@@ -52,10 +52,7 @@ struct conn {
 
 static void conn_free(struct conn *conn)
 {
-	int fd = conn->watch.fd;
-
-	watch_del(conn->peer->loop, &conn->watch);
-	fd_close(&fd);
+	watch_close(conn->peer->loop, &conn->watch);
 	list_del(&conn->link);
 	atomic_fetch_sub(&conn->peer->stats->open, 1);
 	free(conn);
@@ -194,7 +191,12 @@ static void mute_ready(struct watch *watch, uint32_t events)
 static uint32_t conn_start(struct conn *conn)
 {
 	struct peer *peer = conn->peer;
+	const int one = 1;
 
+	/* Streams are acknowledged as usual, see listener_open. */
+	if (conn->hello.mode != BENCH_ECHO)
+		setsockopt(conn->watch.fd, IPPROTO_TCP, TCP_QUICKACK, &one,
+			   sizeof(one));
 	switch (conn->hello.mode) {
 	case BENCH_UP:
 		conn->watch.fn = stream_ready;
@@ -251,14 +253,12 @@ static void hello_ready(struct watch *watch, uint32_t events)
 static void listener_ready(struct watch *watch, uint32_t events)
 {
 	struct peer *peer = list_entry(watch, struct peer, listener);
-	int one = 1;
 	int fd;
 
 	(void)events;
 	fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 
 	struct conn *conn = calloc(1, sizeof(*conn));
 
@@ -274,13 +274,20 @@ static void listener_ready(struct watch *watch, uint32_t events)
 		conn->watch.fd = -1;
 		fd_close(&fd);
 		conn_break(conn);
+		return;
 	}
+	watch_own(peer->loop, &conn->watch);
 }
 
+/*
+ * Accepted sockets inherit TCP_NODELAY and, set behind listen(2), that the first
+ * message is acknowledged by its echo: no calls and segments of the far end that
+ * would cost every relay's turn the same.
+ */
 static int listener_open(const char *text)
 {
 	union addr addr;
-	int one = 1;
+	int one = 1, zero = 0;
 	int fd;
 
 	if (addr_parse(text, 0, &addr))
@@ -290,12 +297,14 @@ static int listener_open(const char *text)
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (bind(fd, &addr.sa, addr_len(&addr)) < 0 || listen(fd, 8192) < 0) {
 		int error = -errno;
 
 		fd_close(&fd);
 		return error;
 	}
+	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &zero, sizeof(zero));
 	return fd;
 }
 
