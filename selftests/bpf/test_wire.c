@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * wire_ingress on crafted segments of a joined pair: what passes and how it
+ * looks on the other side, what is dropped and how it is counted, what goes up
+ * the stack. Both families, every sequence space across 2^32.
+ */
+#include "wire_packet.h"
+
+static const char *family_name(const struct world *w)
+{
+	return w->family == AF_INET ? "IPv4" : "IPv6";
+}
+
+static void test_translated(struct world *w)
+{
+	struct craft c;
+	uint8_t *tcp;
+	struct wire_leg *leg;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.flags = ACK | PSH;
+	c.payload = 333;
+	c.ack += 0;
+	world_send(w, &c);
+	tcp = frame_l4(&w->out);
+	lab_check(world_forwarded(w, WIRE_PEER) &&
+			  frame_get32(tcp + 4) == 3000000 &&
+			  frame_get32(tcp + 8) == 4000000 &&
+			  frame_get16(tcp + 14) == (500 << 7) >> 5,
+		  "%s: client's data becomes the peer leg's", family_name(w));
+	leg = &w->pair.leg[0];
+	lab_check(leg->sent_end == 2000333 && leg->packets == 1 &&
+			  leg->seen_ns != 0 && leg->right == 1100000 &&
+			  leg->window == 100000,
+		  "%s: its sender's end is known", family_name(w));
+	c = world_craft(w, WIRE_PEER);
+	c.ack += 333;
+	c.window = 60000;
+	c.payload = 77;
+	world_send(w, &c);
+	tcp = frame_l4(&w->out);
+	lab_check(world_forwarded(w, WIRE_CLIENT) &&
+			  frame_get32(tcp + 4) == 1000000 &&
+			  frame_get32(tcp + 8) == 2000333 &&
+			  frame_get16(tcp + 14) == 65535,
+		  "%s: peer's data and ACK come back, window at most 65535",
+		  family_name(w));
+	leg = &w->pair.leg[1];
+	lab_check(leg->acked == 3000333 && leg->window == 60000 << 9 &&
+			  leg->right == 3000333 + (60000 << 9),
+		  "%s: acknowledged, window and right edge are raised",
+		  family_name(w));
+	c.ack -= 100;
+	c.window = 1;
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_CLIENT) && leg->acked == 3000333 &&
+			  leg->window == 60000 << 9 &&
+			  leg->right == 3000333 + (60000 << 9) &&
+			  frame_get16(frame_l4(&w->out) + 14) == (1 << 9) >> 8,
+		  "%s: an older ACK lowers none of them", family_name(w));
+}
+
+/* Each space in turn, and all, so that the segment crosses a boundary. */
+static void test_wraps(struct world *w)
+{
+	static const uint32_t edges[] = { 0xffffffb0, 0x7fffffb0 };
+	bool good = true;
+
+	for (unsigned int which = 0; which < 16; which++) {
+		for (int e = 0; e < 2; e++) {
+			uint32_t at[4] = { 10, 1u << 20, 1u << 31, 3u << 30 };
+			struct spaces s;
+			struct craft c;
+
+			for (int i = 0; i < 4; i++)
+				if (which & 1u << i)
+					at[i] = edges[e];
+			s = (struct spaces){ at[0], at[1], at[2], at[3] };
+			world_join(w, w->family, &s);
+			c = world_craft(w, WIRE_CLIENT);
+			c.payload = 200;
+			world_send(w, &c);
+			good = good && world_forwarded(w, WIRE_PEER) &&
+			       frame_get32(frame_l4(&w->out) + 4) == at[2] &&
+			       frame_get32(frame_l4(&w->out) + 8) == at[3];
+			c = world_craft(w, WIRE_PEER);
+			c.ack += 200;
+			c.payload = 150;
+			world_send(w, &c);
+			good = good && world_forwarded(w, WIRE_CLIENT) &&
+			       frame_get32(frame_l4(&w->out) + 4) == at[0] &&
+			       frame_get32(frame_l4(&w->out) + 8) ==
+				       at[1] + 200 &&
+			       w->pair.leg[1].acked == (uint64_t)at[2] + 200;
+			c = world_craft(w, WIRE_CLIENT);
+			c.ack += 150;
+			world_send(w, &c);
+			good = good && world_forwarded(w, WIRE_PEER) &&
+			       w->pair.leg[0].acked == (uint64_t)at[0] + 150 &&
+			       w->pair.leg[0].sent_end == at[1] + 200;
+		}
+	}
+	lab_check(good, "%s: every space wraps at 2^32 and at 2^31",
+		  family_name(w));
+}
+
+/* Sends c with its sequence number moved; whether it was dropped for `why`. */
+static bool moved(struct world *w, struct craft c, int32_t seq, int32_t ack,
+		  int why)
+{
+	c.seq += seq;
+	c.ack += ack;
+	world_join(w, w->family, &spaces_plain);
+	world_send(w, &c);
+	return why < 0 ? world_forwarded(w, WIRE_PEER) : world_dropped(w, why);
+}
+
+static void test_windows(struct world *w)
+{
+	struct craft c = world_craft(w, WIRE_CLIENT);
+	const char *name = family_name(w);
+
+	c.payload = 10;
+	lab_check(moved(w, c, 100000, 0, -1) &&
+			  moved(w, c, 100001, 0, WIRE_DROP_SEQUENCE),
+		  "%s: a segment may begin at the right edge, not beyond",
+		  name);
+	lab_check(moved(w, c, -100000, 0, -1) &&
+			  moved(w, c, -100001, 0, WIRE_DROP_SEQUENCE),
+		  "%s: an old one may be a window old", name);
+	lab_check(moved(w, c, 0, 1, WIRE_DROP_ACK) &&
+			  moved(w, c, 0, 0x7fffffff, WIRE_DROP_ACK),
+		  "%s: nothing unsent is acknowledged", name);
+	lab_check(moved(w, c, 0, -100000, -1) &&
+			  moved(w, c, 0, -100001, WIRE_DROP_ACK),
+		  "%s: an ACK may be a window old", name);
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[0].window = w->pair.leg[1].window = 10;
+	world_set(w);
+	c.seq -= 65535;
+	c.ack -= 65535;
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_PEER),
+		  "%s: the least window for old ones is 65535", name);
+	c.seq--;
+	world_send(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_SEQUENCE), "%s: and no more",
+		  name);
+}
+
+static void test_scales(struct world *w)
+{
+	static const struct {
+		uint8_t in, out;
+		uint16_t field, result;
+	} cases[] = {
+		{ 0, 0, 1234, 1234 }, { 14, 14, 65535, 65535 },
+		{ 14, 0, 4, 65535 },  { 14, 0, 3, 49152 },
+		{ 0, 14, 65535, 3 },  { 0, 7, 100, 0 },
+		{ 3, 0, 0, 0 },       { 0, 1, 65535, 32767 },
+	};
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct craft c;
+
+		world_join(w, w->family, &spaces_plain);
+		w->pair.leg[0].window_shift_in = cases[i].in;
+		w->pair.leg[1].window_shift_out = cases[i].out;
+		world_set(w);
+		c = world_craft(w, WIRE_CLIENT);
+		c.window = cases[i].field;
+		world_send(w, &c);
+		good = good && world_forwarded(w, WIRE_PEER) &&
+		       frame_get16(frame_l4(&w->out) + 14) == cases[i].result;
+	}
+	lab_check(good, "%s: windows from scale to scale", family_name(w));
+}
+
+static bool flagged(struct world *w, uint8_t flags, int why)
+{
+	struct craft c = world_craft(w, WIRE_CLIENT);
+
+	world_join(w, w->family, &spaces_plain);
+	c.flags = flags;
+	world_send(w, &c);
+	return why < 0 ? world_forwarded(w, WIRE_PEER) : world_dropped(w, why);
+}
+
+static void test_flags(struct world *w)
+{
+	const char *name = family_name(w);
+
+	lab_check(flagged(w, 0, WIRE_DROP_FLAGS) &&
+			  flagged(w, PSH, WIRE_DROP_FLAGS) &&
+			  flagged(w, FIN, WIRE_DROP_FLAGS),
+		  "%s: without ACK nothing passes", name);
+	lab_check(flagged(w, SYN | FIN | ACK, WIRE_DROP_FLAGS) &&
+			  flagged(w, SYN | RST, WIRE_DROP_FLAGS) &&
+			  flagged(w, FIN | RST | ACK, WIRE_DROP_FLAGS),
+		  "%s: senseless combinations", name);
+	lab_check(flagged(w, ACK | URG | PSH, -1), "%s: urgent passes", name);
+	lab_check(flagged(w, SYN, WIRE_DROP_SYN) &&
+			  flagged(w, SYN | ACK, WIRE_DROP_SYN),
+		  "%s: no SYN on a joined pair", name);
+}
+
+static void test_states(struct world *w)
+{
+	const char *name = family_name(w);
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.payload = 10;
+	w->pair.state = WIRE_JOINING;
+	world_set(w);
+	world_send(w, &c);
+	lab_check(world_up(w), "%s: while joining, up the stack", name);
+	w->pair.state = WIRE_FREE;
+	world_set(w);
+	world_send(w, &c);
+	lab_check(world_up(w), "%s: a free place's flows are none", name);
+	w->pair.state = WIRE_ENDED;
+	world_set(w);
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_PEER), "%s: ended pairs forward",
+		  name);
+	c.from_port++;
+	world_send(w, &c);
+	lab_check(world_up(w), "%s: another tuple goes up the stack", name);
+	c.from_port--;
+	c.flags = SYN;
+	world_send(w, &c);
+	lab_check(world_up(w), "%s: a SYN on an ended pair, too", name);
+	c.flags = ACK;
+	world_send(w, &c);
+	lab_check(world_up(w), "%s: and what follows it", name);
+	world_join(w, w->family, &spaces_plain);
+	w->pair.expires_ns = 1;
+	world_set(w);
+	world_send(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_EXPIRED), "%s: expired", name);
+	w->pair.expires_ns = UINT64_MAX;
+	world_set(w);
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_PEER), "%s: not yet expired", name);
+	frame_tcp(&w->in, &c);
+	w->in.data[0] = 2;
+	world_in(w);
+	lab_check(world_up(w), "%s: a frame for another host", name);
+}
+
+static void test_lengths(struct world *w)
+{
+	const char *name = family_name(w);
+	bool good = true;
+	struct craft c;
+	uint8_t *ip;
+	size_t whole;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.payload = 3;
+	frame_tcp(&w->in, &c);
+	whole = w->in.size;
+	/* A test run takes no less. */
+	for (w->in.size = HEAD_L3 + 40; w->in.size < whole; w->in.size++) {
+		world_in(w);
+		good = good && (w->verdict == TC_ACT_UNSPEC ||
+				world_dropped(w, WIRE_DROP_HEADER));
+	}
+	lab_check(good, "%s: a frame cut anywhere never passes", name);
+	world_send(w, &c);
+	w->in.size += 9;
+	world_in(w);
+	lab_check(world_forwarded(w, WIRE_PEER), "%s: padding passes", name);
+	for (int offset = 0; offset < 16; offset++) {
+		frame_tcp(&w->in, &c);
+		frame_l4(&w->in)[12] = (uint8_t)(offset << 4);
+		frame_mend(&w->in);
+		world_in(w);
+		good = good &&
+		       (offset == 5 ? world_forwarded(w, WIRE_PEER) :
+				      world_dropped(w, WIRE_DROP_HEADER));
+	}
+	lab_check(good, "%s: a wrong data offset", name);
+	frame_tcp(&w->in, &c);
+	ip = w->in.data + HEAD_L3;
+	frame_put16(ip + (w->family == AF_INET ? 2 : 4), 19);
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER),
+		  "%s: a length below the headers", name);
+}
+
+static void test_ipv4_header(struct world *w)
+{
+	uint8_t *ip = w->in.data + HEAD_L3;
+	struct craft c;
+
+	world_join(w, AF_INET, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.payload = 30;
+	frame_tcp(&w->in, &c);
+	ip[10] ^= 1;
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER), "IPv4: wrong checksum");
+	frame_tcp(&w->in, &c);
+	frame_put16(ip + 6, 0x2000);
+	frame_mend(&w->in);
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_FRAGMENT), "IPv4: first fragment");
+	frame_put16(ip + 6, 5);
+	frame_mend(&w->in);
+	world_in(w);
+	lab_check(world_up(w), "IPv4: a later fragment is nobody's");
+	frame_tcp(&w->in, &c);
+	memmove(ip + 24, ip + 20, 50);
+	memset(ip + 20, 1, 4);
+	ip[0] = 0x46;
+	frame_put16(ip + 2, 74);
+	w->in.size += 4;
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER), "IPv4: IP options");
+	frame_tcp(&w->in, &c);
+	ip[9] = IPPROTO_UDP;
+	world_in(w);
+	lab_check(world_up(w), "IPv4: UDP");
+	frame_tcp(&w->in, &c);
+	ip[0] = 0x65;
+	world_in(w);
+	lab_check(world_up(w), "IPv4: another version");
+}
+
+/* Puts `size` bytes of extension headers, 8 for each of `kinds`, before TCP. */
+static void extend(struct world *w, const struct craft *c, const uint8_t *kinds,
+		   size_t count, uint16_t fragment)
+{
+	uint8_t *ip = w->in.data + HEAD_L3;
+	size_t size = 8 * count;
+
+	frame_tcp(&w->in, c);
+	memmove(ip + 40 + size, ip + 40, w->in.size - HEAD_L3 - 40);
+	memset(ip + 40, 0, size);
+	ip[6] = kinds[0];
+	for (size_t i = 0; i < count; i++) {
+		uint8_t *at = ip + 40 + 8 * i;
+
+		at[0] = i + 1 < count ? kinds[i + 1] : IPPROTO_TCP;
+		if (kinds[i] == 44)
+			frame_put16(at + 2, fragment);
+	}
+	frame_put16(ip + 4, (uint16_t)(frame_get16(ip + 4) + size));
+	w->in.size += size;
+	world_in(w);
+}
+
+static void test_ipv6_header(struct world *w)
+{
+	static const uint8_t hop[] = { 0 }, chain[] = { 0, 60, 43, 60 },
+			     first[] = { 60, 44 },
+			     long_chain[] = { 60, 60, 60, 60, 60 },
+			     unknown[] = { 135 }, auth[] = { 51 };
+	struct craft c;
+
+	world_join(w, AF_INET6, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.payload = 30;
+	extend(w, &c, hop, 1, 0);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER),
+		  "IPv6: hop-by-hop options");
+	extend(w, &c, chain, 4, 0);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER), "IPv6: four extensions");
+	extend(w, &c, first, 2, 1);
+	lab_check(world_dropped(w, WIRE_DROP_FRAGMENT), "IPv6: first fragment");
+	extend(w, &c, first, 2, 9 << 3);
+	lab_check(world_up(w), "IPv6: a later fragment is nobody's");
+	extend(w, &c, long_chain, 5, 0);
+	lab_check(world_up(w), "IPv6: a longer chain is nobody's");
+	extend(w, &c, unknown, 1, 0);
+	lab_check(world_up(w), "IPv6: an extension unknown");
+	extend(w, &c, auth, 1, 0);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER), "IPv6: authentication");
+}
+
+static bool forwarded_again(struct world *w)
+{
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	world_send(w, &c);
+	return world_forwarded(w, WIRE_PEER);
+}
+
+/* The lookup is that of a packet of this host: rules by source count. */
+static void test_routes(struct world *w)
+{
+	const char *name = family_name(w),
+		   *v = w->family == AF_INET ? "" : "-6";
+	const char *local = w->family == AF_INET ? "10.2.0.1" : "fd02::1";
+	const char *remote = w->family == AF_INET ? "10.2.0.2" : "fd02::2";
+
+	lab_run("ip %s rule add from %s lookup 77 pref 10", v, local);
+	lab_run("ip %s route add unreachable default table 77", v);
+	lab_check(!forwarded_again(w) && world_dropped(w, WIRE_DROP_ROUTE),
+		  "%s: a rule by source without a route", name);
+	lab_run("ip %s route replace default dev vp table 77", v);
+	lab_check(forwarded_again(w), "%s: and with one", name);
+	lab_run("ip %s rule del pref 10", v);
+	lab_run("ip %s route add blackhole %s table main", v, remote);
+	lab_check(!forwarded_again(w) && world_dropped(w, WIRE_DROP_ROUTE),
+		  "%s: a blackhole", name);
+	lab_run("ip %s route del blackhole %s", v, remote);
+	lab_run("ip addr add %s dev vc %s", remote,
+		w->family == AF_INET ? "" : "nodad");
+	lab_check(!forwarded_again(w) && world_dropped(w, WIRE_DROP_ROUTE),
+		  "%s: back to this host", name);
+	lab_run("ip %s addr del %s/%d dev vc", v, remote,
+		w->family == AF_INET ? 32 : 128);
+	lab_check(forwarded_again(w), "%s: the route is back", name);
+}
+
+int main(void)
+{
+	struct world w;
+
+	if (geteuid() != 0) {
+		puts("1..0 # SKIP namespaces and BPF need root");
+		return 0;
+	}
+	world_open(&w);
+	for (int i = 0; i < 2; i++) {
+		w.family = i ? AF_INET6 : AF_INET;
+		test_translated(&w);
+		test_wraps(&w);
+		world_join(&w, w.family, &spaces_plain);
+		test_windows(&w);
+		test_scales(&w);
+		test_flags(&w);
+		test_states(&w);
+		test_lengths(&w);
+		test_routes(&w);
+	}
+	test_ipv4_header(&w);
+	test_ipv6_header(&w);
+	printf("1..%d\n", lab_number);
+	lab_end(&w.lab);
+	return lab_failed;
+}
