@@ -3,8 +3,9 @@
 """culvert on Debian's other kernels: 6.1 (traffic control only by clsact) and 6.12 (tcx).
 
 Each kernel is booted once, in QEMU under software emulation: its verifier judges every BPF
-program of the build, then culvertd relays between three namespaces inside it, over plain veth
-pairs, VLAN devices and bridges, and the bytes are compared at both ends.
+program of the build, the tests of these programs run, and culvertd relays between three namespaces inside it, over plain veth
+pairs, VLAN devices and bridges, and the bytes are compared at both ends.  At nightly length the
+relay cases of the network tests run there as well, on every engine.
 """
 
 import glob
@@ -15,12 +16,14 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import engines, guestnet, qemu, tap  # noqa: E402
-from culvertlab.server import BUILD, binary  # noqa: E402
+from culvertlab.server import BUILD, ROOT, binary  # noqa: E402
 
 SERIES = ("6.1", "6.12")
 CASES = (("splice", "veth"), ("splice", "vlan"), ("splice", "bridge"),
          ("wire", "veth"), ("wire", "vlan"), ("wire", "bridge"))
 CONNECTIONS, BYTES = 4, 1 << 20
+SUITE_S = 600
+BPF_S = 60
 VERDICT = re.compile(r"^(\S+) (\S+) (loaded|refused)(.*)$", re.M)
 
 
@@ -38,9 +41,14 @@ class Booted:
             guestnet.fill(image)
             image.modules(kernel, guestnet.MODULES)
             image.program(binary("bpf/verify"), "/usr/bin/verify")
+            if engines.LONG:
+                guestnet.fill_suite(image)
+            for program in bpf_programs():
+                if os.access(binary(f"bpf/{program}"), os.X_OK):
+                    image.program(binary(f"bpf/{program}"), f"/usr/bin/{program}")
             for path in objects():
                 image.file(path, f"/bpf/{os.path.basename(path)}")
-            self.guest = qemu.Guest(kernel, image)
+            self.guest = qemu.Guest(kernel, image, memory_mib=2048 if engines.LONG else 1024)
             tap.note(f"{kernel.release} booted in {self.guest.boot_seconds:.1f} s")
         return self.guest
 
@@ -85,6 +93,40 @@ def relays(booted, engine, kind):
         net.close()
 
 
+def bpf_programs():
+    """The tests of BPF objects, which need nothing but the kernel they run on."""
+    names = sorted(glob.glob(os.path.join(ROOT, "selftests", "bpf", "test_*.c")))
+    return [os.path.splitext(os.path.basename(name))[0] for name in names]
+
+
+def runs_bpf(booted, program):
+    """One of the BPF tests, on the other kernel."""
+    if not os.access(binary(f"bpf/{program}"), os.X_OK):
+        raise tap.Fail(f"{binary('bpf/' + program)} is not built")
+    status, output = booted.get().run(program, timeout=BPF_S,
+                                      env={"CMOCKA_MESSAGE_OUTPUT": "TAP"})
+    verdicts = re.findall(r"^(?:not )?ok \d+.*$", output, re.M)
+    tap.note(f"{len(verdicts)} verdicts")
+    tap.check(verdicts and status == 0, f"status {status}, said:\n{failures(output)}")
+
+
+def runs_suite(booted, engine):
+    """The relay cases of the network tests, inside the guest."""
+    status, output = booted.get().run(
+        "python3", f"{guestnet.SUITE}/selftests/net/relay.py", timeout=SUITE_S,
+        env={"ENGINES": engine})
+    verdicts = re.findall(r"^(?:not )?ok .*$", output, re.M)
+    for line in verdicts:
+        tap.note(line)
+    tap.check(verdicts and status == 0, f"status {status}, said:\n{failures(output)}")
+
+
+def failures(output):
+    """What a TAP program said about its failures; without one, its last lines."""
+    parts = re.findall(r"^not ok .*\n(?:#.*\n)*", output, re.M)
+    return "\n".join(parts) or "\n".join(output.splitlines()[-20:])
+
+
 def need_engine(net, order, settings):
     """Skip when this culvertd was built without the engine."""
     net.configure("try", order, settings)
@@ -97,9 +139,14 @@ def register(series):
     booted = Booted(series)
     tap.at_end(booted.close)
     tap.add(f"{series}: every BPF program passes the verifier", lambda: verifies(booted), 150)
+    for program in bpf_programs():
+        tap.add(f"{series}: {program}", lambda p=program: runs_bpf(booted, p), BPF_S + 30)
     for engine, kind in CASES:
         tap.add(f"{series}: {engine} relays over {kind}, IPv4 and IPv6",
                 lambda e=engine, k=kind: relays(booted, e, k), 90)
+    for engine in engines.chosen() if engines.LONG else ():
+        tap.add(f"{series}: the relay cases on {engine}",
+                lambda e=engine: runs_suite(booted, e), SUITE_S + 60)
 
 
 for each in SERIES:

@@ -5,10 +5,11 @@ The addresses are those of topo.Topology.  A leg's devices can be plain veth end
 on them: a VLAN device, a bridge.  `impair` gives a leg a rate, a delay and a loss each way.
 """
 
+import glob
 import json
 import os
 
-from .server import BUILD, config_text
+from .server import BUILD, ROOT, config_text
 from .tap import Fail
 from .wait import wait_for
 
@@ -21,14 +22,29 @@ CLIENT6, CLIENT_SIDE6 = "fd77:1::2", "fd77:1::1"
 PEER6, PEER_SIDE6 = "fd77:2::2", "fd77:2::1"
 LOAD_USER = "bench"
 MTU = 1500
+PROGRAMS = ("culvertd", "culvertctl", "culvert")
+SUITE = "/culvert"
 
 
 def fill(image):
     """Put everything a GuestNet runs into an image."""
-    for name in ("ip", "tc", "setpriv", "sysctl"):
+    # Not busybox's: those start its own applets where a real program is meant.
+    for name in ("ip", "tc", "setpriv", "sysctl", "nsenter", "unshare", "mount", "umount"):
         image.program(name)
-    for name in ("culvertd", "culvertctl", "culvert", "bench-tools/load", "bench-tools/peer"):
+    for name in (*PROGRAMS, "bench-tools/load", "bench-tools/peer"):
         image.program(os.path.join(BUILD, name), f"/usr/bin/{os.path.basename(name)}")
+
+
+def fill_suite(image):
+    """Put the network tests into an image: they find themselves and the build in SUITE."""
+    image.python()
+    selftests = os.path.join(ROOT, "selftests")
+    for folder in ("lib", "net"):
+        image.tree(os.path.join(selftests, folder), f"{SUITE}/selftests/{folder}")
+    tools = glob.glob(os.path.join(BUILD, "net-tools", "*"))
+    for path in [*(os.path.join(BUILD, name) for name in PROGRAMS), *tools]:
+        if os.access(path, os.X_OK):
+            image.program(path, f"{SUITE}/build/{os.path.relpath(path, BUILD)}")
 
 
 class GuestNet:
@@ -89,7 +105,7 @@ class GuestNet:
                                            ("relay", "topeer"), ("peer", "uplink"))])
 
     def impair(self, leg, rtt_ms, loss_percent, rate_mbit, queue_ms=50):
-        """Give a leg half of the RTT, this loss and this rate each way; the queue drops its tail."""
+        """Give a leg half of the RTT, this loss and this rate each way; a full queue drops."""
         packets = int(rate_mbit * 1e6 / 8 / MTU * (rtt_ms / 2 + queue_ms) / 1000) + 10
         netem = f"netem limit {packets} delay {rtt_ms / 2}ms rate {rate_mbit}mbit"
         if loss_percent:
