@@ -399,9 +399,10 @@ def packets_to_slow_reader(source, sink, client, sent):
 @case("idle_timeout closes what is idle, not what moves", 20)
 def _(engine):
     changes = config(engine, idle_timeout="1s")
+    lab.server(changes)
+    start = time.monotonic()  # before the last bytes, however slow this machine is
     data, peer, client = pair(engine, changes=changes)
     busy, far, _ = pair(engine, client)
-    start = time.monotonic()
     data.settimeout(0)
 
     def idle_is_closed():
