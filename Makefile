@@ -189,10 +189,10 @@ $(eval $(call FLAVOUR,release,$(CC),-O2 -D_FORTIFY_SOURCE=2))
 $(eval $(call FLAVOUR,clang,$(CLANG),-O1))
 $(eval $(call FLAVOUR,asan,$(CC),-O1 $(SANITIZE)))
 $(eval $(call FLAVOUR,fuzzer,$(CLANG),-O1 $(SANITIZE) -fsanitize=fuzzer-no-link))
-# The skeletons must be there before who includes them is first compiled; after
-# that the compiler's own dependency files know.
+# Who includes the skeletons: as system headers they are not in the compiler's own
+# dependency files.
 $(foreach flavour,release clang asan fuzzer,$(patsubst %.c,\
-	$(BUILD)/$(flavour)/%.o,$(wildcard user/broker/*.c))): | $(SKELETONS)
+	$(BUILD)/$(flavour)/%.o,$(wildcard user/broker/*.c))): $(SKELETONS)
 
 $(BUILD)/culvertd: $(BUILD)/release/user/main/culvertd_main.o
 $(BUILD)/culvert: $(BUILD)/release/user/client/culvert_main.o
@@ -223,14 +223,17 @@ $(BUILD)/asan/selftests/%.o: selftests/%.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE_CFLAGS) -O1 $(SANITIZE) -Iselftests -c -o $@ $<
 $(BUILD)/unit/%: $(BUILD)/asan/selftests/unit/%.o \
-		$(BUILD)/asan/selftests/unit/failalloc.o $(BUILD)/asan/rooms.a
+		$(BUILD)/asan/selftests/unit/failalloc.o \
+		$(BUILD)/asan/selftests/unit/sockmap_fds.o $(BUILD)/asan/rooms.a
 	$(call say,LD)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(SANITIZE) $(WRAP_FLAGS) -o $@ $^ $(LIBS) -lcmocka
--include $(UNIT_SOURCES:%.c=$(BUILD)/asan/%.d)
+$(BUILD)/asan/selftests/unit/sockmap_fds.o: $(SKELETONS)
+-include $(UNIT_SOURCES:%.c=$(BUILD)/asan/%.d) \
+	$(BUILD)/asan/selftests/unit/sockmap_fds.d
 
 # Plain objects: a sanitizer does not see into the kernel.
-$(BUILD)/bpf/%: selftests/bpf/%.c $(BUILD)/release/rooms.a Makefile | $(SKELETONS)
+$(BUILD)/bpf/%: selftests/bpf/%.c $(BUILD)/release/rooms.a Makefile $(SKELETONS)
 	$(call say,LD)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 -Iselftests -MF $@.d -o $@ $< \

@@ -149,31 +149,42 @@ static __u32 buffer_renew(struct __sk_buff *skb, struct sockmap_flow *flow)
 	return len - (__u32)old;
 }
 
-/* Will the other socket take `len` bytes without blocking? */
+/* Will the other socket, looked at, take `len` bytes without blocking? */
+static _Bool socket_fits(struct sockmap_flow *flow, struct bpf_sock *sk,
+			 __u32 len)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	__u64 space, used;
+	__u32 backlog;
+
+	/* A socket that was reset stays in its maps until it is closed. */
+	if (!tcp || (sk->state != BPF_TCP_ESTABLISHED &&
+		     sk->state != BPF_TCP_CLOSE_WAIT))
+		return 0;
+	if (!(flow->flags & SOCKMAP_BASED)) {
+		flow->base = tcp->write_seq;
+		flow->flags |= SOCKMAP_BASED;
+	}
+	/* Redirected, and not yet in the send buffer. */
+	backlog = (__u32)(flow->redirected + flow->sent) -
+		  (tcp->write_seq - flow->base);
+	space = (__u32)tcp->inet_conn.icsk_inet.sk.sk_sndbuf;
+	used = (__u32)tcp->inet_conn.icsk_inet.sk.sk_wmem_queued +
+	       2 * (__u64)backlog + len + HEAD_SPACE;
+	return used <= space - space / 4;
+}
+
 static _Bool target_fits(struct sockmap_flow *flow, __u32 len)
 {
-	__u32 target = flow->target, backlog;
+	__u32 target = flow->target;
 	struct bpf_sock *sk = bpf_map_lookup_elem(&sockmap_targets, &target);
-	__u64 space = 0, used = len + HEAD_SPACE;
-	struct tcp_sock *tcp;
+	_Bool fits;
 
 	if (!sk)
 		return 0;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (tcp) {
-		if (!(flow->flags & SOCKMAP_BASED)) {
-			flow->base = tcp->write_seq;
-			flow->flags |= SOCKMAP_BASED;
-		}
-		/* Redirected, and not yet in the send buffer. */
-		backlog = (__u32)(flow->redirected + flow->sent) -
-			  (tcp->write_seq - flow->base);
-		space = (__u32)tcp->inet_conn.icsk_inet.sk.sk_sndbuf;
-		used += (__u32)tcp->inet_conn.icsk_inet.sk.sk_wmem_queued +
-			2 * (__u64)backlog;
-	}
+	fits = socket_fits(flow, sk, len);
 	bpf_sk_release(sk);
-	return used <= space - space / 4;
+	return fits;
 }
 
 SEC("sk_skb/stream_verdict")

@@ -34,6 +34,7 @@
 #include "base/fd.h"
 #include "engine/engine.h"
 #include "loop/loop.h"
+#include "unit/sockmap_fds.h"
 
 #define WAIT_MS    20000
 #define PUMP_CHUNK 65536
@@ -232,17 +233,23 @@ static inline struct engine_params rig_params(void)
 {
 	return (struct engine_params){ .pipe_size = 1 << 20,
 				       .pipes = 64,
-				       .copy_buffer = 256 << 10 };
+				       .copy_buffer = 256 << 10,
+				       .sockmap_fds = sockmap_fds() };
 }
 
-/* A set with one engine; NULL with the reason in *err. */
+/*
+ * A set with one engine; NULL with the reason in *err. Behind sockmap there is
+ * copy, for sockets that have had their end of stream or a reset already.
+ */
 static inline struct engine_set *rig_set(struct loop *loop, const char *name,
 					 const struct engine_params *params,
 					 int *err)
 {
+	const char *const order[] = { name, "copy" };
+	size_t count = strcmp(name, "sockmap") ? 1 : 2;
 	struct engine_set *set = NULL;
 
-	*err = engine_set_new(loop, params, &name, 1, NULL, NULL, &set);
+	*err = engine_set_new(loop, params, order, count, NULL, NULL, &set);
 	return *err ? NULL : set;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Engines carry the bytes of a joined pair of TCP sockets. One interface; the
- * stream engines splice, uring and copy behind it. The pair room decides what an
+ * stream engines splice, uring, sockmap and copy behind it. The pair room decides what an
  * end of stream or an error means; an engine only moves bytes and says so.
  *
  * A link is two flows. Each flow moves what `from` sends to `to`, and ends once,
@@ -57,6 +57,15 @@ struct engine_params {
 	 * kernel's autotuning makes of it. Takes effect where that may exceed it.
 	 */
 	size_t receive_buffer;
+	/* Opened, too, but taken only by pairs that prefer them. */
+	const char *const *extra;
+	size_t extra_count;
+	/*
+	 * SOCKMAP_MAPS descriptors of the sockmap engine's maps, this worker's own,
+	 * in the order of enum sockmap_map; borrowed while engines are opened.
+	 * NULL: there are none.
+	 */
+	const int *sockmap_fds;
 };
 
 struct engine_ops {
@@ -81,6 +90,8 @@ struct engine_ops {
 	void (*detach)(struct engine *engine, struct engine_link *link);
 	/* Read from `from` but not yet written to `to`: bytes held by the engine. */
 	size_t (*held)(const struct engine_link *link, const struct flow *flow);
+	/* Brings flow.bytes and active_ms up to date. NULL: they always are. */
+	void (*refresh)(const struct engine_link *link);
 };
 
 /* All engines of this build, NULL-terminated. */
@@ -103,6 +114,14 @@ void engine_set_free(struct engine_set *set); /* accepts NULL */
 /* Attaches to the first engine that takes the link. 0 or the last errno. */
 int engine_set_attach(struct engine_set *set, struct engine_link *link);
 /*
+ * The same, but those named are asked first. Names the set does not have are
+ * passed over. What engine_set_prefer returns holds for this set; 0: nothing.
+ */
+uint32_t engine_set_prefer(const struct engine_set *set,
+			   const char *const *names, size_t count);
+int engine_set_attach_prefer(struct engine_set *set, struct engine_link *link,
+			     uint32_t prefer);
+/*
  * Stops; on_detached follows later. The link must be attached.
  * With on_detached NULL nothing follows: the engine forgets the link inside this
  * call, even after an earlier call that is not answered yet, and the link may be
@@ -111,13 +130,19 @@ int engine_set_attach(struct engine_set *set, struct engine_link *link);
  */
 void engine_link_detach(struct engine_link *link);
 size_t engine_link_held(const struct engine_link *link, const struct flow *f);
+/*
+ * Where the kernel moves the bytes nobody counts along: to be called before
+ * flow.bytes or active_ms are looked at. They belong to the engine, which is why
+ * the link may be const.
+ */
+void engine_link_refresh(const struct engine_link *link);
 /* The engine's name, "-" when not attached. */
 const char *engine_link_name(const struct engine_link *link);
 
 /* Row i of the set's engines: false past the end. */
 struct engine_usage {
 	const char *name;
-	unsigned int position; /* in the configured order, from 1 */
+	unsigned int position; /* in the configured order from 1; 0: extra */
 	int error; /* 0: available; else why not */
 	uint64_t links_now, links_total;
 };

@@ -26,6 +26,7 @@ struct mover {
 enum flow_wait {
 	FLOW_WAIT_READ, /* `from` readable */
 	FLOW_WAIT_WRITE, /* `to` writable */
+	FLOW_WAIT_LOOK, /* the engine looks again by itself (sockmap) */
 	FLOW_WAIT_NONE, /* it has ended */
 };
 

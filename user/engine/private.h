@@ -53,6 +53,7 @@ static inline void engine_undefer(struct deferred *deferred)
  */
 void engine_ignore_sigpipe(void);
 
-extern const struct engine_ops engine_splice, engine_uring, engine_copy;
+extern const struct engine_ops engine_splice, engine_uring, engine_sockmap,
+	engine_copy;
 
 #endif

@@ -14,10 +14,7 @@
 #include "engine/private.h"
 
 const struct engine_ops *const engine_all[] = {
-	&engine_splice,
-	&engine_uring,
-	&engine_copy,
-	NULL,
+	&engine_splice, &engine_uring, &engine_sockmap, &engine_copy, NULL,
 };
 
 struct entry {
@@ -29,6 +26,7 @@ struct entry {
 
 struct engine_set {
 	size_t count;
+	size_t ordered; /* so many of them are in the order */
 	struct entry entries[];
 };
 
@@ -48,6 +46,14 @@ static const struct engine_ops *ops_find(const char *name)
 	return NULL;
 }
 
+static struct entry *entry_find(struct engine_set *set, const char *name)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (!strcmp(set->entries[i].name, name))
+			return &set->entries[i];
+	return NULL;
+}
+
 /* The name of an engine that a build may lack, or NULL. */
 static const char *name_optional(const char *name)
 {
@@ -57,28 +63,35 @@ static const char *name_optional(const char *name)
 }
 
 /*
- * -EINVAL when a name is unknown or comes twice. "wire" moves no flows and is no
- * engine of a set: it takes a pair before the set is asked.
+ * Adds those not there yet. -EINVAL when a name is unknown. "wire" moves no flows
+ * and is no engine of a set: it takes a pair before the set is asked.
  */
-static int names_resolve(struct engine_set *set, const char *const *order,
+static int names_resolve(struct engine_set *set, const char *const *names,
 			 size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		struct entry *entry = &set->entries[set->count];
 
-		for (size_t k = 0; k < i; k++)
-			if (!strcmp(order[k], order[i]))
-				return -EINVAL;
-		if (!strcmp(order[i], "wire"))
+		if (!strcmp(names[i], "wire") || entry_find(set, names[i]))
 			continue;
-		entry->ops = ops_find(order[i]);
+		entry->ops = ops_find(names[i]);
 		entry->name = entry->ops ? entry->ops->name :
-					   name_optional(order[i]);
+					   name_optional(names[i]);
 		if (!entry->name)
 			return -EINVAL;
 		set->count++;
 	}
 	return 0;
+}
+
+/* A name that comes twice is a mistake in the order, none among the extras. */
+static bool names_differ(const char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < i; k++)
+			if (!strcmp(names[k], names[i]))
+				return false;
+	return true;
 }
 
 /* 0 when it can be used. */
@@ -99,10 +112,16 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 	size_t open = 0;
 	int err;
 
-	set = calloc(1, sizeof(*set) + count * sizeof(set->entries[0]));
+	if (!names_differ(order, count))
+		return -EINVAL;
+	set = calloc(1, sizeof(*set) + (count + params->extra_count) *
+					       sizeof(set->entries[0]));
 	if (!set)
 		return -ENOMEM;
 	err = names_resolve(set, order, count);
+	set->ordered = set->count;
+	if (!err)
+		err = names_resolve(set, params->extra, params->extra_count);
 	if (err)
 		goto free_set;
 	engine_ignore_sigpipe();
@@ -111,7 +130,7 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 
 		entry->error = entry_open(entry, loop, params);
 		if (!entry->error)
-			open++;
+			open += i < set->ordered;
 		else if (unavailable)
 			unavailable(arg, entry->name, entry->error);
 	}
@@ -122,7 +141,7 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 	return 0;
 
 free_set:
-	free(set);
+	engine_set_free(set);
 	return err;
 }
 
@@ -136,18 +155,58 @@ void engine_set_free(struct engine_set *set)
 	free(set);
 }
 
+static int entry_attach(struct entry *entry, struct engine_link *link)
+{
+	if (!entry->engine)
+		return -ENODEV;
+	return entry->ops->attach(entry->engine, link);
+}
+
+/* Four bits an engine, its place from 1, the first one lowest. */
+#define PREFER_BITS 4
+
+uint32_t engine_set_prefer(const struct engine_set *set,
+			   const char *const *names, size_t count)
+{
+	uint32_t prefer = 0;
+	unsigned int shift = 0;
+
+	for (size_t i = 0; i < count && shift < 32; i++) {
+		const struct entry *entry =
+			entry_find((struct engine_set *)set, names[i]);
+		size_t place = entry ? (size_t)(entry - set->entries) + 1 : 0;
+
+		if (!place || place >= 1u << PREFER_BITS)
+			continue;
+		prefer |= (uint32_t)place << shift;
+		shift += PREFER_BITS;
+	}
+	return prefer;
+}
+
+int engine_set_attach_prefer(struct engine_set *set, struct engine_link *link,
+			     uint32_t prefer)
+{
+	for (; prefer; prefer >>= PREFER_BITS) {
+		size_t place = prefer & ((1u << PREFER_BITS) - 1);
+
+		if (!entry_attach(&set->entries[place - 1], link))
+			return 0;
+	}
+	return engine_set_attach(set, link);
+}
+
 int engine_set_attach(struct engine_set *set, struct engine_link *link)
 {
 	int err = -ENODEV;
 
-	for (size_t i = 0; i < set->count; i++) {
-		struct entry *entry = &set->entries[i];
+	for (size_t i = 0; i < set->ordered; i++) {
+		int failed = entry_attach(&set->entries[i], link);
 
-		if (!entry->engine)
-			continue;
-		err = entry->ops->attach(entry->engine, link);
-		if (!err)
+		if (!failed)
 			return 0;
+		if (set->entries[i].engine)
+			err = failed;
 	}
 	return err;
 }
@@ -162,6 +221,12 @@ void engine_link_detach(struct engine_link *link)
 size_t engine_link_held(const struct engine_link *link, const struct flow *f)
 {
 	return link->ops ? link->ops->held(link, f) : 0;
+}
+
+void engine_link_refresh(const struct engine_link *link)
+{
+	if (link->ops && link->ops->refresh)
+		link->ops->refresh(link);
 }
 
 const char *engine_link_name(const struct engine_link *link)
@@ -179,7 +244,7 @@ bool engine_set_usage(const struct engine_set *set, size_t i,
 	entry = &set->entries[i];
 	*out = (struct engine_usage){
 		.name = entry->name,
-		.position = (unsigned int)i + 1,
+		.position = i < set->ordered ? (unsigned int)i + 1 : 0,
 		.error = entry->error,
 	};
 	if (entry->engine) {

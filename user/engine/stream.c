@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The epoll driver shared by the copy and splice engines.
+ * The epoll driver shared by the copy, splice and sockmap engines.
  *
  * Per link two watches, one per socket, and two flows. watch[i] watches
  * flow[i].from, which is flow[!i].to: readable, it concerns flow i, writable,
@@ -25,14 +25,6 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
-struct stream_link {
-	struct link_state base;
-	struct engine_link *link;
-	struct watch watch[2]; /* fd -1: not in the epoll set */
-	struct flow_state flow[2];
-	struct deferred detached;
-};
-
 uint32_t stream_mask(enum flow_wait reads, enum flow_wait writes)
 {
 	uint32_t mask = 0;
@@ -52,9 +44,13 @@ static struct stream *link_stream(const struct stream_link *state)
 static void flow_run(struct stream_link *state, int i)
 {
 	struct engine_link *link = state->link;
+	struct stream *stream = link_stream(state);
 
-	mover_run(&link_stream(state)->mover, link, &link->flow[i],
-		  &state->flow[i]);
+	if (stream->hooks)
+		stream->hooks->run(state, i);
+	else
+		mover_run(&stream->mover, link, &link->flow[i],
+			  &state->flow[i]);
 	if (link->flow[i].end != FLOW_OPEN)
 		link->on_end(link, &link->flow[i]);
 }
@@ -105,6 +101,12 @@ static void link_watch(struct stream_link *state)
 			i = -1; /* both masks are new */
 }
 
+void stream_look(struct stream_link *state, int i)
+{
+	flow_run(state, i);
+	link_watch(state);
+}
+
 static void socket_ready(struct stream_link *state, int i, uint32_t events)
 {
 	const uint32_t broken = EPOLLERR | EPOLLHUP;
@@ -143,10 +145,12 @@ int stream_attach(struct engine *engine, struct engine_link *link,
 		  const struct engine_ops *ops)
 {
 	struct stream *stream = (struct stream *)engine;
-	struct stream_link *state = calloc(1, sizeof(*state));
+	const struct stream_hooks *hooks = stream->hooks;
 	struct loop *loop = stream->mover.loop;
+	struct stream_link *state;
 	int err;
 
+	state = calloc(1, hooks ? hooks->link_size : sizeof(*state));
 	if (!state)
 		return -ENOMEM;
 	state->base.engine = engine;
@@ -160,10 +164,15 @@ int stream_attach(struct engine *engine, struct engine_link *link,
 			second_ready);
 	if (err)
 		goto del_first;
+	err = hooks ? hooks->join(state) : 0;
+	if (err)
+		goto del_second;
 	link->active_ms = loop_now(loop);
 	engine_link_taken(engine, link, ops, &state->base);
 	return 0;
 
+del_second:
+	watch_del(loop, &state->watch[1]);
 del_first:
 	watch_del(loop, &state->watch[0]);
 free_state:
@@ -192,6 +201,8 @@ void stream_detach(struct engine *engine, struct engine_link *link)
 		mover_drop(&stream->mover, &state->flow[i]);
 		state->flow[i].wait = FLOW_WAIT_NONE;
 	}
+	if (stream->hooks)
+		stream->hooks->leave(state);
 	if (link->on_detached) {
 		loop_defer(stream->mover.loop, &state->detached, link_detached);
 		return;
@@ -208,6 +219,12 @@ size_t stream_held(const struct engine_link *link, const struct flow *flow)
 	return state->flow[flow - link->flow].held;
 }
 
+int stream_init(struct stream *stream, struct loop *loop,
+		struct pipe_pool *pool, const struct engine_params *params)
+{
+	return mover_init(&stream->mover, loop, pool, params);
+}
+
 int stream_open(struct loop *loop, struct pipe_pool *pool,
 		const struct engine_params *params, struct engine **out)
 {
@@ -216,7 +233,7 @@ int stream_open(struct loop *loop, struct pipe_pool *pool,
 
 	if (!stream)
 		return -ENOMEM;
-	err = mover_init(&stream->mover, loop, pool, params);
+	err = stream_init(stream, loop, pool, params);
 	if (err)
 		goto free_stream;
 	*out = &stream->engine;

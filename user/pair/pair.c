@@ -197,6 +197,7 @@ static void pair_stop(struct pair *pair, enum pair_end end, enum stop_how how)
 
 static uint64_t pair_moved(const struct pair *pair)
 {
+	engine_link_refresh(&pair->link);
 	return pair->link.flow[0].bytes + pair->link.flow[1].bytes;
 }
 
@@ -255,8 +256,10 @@ static void finish_look(struct pair *pair)
 
 static void idle_look(struct pair *pair)
 {
-	uint64_t idle = loop_now(pair->loop) - pair->link.active_ms;
+	uint64_t idle;
 
+	engine_link_refresh(&pair->link);
+	idle = loop_now(pair->loop) - pair->link.active_ms;
 	if (idle < pair->idle_timeout_ms)
 		timer_arm(pair->loop, &pair->timer,
 			  pair->idle_timeout_ms - idle, timer_ran);
@@ -492,6 +495,7 @@ void pair_destroy(struct pair *pair)
 
 void pair_get_info(const struct pair *pair, struct pair_info *out)
 {
+	engine_link_refresh(&pair->link);
 	out->state = pair->state;
 	out->engine = pair->engine;
 	out->idle_ms = loop_now(pair->loop) - pair->link.active_ms;
