@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * wire_egress on what our own sockets say, and wire_snapshot on real sockets:
+ * the numbers are those that TCP_INFO and TCP_REPAIR show.
+ */
+#include "wire_packet.h"
+
+static const char *family_name(const struct world *w)
+{
+	return w->family == AF_INET ? "IPv4" : "IPv6";
+}
+
+static void run_out(struct world *w, const struct craft *c)
+{
+	frame_tcp(&w->in, c);
+	world_run(w, w->lab.wire->progs.wire_egress, NULL);
+}
+
+/* An ACK of ours to the client with the latch 500 bytes ahead. */
+static struct craft ours(struct world *w, uint32_t state)
+{
+	const struct wire_leg *leg = &w->pair.leg[0];
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	w->pair.state = state;
+	w->pair.leg[0].latch += 500;
+	w->pair.leg[0].flags |= WIRE_LEG_LATCHED;
+	world_set(w);
+	c = world_craft(w, WIRE_CLIENT);
+	c.from = leg->local;
+	c.to = leg->remote;
+	c.from_port = leg->local_port;
+	c.to_port = leg->remote_port;
+	c.seq = 1000000;
+	c.ack = 2000000;
+	return c;
+}
+
+static void test_acks(struct world *w, uint32_t state, const char *when)
+{
+	const char *name = family_name(w);
+	struct craft c = ours(w, state);
+
+	run_out(w, &c);
+	lab_check(world_up(w), "%s %s: an ACK of what was received", name,
+		  when);
+	c.ack++;
+	run_out(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_LOCAL), "%s %s: of more", name,
+		  when);
+	c.payload = 500;
+	run_out(w, &c);
+	lab_check(w->verdict == TC_ACT_UNSPEC && frame_right(&w->out) &&
+			  frame_get32(frame_l4(&w->out) + 8) == 2000000,
+		  "%s %s: with payload it is lowered", name, when);
+	c.ack--;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s %s: payload up to the latch", name, when);
+}
+
+static void test_sacks(struct world *w)
+{
+	static const uint8_t sack[] = { 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8,
+					1, 1, 5, 10, 0, 1, 2, 3, 0, 1, 2, 4 };
+	const char *name = family_name(w);
+	struct craft c = ours(w, WIRE_JOINED);
+	uint8_t *tcp;
+
+	c.options = sack;
+	c.options_size = sizeof(sack);
+	run_out(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_LOCAL), "%s: a bare SACK", name);
+	c.payload = 10;
+	run_out(w, &c);
+	tcp = frame_l4(&w->out) + 20;
+	lab_check(w->verdict == TC_ACT_UNSPEC && frame_right(&w->out) &&
+			  !memcmp(tcp, sack, 14) &&
+			  !memcmp(tcp + 14, "\1\1\1\1\1\1\1\1\1\1", 10),
+		  "%s: blanked with payload, timestamps stay", name);
+	c.options_size = 12;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s: timestamps alone stay", name);
+}
+
+static void test_ends(struct world *w)
+{
+	static const uint8_t flags[] = { RST, RST | ACK, FIN | ACK, SYN,
+					 SYN | ACK };
+	const char *name = family_name(w);
+	bool good = true;
+	struct craft c;
+
+	for (size_t i = 0; i < sizeof(flags); i++) {
+		c = ours(w, WIRE_JOINED);
+		c.flags = flags[i];
+		run_out(w, &c);
+		good = good && world_dropped(w, WIRE_DROP_LOCAL);
+		c = ours(w, WIRE_JOINING);
+		c.flags = flags[i];
+		run_out(w, &c);
+		good = good && world_up(w);
+	}
+	lab_check(good, "%s: no end and no begin once joined", name);
+	c = ours(w, WIRE_JOINED);
+	c.payload = 501;
+	run_out(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_LOCAL),
+		  "%s: no payload beyond the latch", name);
+	c = ours(w, WIRE_ENDED);
+	c.flags = RST;
+	run_out(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_LOCAL), "%s: ended: no reset",
+		  name);
+	c.flags = SYN;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s: ended: another connection begins", name);
+	c.flags = RST;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s: and is its own", name);
+}
+
+static void test_others(struct world *w)
+{
+	const char *name = family_name(w);
+	struct __sk_buff ctx = { .ingress_ifindex = 1 };
+	struct craft c = ours(w, WIRE_JOINED);
+
+	c.flags = RST;
+	frame_tcp(&w->in, &c);
+	world_run(w, w->lab.wire->progs.wire_egress, &ctx);
+	lab_check(world_up(w), "%s: what was forwarded passes", name);
+	c.to_port++;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s: another tuple passes", name);
+	c = ours(w, WIRE_FREE);
+	c.flags = RST;
+	run_out(w, &c);
+	lab_check(world_up(w), "%s: a free place's flows are none", name);
+}
+
+/* What TCP_REPAIR tells of a queue. */
+static uint32_t queue_number(int fd, int queue)
+{
+	int on = 1, off = 0;
+	uint32_t number = 0;
+	socklen_t size = sizeof(number);
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue,
+		       sizeof(queue)) ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &number, &size))
+		lab_die("repair");
+	off = TCP_REPAIR_OFF_NO_WP;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off)))
+		lab_die("repair off");
+	return number;
+}
+
+/* A connected pair of sockets over lo: ends[0] has dialled ends[1]. */
+static void connect_lo(int family, int *ends)
+{
+	struct sockaddr_storage where = { .ss_family = (sa_family_t)family };
+	socklen_t size = family == AF_INET ? sizeof(struct sockaddr_in) :
+					     sizeof(struct sockaddr_in6);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (family == AF_INET)
+		((struct sockaddr_in *)&where)->sin_addr.s_addr =
+			htonl(INADDR_LOOPBACK);
+	else
+		((struct sockaddr_in6 *)&where)->sin6_addr = in6addr_loopback;
+	ends[0] = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || ends[0] < 0 ||
+	    bind(fd, (struct sockaddr *)&where, size) || listen(fd, 1) ||
+	    getsockname(fd, (struct sockaddr *)&where, &size) ||
+	    connect(ends[0], (struct sockaddr *)&where, size))
+		lab_die("connect");
+	ends[1] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	if (ends[1] < 0)
+		lab_die("accept");
+	close(fd);
+}
+
+static void test_snapshot(struct world *w)
+{
+	const char *name = family_name(w);
+	const struct wire_snapshot *s, *t;
+	struct wire_call call = { 0 };
+	struct tcp_info info;
+	socklen_t size = sizeof(info), cookie_size = sizeof(uint64_t);
+	uint64_t cookie = 0;
+	uint8_t bytes[100] = { 0 };
+	int ends[2];
+
+	connect_lo(w->family, ends);
+	if (send(ends[0], bytes, 100, 0) != 100 ||
+	    recv(ends[1], bytes, 40, MSG_WAITALL) != 40 ||
+	    getsockopt(ends[0], SOL_SOCKET, SO_COOKIE, &cookie, &cookie_size) ||
+	    getsockopt(ends[0], IPPROTO_TCP, TCP_INFO, &info, &size))
+		lab_die("send");
+	call.key[0] = lab_key(ends[0]);
+	call.key[1] = lab_key(ends[1]);
+	lab_snapshot(&w->lab, &call);
+	s = &call.snapshot[0];
+	t = &call.snapshot[1];
+	lab_check(s->found && t->found && s->state == 1 && s->cookie == cookie,
+		  "%s: both sockets are found, by cookie the right one", name);
+	lab_check(s->write_seq == queue_number(ends[0], TCP_SEND_QUEUE) &&
+			  s->rcv_nxt == queue_number(ends[0], TCP_RECV_QUEUE) &&
+			  t->rcv_nxt == s->write_seq &&
+			  t->copied_seq == t->rcv_nxt - 60 &&
+			  s->snd_nxt == s->write_seq,
+		  "%s: numbers as TCP_REPAIR shows them", name);
+	lab_check(s->timestamps && s->sack && s->window_scaling &&
+			  s->snd_wscale == info.tcpi_snd_wscale &&
+			  s->rcv_wscale == info.tcpi_rcv_wscale && !s->ecn &&
+			  !s->md5 && !s->urgent && !s->out_of_order,
+		  "%s: what was negotiated", name);
+	lab_check(s->pmtu == info.tcpi_pmtu && s->advmss == info.tcpi_advmss &&
+			  s->mss_clamp > 1000 && s->rcv_wnd && s->snd_wnd,
+		  "%s: sizes", name);
+	lab_check((int32_t)(s->timestamp - t->ts_recent) >= 0 &&
+			  s->timestamp - t->ts_recent < 5000,
+		  "%s: the clock is that of TSval", name);
+	if (send(ends[0], bytes, 1, MSG_OOB) != 1)
+		lab_die("urgent");
+	lab_snapshot(&w->lab, &call);
+	lab_check(t->urgent, "%s: urgent data", name);
+	close(ends[1]);
+	lab_snapshot(&w->lab, &call);
+	lab_check(!t->found, "%s: a closed socket is not found", name);
+	close(ends[0]);
+}
+
+int main(void)
+{
+	struct world w;
+
+	if (geteuid() != 0) {
+		puts("1..0 # SKIP namespaces and BPF need root");
+		return 0;
+	}
+	world_open(&w);
+	for (int i = 0; i < 2; i++) {
+		w.family = i ? AF_INET6 : AF_INET;
+		test_acks(&w, WIRE_JOINING, "joining");
+		test_acks(&w, WIRE_JOINED, "joined");
+		test_acks(&w, WIRE_ENDED, "ended");
+		test_sacks(&w);
+		test_ends(&w);
+		test_others(&w);
+		test_snapshot(&w);
+	}
+	printf("1..%d\n", lab_number);
+	lab_end(&w.lab);
+	return lab_failed;
+}
