@@ -56,9 +56,16 @@ class Lab:
             if process.status is None:
                 process.kill()
         self.processes = []
+        self._unpin()
         self.topo.remove()
         if not os.environ.get("KEEP_LOGS"):
             shutil.rmtree(self.dir, ignore_errors=True)
+
+    def _unpin(self):
+        """What a daemon left in the kernel on purpose must not outlive its namespace."""
+        with contextlib.suppress(OSError, TypeError):  # gone already, or no namespace
+            inode = os.stat(self.topo.relay.path).st_ino
+            shutil.rmtree(f"{server.PINS}/net-{inode}")
 
     def server(self, changes=SAME, fresh=False):
         """The running culvertd if it has this configuration, else a new one in its place.

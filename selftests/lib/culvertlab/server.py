@@ -15,6 +15,7 @@ from .wait import wait_for
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
+PINS = "/sys/fs/bpf/culvert"  # [engine] pin: below it a directory for each network namespace
 
 
 def binary(name):
