@@ -36,6 +36,8 @@
 #define WAIT_MS 20000
 #define ONE     "[listener main]\naddress = 127.0.0.1:0\n"
 #define TWO     "[listener main]\naddress = 127.0.0.1:0, 127.0.0.2:0\n"
+/* The relay is the only child, and nothing happens to this host's devices. */
+#define NO_WIRE "[engine]\norder = splice, copy\n"
 #define USER    "[realm test]\n[user alice]\npassword = wonderland\n"
 
 struct daemon {
@@ -51,8 +53,8 @@ static void conf_write(const struct daemon *d, const char *rest)
 
 	assert_non_null(file);
 	assert_int_equal(fchmod(fileno(file), 0600), 0);
-	fprintf(file, "[server]\nworkers = 2\ncontrol = %s\n%s", d->control,
-		rest);
+	fprintf(file, "[server]\nworkers = 2\ncontrol = %s\n%s%s", d->control,
+		rest, strstr(rest, "[engine]") ? "" : NO_WIRE);
 	fclose(file);
 }
 

@@ -11,7 +11,9 @@
  *   RESET, EXPIRE, CLAIM                   ENDED    the pair is no more
  *   SOCKMAP                                SOCKMAP  + its maps
  *
- * A worker reads counts and stamps of its pairs from the mapped wire_pairs.
+ * A worker reads counts and stamps of its pairs from wire_pairs, by
+ * BPF_MAP_LOOKUP_ELEM: the kernel maps no BPF map into memory through a descriptor
+ * that can only read, and another would let the relay steer packets.
  * When a channel closes, pairs of it that are not active are reset; active ones
  * become orphans, which the last HELLO with `adopts` set takes over, now or when
  * it comes. CLAIM gives one pair to the channel that asks: a worker's own pairs,

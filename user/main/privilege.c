@@ -24,6 +24,10 @@
 	(SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED | \
 	 SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
 
+#define BROKER_KEEPS                                                     \
+	(1ull << CAP_BPF | 1ull << CAP_PERFMON | 1ull << CAP_NET_ADMIN | \
+	 1ull << CAP_NET_BIND_SERVICE)
+
 /*
  * What an id of this user namespace is outside, user_namespaces(7). The file
  * absent or unreadable: there are no user namespaces. -1: the id does not exist.
@@ -174,19 +178,41 @@ static bool capability_has(int cap)
 	       data[CAP_TO_INDEX(cap)].permitted & CAP_TO_MASK(cap);
 }
 
-int privilege_supervisor(const struct privilege_user *user)
+bool privilege_can_broker(void)
 {
-	uint64_t keep = 0;
+	return capability_has(CAP_BPF) && capability_has(CAP_PERFMON) &&
+	       capability_has(CAP_NET_ADMIN);
+}
+
+int privilege_supervisor(const struct privilege_user *user, bool broker)
+{
+	uint64_t keep = broker ? BROKER_KEEPS : 0;
 	int err;
 
 	if (user->change) {
 		if (!capability_has(CAP_SETUID) || !capability_has(CAP_SETGID))
 			return -EPERM;
-		keep = 1ull << CAP_SETUID | 1ull << CAP_SETGID |
-		       1ull << CAP_KILL;
+		keep |= 1ull << CAP_SETUID | 1ull << CAP_SETGID |
+			1ull << CAP_KILL;
 	}
 	err = gains_refuse();
 	return err ? err : capabilities_limit(keep);
+}
+
+static int die_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return -errno;
+	return getppid() == parent ? 0 : -ESRCH;
+}
+
+int privilege_broker(pid_t parent)
+{
+	int err = gains_refuse();
+
+	if (!err)
+		err = capabilities_limit(BROKER_KEEPS);
+	return err ? err : die_with(parent);
 }
 
 int privilege_relay(const struct privilege_user *user, pid_t parent)
@@ -206,7 +232,5 @@ int privilege_relay(const struct privilege_user *user, pid_t parent)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
 	/* After the change of user, which would clear it. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return -errno;
-	return getppid() == parent ? 0 : -ESRCH;
+	return die_with(parent);
 }

@@ -32,13 +32,24 @@ int privilege_clean_files(void);
 /* Raises the soft descriptor limit to the hard one. */
 void privilege_raise_files(void);
 
+/* Has this process what the broker needs? */
+bool privilege_can_broker(void);
+
 /*
  * The supervisor after start. When the relay is another user it keeps CAP_SETUID
  * and CAP_SETGID, which starting it again after a crash needs, and CAP_KILL, to
- * end one that hangs and for PR_SET_PDEATHSIG to have an effect; else nothing.
- * No program it could run gets anything back. 0 or a negative errno.
+ * end one that hangs and for PR_SET_PDEATHSIG to have an effect; with a broker
+ * what that one keeps, for the same reason; else nothing. No program it could run
+ * gets anything back. 0 or a negative errno.
  */
-int privilege_supervisor(const struct privilege_user *user);
+int privilege_supervisor(const struct privilege_user *user, bool broker);
+
+/*
+ * The broker after start: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN are left, and
+ * CAP_NET_BIND_SERVICE, without which it could not reset a client of a port below
+ * 1024. Dies with its parent. 0 or a negative errno; -ESRCH as below.
+ */
+int privilege_broker(pid_t parent);
 
 /*
  * The relay: becomes the user for good, no capability is left, none can be

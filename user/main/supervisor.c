@@ -41,7 +41,8 @@
  * signals stay blocked: those of a terminal or of systemd reach the relay, too,
  * and it is the supervisor that ends it.
  */
-static void relay_child(struct supervisor *sup, pid_t supervisor, int channel)
+static void relay_child(struct supervisor *sup, pid_t supervisor, int channel,
+			const int broker[CONF_MAX_WORKERS])
 {
 	struct relay_params params = {
 		.conf = sup->conf,
@@ -55,9 +56,9 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel)
 	};
 	int status;
 
-	for (size_t i = 0; i < CONF_MAX_WORKERS; i++)
-		params.broker[i] = -1;
+	memcpy(params.broker, broker, sizeof(params.broker));
 	fd_close(&sup->signal_fd);
+	fd_close(&sup->broker.channel);
 	memcpy(params.nonce_secret, sup->nonce_secret,
 	       sizeof(params.nonce_secret));
 	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
@@ -70,24 +71,26 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel)
 
 static int relay_start(struct supervisor *sup)
 {
-	int fds[2];
+	int fds[2], broker[CONF_MAX_WORKERS];
 	pid_t pid, supervisor = getpid();
 	int err = channel_new(fds);
 
 	if (err)
 		return err;
+	supervisor_broker_channels(sup, broker);
 	pid = fork();
-	if (pid < 0) {
-		err = -errno;
-		close(fds[0]);
-		close(fds[1]);
-		return err;
-	}
 	if (pid == 0) {
 		close(fds[0]);
-		relay_child(sup, supervisor, fds[1]);
+		relay_child(sup, supervisor, fds[1], broker);
 	}
+	err = pid < 0 ? -errno : 0;
 	close(fds[1]);
+	for (size_t i = 0; i < CONF_MAX_WORKERS; i++)
+		fd_close(&broker[i]);
+	if (err) {
+		close(fds[0]);
+		return err;
+	}
 	sup->channel = fds[0];
 	sup->relay = pid;
 	sup->ready = false;
@@ -239,6 +242,8 @@ static void children_reap(struct supervisor *sup)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == sup->relay)
 			relay_ended(sup, status);
+		else if (pid == sup->broker.pid)
+			supervisor_broker_died(sup, status);
 }
 
 static void signal_handle(struct supervisor *sup)
@@ -266,9 +271,15 @@ static void signal_handle(struct supervisor *sup)
 static int wait_ms(const struct supervisor *sup)
 {
 	uint64_t now = clock_ms();
-	uint64_t until = sup->relay ? sup->stop_by_ms : sup->restart_at_ms;
+	uint64_t until = UINT64_MAX;
 
-	if (sup->relay && !sup->stopping)
+	if (!sup->relay)
+		until = sup->restart_at_ms;
+	else if (sup->stopping)
+		until = sup->stop_by_ms;
+	if (supervisor_broker_missing(sup) && sup->broker.restart_at_ms < until)
+		until = sup->broker.restart_at_ms;
+	if (until == UINT64_MAX)
 		return -1;
 	return until > now ? (int)(until - now) : 0;
 }
@@ -310,6 +321,7 @@ static void supervise(struct supervisor *sup)
 		if (sup->stopping && sup->relay &&
 		    clock_ms() >= sup->stop_by_ms)
 			relay_kill(sup);
+		supervisor_broker_restart(sup);
 		if (!sup->stopping && !sup->relay &&
 		    clock_ms() >= sup->restart_at_ms)
 			relay_restart(sup);
@@ -323,6 +335,7 @@ int supervisor_run(const char *path)
 		.control_fd = -1,
 		.signal_fd = -1,
 		.channel = -1,
+		.broker = { .channel = -1 },
 		.restart_delay_ms = RESTART_MIN_MS,
 		.status = EXIT_SUCCESS,
 	};
@@ -331,6 +344,7 @@ int supervisor_run(const char *path)
 		sup.status = EXIT_FAILURE;
 	else
 		supervise(&sup);
+	supervisor_broker_stop(&sup);
 	if (sup.control_fd >= 0)
 		supervisor_control_remove(&sup);
 	if (sup.status == EXIT_SUCCESS)

@@ -14,6 +14,15 @@
 #include "main/privilege.h"
 #include "main/sockets.h"
 
+/* The broker, if there is one (supervisor_broker.c). */
+struct supervisor_broker {
+	bool wanted; /* some connection may go on wire, by the configuration */
+	bool kept; /* one was started: there shall always be one */
+	pid_t pid; /* 0 while there is none */
+	int channel; /* -1 while there is none */
+	uint64_t started_ms, restart_at_ms, restart_delay_ms;
+};
+
 struct supervisor {
 	const char *path;
 	struct conf *conf;
@@ -31,6 +40,7 @@ struct supervisor {
 	bool stopping;
 	bool draining; /* outlives a relay that was told to */
 	uint64_t started_ms, restart_at_ms, restart_delay_ms;
+	struct supervisor_broker broker;
 	uint64_t stop_by_ms; /* when a relay that still runs is killed */
 	/* A reload sent and not yet answered: what will be in force then. */
 	struct conf *next_conf;
@@ -47,6 +57,20 @@ struct supervisor {
 int supervisor_start(struct supervisor *sup);
 /* Removes the control socket, if the one at its path is still ours. */
 void supervisor_control_remove(const struct supervisor *sup);
+
+/* May any connection go on wire by this configuration? */
+bool supervisor_wire_wanted(const struct conf *conf);
+/* Starts it if that is wanted and allowed; logs why not. With all privileges. */
+void supervisor_broker_start(struct supervisor *sup);
+/* New channels to it, an end for each worker of the relay; all -1 if it fails. */
+int supervisor_broker_channels(struct supervisor *sup,
+			       int relay[CONF_MAX_WORKERS]);
+void supervisor_broker_died(struct supervisor *sup, int status);
+/* It has to be started again, at broker.restart_at_ms. */
+bool supervisor_broker_missing(const struct supervisor *sup);
+void supervisor_broker_restart(struct supervisor *sup); /* if it is time */
+/* After the relay's end: resets what is joined, leaves nothing in the kernel. */
+void supervisor_broker_stop(struct supervisor *sup);
 
 /* How many workers this configuration asks for here. */
 unsigned int supervisor_workers(const struct conf *conf);

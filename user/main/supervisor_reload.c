@@ -52,6 +52,37 @@ static void report_log(void *arg, bool is_error, const char *file,
 		snprintf(first, REASON_MAX, "%s: %s", where, message);
 }
 
+static bool names_equal(char *const *a, size_t a_count, char *const *b,
+			size_t b_count)
+{
+	if (a_count != b_count)
+		return false;
+	for (size_t i = 0; i < a_count; i++)
+		if (strcmp(a[i], b[i]) != 0)
+			return false;
+	return true;
+}
+
+/* The broker was started with these, by privileges that are given up. */
+static const char *reload_fixed_wire(const struct conf *now,
+				     const struct conf *next)
+{
+	const struct conf_engine *a = &now->engine, *b = &next->engine;
+
+	if (!supervisor_wire_wanted(next))
+		return NULL;
+	if (!supervisor_wire_wanted(now))
+		return "[engine] order (wire is new)";
+	if (a->wire_pairs != b->wire_pairs)
+		return "[engine] wire_pairs";
+	if (strcmp(a->pin, b->pin) != 0)
+		return "[engine] pin";
+	if (!names_equal(a->wire_devices, a->wire_device_count, b->wire_devices,
+			 b->wire_device_count))
+		return "[engine] wire_devices";
+	return NULL;
+}
+
 /* What a running daemon cannot change: NULL, or the key that differs. */
 static const char *reload_fixed(const struct supervisor *sup,
 				const struct conf *next)
@@ -66,7 +97,7 @@ static const char *reload_fixed(const struct supervisor *sup,
 		return "[server] control";
 	if (strcmp(next->user, sup->conf->user) != 0)
 		return "[server] user";
-	return NULL;
+	return reload_fixed_wire(sup->conf, next);
 }
 
 static int text_fd(const char *text, size_t len)

@@ -233,7 +233,7 @@ static void path_check(const struct supervisor *sup)
 
 static int privileges_drop(struct supervisor *sup)
 {
-	int err = privilege_supervisor(&sup->user);
+	int err = privilege_supervisor(&sup->user, sup->broker.kept);
 
 	if (err)
 		log_error("main",
@@ -280,7 +280,8 @@ int supervisor_start(struct supervisor *sup)
 		err = sockets_start(sup);
 	if (!err)
 		err = control_start(sup);
-	if (!err)
-		err = privileges_drop(sup);
-	return err;
+	if (err)
+		return err;
+	supervisor_broker_start(sup);
+	return privileges_drop(sup);
 }

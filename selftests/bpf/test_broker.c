@@ -1,0 +1,708 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A real broker in the relay's place between a client and a peer, all in network
+ * namespaces of this program: it takes the relay worker's part itself, honestly
+ * and otherwise.
+ */
+#include <dirent.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "wire_lab.h"
+
+#include "base/addr.h"
+#include "base/fd.h"
+#include "broker/broker.h"
+#include "engine/wire_proto.h"
+#include "loop/loop.h"
+
+#define PAIRS   64
+#define WAIT_MS 10000
+#define ANSWER  48 /* bytes the relay still sends to the client */
+
+static char pin[64];
+
+/* The broker in a child; served over `control`, ended by a byte, left by EOF. */
+struct child {
+	pid_t pid;
+	int control;
+};
+
+struct child_state {
+	struct loop *loop;
+	struct broker *broker;
+	struct watch control;
+	bool end;
+};
+
+static void control_ready(struct watch *watch, uint32_t events)
+{
+	struct child_state *state =
+		list_entry(watch, struct child_state, control);
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} space;
+	char byte;
+	struct iovec part = { &byte, 1 };
+	struct msghdr head = { .msg_iov = &part,
+			       .msg_iovlen = 1,
+			       .msg_control = &space,
+			       .msg_controllen = sizeof(space) };
+	ssize_t n = recvmsg(watch->fd, &head, MSG_CMSG_CLOEXEC);
+	int fd;
+
+	(void)events;
+	if (n == 1 && CMSG_FIRSTHDR(&head)) {
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&head)), sizeof(fd));
+		broker_serve(state->broker, fd);
+		return;
+	}
+	state->end = n == 1;
+	loop_stop(state->loop);
+}
+
+static void child_run(int control, bool clsact)
+{
+	struct child_state state = { .control = { .fd = -1 } };
+	struct broker_params params = { .pin = pin,
+					.pairs = PAIRS,
+					.clsact = clsact };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* The ends of the connections are not the broker's. */
+	if (dup2(control, STDERR_FILENO + 1) < 0 ||
+	    close_range(STDERR_FILENO + 2, ~0U, 0))
+		_exit(1);
+	control = STDERR_FILENO + 1;
+	if (loop_new(&state.loop))
+		_exit(1);
+	params.loop = state.loop;
+	if (broker_new(&params, &state.broker))
+		_exit(1);
+	broker_confine(state.broker);
+	watch_add(state.loop, &state.control, control, 1, control_ready);
+	loop_run(state.loop);
+	if (state.end)
+		broker_end(state.broker);
+	watch_del(state.loop, &state.control);
+	broker_free(state.broker);
+	loop_free(state.loop);
+	_exit(0);
+}
+
+static struct child child_start(bool clsact)
+{
+	struct child child;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		lab_die("socketpair");
+	fflush(stdout);
+	child.pid = fork();
+	if (child.pid < 0)
+		lab_die("fork");
+	if (!child.pid) {
+		close(pair[0]);
+		child_run(pair[1], clsact);
+	}
+	close(pair[1]);
+	child.control = pair[0];
+	return child;
+}
+
+/* How it ended: true for an orderly exit. */
+static bool child_wait(struct child *child)
+{
+	int status = -1;
+
+	close(child->control);
+	waitpid(child->pid, &status, 0);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool child_end(struct child *child)
+{
+	if (send(child->control, "q", 1, MSG_NOSIGNAL) != 1)
+		return false;
+	return child_wait(child);
+}
+
+static void fds_send(int channel, const void *message, size_t len,
+		     const int *fds, size_t count)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int) * 16)];
+	} space = { 0 };
+	struct iovec part = { (void *)message, len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (count) {
+		head.msg_control = &space;
+		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
+		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
+		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
+		       sizeof(int) * count);
+	}
+	sendmsg(channel, &head, MSG_NOSIGNAL);
+}
+
+/* A channel to the broker. */
+static int channel_open(const struct child *child)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		lab_die("socketpair");
+	fds_send(child->control, "c", 1, &pair[1], 1);
+	close(pair[1]);
+	return pair[0];
+}
+
+static bool readable(int fd, int ms)
+{
+	struct pollfd one = { .fd = fd, .events = POLLIN };
+
+	return poll(&one, 1, ms) == 1;
+}
+
+/* One message of this type; others on the way are dropped. */
+static bool message_wait(int channel, uint32_t type, void *out, size_t len,
+			 int *fd)
+{
+	for (;;) {
+		union {
+			uint32_t type;
+			char bytes[256];
+		} message;
+		union {
+			struct cmsghdr head;
+			char bytes[CMSG_SPACE(sizeof(int) * 2)];
+		} space;
+		struct iovec part = { &message, sizeof(message) };
+		struct msghdr head = { .msg_iov = &part,
+				       .msg_iovlen = 1,
+				       .msg_control = &space,
+				       .msg_controllen = sizeof(space) };
+
+		if (!readable(channel, WAIT_MS))
+			return false;
+		ssize_t n = recvmsg(channel, &head, MSG_CMSG_CLOEXEC);
+		if (n <= 0)
+			return false;
+		if (message.type != type || (size_t)n != len)
+			continue;
+		memcpy(out, &message, len);
+		if (fd && CMSG_FIRSTHDR(&head))
+			memcpy(fd, CMSG_DATA(CMSG_FIRSTHDR(&head)),
+			       sizeof(*fd));
+		return true;
+	}
+}
+
+/* The broker has closed the channel. */
+static bool closed(int channel)
+{
+	char bytes[256];
+	ssize_t n;
+
+	while (readable(channel, WAIT_MS)) {
+		n = recv(channel, bytes, sizeof(bytes), 0);
+		if (n <= 0)
+			return true;
+	}
+	return false;
+}
+
+static bool hello(int channel, bool adopts, int *records)
+{
+	struct broker_hello message = { .type = BROKER_HELLO,
+					.version = BROKER_PROTOCOL,
+					.adopts = adopts };
+	struct broker_welcome welcome;
+	int fd = -1;
+
+	send(channel, &message, sizeof(message), MSG_NOSIGNAL);
+	if (!message_wait(channel, BROKER_WELCOME, &welcome, sizeof(welcome),
+			  &fd)) {
+		puts("# no WELCOME");
+		return false;
+	}
+	if (welcome.error || welcome.capacity != PAIRS || fd < 0) {
+		printf("# WELCOME: %d %s\n", welcome.error, welcome.why);
+		return false;
+	}
+	if (records)
+		*records = fd;
+	else
+		close(fd);
+	return true;
+}
+
+static struct wire_pair record(int records, uint32_t index)
+{
+	struct wire_pair pair = { .state = 99 };
+
+	if (bpf_map_lookup_elem(records, &index, &pair))
+		printf("# lookup: %s\n", strerror(errno));
+	return pair;
+}
+
+static bool record_writable(int records)
+{
+	struct wire_pair pair = { 0 };
+	uint32_t index = 0;
+
+	return bpf_map_update_elem(records, &index, &pair, BPF_ANY) == 0 ||
+	       mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, records,
+		    0) != MAP_FAILED;
+}
+
+/* The four ends of two connections through this host. */
+struct ends {
+	int client, client_leg, peer_leg, peer;
+	int listener; /* the relay's own, still open */
+};
+
+static int listen_on(int family, const char *host, union addr *at)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+	socklen_t size;
+
+	if (addr_parse(host, 0, at))
+		lab_die(host);
+	size = addr_len(at);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (fd < 0 || bind(fd, &at->sa, size) || listen(fd, 64) ||
+	    getsockname(fd, &at->sa, &size))
+		lab_die("listen");
+	return fd;
+}
+
+static int dial(const union addr *to)
+{
+	int fd = socket(addr_family(to), SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, &to->sa, addr_len(to)))
+		lab_die("connect");
+	return fd;
+}
+
+static void ends_open(struct lab *lab, int family, struct ends *e)
+{
+	union addr at;
+	int back, listener;
+
+	e->listener = listen_on(
+		family, family == AF_INET ? "10.1.0.1" : "fd01::1", &at);
+	back = lab_enter(lab->client);
+	e->client = dial(&at);
+	lab_leave(back);
+	e->client_leg = accept4(e->listener, NULL, NULL, SOCK_CLOEXEC);
+	back = lab_enter(lab->peer);
+	listener = listen_on(family, family == AF_INET ? "10.2.0.2" : "fd02::2",
+			     &at);
+	lab_leave(back);
+	e->peer_leg = dial(&at);
+	e->peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	close(listener);
+}
+
+static void ends_close(struct ends *e)
+{
+	int *all[] = { &e->client, &e->client_leg, &e->peer_leg, &e->peer,
+		       &e->listener };
+
+	for (size_t i = 0; i < 5; i++) {
+		if (*all[i] >= 0)
+			close(*all[i]);
+		*all[i] = -1;
+	}
+}
+
+static struct broker_join join_message(uint32_t ticket)
+{
+	struct broker_join join = { .type = BROKER_JOIN,
+				    .ticket = ticket,
+				    .to_client = ANSWER,
+				    .allocation = 7 };
+
+	strcpy(join.label, "alice@test");
+	return join;
+}
+
+static uint32_t join_send(int channel, const struct broker_join *join,
+			  const struct ends *e, struct broker_answer *answer)
+{
+	int fds[2] = { e->client_leg, e->peer_leg };
+
+	fds_send(channel, join, sizeof(*join), fds, 2);
+	if (!message_wait(channel, BROKER_ANSWER, answer, sizeof(*answer),
+			  NULL) ||
+	    answer->ticket != join->ticket)
+		return UINT32_MAX;
+	return answer->reason;
+}
+
+static bool take(int fd, size_t len)
+{
+	char bytes[4096];
+
+	while (len) {
+		size_t part = len < sizeof(bytes) ? len : sizeof(bytes);
+		ssize_t n = readable(fd, WAIT_MS) ? recv(fd, bytes, part, 0) :
+						    -1;
+
+		if (n <= 0)
+			return false;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+/* Joined, the answer sent and acknowledged, both our sockets closed. */
+static bool join_whole(int channel, struct ends *e,
+		       struct broker_answer *answer)
+{
+	struct broker_join join = join_message(1);
+	struct broker_active active;
+	char bytes[ANSWER] = { 0 };
+	uint32_t reason = join_send(channel, &join, e, answer);
+
+	if (reason) {
+		printf("# join: reason %u\n", reason);
+		return false;
+	}
+	if (send(e->client_leg, bytes, ANSWER, MSG_NOSIGNAL) != ANSWER ||
+	    !take(e->client, ANSWER))
+		return false;
+	if (!message_wait(channel, BROKER_ACTIVE, &active, sizeof(active),
+			  NULL) ||
+	    active.pair != answer->pair)
+		return false;
+	close(e->client_leg);
+	close(e->peer_leg);
+	e->client_leg = -1;
+	e->peer_leg = -1;
+	return true;
+}
+
+/* `len` known bytes from one end to the other. */
+static bool transfer(int from, int to, size_t len, uint32_t seed)
+{
+	uint32_t out = seed, in = seed;
+	size_t sent = 0, got = 0;
+
+	while (got < len) {
+		struct pollfd both[2] = {
+			{ .fd = sent < len ? from : -1, .events = POLLOUT },
+			{ .fd = to, .events = POLLIN },
+		};
+		uint8_t bytes[16384];
+
+		if (poll(both, 2, WAIT_MS) <= 0)
+			return false;
+		if (both[0].revents) {
+			size_t part = len - sent;
+			uint32_t state = out;
+			ssize_t n;
+
+			if (part > sizeof(bytes))
+				part = sizeof(bytes);
+			for (size_t i = 0; i < part; i++)
+				bytes[i] = (uint8_t)((state = state * 1664525 +
+							      1013904223) >>
+						     24);
+			n = send(from, bytes, part,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
+			if (n < 0 && errno != EAGAIN)
+				return false;
+			for (ssize_t i = 0; i < n; i++)
+				out = out * 1664525 + 1013904223;
+			sent += n > 0 ? (size_t)n : 0;
+		}
+		if (both[1].revents) {
+			ssize_t n = recv(to, bytes, sizeof(bytes), 0);
+
+			if (n <= 0)
+				return false;
+			for (ssize_t i = 0; i < n; i++)
+				if (bytes[i] != (uint8_t)((in = in * 1664525 +
+								1013904223) >>
+							  24))
+					return false;
+			got += (size_t)n;
+		}
+	}
+	return true;
+}
+
+static bool at_end(int fd)
+{
+	char byte;
+
+	return readable(fd, WAIT_MS) && recv(fd, &byte, 1, 0) == 0;
+}
+
+static bool is_reset(int fd)
+{
+	char byte;
+
+	return readable(fd, WAIT_MS) && recv(fd, &byte, 1, 0) < 0 &&
+	       errno == ECONNRESET;
+}
+
+static bool ended_wait(int channel, uint32_t end, struct broker_ended *out)
+{
+	struct broker_ended ended;
+
+	if (!message_wait(channel, BROKER_ENDED, &ended, sizeof(ended), NULL)) {
+		puts("# no ENDED");
+		return false;
+	}
+	if (ended.end != end)
+		printf("# end %u, not %u\n", ended.end, end);
+	if (out)
+		*out = ended;
+	return ended.end == end;
+}
+
+static void test_life(struct lab *lab, int channel, int family)
+{
+	const char *name = family == AF_INET ? "IPv4" : "IPv6";
+	struct broker_answer answer;
+	struct broker_ended ended = { 0 };
+	struct ends e;
+	bool joined;
+
+	ends_open(lab, family, &e);
+	joined = join_whole(channel, &e, &answer);
+	lab_check(joined, "%s: joined and active", name);
+	lab_check(joined && transfer(e.client, e.peer, 3 << 20, 1) &&
+			  transfer(e.peer, e.client, 5 << 20, 2),
+		  "%s: bytes cross both ways", name);
+	shutdown(e.client, SHUT_WR);
+	lab_check(at_end(e.peer) && transfer(e.peer, e.client, 100000, 3),
+		  "%s: half-closed, the other half goes on", name);
+	shutdown(e.peer, SHUT_WR);
+	lab_check(at_end(e.client) && ended_wait(channel, WIRE_END_FIN, &ended),
+		  "%s: ended in order", name);
+	lab_check(ended.bytes[WIRE_PEER] == 3 << 20 &&
+			  ended.bytes[WIRE_CLIENT] == (5 << 20) + 100000,
+		  "%s: the counts are exact (%llu, %llu)", name,
+		  (unsigned long long)ended.bytes[0],
+		  (unsigned long long)ended.bytes[1]);
+	ends_close(&e);
+}
+
+static void test_reset(struct lab *lab, int channel, int family)
+{
+	const char *name = family == AF_INET ? "IPv4" : "IPv6";
+	struct broker_answer answer = { 0 };
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct linger at_once = { .l_onoff = 1 };
+	struct ends e;
+
+	ends_open(lab, family, &e);
+	if (!join_whole(channel, &e, &answer) ||
+	    !transfer(e.client, e.peer, 1000, 1))
+		lab_check(false, "%s: joined for a reset", name);
+	reset.pair = answer.pair;
+	reset.generation = answer.generation;
+	send(channel, &reset, sizeof(reset), MSG_NOSIGNAL);
+	lab_check(ended_wait(channel, WIRE_END_RESET, NULL) &&
+			  is_reset(e.client) && is_reset(e.peer),
+		  "%s: RESET resets both ends, with the listener there", name);
+	ends_close(&e);
+
+	ends_open(lab, family, &e);
+	lab_check(join_whole(channel, &e, &answer) &&
+			  transfer(e.client, e.peer, 1000, 1),
+		  "%s: joined for the client's reset", name);
+	setsockopt(e.client, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	close(e.client);
+	e.client = -1;
+	lab_check(is_reset(e.peer) &&
+			  ended_wait(channel, WIRE_END_RESET_CLIENT, NULL),
+		  "%s: a reset of the client reaches the peer", name);
+	ends_close(&e);
+}
+
+static void test_expiry(struct lab *lab, int channel)
+{
+	struct broker_expire expire = { .type = BROKER_EXPIRE,
+					.allocation = 7 };
+	struct broker_answer answer;
+	struct timespec now;
+	struct ends e;
+	bool joined;
+
+	ends_open(lab, AF_INET, &e);
+	joined = join_whole(channel, &e, &answer);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	expire.expires_ns = (uint64_t)now.tv_sec * 1000000000u;
+	send(channel, &expire, sizeof(expire), MSG_NOSIGNAL);
+	lab_check(joined && ended_wait(channel, WIRE_END_EXPIRED, NULL) &&
+			  is_reset(e.client) && is_reset(e.peer),
+		  "an expired pair is reset at both ends");
+	ends_close(&e);
+}
+
+static void test_unlatched_at_once(struct lab *lab, int channel)
+{
+	struct broker_join join = join_message(9);
+	struct broker_answer answer;
+	struct broker_active active;
+	struct ends e;
+
+	ends_open(lab, AF_INET, &e);
+	join.to_client = 0;
+	lab_check(!join_send(channel, &join, &e, &answer) &&
+			  message_wait(channel, BROKER_ACTIVE, &active,
+				       sizeof(active), NULL),
+		  "with nothing left to send the pair is active at once");
+	close(e.client_leg);
+	close(e.peer_leg);
+	e.client_leg = e.peer_leg = -1;
+	lab_check(transfer(e.client, e.peer, 100000, 1) &&
+			  transfer(e.peer, e.client, 100000, 1),
+		  "and carries bytes");
+	close(e.client);
+	close(e.peer);
+	e.client = e.peer = -1;
+	lab_check(ended_wait(channel, WIRE_END_FIN, NULL), "and ends");
+	ends_close(&e);
+}
+
+static void test_adoption(struct lab *lab, struct child *child, int *channel)
+{
+	struct wire_pair pair;
+	int records = -1;
+	struct broker_claim claim = { .type = BROKER_CLAIM };
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct broker_answer first, second, latched;
+	struct broker_join join = join_message(3);
+	struct broker_active active;
+	struct ends e, f, g;
+	bool joined;
+
+	ends_open(lab, AF_INET, &e);
+	ends_open(lab, AF_INET6, &f);
+	ends_open(lab, AF_INET, &g);
+	joined = join_whole(*channel, &e, &first) &&
+		 join_whole(*channel, &f, &second) &&
+		 !join_send(*channel, &join, &g, &latched);
+	lab_check(joined, "two pairs are active, one is latched");
+	kill(child->pid, SIGKILL);
+	child_wait(child);
+	lab_check(closed(*channel), "the broker is killed");
+	close(*channel);
+	/* As a relay does that loses its broker. */
+	fd_reset(&g.client_leg);
+	fd_reset(&g.peer_leg);
+	lab_check(transfer(e.client, e.peer, 1 << 20, 1) &&
+			  transfer(f.peer, f.client, 1 << 20, 1),
+		  "pairs go on without it");
+	*child = child_start(false);
+	*channel = channel_open(child);
+	lab_check(hello(*channel, true, &records), "another one welcomes us");
+	pair = record(records, first.pair);
+	lab_check(pair.state == WIRE_JOINED &&
+			  pair.generation == first.generation &&
+			  !strcmp(pair.label, "alice@test"),
+		  "the first pair is in the records");
+	lab_check(!record_writable(records), "which we cannot write");
+	lab_check(record(records, latched.pair).state == WIRE_FREE &&
+			  is_reset(g.peer),
+		  "the latched one was reset");
+	lab_check(transfer(e.peer, e.client, 1 << 20, 1) &&
+			  transfer(f.client, f.peer, 1 << 20, 1),
+		  "pairs go on under the new one");
+	claim.pair = first.pair;
+	claim.generation = first.generation;
+	send(*channel, &claim, sizeof(claim), MSG_NOSIGNAL);
+	lab_check(message_wait(*channel, BROKER_ACTIVE, &active, sizeof(active),
+			       NULL) &&
+			  active.pair == first.pair,
+		  "a claimed pair is active");
+	claim.generation++;
+	send(*channel, &claim, sizeof(claim), MSG_NOSIGNAL);
+	lab_check(ended_wait(*channel, WIRE_END_ORPHAN, NULL),
+		  "one of another generation has ended");
+	reset.pair = second.pair;
+	reset.generation = second.generation;
+	send(*channel, &reset, sizeof(reset), MSG_NOSIGNAL);
+	lab_check(ended_wait(*channel, WIRE_END_RESET, NULL) &&
+			  is_reset(f.client) && is_reset(f.peer),
+		  "an adopted pair can be reset");
+	close(e.client);
+	close(e.peer);
+	e.client = e.peer = -1;
+	joined = ended_wait(*channel, WIRE_END_FIN, NULL);
+	if (!joined) {
+		pair = record(records, first.pair);
+		printf("# state %u, flags %x %x\n", pair.state,
+		       pair.leg[0].flags, pair.leg[1].flags);
+	}
+	close(records);
+	lab_check(joined, "an adopted pair's end is reported");
+	ends_close(&e);
+	ends_close(&f);
+	ends_close(&g);
+}
+
+static void test_end(struct lab *lab, struct child *child, int channel)
+{
+	struct broker_answer answer;
+	struct stat info;
+	char dir[128];
+	struct ends e;
+	bool joined;
+
+	ends_open(lab, AF_INET, &e);
+	joined = join_whole(channel, &e, &answer);
+	lab_check(joined && child_end(child), "the broker ends");
+	lab_check(is_reset(e.client) && is_reset(e.peer),
+		  "which resets what is joined");
+	stat("/proc/self/ns/net", &info);
+	snprintf(dir, sizeof(dir), "%s/net-%llu", pin,
+		 (unsigned long long)info.st_ino);
+	lab_check(rmdir(dir) == 0, "and leaves no pin");
+	ends_close(&e);
+}
+
+int main(void)
+{
+	struct child child;
+	struct lab lab = { 0 };
+	int channel;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (geteuid()) {
+		puts("1..0 # SKIP needs root");
+		return 0;
+	}
+	lab_links(&lab);
+	snprintf(pin, sizeof(pin), "/sys/fs/bpf/culvert-test-%d", getpid());
+	child = child_start(false);
+	channel = channel_open(&child);
+	lab_check(hello(channel, false, NULL), "the broker welcomes us");
+	test_life(&lab, channel, AF_INET);
+	test_life(&lab, channel, AF_INET6);
+	test_unlatched_at_once(&lab, channel);
+	test_reset(&lab, channel, AF_INET);
+	test_reset(&lab, channel, AF_INET6);
+	test_expiry(&lab, channel);
+	test_adoption(&lab, &child, &channel);
+	test_end(&lab, &child, channel);
+	close(channel);
+	rmdir(pin);
+	lab_end(&lab);
+	printf("1..%d\n", lab_number);
+	return lab_failed;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The broker as a whole: one loop, the real kernel, the table of places, a session
+ * for each of the relay's workers.
+ *
+ *   starting -> working -> ended (broker_end) or left (broker_free alone)
+ *            -> without wire: tells each client why
+ */
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/log.h"
+#include "broker/internal.h"
+
+/* Descriptors for everything but the sockets of latched pairs. */
+#define FDS_OWN     256
+#define LATCHED_MAX 8192
+
+static unsigned int latched_limit(void)
+{
+	struct rlimit files;
+	rlim_t room;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return 1;
+	if (files.rlim_cur == RLIM_INFINITY)
+		return LATCHED_MAX;
+	room = files.rlim_cur > FDS_OWN ? files.rlim_cur - FDS_OWN : WIRE_LEGS;
+	room /= WIRE_LEGS;
+	return room < LATCHED_MAX ? (unsigned int)room : LATCHED_MAX;
+}
+
+static int start(struct broker *broker, const struct broker_params *params)
+{
+	int err = kernel_new(broker, params);
+
+	if (err)
+		return err;
+	err = places_new(broker, params->pairs);
+	if (err)
+		return err;
+	places_adopt(broker);
+	err = kernel_events(broker->kernel);
+	if (err)
+		return err;
+	places_sweep_start(broker);
+	return 0;
+}
+
+int broker_new(const struct broker_params *params, struct broker **out)
+{
+	struct broker *broker = calloc(1, sizeof(*broker));
+
+	if (!broker)
+		return -ENOMEM;
+	broker->loop = params->loop;
+	list_init(&broker->sessions);
+	broker->latched_max = latched_limit();
+	broker->error = start(broker, params);
+	if (broker->error) {
+		if (!broker->why[0])
+			strncpy(broker->why, strerror(-broker->error),
+				sizeof(broker->why) - 1);
+		log_warn("broker",
+			 "event=wire_off reason=\"%s\" using=\"the next in "
+			 "[engine] order\"",
+			 broker->why);
+		places_free(broker);
+	}
+	*out = broker;
+	return 0;
+}
+
+int broker_error(const struct broker *broker)
+{
+	return broker->error;
+}
+
+void broker_confine(const struct broker *broker)
+{
+	kernel_confine(broker->kernel);
+}
+
+int broker_serve(struct broker *broker, int fd)
+{
+	return session_new(broker, fd);
+}
+
+void broker_end(struct broker *broker)
+{
+	if (broker->error)
+		return;
+	places_reset_all(broker);
+	kernel_unpin(broker->kernel);
+}
+
+void broker_free(struct broker *broker)
+{
+	if (!broker)
+		return;
+	sessions_free(broker);
+	places_free(broker);
+	kernel_free(broker->kernel);
+	free(broker);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the broker share. */
+#ifndef BROKER_INTERNAL_H
+#define BROKER_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "broker/checks.h"
+#include "engine/wire_proto.h"
+#include "loop/loop.h"
+
+struct broker;
+struct kernel;
+
+/* What the kernel does for the broker (kernel.c, socket.c); tests bring their own. */
+struct broker_ops {
+	/*
+	 * A connected TCP socket's ends, as a key. -ENOTCONN, -EAFNOSUPPORT (not
+	 * one that wire could carry), or -EBADMSG: nothing a relay may hand over.
+	 */
+	int (*socket_key)(struct broker *broker, int fd, struct wire_key *key,
+			  uint64_t *cookie);
+	int (*snapshot)(struct broker *broker,
+			const struct wire_key keys[WIRE_LEGS],
+			struct wire_snapshot out[WIRE_LEGS]);
+	/* WIRE_OK, WIRE_NO_LOCAL or WIRE_NO_DEVICE */
+	enum wire_reason (*route)(struct broker *broker,
+				  const struct wire_key *key);
+	/* 0, -EEXIST, ... */
+	int (*flow_insert)(struct broker *broker, const struct wire_key *key,
+			   const struct wire_flow *flow);
+	/* 0, -ENOENT, ... */
+	int (*flow_find)(struct broker *broker, const struct wire_key *key,
+			 struct wire_flow *out);
+	void (*flow_delete)(struct broker *broker, const struct wire_key *key);
+	void (*acknowledge)(int fd); /* sends an acknowledgement that waits */
+	void (*silence)(int fd); /* it never sends anything again */
+	void (*disconnect)(int fd); /* silently; the ends are free again */
+	/* 0; -EADDRNOTAVAIL: a socket still has these ends. */
+	int (*reset)(const struct wire_key *key, uint32_t seq, uint32_t ack);
+	/* A descriptor of the records that can only be read; borrowed. */
+	int (*records)(struct broker *broker);
+	/* Two maps of the sockmap programs, borrowed. 0 or a negative errno. */
+	int (*sockmap)(struct broker *broker, int fds[2]);
+};
+
+enum place_state {
+	PLACE_FREE,
+	PLACE_LATCHED, /* joined; our copies of the sockets are still open */
+	PLACE_ACTIVE, /* joined; the sockets are silent */
+	PLACE_LINGER, /* ended and reported; the flows stay for a while */
+	PLACE_STATES,
+};
+
+/* The broker's own side of one wire_pairs record, at the same index. */
+struct place {
+	struct list owner_link; /* of a session's places, or the orphans */
+	struct list queue_link; /* of broker.queues[state], oldest first */
+	struct session *owner; /* NULL: an orphan */
+	uint64_t due_ns; /* latched: time-out; lingering: reclaimed */
+	int fds[WIRE_LEGS]; /* while latched */
+	enum place_state state;
+};
+
+/* A reset that waits for its socket's last user to close it. */
+struct late_reset {
+	struct list link;
+	struct wire_key key;
+	struct reset_numbers numbers;
+	unsigned int tries;
+};
+
+/* One client on a channel (session.c). */
+struct session {
+	struct watch watch;
+	struct list link; /* of broker.sessions */
+	struct broker *broker;
+	struct list places; /* struct place.owner_link */
+	struct list out; /* messages that wait for room in the channel */
+	size_t out_count;
+	bool greeted; /* HELLO has come */
+	bool dead; /* freed at the end of the tick */
+	uint32_t worker;
+};
+
+struct broker {
+	struct loop *loop;
+	const struct broker_ops *ops;
+	struct kernel *kernel;
+	int error; /* negative errno: there is no wire */
+	char why[96]; /* the same in words */
+	struct wire_pair *records; /* shared with BPF */
+	struct place *places;
+	uint32_t capacity;
+	/*
+	 * By state. Ended pairs linger in two queues, since those that were reset
+	 * linger shorter: [PLACE_LINGER] and lingering_reset.
+	 */
+	struct list queues[PLACE_STATES];
+	struct list lingering_reset;
+	unsigned int latched, latched_max;
+	struct list orphans;
+	struct list sessions;
+	struct session *adopter; /* takes orphans; NULL: they wait */
+	struct list late_resets;
+	unsigned int late_count;
+	struct timer late;
+	struct timer sweep;
+	uint32_t sweep_at; /* next place to look at */
+	struct deferred reap; /* frees dead sessions */
+};
+
+/* The place table (place.c). */
+int places_new(struct broker *broker, uint32_t capacity);
+void places_free(struct broker *broker);
+/* Fills the table from records and flows an earlier broker has left. */
+void places_adopt(struct broker *broker);
+/* Index of a place that is free now, its record blank; -1: none. */
+int64_t place_take(struct broker *broker);
+void place_release(struct broker *broker, uint32_t index);
+void place_latch(struct broker *broker, uint32_t index, struct session *owner,
+		 const int fds[WIRE_LEGS]);
+void place_own(struct broker *broker, uint32_t index, struct session *owner);
+/* The sockets fall silent; the owner hears ACTIVE. */
+void place_activate(struct broker *broker, uint32_t index);
+/* BPF has set WIRE_ENDED: the owner hears ENDED, the flows stay a while. */
+void place_ended(struct broker *broker, uint32_t index);
+/* Ends the pair now, by resets to both ends; the owner hears ENDED. */
+void place_reset(struct broker *broker, uint32_t index, enum wire_end end);
+/* Both flows are out of the map. */
+void place_unhook(struct broker *broker, uint32_t index);
+/* What BPF reports; also for events of pairs that are gone. */
+void place_event(struct broker *broker, const struct wire_event *event);
+/* A pair by its number and generation, not free; NULL. */
+struct place *place_find(struct broker *broker, uint32_t index,
+			 uint32_t generation);
+uint32_t place_index(const struct broker *broker, const struct place *place);
+/* Time-outs, expiries, what an event that was lost would have told. */
+void places_sweep_start(struct broker *broker);
+void places_sweep(struct broker *broker);
+/* The end: resets every pair. */
+void places_reset_all(struct broker *broker);
+
+/* Joins two sockets (join.c). -EBADMSG: nothing a relay may hand over. */
+int join_pair(struct broker *broker, struct session *session,
+	      const struct broker_join *msg, const int fds[WIRE_LEGS],
+	      struct broker_answer *answer);
+
+/* Sessions (session.c). */
+int session_new(struct broker *broker, int fd);
+void session_end(struct session *session); /* dead; freed later */
+void sessions_free(struct broker *broker);
+void session_active(struct session *session, uint32_t pair,
+		    uint32_t generation);
+void session_ended(struct session *session, const struct broker_ended *msg);
+
+/* The real kernel (kernel.c). */
+struct broker_params;
+int kernel_new(struct broker *broker, const struct broker_params *params);
+void kernel_free(struct kernel *kernel); /* accepts NULL; leaves pins */
+void kernel_unpin(struct kernel *kernel); /* removes all but directories */
+int kernel_events(struct kernel *kernel);
+void kernel_confine(const struct kernel *kernel);
+/* Calls fn for each flow in the map, which may delete it. */
+void kernel_flows(struct broker *broker,
+		  void (*fn)(struct broker *broker, const struct wire_key *key,
+			     const struct wire_flow *flow));
+
+#endif

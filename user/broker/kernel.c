@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The real kernel behind broker_ops: BPF maps and programs, routes, sockets. */
+#include "broker/kernel.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <wire.skel.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/internal.h"
+#include "broker/socket.h"
+
+#define LOCK_TRIES   20
+#define LOCK_WAIT_MS 25
+
+static int ops_socket_key(struct broker *broker, int fd, struct wire_key *key,
+			  uint64_t *cookie)
+{
+	return socket_key(fd, broker->kernel->netns, key, cookie);
+}
+
+static int ops_snapshot(struct broker *broker,
+			const struct wire_key keys[WIRE_LEGS],
+			struct wire_snapshot out[WIRE_LEGS])
+{
+	struct kernel *kernel = broker->kernel;
+	char packet[64] = { 0 }; /* the program wants one, and ignores it */
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet,
+		    .data_size_in = sizeof(packet), .repeat = 1);
+	int err;
+
+	memset(kernel->call, 0, sizeof(*kernel->call));
+	memcpy(kernel->call->key, keys, sizeof(kernel->call->key));
+	err = bpf_prog_test_run_opts(
+		bpf_program__fd(kernel->bpf->progs.wire_snapshot), &run);
+	if (err) {
+		log_error("broker", "event=snapshot_failed error=\"%s\"",
+			  strerror(-err));
+		return err;
+	}
+	memcpy(out, kernel->call->snapshot, sizeof(kernel->call->snapshot));
+	return 0;
+}
+
+static enum wire_reason ops_route(struct broker *broker,
+				  const struct wire_key *key)
+{
+	return route_check(broker->kernel, key);
+}
+
+static int flows_fd(const struct broker *broker)
+{
+	return bpf_map__fd(broker->kernel->bpf->maps.wire_flows);
+}
+
+static int ops_flow_insert(struct broker *broker, const struct wire_key *key,
+			   const struct wire_flow *flow)
+{
+	return bpf_map_update_elem(flows_fd(broker), key, flow, BPF_NOEXIST);
+}
+
+static int ops_flow_find(struct broker *broker, const struct wire_key *key,
+			 struct wire_flow *out)
+{
+	return bpf_map_lookup_elem(flows_fd(broker), key, out);
+}
+
+static void ops_flow_delete(struct broker *broker, const struct wire_key *key)
+{
+	bpf_map_delete_elem(flows_fd(broker), key);
+}
+
+static int ops_records(struct broker *broker)
+{
+	return broker->kernel->records_fd;
+}
+
+static int ops_sockmap(struct broker *broker, int fds[2])
+{
+	(void)broker;
+	(void)fds;
+	return -EOPNOTSUPP;
+}
+
+static const struct broker_ops ops = {
+	.socket_key = ops_socket_key,
+	.snapshot = ops_snapshot,
+	.route = ops_route,
+	.flow_insert = ops_flow_insert,
+	.flow_find = ops_flow_find,
+	.flow_delete = ops_flow_delete,
+	.acknowledge = socket_acknowledge,
+	.silence = socket_silence,
+	.disconnect = socket_disconnect,
+	.reset = socket_reset,
+	.records = ops_records,
+	.sockmap = ops_sockmap,
+};
+
+void kernel_flows(struct broker *broker,
+		  void (*fn)(struct broker *broker, const struct wire_key *key,
+			     const struct wire_flow *flow))
+{
+	struct wire_key key, next;
+	struct wire_flow flow;
+	int fd = flows_fd(broker);
+	bool more = !bpf_map_get_next_key(fd, NULL, &next);
+
+	while (more) {
+		key = next;
+		/* Before fn, which may delete this one. */
+		more = !bpf_map_get_next_key(fd, &key, &next);
+		if (!bpf_map_lookup_elem(fd, &key, &flow))
+			fn(broker, &key, &flow);
+	}
+}
+
+static int event_handle(void *arg, void *data, size_t size)
+{
+	struct kernel *kernel = arg;
+	struct wire_event event;
+
+	if (size < sizeof(event))
+		return 0;
+	memcpy(&event, data, sizeof(event));
+	place_event(kernel->broker, &event);
+	return 0;
+}
+
+static void events_ready(struct watch *watch, uint32_t events)
+{
+	struct kernel *kernel = list_entry(watch, struct kernel, events_watch);
+
+	(void)events;
+	ring_buffer__consume(kernel->events);
+}
+
+/* After the table is filled: events left in the ring are of its pairs. */
+int kernel_events(struct kernel *kernel)
+{
+	kernel->events =
+		ring_buffer__new(bpf_map__fd(kernel->bpf->maps.wire_events),
+				 event_handle, kernel, NULL);
+	if (!kernel->events)
+		return -errno;
+	ring_buffer__consume(kernel->events);
+	return watch_add(kernel->loop, &kernel->events_watch,
+			 ring_buffer__epoll_fd(kernel->events), EPOLLIN,
+			 events_ready);
+}
+
+/* The lock of a broker that was killed is free as soon as it is reaped. */
+static int lock_take(struct kernel *kernel)
+{
+	int fd = -EADDRINUSE;
+
+	for (int i = 0; i < LOCK_TRIES && fd == -EADDRINUSE; i++) {
+		if (i)
+			poll(NULL, 0, LOCK_WAIT_MS);
+		fd = pin_lock();
+	}
+	if (fd < 0)
+		return fd;
+	kernel->lock = fd;
+	return 0;
+}
+
+/* Words for the one who reads the log or `culvertctl engines`. */
+static int refuse(struct broker *broker, int err, const char *what)
+{
+	if (!broker->why[0])
+		snprintf(broker->why, sizeof(broker->why), "%s: %s", what,
+			 strerror(-err));
+	return err;
+}
+
+static int kernel_start(struct kernel *kernel, const char *pin)
+{
+	struct broker *broker = kernel->broker;
+	int err = pin_dir(pin, kernel->dir);
+
+	if (!err)
+		err = lock_take(kernel);
+	if (err == -EADDRINUSE)
+		snprintf(broker->why, sizeof(broker->why),
+			 "another culvertd has wire in this network namespace");
+	if (err)
+		return refuse(broker, err, "the lock");
+	err = pin_dir_make(pin, kernel->dir);
+	if (err)
+		return refuse(broker, err, "the directory for pins");
+	kernel->netns = socket_namespace();
+	if (!kernel->netns)
+		return refuse(broker, -ENOPROTOOPT, "SO_NETNS_COOKIE");
+	err = route_open(kernel);
+	if (err)
+		return refuse(broker, err, "rtnetlink");
+	err = load_run(kernel, broker->why);
+	if (!err)
+		err = devices_start(kernel);
+	if (err)
+		return refuse(broker, err, "network devices");
+	return 0;
+}
+
+static struct kernel *kernel_alloc(struct broker *broker,
+				   const struct broker_params *params)
+{
+	struct kernel *kernel = calloc(1, sizeof(*kernel));
+
+	if (!kernel)
+		return NULL;
+	kernel->broker = broker;
+	kernel->loop = broker->loop;
+	kernel->lock = -1;
+	kernel->header = (struct pin_header){
+		.version = WIRE_VERSION,
+		.capacity = params->pairs,
+		.forwarding = { -1, -1 },
+	};
+	kernel->header_fd = -1;
+	kernel->records_fd = -1;
+	kernel->events_watch.fd = -1;
+	kernel->forwarding_fds[0] = -1;
+	kernel->forwarding_fds[1] = -1;
+	kernel->link_watch.fd = -1;
+	kernel->route_fd = -1;
+	list_init(&kernel->devices);
+	kernel->wanted = params->devices;
+	kernel->wanted_count = params->device_count;
+	kernel->clsact = params->clsact;
+	return kernel;
+}
+
+int kernel_new(struct broker *broker, const struct broker_params *params)
+{
+	struct kernel *kernel = kernel_alloc(broker, params);
+	int err;
+
+	if (!kernel)
+		return -ENOMEM;
+	broker->kernel = kernel;
+	broker->ops = &ops;
+	err = kernel_start(kernel, params->pin);
+	if (err) {
+		/* Old programs do not stay attached under a broker without any. */
+		if (kernel->lock >= 0)
+			pin_clear(kernel->dir);
+		return err;
+	}
+	broker->records = kernel->records;
+	return 0;
+}
+
+void kernel_unpin(struct kernel *kernel)
+{
+	if (!kernel->records)
+		return;
+	pin_clear(kernel->dir);
+	forwarding_restore(kernel);
+}
+
+void kernel_free(struct kernel *kernel)
+{
+	if (!kernel)
+		return;
+	devices_free(kernel);
+	watch_del(kernel->loop, &kernel->events_watch);
+	ring_buffer__free(kernel->events);
+	forwarding_close(kernel);
+	load_undo(kernel);
+	fd_close(&kernel->route_fd);
+	fd_close(&kernel->lock);
+	free(kernel);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files share that deal with the real kernel: BPF, pins, devices, routes. */
+#ifndef BROKER_KERNEL_H
+#define BROKER_KERNEL_H
+
+#include <limits.h>
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "broker/broker.h"
+#include "engine/wire_proto.h"
+#include "loop/loop.h"
+
+struct wire_bpf;
+struct ring_buffer;
+struct broker;
+
+#define PIN_PATH 512
+
+enum direction {
+	INGRESS,
+	EGRESS,
+	DIRECTIONS,
+};
+
+/* A network device (device.c). */
+struct device {
+	struct list link; /* of kernel.devices */
+	int index;
+	char name[IFNAMSIZ];
+	bool carries; /* Ethernet, wanted, not a part of another device */
+	bool attached; /* our programs see its packets */
+	bool listed; /* in the listing under way */
+};
+
+/*
+ * The pinned map wire_version: written once, by the broker that pinned the others.
+ */
+struct pin_header {
+	uint32_t version; /* WIRE_VERSION */
+	uint32_t capacity; /* pairs */
+	int32_t forwarding[2]; /* of lo before us: IPv4, IPv6; -1: not known */
+};
+
+struct kernel {
+	struct broker *broker;
+	struct loop *loop;
+	char dir[PIN_PATH]; /* PIN/net-<inode> */
+	int lock; /* abstract socket: one broker in a network namespace */
+	bool adopted; /* the maps are those of an earlier broker */
+	uint64_t netns; /* cookie */
+	struct wire_bpf *bpf;
+	struct pin_header header;
+	int header_fd; /* wire_version */
+	int records_fd; /* wire_pairs, read-only: what clients get */
+	struct wire_pair *records;
+	size_t records_size;
+	struct wire_call *call;
+	struct ring_buffer *events;
+	struct watch events_watch;
+	int forwarding_fds[2]; /* the switches, open while we run */
+	struct list devices;
+	const char *const *wanted; /* names of devices; none: all that can */
+	size_t wanted_count;
+	bool clsact; /* this kernel has no tcx */
+	struct watch link_watch; /* rtnetlink: devices come and go */
+	struct timer link_again; /* looks at all devices once more */
+	int route_fd; /* rtnetlink: which device for an address */
+	uint32_t route_seq;
+};
+
+/* Pins (pin.c). */
+/* PIN/net-<inode of this network namespace>. 0 or -ENAMETOOLONG, ... */
+int pin_dir(const char *pin, char out[PIN_PATH]);
+/* Makes the directories, on a BPF file system, owned by us alone. */
+int pin_dir_make(const char *pin, const char *dir);
+/* Calls fn for every name in the directory. */
+void pin_each(const char *dir, void (*fn)(void *arg, const char *name),
+	      void *arg);
+void pin_remove(const char *dir, const char *name);
+bool pin_path(const char *dir, const char *name, char out[PIN_PATH]);
+/* The lock's descriptor; -EADDRINUSE: another broker. */
+int pin_lock(void);
+/* Detaches and removes everything in the directory; was there anything? */
+bool pin_clear(const char *dir);
+
+/* Programs and maps (load.c). 0, or a negative errno and the words for it. */
+#define LOAD_WHY 96
+int load_run(struct kernel *kernel, char why[LOAD_WHY]);
+void load_undo(struct kernel *kernel); /* leaves what is pinned */
+
+/* Programs on devices (attach.c). */
+/* 0 or a negative errno. Replaces what an earlier broker attached, in place. */
+int attach_device(struct kernel *kernel, const struct device *device);
+/* Removes the pins, with which the programs go. */
+void attach_remove(const char *dir, int index);
+/* The device index in a pin's name of attach.c; 0: another pin. */
+int attach_pin_index(const char *name);
+
+/* Network devices (device.c). */
+int devices_start(struct kernel *kernel);
+void devices_free(struct kernel *kernel);
+const struct device *device_find(const struct kernel *kernel, int index);
+
+/* Which way to an address (route.c). */
+int route_open(struct kernel *kernel);
+enum wire_reason route_check(struct kernel *kernel, const struct wire_key *key);
+
+/* net.ipv4.conf.lo.forwarding and its IPv6 twin (forwarding.c). */
+int forwarding_start(struct kernel *kernel);
+void forwarding_restore(struct kernel *kernel);
+void forwarding_close(struct kernel *kernel);
+
+#endif

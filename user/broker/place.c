@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The table of places: what the broker knows of each record in wire_pairs.
+ *
+ *   free -> latched -> active -> linger -> free
+ *              |          |
+ *              +----------+---> (reset) -> free
+ *
+ * A place is taken by join.c, which makes the record and the flows. Latched, the
+ * relay's own bytes to either end are not all acknowledged, and the broker holds
+ * copies of both sockets; when BPF says they are, the sockets are silenced and the
+ * copies closed. BPF ends a pair itself on FINs or an exact reset: it lingers, its
+ * flows in the map, until retransmissions cannot come any more. What the broker
+ * ends (expiry, RESET, a latch that never opens, a relay that died) is taken out of
+ * the map first and then reset at both ends.
+ *
+ * A free place goes to the end of its queue: what BPF still does with a record
+ * whose flows were deleted a moment ago meets no new pair.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/internal.h"
+
+#define SECOND_NS        1000000000ull
+#define LATCH_LIMIT_NS   (30 * SECOND_NS)
+#define LINGER_FIN_NS    (10 * SECOND_NS)
+#define LINGER_RESET_NS  (1 * SECOND_NS)
+#define SWEEP_MS         100
+#define SWEEP_ROUNDS     10 /* the whole table in so many */
+#define LATE_MS          50
+#define LATE_TRIES       100
+#define LATE_MAX         4096
+#define RECLAIMED_A_TICK 4096
+
+uint32_t place_index(const struct broker *broker, const struct place *place)
+{
+	return (uint32_t)(place - broker->places);
+}
+
+int places_new(struct broker *broker, uint32_t capacity)
+{
+	struct place *places = calloc(capacity, sizeof(*places));
+
+	if (!places)
+		return -ENOMEM;
+	broker->places = places;
+	broker->capacity = capacity;
+	for (int i = 0; i < PLACE_STATES; i++)
+		list_init(&broker->queues[i]);
+	list_init(&broker->lingering_reset);
+	list_init(&broker->orphans);
+	list_init(&broker->late_resets);
+	for (uint32_t i = 0; i < capacity; i++) {
+		list_init(&places[i].owner_link);
+		list_init(&places[i].queue_link);
+		list_add_tail(&places[i].queue_link,
+			      &broker->queues[PLACE_FREE]);
+		places[i].fds[0] = -1;
+		places[i].fds[1] = -1;
+	}
+	return 0;
+}
+
+void places_free(struct broker *broker)
+{
+	struct list *pos, *tmp;
+
+	timer_cancel(broker->loop, &broker->sweep);
+	timer_cancel(broker->loop, &broker->late);
+	if (!broker->places)
+		return;
+	list_for_each_safe(pos, tmp, &broker->late_resets)
+		free(list_entry(pos, struct late_reset, link));
+	for (uint32_t i = 0; i < broker->capacity; i++) {
+		fd_close(&broker->places[i].fds[0]);
+		fd_close(&broker->places[i].fds[1]);
+	}
+	free(broker->places);
+	broker->places = NULL;
+}
+
+/* The one place where a state changes. */
+static void state_set(struct broker *broker, struct place *place,
+		      enum place_state state, struct list *queue)
+{
+	if (place->state == PLACE_LATCHED)
+		broker->latched--;
+	if (state == PLACE_LATCHED)
+		broker->latched++;
+	place->state = state;
+	list_del(&place->queue_link);
+	list_add_tail(&place->queue_link, queue);
+}
+
+static void record_state(struct broker *broker, uint32_t index,
+			 enum wire_state state)
+{
+	__atomic_store_n(&broker->records[index].state, state,
+			 __ATOMIC_SEQ_CST);
+}
+
+static struct place *queue_first(const struct list *queue)
+{
+	return list_empty(queue) ?
+		       NULL :
+		       list_entry(queue->next, struct place, queue_link);
+}
+
+void place_unhook(struct broker *broker, uint32_t index)
+{
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		struct wire_key key;
+		struct wire_flow flow;
+
+		check_key(&broker->records[index], leg, &key);
+		/* The same ends may belong to a newer pair by now. */
+		if (!broker->ops->flow_find(broker, &key, &flow) &&
+		    flow.pair == index)
+			broker->ops->flow_delete(broker, &key);
+	}
+}
+
+void place_release(struct broker *broker, uint32_t index)
+{
+	struct place *place = &broker->places[index];
+
+	record_state(broker, index, WIRE_FREE);
+	fd_close(&place->fds[0]);
+	fd_close(&place->fds[1]);
+	list_del(&place->owner_link);
+	place->owner = NULL;
+	state_set(broker, place, PLACE_FREE, &broker->queues[PLACE_FREE]);
+}
+
+static void reclaim(struct broker *broker, struct place *place)
+{
+	uint32_t index = place_index(broker, place);
+
+	place_unhook(broker, index);
+	place_release(broker, index);
+}
+
+int64_t place_take(struct broker *broker)
+{
+	struct place *place = queue_first(&broker->queues[PLACE_FREE]);
+
+	if (!place) {
+		/* Places run short: who has lingered longest goes. */
+		struct place *oldest = queue_first(&broker->lingering_reset);
+
+		if (!oldest)
+			oldest = queue_first(&broker->queues[PLACE_LINGER]);
+		if (!oldest)
+			return -1;
+		reclaim(broker, oldest);
+		place = queue_first(&broker->queues[PLACE_FREE]);
+	}
+	uint32_t index = place_index(broker, place);
+	struct wire_pair *record = &broker->records[index];
+	uint32_t generation = record->generation + 1;
+
+	memset(record, 0, sizeof(*record));
+	record->generation = generation;
+	return index;
+}
+
+void place_own(struct broker *broker, uint32_t index, struct session *owner)
+{
+	struct place *place = &broker->places[index];
+
+	place->owner = owner;
+	list_del(&place->owner_link);
+	list_add_tail(&place->owner_link,
+		      owner ? &owner->places : &broker->orphans);
+}
+
+void place_latch(struct broker *broker, uint32_t index, struct session *owner,
+		 const int fds[WIRE_LEGS])
+{
+	struct place *place = &broker->places[index];
+
+	place->fds[0] = fds[0];
+	place->fds[1] = fds[1];
+	place->due_ns = clock_ns() + LATCH_LIMIT_NS;
+	place_own(broker, index, owner);
+	state_set(broker, place, PLACE_LATCHED, &broker->queues[PLACE_LATCHED]);
+}
+
+static void sockets_silence(struct broker *broker, struct place *place)
+{
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		if (place->fds[leg] >= 0)
+			broker->ops->silence(place->fds[leg]);
+		fd_close(&place->fds[leg]);
+	}
+}
+
+void place_activate(struct broker *broker, uint32_t index)
+{
+	struct place *place = &broker->places[index];
+
+	if (place->state != PLACE_LATCHED)
+		return;
+	sockets_silence(broker, place);
+	state_set(broker, place, PLACE_ACTIVE, &broker->queues[PLACE_ACTIVE]);
+	if (place->owner)
+		session_active(place->owner, index,
+			       broker->records[index].generation);
+}
+
+static uint64_t idle_ns(const struct wire_pair *record, uint64_t now)
+{
+	uint64_t seen = record->created_ns;
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		if (record->leg[leg].seen_ns > seen)
+			seen = record->leg[leg].seen_ns;
+	return now > seen ? now - seen : 0;
+}
+
+static void ended_tell(struct broker *broker, uint32_t index)
+{
+	const struct wire_pair *record = &broker->records[index];
+	struct broker_ended msg = {
+		.type = BROKER_ENDED,
+		.pair = index,
+		.generation = record->generation,
+		.end = record->end,
+		.idle_ns = idle_ns(record, clock_ns()),
+	};
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		msg.bytes[leg] = check_bytes(record, leg);
+	if (broker->places[index].owner)
+		session_ended(broker->places[index].owner, &msg);
+}
+
+static void linger(struct broker *broker, struct place *place)
+{
+	bool fin = broker->records[place_index(broker, place)].end ==
+		   WIRE_END_FIN;
+
+	place->due_ns = clock_ns() + (fin ? LINGER_FIN_NS : LINGER_RESET_NS);
+	state_set(broker, place, PLACE_LINGER,
+		  fin ? &broker->queues[PLACE_LINGER] :
+			&broker->lingering_reset);
+}
+
+void place_ended(struct broker *broker, uint32_t index)
+{
+	struct place *place = &broker->places[index];
+
+	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+		return;
+	sockets_silence(broker, place);
+	ended_tell(broker, index);
+	list_del(&place->owner_link);
+	place->owner = NULL;
+	linger(broker, place);
+}
+
+static void late_run(struct timer *timer);
+
+static void reset_late(struct broker *broker, const struct wire_key *key,
+		       struct reset_numbers numbers)
+{
+	struct late_reset *late;
+
+	/* Without it the next packet of that end gets its reset all the same. */
+	if (broker->late_count >= LATE_MAX)
+		return;
+	late = calloc(1, sizeof(*late));
+	if (!late)
+		return;
+	late->key = *key;
+	late->numbers = numbers;
+	list_add_tail(&late->link, &broker->late_resets);
+	broker->late_count++;
+	if (!broker->late.armed)
+		timer_arm(broker->loop, &broker->late, LATE_MS, late_run);
+}
+
+static void late_run(struct timer *timer)
+{
+	struct broker *broker = list_entry(timer, struct broker, late);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &broker->late_resets) {
+		struct late_reset *late =
+			list_entry(pos, struct late_reset, link);
+		struct wire_flow flow;
+		bool taken = !broker->ops->flow_find(broker, &late->key, &flow);
+
+		if (!taken && ++late->tries < LATE_TRIES &&
+		    broker->ops->reset(&late->key, late->numbers.seq,
+				       late->numbers.ack) == -EADDRNOTAVAIL)
+			continue;
+		list_del(&late->link);
+		broker->late_count--;
+		free(late);
+	}
+	if (broker->late_count)
+		timer_arm(broker->loop, &broker->late, LATE_MS, late_run);
+}
+
+static void ends_reset(struct broker *broker, uint32_t index)
+{
+	const struct wire_pair *record = &broker->records[index];
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		struct reset_numbers numbers = check_reset(record, leg);
+		struct wire_key key;
+
+		check_key(record, leg, &key);
+		/* Silent, but not closed by the relay yet: it will be. */
+		if (broker->ops->reset(&key, numbers.seq, numbers.ack) ==
+		    -EADDRNOTAVAIL)
+			reset_late(broker, &key, numbers);
+	}
+}
+
+void place_reset(struct broker *broker, uint32_t index, enum wire_end end)
+{
+	struct place *place = &broker->places[index];
+
+	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+		return;
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		if (place->fds[leg] >= 0)
+			broker->ops->disconnect(place->fds[leg]);
+	place_unhook(broker, index);
+	record_state(broker, index, WIRE_FREE);
+	broker->records[index].end = end;
+	ends_reset(broker, index);
+	ended_tell(broker, index);
+	place_release(broker, index);
+}
+
+struct place *place_find(struct broker *broker, uint32_t index,
+			 uint32_t generation)
+{
+	if (index >= broker->capacity ||
+	    broker->places[index].state == PLACE_FREE ||
+	    broker->records[index].generation != generation)
+		return NULL;
+	return &broker->places[index];
+}
+
+void place_event(struct broker *broker, const struct wire_event *event)
+{
+	if (!place_find(broker, event->pair, event->generation))
+		return;
+	switch (event->kind) {
+	case WIRE_EVENT_UNLATCHED:
+		place_activate(broker, event->pair);
+		break;
+	case WIRE_EVENT_ENDED:
+		if (__atomic_load_n(&broker->records[event->pair].state,
+				    __ATOMIC_ACQUIRE) == WIRE_ENDED)
+			place_ended(broker, event->pair);
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * An acknowledgement may have reached the socket just before the flows were there:
+ * BPF never sees it, and an idle pair sends no other.
+ */
+static void latch_look(struct broker *broker, uint32_t index)
+{
+	struct wire_pair *record = &broker->records[index];
+	struct wire_snapshot now[WIRE_LEGS];
+	struct wire_key keys[WIRE_LEGS];
+
+	check_key(record, WIRE_CLIENT, &keys[WIRE_CLIENT]);
+	check_key(record, WIRE_PEER, &keys[WIRE_PEER]);
+	if (broker->ops->snapshot(broker, keys, now))
+		return;
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		if (now[leg].found &&
+		    now[leg].snd_una == record->leg[leg].latch)
+			__atomic_and_fetch(&record->leg[leg].flags,
+					   ~WIRE_LEG_LATCHED, __ATOMIC_SEQ_CST);
+	if (!check_latched(record))
+		place_activate(broker, index);
+}
+
+/* What has to be done about a place without any event. */
+static void place_look(struct broker *broker, uint32_t index, uint64_t now)
+{
+	struct place *place = &broker->places[index];
+	const struct wire_pair *record = &broker->records[index];
+
+	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+		return;
+	if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) == WIRE_ENDED)
+		place_ended(broker, index);
+	else if (record->expires_ns && record->expires_ns <= now)
+		place_reset(broker, index, WIRE_END_EXPIRED);
+	else if (place->state == PLACE_LATCHED && !check_latched(record))
+		place_activate(broker, index);
+	else if (place->state == PLACE_LATCHED && now >= place->due_ns)
+		place_reset(broker, index, WIRE_END_LATCH);
+	else if (place->state == PLACE_LATCHED)
+		latch_look(broker, index);
+}
+
+static void lingering_sweep(struct broker *broker, struct list *queue,
+			    uint64_t now)
+{
+	for (unsigned int i = 0; i < RECLAIMED_A_TICK; i++) {
+		struct place *place = queue_first(queue);
+
+		if (!place || place->due_ns > now)
+			return;
+		reclaim(broker, place);
+	}
+}
+
+void places_sweep(struct broker *broker)
+{
+	uint32_t count = broker->capacity / SWEEP_ROUNDS + 1;
+	uint64_t now = clock_ns();
+
+	lingering_sweep(broker, &broker->queues[PLACE_LINGER], now);
+	lingering_sweep(broker, &broker->lingering_reset, now);
+	for (uint32_t i = 0; i < count; i++) {
+		place_look(broker, broker->sweep_at, now);
+		if (++broker->sweep_at >= broker->capacity)
+			broker->sweep_at = 0;
+	}
+}
+
+static void sweep_run(struct timer *timer)
+{
+	struct broker *broker = list_entry(timer, struct broker, sweep);
+
+	places_sweep(broker);
+	timer_arm(broker->loop, timer, SWEEP_MS, sweep_run);
+}
+
+void places_sweep_start(struct broker *broker)
+{
+	timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
+}
+
+/* A flow without a pair, or of one that does not know it. */
+static void flow_check(struct broker *broker, const struct wire_key *key,
+		       const struct wire_flow *flow)
+{
+	struct wire_key own;
+
+	if (flow->pair < broker->capacity && flow->leg < WIRE_LEGS &&
+	    broker->places[flow->pair].state != PLACE_FREE) {
+		check_key(&broker->records[flow->pair], flow->leg, &own);
+		if (memcmp(&own, key, sizeof(own)) == 0)
+			return;
+	}
+	broker->ops->flow_delete(broker, key);
+}
+
+static void place_adopt(struct broker *broker, uint32_t index)
+{
+	struct wire_pair *record = &broker->records[index];
+	struct place *place = &broker->places[index];
+
+	switch ((enum wire_state)record->state) {
+	case WIRE_FREE:
+		break;
+	case WIRE_JOINING:
+		/* No socket was touched yet: the relay keeps them. */
+		record_state(broker, index, WIRE_FREE);
+		break;
+	case WIRE_JOINED:
+		place_own(broker, index, NULL);
+		state_set(broker, place, PLACE_ACTIVE,
+			  &broker->queues[PLACE_ACTIVE]);
+		break;
+	case WIRE_ENDED:
+		linger(broker, place);
+		break;
+	}
+}
+
+void places_adopt(struct broker *broker)
+{
+	unsigned int kept = 0, lost = 0;
+
+	for (uint32_t i = 0; i < broker->capacity; i++)
+		place_adopt(broker, i);
+	kernel_flows(broker, flow_check);
+	for (uint32_t i = 0; i < broker->capacity; i++) {
+		if (broker->places[i].state != PLACE_ACTIVE)
+			continue;
+		if (check_latched(&broker->records[i])) {
+			place_reset(broker, i, WIRE_END_ORPHAN);
+			lost++;
+		} else {
+			kept++;
+		}
+	}
+	if (kept || lost)
+		log_info("broker", "event=pairs_adopted pairs=%u reset=%u",
+			 kept, lost);
+}
+
+void places_reset_all(struct broker *broker)
+{
+	for (uint32_t i = 0; i < broker->capacity; i++) {
+		place_reset(broker, i, WIRE_END_RESET);
+		if (broker->places[i].state == PLACE_LINGER)
+			reclaim(broker, &broker->places[i]);
+	}
+}

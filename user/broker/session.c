@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One client on its channel: a worker of the relay. Whatever it sends is checked
+ * whole, size, type, order, reserved fields, descriptors, before any of it is used;
+ * what breaks a rule closes the channel.
+ *
+ *   new -> (HELLO) greeted -> (closed, broke a rule, does not read) dead -> freed
+ *
+ * Nothing is written that would block: what the channel has no room for waits, and
+ * while anything waits nothing more is read. Since each message is an answer or
+ * about a pair, no more can wait than pairs allow.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "broker/internal.h"
+
+#define MESSAGES_A_TICK 32
+#define FDS_ROOM        4 /* more than any message has: too many are seen */
+
+/* What a client may send. */
+union request {
+	uint32_t type;
+	struct broker_hello hello;
+	struct broker_join join;
+	struct broker_reset reset;
+	struct broker_expire expire;
+	struct broker_sockmap sockmap;
+	struct broker_claim claim;
+	char bytes[128]; /* longer than each, so that too long is seen */
+};
+
+struct input {
+	union request request;
+	size_t len;
+	int fds[FDS_ROOM];
+	size_t fd_count;
+	bool truncated; /* descriptors are missing */
+};
+
+/* What waits for room in the channel. */
+struct waiting {
+	struct list link;
+	size_t len;
+	union {
+		struct broker_answer answer;
+		struct broker_active active;
+		struct broker_ended ended;
+	} message;
+};
+
+static void waiting_free(struct session *session)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &session->out)
+		free(list_entry(pos, struct waiting, link));
+	list_init(&session->out);
+	session->out_count = 0;
+}
+
+static void session_free(struct session *session)
+{
+	watch_del(session->broker->loop, &session->watch);
+	if (session->watch.fd >= 0)
+		close(session->watch.fd);
+	waiting_free(session);
+	list_del(&session->link);
+	free(session);
+}
+
+static void reap_run(struct deferred *deferred)
+{
+	struct broker *broker = list_entry(deferred, struct broker, reap);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &broker->sessions) {
+		struct session *session = list_entry(pos, struct session, link);
+
+		if (session->dead)
+			session_free(session);
+	}
+}
+
+/* Pairs that are not active die with it, the others wait for a new owner. */
+static void orphans_make(struct session *session)
+{
+	struct broker *broker = session->broker;
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &session->places) {
+		struct place *place = list_entry(pos, struct place, owner_link);
+		uint32_t index = place_index(broker, place);
+
+		if (place->state == PLACE_LATCHED) {
+			place->owner = NULL;
+			place_reset(broker, index, WIRE_END_ORPHAN);
+		} else {
+			place_own(broker, index, broker->adopter);
+		}
+	}
+}
+
+void session_end(struct session *session)
+{
+	struct broker *broker = session->broker;
+
+	if (session->dead)
+		return;
+	session->dead = true;
+	if (broker->adopter == session)
+		broker->adopter = NULL;
+	watch_del(broker->loop, &session->watch);
+	if (session->watch.fd >= 0)
+		close(session->watch.fd);
+	session->watch.fd = -1;
+	orphans_make(session);
+	loop_defer(broker->loop, &broker->reap, reap_run);
+}
+
+void sessions_free(struct broker *broker)
+{
+	struct list *pos, *tmp;
+
+	loop_undefer(&broker->reap);
+	list_for_each_safe(pos, tmp, &broker->sessions)
+		session_free(list_entry(pos, struct session, link));
+}
+
+static void breach(struct session *session, const char *what)
+{
+	log_error("broker",
+		  "event=channel_bad_message worker=%u reason=\"%s\" "
+		  "action=closed",
+		  session->worker, what);
+	session_end(session);
+}
+
+/* 0, -EAGAIN, or another negative errno: the channel is of no use any more. */
+static int message_send(int fd, const void *message, size_t len, const int *fds,
+			size_t fd_count)
+{
+	struct iovec part = { .iov_base = (void *)message, .iov_len = len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * 2)];
+	} space;
+
+	if (fd_count) {
+		memset(&space, 0, sizeof(space));
+		head.msg_control = space.bytes;
+		head.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+		struct cmsghdr *rights = CMSG_FIRSTHDR(&head);
+
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
+		memcpy(CMSG_DATA(rights), fds, sizeof(int) * fd_count);
+	}
+	while (sendmsg(fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+		if (errno == ENOBUFS || errno == EWOULDBLOCK)
+			return -EAGAIN;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static void wait_for_room(struct session *session, const void *message,
+			  size_t len)
+{
+	/* ACTIVE and ENDED of each pair, the answer to the last request. */
+	size_t limit = 2 * (size_t)session->broker->capacity + MESSAGES_A_TICK;
+	struct waiting *waiting = NULL;
+
+	if (session->out_count < limit)
+		waiting = calloc(1, sizeof(*waiting));
+	if (!waiting) {
+		breach(session, "it does not read");
+		return;
+	}
+	memcpy(&waiting->message, message, len);
+	waiting->len = len;
+	list_add_tail(&waiting->link, &session->out);
+	session->out_count++;
+	watch_set(session->broker->loop, &session->watch, EPOLLOUT);
+}
+
+static void session_send(struct session *session, const void *message,
+			 size_t len)
+{
+	int err = -EAGAIN;
+
+	if (session->dead)
+		return;
+	if (list_empty(&session->out))
+		err = message_send(session->watch.fd, message, len, NULL, 0);
+	if (err == -EAGAIN)
+		wait_for_room(session, message, len);
+	else if (err)
+		session_end(session);
+}
+
+static void waiting_send(struct session *session)
+{
+	while (!list_empty(&session->out)) {
+		struct waiting *waiting =
+			list_entry(session->out.next, struct waiting, link);
+		int err = message_send(session->watch.fd, &waiting->message,
+				       waiting->len, NULL, 0);
+
+		if (err == -EAGAIN)
+			return;
+		if (err) {
+			session_end(session);
+			return;
+		}
+		list_del(&waiting->link);
+		session->out_count--;
+		free(waiting);
+	}
+	watch_set(session->broker->loop, &session->watch, EPOLLIN);
+}
+
+void session_active(struct session *session, uint32_t pair, uint32_t generation)
+{
+	struct broker_active msg = {
+		.type = BROKER_ACTIVE,
+		.pair = pair,
+		.generation = generation,
+	};
+
+	session_send(session, &msg, sizeof(msg));
+}
+
+void session_ended(struct session *session, const struct broker_ended *msg)
+{
+	session_send(session, msg, sizeof(*msg));
+}
+
+static void orphans_take(struct session *session)
+{
+	struct broker *broker = session->broker;
+	struct list *pos, *tmp;
+
+	broker->adopter = session;
+	list_for_each_safe(pos, tmp, &broker->orphans) {
+		struct place *place = list_entry(pos, struct place, owner_link);
+
+		place_own(broker, place_index(broker, place), session);
+	}
+}
+
+static void hello(struct session *session, struct input *input)
+{
+	const struct broker_hello *msg = &input->request.hello;
+	struct broker *broker = session->broker;
+	struct broker_welcome answer = {
+		.type = BROKER_WELCOME,
+		.version = BROKER_PROTOCOL,
+		.error = broker->error,
+	};
+	int fd = -1;
+
+	if (session->greeted || msg->adopts > 1) {
+		breach(session, "a HELLO out of place");
+		return;
+	}
+	session->worker = msg->worker;
+	if (msg->version != BROKER_PROTOCOL) {
+		breach(session, "another version of the protocol");
+		return;
+	}
+	memcpy(answer.why, broker->why, sizeof(answer.why));
+	if (!broker->error) {
+		answer.capacity = broker->capacity;
+		fd = broker->ops->records(broker);
+	}
+	if (message_send(session->watch.fd, &answer, sizeof(answer), &fd,
+			 fd >= 0)) {
+		session_end(session);
+		return;
+	}
+	session->greeted = true;
+	if (msg->adopts && !broker->error)
+		orphans_take(session);
+}
+
+static void answer_refused(struct session *session, uint32_t ticket,
+			   enum wire_reason reason)
+{
+	struct broker_answer answer = {
+		.type = BROKER_ANSWER,
+		.ticket = ticket,
+		.reason = reason,
+	};
+
+	session_send(session, &answer, sizeof(answer));
+}
+
+static void join(struct session *session, struct input *input)
+{
+	const struct broker_join *msg = &input->request.join;
+	struct broker *broker = session->broker;
+	struct broker_answer answer;
+	int err;
+
+	/* This process has no descriptor left for them. */
+	if (input->truncated && input->fd_count <= WIRE_LEGS) {
+		answer_refused(session, msg->ticket, WIRE_NO_ROOM);
+		return;
+	}
+	if (input->fd_count != WIRE_LEGS) {
+		breach(session, "a JOIN without two descriptors");
+		return;
+	}
+	if (broker->error) {
+		answer_refused(session, msg->ticket, WIRE_NO_BROKER);
+		return;
+	}
+	err = join_pair(broker, session, msg, input->fds, &answer);
+	if (err) {
+		breach(session, "a JOIN of what is not two sockets");
+		return;
+	}
+	if (!answer.reason)
+		input->fd_count = 0; /* the place has them */
+	session_send(session, &answer, sizeof(answer));
+	if (!answer.reason && !check_latched(&broker->records[answer.pair]))
+		place_activate(broker, answer.pair);
+}
+
+static void reset(struct session *session, struct input *input)
+{
+	const struct broker_reset *msg = &input->request.reset;
+
+	if (msg->zero)
+		breach(session, "a reserved field");
+	else if (place_find(session->broker, msg->pair, msg->generation))
+		place_reset(session->broker, msg->pair, WIRE_END_RESET);
+}
+
+static void expire(struct session *session, struct input *input)
+{
+	const struct broker_expire *msg = &input->request.expire;
+	struct broker *broker = session->broker;
+	struct list *pos;
+
+	if (msg->zero) {
+		breach(session, "a reserved field");
+		return;
+	}
+	list_for_each(pos, &session->places) {
+		struct wire_pair *record = &broker->records[place_index(
+			broker, list_entry(pos, struct place, owner_link))];
+
+		if (record->allocation == msg->allocation)
+			__atomic_store_n(&record->expires_ns, msg->expires_ns,
+					 __ATOMIC_RELAXED);
+	}
+}
+
+static void claim(struct session *session, struct input *input)
+{
+	const struct broker_claim *msg = &input->request.claim;
+	struct broker *broker = session->broker;
+	struct broker_ended ended = {
+		.type = BROKER_ENDED,
+		.pair = msg->pair,
+		.generation = msg->generation,
+		.end = WIRE_END_ORPHAN,
+	};
+	struct place *place;
+
+	if (msg->zero) {
+		breach(session, "a reserved field");
+		return;
+	}
+	place = place_find(broker, msg->pair, msg->generation);
+	if (!place || place->state == PLACE_LINGER) {
+		session_ended(session, &ended);
+		return;
+	}
+	place_own(broker, msg->pair, session);
+	if (place->state == PLACE_ACTIVE)
+		session_active(session, msg->pair, msg->generation);
+}
+
+static void sockmap(struct session *session, struct input *input)
+{
+	struct broker *broker = session->broker;
+	struct broker_sockmap_maps answer = { .type = BROKER_SOCKMAP_MAPS };
+	int fds[2];
+
+	if (input->request.sockmap.version != BROKER_PROTOCOL) {
+		breach(session, "another version of the protocol");
+		return;
+	}
+	answer.error = broker->ops->sockmap(broker, fds);
+	if (message_send(session->watch.fd, &answer, sizeof(answer), fds,
+			 answer.error ? 0 : 2))
+		session_end(session);
+}
+
+static const struct kind {
+	size_t size;
+	size_t fds; /* descriptors at most */
+	bool first; /* may come before HELLO */
+	void (*fn)(struct session *session, struct input *input);
+} kinds[] = {
+	[BROKER_HELLO] = { sizeof(struct broker_hello), 0, true, hello },
+	[BROKER_JOIN] = { sizeof(struct broker_join), WIRE_LEGS, false, join },
+	[BROKER_RESET] = { sizeof(struct broker_reset), 0, false, reset },
+	[BROKER_EXPIRE] = { sizeof(struct broker_expire), 0, false, expire },
+	[BROKER_CLAIM] = { sizeof(struct broker_claim), 0, false, claim },
+	[BROKER_SOCKMAP] = { sizeof(struct broker_sockmap), 0, true, sockmap },
+};
+
+/* A message as it came; what it may be is looked up, not guessed from its length. */
+static void request_handle(struct session *session, struct input *input)
+{
+	const struct kind *kind = NULL;
+
+	if (input->len >= sizeof(input->request.type) &&
+	    input->request.type < sizeof(kinds) / sizeof(kinds[0]))
+		kind = &kinds[input->request.type];
+	if (!kind || !kind->fn)
+		breach(session, "an unknown type");
+	else if (input->len != kind->size)
+		breach(session, "a wrong length");
+	else if (input->fd_count > kind->fds ||
+		 (input->truncated && !kind->fds))
+		breach(session, "descriptors it may not have");
+	else if (!session->greeted && !kind->first)
+		breach(session, "no HELLO before it");
+	else
+		kind->fn(session, input);
+}
+
+static void fds_take(struct msghdr *head, struct input *input)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
+	     c = CMSG_NXTHDR(head, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		input->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(input->fds, CMSG_DATA(c), input->fd_count * sizeof(int));
+	}
+}
+
+/* 1, 0 when there is none, or a negative errno: the other side has gone. */
+static int request_receive(int fd, struct input *input)
+{
+	struct iovec part = { .iov_base = &input->request,
+			      .iov_len = sizeof(input->request) };
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * FDS_ROOM)];
+	} space;
+	struct msghdr head = { .msg_iov = &part,
+			       .msg_iovlen = 1,
+			       .msg_control = space.bytes,
+			       .msg_controllen = sizeof(space.bytes) };
+	ssize_t n;
+
+	memset(input, 0, sizeof(*input));
+	do
+		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+	fds_take(&head, input);
+	if (n == 0 && !input->fd_count)
+		return -EPIPE;
+	input->len = (size_t)n;
+	input->truncated = head.msg_flags & MSG_CTRUNC;
+	return 1;
+}
+
+static void session_ready(struct watch *watch, uint32_t events)
+{
+	struct session *session = list_entry(watch, struct session, watch);
+
+	if (events & EPOLLOUT)
+		waiting_send(session);
+	/* What came before the other side closed is still handled. */
+	for (int i = 0;
+	     i < MESSAGES_A_TICK && !session->dead && list_empty(&session->out);
+	     i++) {
+		struct input input;
+		int err = request_receive(watch->fd, &input);
+
+		if (err > 0)
+			request_handle(session, &input);
+		while (input.fd_count)
+			close(input.fds[--input.fd_count]);
+		if (err < 0)
+			session_end(session);
+		if (err <= 0)
+			return;
+	}
+	/* Nobody is left who would read what waits. */
+	if (events & EPOLLHUP && !list_empty(&session->out))
+		session_end(session);
+}
+
+int session_new(struct broker *broker, int fd)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	if (!session) {
+		close(fd);
+		return -ENOMEM;
+	}
+	session->broker = broker;
+	session->watch.fd = -1;
+	list_init(&session->places);
+	list_init(&session->out);
+	int err = watch_add(broker->loop, &session->watch, fd, EPOLLIN,
+			    session_ready);
+
+	if (err) {
+		close(fd);
+		free(session);
+		return err;
+	}
+	list_add_tail(&session->link, &broker->sessions);
+	return 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * TCP sockets, as the broker handles those of the relay: who they are, silence,
+ * and resets from made-up ones. Repair mode (TCP_REPAIR, CAP_NET_ADMIN) is what
+ * makes a socket change or end without a packet.
+ */
+#include "broker/socket.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/addr.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+uint64_t socket_namespace(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(uint64_t);
+	uint64_t cookie = 0;
+
+	if (fd < 0)
+		return 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
+		cookie = 0;
+	close(fd);
+	return cookie;
+}
+
+static bool option_is(int fd, int name, int want)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 &&
+	       value == want;
+}
+
+static bool socket_is_ours(int fd, uint64_t netns)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return (option_is(fd, SO_DOMAIN, AF_INET) ||
+		option_is(fd, SO_DOMAIN, AF_INET6)) &&
+	       option_is(fd, SO_TYPE, SOCK_STREAM) &&
+	       option_is(fd, SO_PROTOCOL, IPPROTO_TCP) &&
+	       getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ==
+		       0 &&
+	       cookie == netns;
+}
+
+/* One bound to a device or marked is routed otherwise than forwarded packets. */
+static bool socket_is_plain(int fd)
+{
+	return option_is(fd, SO_BINDTOIFINDEX, 0) && option_is(fd, SO_MARK, 0);
+}
+
+static void key_side(const union addr *addr, uint8_t out[16], __be16 *port)
+{
+	size_t len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+
+	memset(out, 0, 16);
+	memcpy(out, bytes, len);
+	*port = htons(addr_port(addr));
+}
+
+int socket_key(int fd, uint64_t netns, struct wire_key *key, uint64_t *cookie)
+{
+	union addr local, remote;
+	socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
+	socklen_t len = sizeof(*cookie);
+	uint64_t number;
+
+	if (!socket_is_ours(fd, netns) ||
+	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &number, &len) < 0)
+		return -EBADMSG;
+	if (getpeername(fd, &remote.sa, &remote_len) < 0 ||
+	    getsockname(fd, &local.sa, &local_len) < 0)
+		return -errno;
+	addr_unmap(&local);
+	addr_unmap(&remote);
+	if (addr_family(&local) != addr_family(&remote) || !socket_is_plain(fd))
+		return -EAFNOSUPPORT;
+	memset(key, 0, sizeof(*key));
+	key->family = (__u8)addr_family(&remote);
+	key_side(&remote, key->remote, &key->remote_port);
+	key_side(&local, key->local, &key->local_port);
+	*cookie = number;
+	return 0;
+}
+
+static int tcp_set(int fd, int name, int value)
+{
+	return setsockopt(fd, IPPROTO_TCP, name, &value, sizeof(value)) < 0 ?
+		       -errno :
+		       0;
+}
+
+void socket_acknowledge(int fd)
+{
+	tcp_set(fd, TCP_QUICKACK, 1);
+}
+
+void socket_silence(int fd)
+{
+	static struct log_limit limit;
+	uint64_t more;
+	int err = tcp_set(fd, TCP_REPAIR, TCP_REPAIR_ON);
+
+	if (err && log_allow(&limit, clock_ms(), &more))
+		log_error("broker",
+			  "event=silence_failed error=\"%s\" more=%llu",
+			  strerror(-err), (unsigned long long)more);
+}
+
+void socket_disconnect(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	socket_silence(fd);
+	/* In repair mode nothing is sent (tcp_disconnect). */
+	(void)connect(fd, &none, sizeof(none));
+}
+
+static void key_address(const struct wire_key *key, bool local, union addr *out)
+{
+	addr_from_bytes(out, key->family, local ? key->local : key->remote,
+			ntohs(local ? key->local_port : key->remote_port));
+}
+
+/*
+ * Both queues' numbers are set while the socket is closed; connected in repair mode
+ * it is established without a packet.
+ */
+static int reset_connect(int fd, const struct wire_key *key, uint32_t seq,
+			 uint32_t ack)
+{
+	union addr local, remote;
+	int err = tcp_set(fd, TCP_REPAIR, TCP_REPAIR_ON);
+
+	if (!err)
+		err = tcp_set(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+	if (!err)
+		err = tcp_set(fd, TCP_QUEUE_SEQ, (int)seq);
+	if (!err)
+		err = tcp_set(fd, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
+	if (!err)
+		err = tcp_set(fd, TCP_QUEUE_SEQ, (int)ack);
+	if (err)
+		return err;
+	key_address(key, true, &local);
+	key_address(key, false, &remote);
+	if (bind(fd, &local.sa, addr_len(&local)) < 0 ||
+	    connect(fd, &remote.sa, addr_len(&remote)) < 0)
+		return -errno;
+	return 0;
+}
+
+int socket_reset(const struct wire_key *key, uint32_t seq, uint32_t ack)
+{
+	static struct log_limit limit;
+	static const struct linger at_once = { .l_onoff = 1 };
+	static const int on = 1;
+	bool ipv6 = key->family == AF_INET6;
+	uint64_t more;
+	int fd = socket(key->family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	/* The address may be gone, and a listener may have the port. */
+	setsockopt(fd, ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
+		   ipv6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof(on));
+	setsockopt(fd, ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
+		   ipv6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	err = reset_connect(fd, key, seq, ack);
+	if (!err) {
+		tcp_set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once,
+			   sizeof(at_once));
+	} else if (err != -EADDRNOTAVAIL &&
+		   log_allow(&limit, clock_ms(), &more)) {
+		log_error("broker",
+			  "event=reset_failed error=\"%s\" more=%llu "
+			  "effect=\"the remote end learns it with its next "
+			  "segment\"",
+			  strerror(-err), (unsigned long long)more);
+	}
+	close(fd); /* in repair mode without a word, else by a reset */
+	return err;
+}

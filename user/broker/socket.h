@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* TCP sockets, as the broker handles those of the relay. */
+#ifndef BROKER_SOCKET_H
+#define BROKER_SOCKET_H
+
+#include <stdint.h>
+
+#include <culvert/kern_user.h>
+
+/* This network namespace, as sockets name it; 0: the kernel cannot say. */
+uint64_t socket_namespace(void);
+
+/* As broker_ops.socket_key, with the namespace the socket must be of. */
+int socket_key(int fd, uint64_t netns, struct wire_key *key, uint64_t *cookie);
+
+void socket_acknowledge(int fd);
+void socket_silence(int fd);
+void socket_disconnect(int fd);
+int socket_reset(const struct wire_key *key, uint32_t seq, uint32_t ack);
+
+#endif
