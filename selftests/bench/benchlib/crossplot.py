@@ -19,33 +19,38 @@ def colour(ratio):
 
 
 class Field:
-    """One panel drawn into a shared drawing at x, y."""
+    """One panel in a shared drawing: a row of cells for each (label, {rtt: ratio})."""
 
-    def __init__(self, drawing, x, y, values):
-        self.drawing, self.x, self.y, self.values = drawing, x, y, values
-        self.rtts = sorted({rtt for rtt, _ in values})
-        self.losses = sorted({loss for _, loss in values}, reverse=True)
+    def __init__(self, drawing, x, y, rows):
+        self.drawing, self.x, self.y, self.rows = drawing, x, y, rows
+        self.rtts = sorted({rtt for _, values in rows for rtt in values})
 
     def draw(self, title):
         self.drawing.text(self.x + LEFT, self.y + 16, title)
-        for row, loss in enumerate(self.losses):
+        for row, (label, values) in enumerate(self.rows):
             y = self.y + 26 + CELL_H * row
-            self.drawing.text(self.x + LEFT - 6, y + 17, f"{loss:g} %", "quiet", "end")
+            self.drawing.text(self.x + LEFT - 6, y + 17, label, "quiet", "end")
             for column, rtt in enumerate(self.rtts):
-                self.cell(self.x + LEFT + CELL_W * column, y, rtt, loss)
-        bottom = self.y + 26 + CELL_H * len(self.losses)
+                if rtt in values:
+                    self.cell(self.x + LEFT + CELL_W * column, y, f"{label}, RTT {rtt:g} ms",
+                              values[rtt])
+        bottom = self.y + 26 + CELL_H * len(self.rows)
         for column, rtt in enumerate(self.rtts):
             self.drawing.text(self.x + LEFT + CELL_W * (column + 0.5), bottom + 15,
                               f"{rtt:g} ms", "quiet", "middle")
 
-    def cell(self, x, y, rtt, loss):
-        ratio = self.values.get((rtt, loss))
-        if ratio is None:
-            return
+    def cell(self, x, y, hint, ratio):
         fill, opacity = colour(ratio)
-        self.drawing.bar(x + 1, y + 1, CELL_W - 2, CELL_H - 2, fill,
-                         f"loss {loss:g} %, RTT {rtt:g} ms: {ratio:.2f}", opacity)
+        self.drawing.bar(x + 1, y + 1, CELL_W - 2, CELL_H - 2, fill, f"{hint}: {ratio:.2f}",
+                         opacity)
         self.drawing.text(x + CELL_W / 2, y + 17, f"{ratio:.2f}", "value", "middle")
+
+
+def loss_rows(values):
+    """Rows of a Field from {(rtt, loss): ratio}, the highest loss on top."""
+    losses = sorted({loss for _, loss in values}, reverse=True)
+    return [(f"{loss:g} %", {rtt: ratio for (rtt, at), ratio in values.items() if at == loss})
+            for loss in losses]
 
 
 def panel_title(where, share):
@@ -53,17 +58,18 @@ def panel_title(where, share):
     return f"{PLACES[where]}, {split}"
 
 
-def document(panels, rate_mbit):
-    """SVG of [(where, share, {(rtt, loss): ratio})]."""
-    panels = [panel for panel in panels if panel[2]]
-    rows = (len(panels) + 1) // 2
-    tallest = max((len({loss for _, loss in values}) for _, _, values in panels), default=0)
-    height = 26 + CELL_H * tallest + 30
+def document(panels, starts, rate_mbit):
+    """SVG of [(where, share, {(rtt, loss): ratio})] and of the starts {label: {rtt: ratio}}."""
+    fields = [(panel_title(where, share), loss_rows(values))
+              for where, share, values in panels if values]
+    if starts:
+        fields.append(("the first second, without loss", list(starts.items())))
+    lines = (len(fields) + 1) // 2
+    height = 26 + CELL_H * max((len(rows) for _, rows in fields), default=0) + 30
     drawing = plots.Drawing(
-        TOP + rows * height + 22, "Split TCP against end to end: throughput ratio splice / wire",
+        TOP + lines * height + 22, "Split TCP against end to end: throughput ratio splice / end to end",
         f"one connection, {rate_mbit} Mbit/s links, RTT of both legs together, loss each way; "
         "orange: split wins, blue: end to end wins")
-    for number, (where, share, values) in enumerate(panels):
-        Field(drawing, 4 + (number % 2) * 372, TOP + (number // 2) * height,
-              values).draw(panel_title(where, share))
+    for number, (title, rows) in enumerate(fields):
+        Field(drawing, 4 + (number % 2) * 372, TOP + (number // 2) * height, rows).draw(title)
     return plots.document([drawing])
