@@ -35,7 +35,10 @@
 	X(bind_timeouts, "peer connections closed: not bound in time")        \
 	X(bytes_to_peers, "bytes relayed from clients to peers")              \
 	X(bytes_to_clients, "bytes relayed from peers to clients")            \
-	X(pair_errors, "relayed connections ended by an error or a reset")
+	X(pair_errors, "relayed connections ended by an error or a reset")    \
+	X(wire_joined, "connections put on wire")                             \
+	X(wire_refused, "connections that could not go on wire")              \
+	X(adopted, "connections on wire taken over from an earlier relay")
 /* clang-format on */
 
 struct counters {

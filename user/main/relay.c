@@ -95,7 +95,7 @@ static void *worker_main(void *arg)
 
 static int worker_start(struct relay *relay, unsigned int index,
 			struct turn_settings *settings,
-			const struct socket_set *sockets)
+			const struct socket_set *sockets, int broker)
 {
 	struct relay_worker *worker = &relay->workers[index];
 	struct turn_worker_params params = {
@@ -114,6 +114,8 @@ static int worker_start(struct relay *relay, unsigned int index,
 		return err;
 	params.loop = worker->loop;
 	err = turn_worker_new(&params, &worker->turn);
+	if (!err)
+		err = turn_worker_broker(worker->turn, broker);
 	for (size_t i = 0; i < sockets->count && !err; i++)
 		err = turn_worker_listen(worker->turn,
 					 sockets->groups[i].fds[index],
@@ -189,7 +191,8 @@ static int relay_start(struct relay *relay, const struct relay_params *params)
 	if (!err)
 		turn_shared_drain(relay->shared, params->draining);
 	for (unsigned int i = 0; i < relay->worker_count && !err; i++)
-		err = worker_start(relay, i, relay->settings, params->sockets);
+		err = worker_start(relay, i, relay->settings, params->sockets,
+				   params->broker[i]);
 	if (err)
 		return err;
 	err = control_server_new(relay->loop, params->control_fd,

@@ -88,6 +88,11 @@ void relay_control(void *arg, const struct control_request *request,
 
 /* The channel to the supervisor (relay_reload.c). */
 void relay_channel_ready(struct watch *watch, uint32_t events);
+/*
+ * Hands each worker its channel to a broker (relay_broker.c). The descriptors are
+ * taken over on success. 0, -ENOMEM, or -EMFILE when they are not one each.
+ */
+int relay_broker(struct relay *relay, const int *fds, size_t count);
 /* A control client asked for a reload: answered when it has ended. */
 void relay_reload_request(struct relay *relay, struct control_reply *reply);
 void relay_reload_free(struct relay *relay);

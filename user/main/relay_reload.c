@@ -346,6 +346,13 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 		loop_stop(relay->loop);
 		return 0;
 	case CHANNEL_BROKER:
+		err = relay_broker(relay, fds, *count);
+		if (!err)
+			*count = 0;
+		else
+			log_error("main",
+				  "event=broker_channel_failed error=\"%s\"",
+				  strerror(-err));
 		return 0;
 	case CHANNEL_READY:
 	case CHANNEL_TAKEN:

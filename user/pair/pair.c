@@ -2,6 +2,8 @@
 /*
  * The splice pair's state machine.
  *
+ *   joining (join.c) --joined--> relaying on wire --ended--> closed
+ *      | not joined
  *   flushing --both prefaces written--> relaying --a flow ended--> closing
  *      |                                    |                        |
  *      +------------ pair_stop() -----------+------------------------+
@@ -29,10 +31,13 @@
  * One timer serves whatever phase the pair is in: waiting for queues to drain,
  * else pair_finish's look for quiet, else the idle timeout.
  *
+ * What only the two sockets need is struct streams, which goes when the pair is
+ * active on wire.
+ *
  * What may fail after pair_new: memory for an unsent preface or the engine's link;
  * the pair then ends with PAIR_END_ERROR and a reset of both.
  */
-#include "pair/pair.h"
+#include "pair/internal.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -52,52 +57,9 @@
  * was sent in good faith is cut; yet who keeps sending does not go on for
  * linger_ms.
  */
-#define FINISH_BYTES   (16u << 20)
-#define QUIET_MS       100 /* pair_finish: nothing moved for so long */
-#define FINISH_LOOK_MS 10 /* and looks so often */
-#define DRAIN_MIN_MS   10 /* first look at a queue that is not drained */
-#define DRAIN_MAX_MS   160
-
-enum stop_how {
-	STOP_NOT,
-	STOP_CLOSE, /* close both */
-	STOP_DRAIN_CLOSE, /* close both when all is acknowledged */
-	STOP_DRAIN_RESET, /* reset both when all is acknowledged */
-	STOP_RESET, /* reset both */
-};
-
-struct half {
-	int fd;
-	bool dead; /* writing to it failed */
-	uint8_t *preface; /* what is left of it; NULL: all written */
-	size_t preface_len, preface_off;
-	struct watch watch; /* while the preface waits */
-};
-
-struct pair {
-	struct engine_link link;
-	struct half half[2];
-	struct loop *loop;
-	struct engine_set *engines;
-	const char *engine; /* name, kept for pair_get_info after the detach */
-	struct timer timer;
-	struct deferred stopped; /* no engine to detach from */
-
-	enum pair_state state;
-	enum pair_end end;
-	enum stop_how how;
-	bool detaching;
-	bool finishing;
-	uint64_t quiet_bytes; /* moved in all at the last look for quiet */
-	uint64_t quiet_ms; /* since when nothing has moved */
-	uint64_t finish_bytes[2]; /* a flow that comes so far is cut off */
-	uint64_t deadline_ms; /* of finishing or draining */
-	unsigned int drain_ms; /* between two looks at the queues */
-
-	uint64_t idle_timeout_ms, linger_ms;
-	void (*on_closed)(void *owner, enum pair_end end);
-	void *owner;
-};
+#define FINISH_BYTES (16u << 20)
+#define DRAIN_MIN_MS 10 /* first look at a queue that is not drained */
+#define DRAIN_MAX_MS 160
 
 static void timer_ran(struct timer *timer);
 
@@ -128,54 +90,75 @@ static size_t socket_unread(int fd)
 	return (size_t)value;
 }
 
-static void pair_close(struct pair *pair)
+void pair_streams_free(struct pair *pair, bool reset)
 {
-	bool reset = pair->how == STOP_RESET || pair->how == STOP_DRAIN_RESET;
+	struct streams *streams = pair->streams;
 
-	timer_cancel(pair->loop, &pair->timer);
+	pair->streams = NULL;
 	for (int i = 0; i < 2; i++) {
+		struct half *half = &streams->half[i];
+
+		watch_del(pair->loop, &half->watch);
 		if (reset)
-			fd_reset(&pair->half[i].fd);
+			fd_reset(&half->fd);
 		else
-			fd_close(&pair->half[i].fd);
-		free(pair->half[i].preface);
-		pair->half[i].preface = NULL;
+			fd_close(&half->fd);
+		free(half->preface);
+		pair->bytes[i] += streams->link.flow[i].bytes;
 	}
+	free(streams);
+}
+
+void pair_close(struct pair *pair, bool reset)
+{
+	timer_cancel(pair->loop, &pair->timer);
+	if (pair->streams)
+		pair_streams_free(pair, reset);
 	pair->state = PAIR_CLOSED;
 	pair->on_closed(pair->owner, pair->end);
 	free(pair);
 }
 
+/* Reset, or in order. */
+static void streams_close(struct pair *pair)
+{
+	engine_link_refresh(&pair->streams->link);
+	pair_close(pair,
+		   pair->how == STOP_RESET || pair->how == STOP_DRAIN_RESET);
+}
+
 /* The engine has let go: closes now, or looks again later. */
 static void pair_drain(struct pair *pair)
 {
+	struct streams *streams = pair->streams;
 	bool drains = pair->how == STOP_DRAIN_CLOSE ||
 		      pair->how == STOP_DRAIN_RESET;
 
 	if (!drains || loop_now(pair->loop) >= pair->deadline_ms ||
-	    (socket_drained(pair->half[0].fd) &&
-	     socket_drained(pair->half[1].fd))) {
-		pair_close(pair);
+	    (socket_drained(streams->half[0].fd) &&
+	     socket_drained(streams->half[1].fd))) {
+		streams_close(pair);
 		return;
 	}
-	timer_arm(pair->loop, &pair->timer, pair->drain_ms, timer_ran);
-	if (pair->drain_ms < DRAIN_MAX_MS)
-		pair->drain_ms *= 2;
+	timer_arm(pair->loop, &pair->timer, streams->drain_ms, timer_ran);
+	if (streams->drain_ms < DRAIN_MAX_MS)
+		streams->drain_ms *= 2;
 }
 
 static void pair_stopped(struct deferred *deferred)
 {
-	pair_drain(list_entry(deferred, struct pair, stopped));
+	pair_drain(list_entry(deferred, struct streams, stopped)->pair);
 }
 
 static void link_detached(struct engine_link *link)
 {
-	pair_drain(list_entry(link, struct pair, link));
+	pair_drain(list_entry(link, struct streams, link)->pair);
 }
 
-/* The one way out of relaying. A later call may only be harder. */
-static void pair_stop(struct pair *pair, enum pair_end end, enum stop_how how)
+void pair_stop(struct pair *pair, enum pair_end end, enum stop_how how)
 {
+	struct streams *streams = pair->streams;
+
 	if (pair->how >= how)
 		return;
 	if (!pair->finishing)
@@ -183,72 +166,79 @@ static void pair_stop(struct pair *pair, enum pair_end end, enum stop_how how)
 	pair->how = how;
 	pair->end = end;
 	pair->state = PAIR_CLOSING;
-	pair->drain_ms = DRAIN_MIN_MS;
+	streams->drain_ms = DRAIN_MIN_MS;
 	timer_cancel(pair->loop, &pair->timer);
+	/* Should it be joined after all, it will be reset. */
+	wire_forget(&pair->link);
 	for (int i = 0; i < 2; i++)
-		watch_del(pair->loop, &pair->half[i].watch);
-	if (!pair->link.ops) {
-		loop_defer(pair->loop, &pair->stopped, pair_stopped);
-	} else if (!pair->detaching) {
-		pair->detaching = true;
-		engine_link_detach(&pair->link);
+		watch_del(pair->loop, &streams->half[i].watch);
+	if (!streams->link.ops) {
+		loop_defer(pair->loop, &streams->stopped, pair_stopped);
+	} else if (!streams->detaching) {
+		streams->detaching = true;
+		engine_link_detach(&streams->link);
 	}
 }
 
-static uint64_t pair_moved(const struct pair *pair)
+static uint64_t streams_moved(const struct streams *streams)
 {
-	engine_link_refresh(&pair->link);
-	return pair->link.flow[0].bytes + pair->link.flow[1].bytes;
+	engine_link_refresh(&streams->link);
+	return streams->link.flow[0].bytes + streams->link.flow[1].bytes;
 }
 
 /* Bytes that have arrived here and not been passed on. */
-static size_t flow_arrived(const struct pair *pair, const struct flow *flow)
+static size_t flow_arrived(const struct streams *streams,
+			   const struct flow *flow)
 {
-	return engine_link_held(&pair->link, flow) + socket_unread(flow->from);
+	return engine_link_held(&streams->link, flow) +
+	       socket_unread(flow->from);
 }
 
 /* Is there nothing left that could be delivered? */
-static bool pair_empty(const struct pair *pair)
+static bool streams_empty(const struct streams *streams)
 {
 	for (int i = 0; i < 2; i++) {
-		const struct flow *flow = &pair->link.flow[i];
+		const struct flow *flow = &streams->link.flow[i];
 
-		if (pair->half[i].preface)
+		if (streams->half[i].preface)
 			return false;
-		if (flow->end == FLOW_OPEN && flow_arrived(pair, flow))
+		if (flow->end == FLOW_OPEN && flow_arrived(streams, flow))
 			return false;
 	}
-	return pair->link.ops;
+	return streams->link.ops;
 }
 
 /* Ends both streams in order, after everything that was sent before. */
-static void pair_end_streams(struct pair *pair, enum pair_end end)
+static void streams_end(struct pair *pair, enum pair_end end)
 {
-	shutdown(pair->half[0].fd, SHUT_WR);
-	shutdown(pair->half[1].fd, SHUT_WR);
+	shutdown(pair->streams->half[0].fd, SHUT_WR);
+	shutdown(pair->streams->half[1].fd, SHUT_WR);
 	pair_stop(pair, end, STOP_DRAIN_CLOSE);
 }
 
 static bool finish_overdue(const struct pair *pair)
 {
+	const struct streams *streams = pair->streams;
+
 	return loop_now(pair->loop) >= pair->deadline_ms ||
-	       pair->link.flow[0].bytes > pair->finish_bytes[0] ||
-	       pair->link.flow[1].bytes > pair->finish_bytes[1];
+	       streams->link.flow[0].bytes > streams->finish_bytes[0] ||
+	       streams->link.flow[1].bytes > streams->finish_bytes[1];
 }
 
 static void finish_look(struct pair *pair)
 {
-	uint64_t bytes = pair_moved(pair);
+	struct streams *streams = pair->streams;
+	uint64_t bytes = streams_moved(streams);
 
 	if (finish_overdue(pair)) {
 		pair_stop(pair, PAIR_END_FINISHED, STOP_RESET);
 		return;
 	}
-	if (bytes != pair->quiet_bytes || !pair_empty(pair)) {
-		pair->quiet_bytes = bytes;
-		pair->quiet_ms = loop_now(pair->loop);
-	} else if (loop_now(pair->loop) - pair->quiet_ms >= QUIET_MS) {
-		pair_end_streams(pair, PAIR_END_FINISHED);
+	if (bytes != streams->quiet_bytes || !streams_empty(streams)) {
+		streams->quiet_bytes = bytes;
+		streams->quiet_ms = loop_now(pair->loop);
+	} else if (loop_now(pair->loop) - streams->quiet_ms >= QUIET_MS) {
+		streams_end(pair, PAIR_END_FINISHED);
 		return;
 	}
 	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
@@ -256,15 +246,16 @@ static void finish_look(struct pair *pair)
 
 static void idle_look(struct pair *pair)
 {
+	struct streams *streams = pair->streams;
 	uint64_t idle;
 
-	engine_link_refresh(&pair->link);
-	idle = loop_now(pair->loop) - pair->link.active_ms;
+	engine_link_refresh(&streams->link);
+	idle = loop_now(pair->loop) - streams->link.active_ms;
 	if (idle < pair->idle_timeout_ms)
 		timer_arm(pair->loop, &pair->timer,
 			  pair->idle_timeout_ms - idle, timer_ran);
-	else if (pair_empty(pair))
-		pair_end_streams(pair, PAIR_END_IDLE);
+	else if (streams_empty(streams))
+		streams_end(pair, PAIR_END_IDLE);
 	else /* stuck: an end of stream would hide that bytes are missing */
 		pair_stop(pair, PAIR_END_IDLE, STOP_RESET);
 }
@@ -273,7 +264,9 @@ static void timer_ran(struct timer *timer)
 {
 	struct pair *pair = list_entry(timer, struct pair, timer);
 
-	if (pair->how != STOP_NOT)
+	if (pair_on_wire(pair))
+		pair_wire_look(pair);
+	else if (pair->how != STOP_NOT)
 		pair_drain(pair);
 	else if (pair->finishing)
 		finish_look(pair);
@@ -281,18 +274,24 @@ static void timer_ran(struct timer *timer)
 		idle_look(pair);
 }
 
+void pair_look_in(struct pair *pair, uint64_t ms)
+{
+	timer_arm(pair->loop, &pair->timer, ms, timer_ran);
+}
+
 /* Writing to half i failed: does the end of the other flow end the pair? */
 static bool half_died(struct pair *pair, int i)
 {
-	pair->half[i].dead = true;
+	pair->streams->half[i].dead = true;
 	/* If memory failed and not the socket, that flow might never end. */
-	return pair->link.flow[!i].end == FLOW_OPEN &&
-	       socket_closed(pair->half[i].fd);
+	return pair->streams->link.flow[!i].end == FLOW_OPEN &&
+	       socket_closed(pair->streams->half[i].fd);
 }
 
 static void flow_ended(struct engine_link *link, struct flow *flow)
 {
-	struct pair *pair = list_entry(link, struct pair, link);
+	struct streams *streams = list_entry(link, struct streams, link);
+	struct pair *pair = streams->pair;
 	int i = (int)(flow - link->flow);
 
 	pair->state = PAIR_CLOSING;
@@ -300,12 +299,12 @@ static void flow_ended(struct engine_link *link, struct flow *flow)
 	case FLOW_OPEN:
 		break;
 	case FLOW_FIN:
-		if (pair->half[!i].dead) {
+		if (streams->half[!i].dead) {
 			pair_stop(pair, PAIR_END_RESET, STOP_DRAIN_RESET);
 			break;
 		}
 		/* Fails on a dead socket only: the other flow will say so. */
-		shutdown(pair->half[i].fd, SHUT_WR);
+		shutdown(streams->half[i].fd, SHUT_WR);
 		if (link->flow[!i].end == FLOW_FIN)
 			pair_stop(pair, PAIR_END_FIN, STOP_CLOSE);
 		break;
@@ -322,19 +321,27 @@ static void flow_ended(struct engine_link *link, struct flow *flow)
 /* Both prefaces are out of the way: relaying begins. */
 static void pair_attach(struct pair *pair)
 {
-	if (engine_set_attach(pair->engines, &pair->link) < 0) {
+	struct streams *streams = pair->streams;
+
+	/* What was read before the reset has been passed on. */
+	if (streams->half[0].failed || streams->half[1].failed) {
+		pair_stop(pair, PAIR_END_RESET, STOP_DRAIN_RESET);
+		return;
+	}
+	if (engine_set_attach_prefer(streams->engines, &streams->link,
+				     streams->prefer) < 0) {
 		pair_stop(pair, PAIR_END_ERROR, STOP_DRAIN_RESET);
 		return;
 	}
-	pair->engine = engine_link_name(&pair->link);
+	streams->engine = engine_link_name(&streams->link);
 	pair->state = pair->finishing ? PAIR_CLOSING : PAIR_RELAYING;
 }
 
 /*
- * Sends what it can. A dead half does not end the pair: what it sent before is
- * still to be relayed, and the engine will find it dead.
+ * A dead half does not end the pair: what it sent before is still to be relayed,
+ * and the engine will find it dead.
  */
-static void half_flush(struct half *half)
+void pair_half_flush(struct half *half)
 {
 	while (half->preface) {
 		ssize_t n = send(half->fd, half->preface + half->preface_off,
@@ -355,102 +362,196 @@ static void half_flush(struct half *half)
 	}
 }
 
+int pair_half_append(struct half *half, const uint8_t *data, size_t len)
+{
+	size_t room = half->preface ? half->preface_room : 0;
+	uint8_t *grown;
+
+	if (!half->preface)
+		half->preface_len = half->preface_off = 0;
+	if (room - half->preface_len < len) {
+		room = half->preface_len + len;
+		/* The second time there is more to come. */
+		if (half->preface)
+			room *= 2;
+		grown = realloc(half->preface, room);
+		if (!grown)
+			return -ENOMEM;
+		half->preface = grown;
+		half->preface_room = room;
+	}
+	memcpy(half->preface + half->preface_len, data, len);
+	half->preface_len += len;
+	return 0;
+}
+
 static void half_ready(struct pair *pair, int i)
 {
-	struct half *half = &pair->half[i];
+	struct streams *streams = pair->streams;
+	struct half *half = &streams->half[i];
 
-	pair->link.active_ms = loop_now(pair->loop);
-	half_flush(half);
+	streams->link.active_ms = loop_now(pair->loop);
+	pair_half_flush(half);
 	if (half->preface)
 		return;
 	watch_del(pair->loop, &half->watch);
-	if (!pair->half[!i].preface)
+	if (!streams->half[!i].preface && !pair_on_wire(pair))
 		pair_attach(pair);
 }
 
 static void client_ready(struct watch *watch, uint32_t events)
 {
 	(void)events;
-	half_ready(list_entry(watch, struct pair, half[PAIR_CLIENT].watch),
-		   PAIR_CLIENT);
+	half_ready(
+		list_entry(watch, struct streams, half[PAIR_CLIENT].watch)->pair,
+		PAIR_CLIENT);
 }
 
 static void peer_ready(struct watch *watch, uint32_t events)
 {
 	(void)events;
-	half_ready(list_entry(watch, struct pair, half[PAIR_PEER].watch),
-		   PAIR_PEER);
+	half_ready(
+		list_entry(watch, struct streams, half[PAIR_PEER].watch)->pair,
+		PAIR_PEER);
+}
+
+int pair_half_wait(struct pair *pair, int i)
+{
+	struct half *half = &pair->streams->half[i];
+
+	return watch_add(pair->loop, &half->watch, half->fd, EPOLLOUT,
+			 i == PAIR_CLIENT ? client_ready : peer_ready);
+}
+
+void pair_flush(struct pair *pair)
+{
+	struct half *half = pair->streams->half;
+	int err = 0;
+
+	if (!pair->finishing)
+		pair->state = PAIR_FLUSHING;
+	for (int i = 0; i < 2; i++) {
+		pair_half_flush(&half[i]);
+		if (half[i].preface && pair_half_wait(pair, i))
+			err = -ENOSPC;
+	}
+	if (err)
+		pair_stop(pair, PAIR_END_ERROR, STOP_DRAIN_RESET);
+	else if (!half[0].preface && !half[1].preface)
+		pair_attach(pair);
 }
 
 /*
  * Starts with the caller's copy of the preface; a socket just joined takes it
  * whole as a rule, and nothing has to be kept.
  */
-static int half_start(struct pair *pair, int i,
-		      const struct pair_half_params *params)
+static int half_start(struct half *half, const struct pair_half_params *params)
 {
-	struct half *half = &pair->half[i];
-	const int one = 1;
 	ssize_t n = 0;
-	size_t rest;
 
-	half->fd = params->fd;
-	half->watch.fd = -1;
-	/* Urgent data is data: otherwise reading would drop the byte. */
-	setsockopt(half->fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one));
 	if (params->preface_len)
 		n = send(half->fd, params->preface, params->preface_len,
 			 MSG_NOSIGNAL);
 	half->dead = n < 0 && errno != EAGAIN && errno != EINTR;
 	if (half->dead)
-		return 0; /* as in half_flush */
+		return 0; /* as in pair_half_flush */
 	if (n < 0)
 		n = 0;
-	rest = params->preface_len - (size_t)n;
-	if (!rest)
+	if ((size_t)n == params->preface_len)
 		return 0;
-	half->preface = malloc(rest);
-	if (!half->preface)
-		return -ENOMEM;
-	memcpy(half->preface, params->preface + n, rest);
-	half->preface_len = rest;
-	return watch_add(pair->loop, &half->watch, half->fd, EPOLLOUT,
-			 i == PAIR_CLIENT ? client_ready : peer_ready);
+	return pair_half_append(half, params->preface + n,
+				params->preface_len - (size_t)n);
+}
+
+/* Two allocations: the small one may outlive the other by far. */
+static struct pair *pair_alloc(void)
+{
+	struct pair *pair = calloc(1, sizeof(*pair));
+	struct streams *streams = calloc(1, sizeof(*streams));
+
+	if (!pair || !streams) {
+		free(pair);
+		free(streams);
+		return NULL;
+	}
+	pair->streams = streams;
+	streams->pair = pair;
+	return pair;
+}
+
+static void streams_init(struct pair *pair, const struct pair_params *params)
+{
+	struct streams *streams = pair->streams;
+	const int one = 1;
+
+	streams->engines = params->engines;
+	streams->prefer = params->prefer;
+	streams->engine = "-";
+	streams->link.on_end = flow_ended;
+	streams->link.on_detached = link_detached;
+	streams->link.active_ms = loop_now(pair->loop);
+	for (int i = 0; i < 2; i++) {
+		struct half *half = &streams->half[i];
+
+		half->fd = params->half[i].fd;
+		half->watch.fd = -1;
+		streams->link.flow[i].to = half->fd;
+		streams->link.flow[!i].from = half->fd;
+		/* Urgent data is data: otherwise reading drops the byte. */
+		setsockopt(half->fd, SOL_SOCKET, SO_OOBINLINE, &one,
+			   sizeof(one));
+	}
 }
 
 int pair_new(const struct pair_params *params, struct pair **out)
 {
-	struct pair *pair = calloc(1, sizeof(*pair));
-	int err = 0;
+	struct pair *pair = pair_alloc();
+	int err;
 
 	if (!pair)
 		return -ENOMEM;
 	pair->loop = params->loop;
-	pair->engines = params->engines;
-	pair->engine = "-";
-	pair->idle_timeout_ms = params->idle_timeout_ms;
-	pair->linger_ms = params->linger_ms;
+	pair->idle_timeout_ms = (uint32_t)params->idle_timeout_ms;
+	pair->linger_ms = (uint32_t)params->linger_ms;
 	pair->on_closed = params->on_closed;
 	pair->owner = params->owner;
-	pair->link.on_end = flow_ended;
-	pair->link.on_detached = link_detached;
-	pair->link.active_ms = loop_now(pair->loop);
-	for (int i = 0; i < 2; i++) {
-		int failed = half_start(pair, i, &params->half[i]);
-
-		err = err ? err : failed;
-		pair->link.flow[i].to = params->half[i].fd;
-		pair->link.flow[i].from = params->half[!i].fd;
-	}
+	pair->why = (uint8_t)params->why;
+	/* The peer's was payload, the client's the owner's own words. */
+	pair->bytes[PAIR_PEER] = params->half[PAIR_PEER].preface_len;
+	streams_init(pair, params);
 	if (pair->idle_timeout_ms)
 		timer_arm(pair->loop, &pair->timer, pair->idle_timeout_ms,
 			  timer_ran);
+	err = half_start(&pair->streams->half[PAIR_PEER],
+			 &params->half[PAIR_PEER]);
+	*out = pair;
+	if (!err && params->wire) {
+		pair_join(pair, params);
+		return 0;
+	}
+	if (!err)
+		err = half_start(&pair->streams->half[PAIR_CLIENT],
+				 &params->half[PAIR_CLIENT]);
 	if (err)
 		pair_stop(pair, PAIR_END_ERROR, STOP_DRAIN_RESET);
-	else if (!pair->half[0].preface && !pair->half[1].preface)
-		pair_attach(pair);
-	*out = pair;
+	else
+		pair_flush(pair);
 	return 0;
+}
+
+static void streams_finish(struct pair *pair)
+{
+	struct streams *streams = pair->streams;
+
+	streams->quiet_bytes = streams_moved(streams);
+	streams->quiet_ms = loop_now(pair->loop);
+	for (int i = 0; i < 2; i++) {
+		const struct flow *flow = &streams->link.flow[i];
+
+		streams->finish_bytes[i] = flow->bytes +
+					   flow_arrived(streams, flow) +
+					   FINISH_BYTES;
+	}
 }
 
 void pair_finish(struct pair *pair)
@@ -460,52 +561,61 @@ void pair_finish(struct pair *pair)
 	pair->finishing = true;
 	pair->state = PAIR_CLOSING;
 	pair->deadline_ms = loop_now(pair->loop) + pair->linger_ms;
-	pair->quiet_bytes = pair_moved(pair);
-	pair->quiet_ms = loop_now(pair->loop);
-	for (int i = 0; i < 2; i++) {
-		const struct flow *flow = &pair->link.flow[i];
-
-		pair->finish_bytes[i] =
-			flow->bytes + flow_arrived(pair, flow) + FINISH_BYTES;
-	}
+	if (!pair_on_wire(pair))
+		streams_finish(pair);
 	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
 
 void pair_reset(struct pair *pair)
 {
-	pair_stop(pair, PAIR_END_KICKED, STOP_RESET);
+	if (pair_on_wire(pair))
+		pair_wire_end(pair, PAIR_END_KICKED);
+	else
+		pair_stop(pair, PAIR_END_KICKED, STOP_RESET);
 }
 
 void pair_destroy(struct pair *pair)
 {
-	if (pair->link.ops) {
-		pair->link.on_detached = NULL;
-		engine_link_detach(&pair->link);
+	struct streams *streams = pair->streams;
+
+	wire_forget(&pair->link);
+	if (streams && streams->link.ops) {
+		streams->link.on_detached = NULL;
+		engine_link_detach(&streams->link);
 	}
 	timer_cancel(pair->loop, &pair->timer);
-	if (pair->stopped.queued)
-		list_del(&pair->stopped.link);
-	for (int i = 0; i < 2; i++) {
-		watch_del(pair->loop, &pair->half[i].watch);
-		fd_reset(&pair->half[i].fd);
-		free(pair->half[i].preface);
+	if (streams) {
+		loop_undefer(&streams->stopped);
+		pair_streams_free(pair, true);
 	}
 	free(pair);
 }
 
 void pair_get_info(const struct pair *pair, struct pair_info *out)
 {
-	engine_link_refresh(&pair->link);
+	const struct streams *streams = pair->streams;
+
 	out->state = pair->state;
-	out->engine = pair->engine;
-	out->idle_ms = loop_now(pair->loop) - pair->link.active_ms;
+	out->why = pair->why;
+	out->engine = streams ? streams->engine : "wire";
+	out->idle_ms = 0;
 	for (int i = 0; i < 2; i++)
-		out->bytes[i] = pair->link.flow[i].bytes;
+		out->bytes[i] = pair->bytes[i];
+	if (pair_on_wire(pair)) {
+		pair_wire_info(pair, out);
+	} else if (streams) {
+		engine_link_refresh(&streams->link);
+		out->idle_ms = loop_now(pair->loop) - streams->link.active_ms;
+		for (int i = 0; i < 2; i++)
+			out->bytes[i] += streams->link.flow[i].bytes;
+	}
 }
 
 const char *pair_state_name(enum pair_state state)
 {
 	switch (state) {
+	case PAIR_JOINING:
+		return "joining";
 	case PAIR_FLUSHING:
 		return "flushing";
 	case PAIR_RELAYING:

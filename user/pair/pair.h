@@ -2,12 +2,15 @@
 /*
  * The splice pair: two TCP sockets joined, from the bind to the last byte.
  *
- *   flushing -> relaying -> closing -> closed
+ *   (joining ->) flushing -> relaying -> closing -> closed
  *
+ * joining: the broker was asked to put the pair on wire; both prefaces are held
+ *   back or were written, and what arrives waits or was read into them. When it
+ *   succeeds, relaying goes on without the sockets; else all goes on below.
  * flushing: the preface of each half (for TURN: the ConnectionBind success to
  *   the client, the bytes pipelined behind the request to the peer) is written
  *   before anything of the other side; nothing is read meanwhile.
- * relaying: an engine has both flows.
+ * relaying: an engine has both flows, or wire the pair.
  * closing: one flow has ended. FIN is passed on after the tail was written; a
  *   reset is passed on after what came before it was delivered.
  * (held, before the pair exists, is a waiting leg nobody reads from.)
@@ -20,11 +23,14 @@
 #include <stdint.h>
 
 #include "engine/engine.h"
+#include "engine/wire.h"
 #include "loop/loop.h"
+#include "pair/policy.h"
 
 struct pair;
 
 enum pair_state {
+	PAIR_JOINING,
 	PAIR_FLUSHING,
 	PAIR_RELAYING,
 	PAIR_CLOSING,
@@ -37,7 +43,7 @@ enum pair_end {
 	PAIR_END_IDLE, /* idle_timeout_ms */
 	PAIR_END_FINISHED, /* pair_finish */
 	PAIR_END_KICKED, /* pair_reset */
-	PAIR_END_ERROR, /* no engine, no memory */
+	PAIR_END_ERROR, /* no engine, no memory, the broker has gone */
 };
 
 /* The two halves' order in arrays: what goes to it comes from the other. */
@@ -52,9 +58,26 @@ struct pair_half_params {
 	size_t preface_len;
 };
 
+/* How a pair may go on wire. */
+struct pair_wire_params {
+	struct wire *wire;
+	const struct pair_policy *policy; /* NULL: whenever it can */
+	int control; /* the client's older connection; -1: none */
+	uint64_t allocation; /* for wire_expire */
+	uint64_t (*expires_ns)(void *owner); /* as wire_join's, at this moment */
+	const char *label;
+	/* It is on wire (WIRE_OK), or will not be. From pair_new, too. */
+	void (*on_decided)(void *owner, enum wire_reason why);
+	/* Both descriptors have been closed; the pair goes on. */
+	void (*on_active)(void *owner);
+};
+
 struct pair_params {
 	struct loop *loop;
 	struct engine_set *engines;
+	uint32_t prefer; /* of engine_set_prefer */
+	const struct pair_wire_params *wire; /* NULL: not on wire */
+	enum wire_reason why; /* when NULL */
 	struct pair_half_params half[2]; /* by enum pair_half */
 	uint64_t idle_timeout_ms; /* 0: never */
 	uint64_t linger_ms; /* pair_finish and resets wait this long */
@@ -90,6 +113,7 @@ void pair_destroy(struct pair *pair);
 struct pair_info {
 	enum pair_state state;
 	const char *engine;
+	enum wire_reason why; /* it is not on wire */
 	uint64_t bytes[2]; /* delivered to the client, to the peer */
 	uint64_t idle_ms;
 };

@@ -20,6 +20,7 @@
 
 #include "base/fd.h"
 #include "turn/connect.h"
+#include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 #include "turn/port.h"
@@ -39,6 +40,7 @@ void turn_allocation_prolong(struct allocation *allocation,
 
 	allocation->expires_ms = loop_now(loop) + lifetime_ms;
 	timer_arm(loop, &allocation->expiry, lifetime_ms, expired);
+	turn_wire_prolong(allocation);
 }
 
 /* Opens the relayed transport address. 0 or a negative errno. */
@@ -52,7 +54,7 @@ static int relayed_open(struct allocation *allocation, const union addr *host)
 		return err;
 	allocation->relayed.addr = *host;
 	fd = turn_port_listen(worker->shared, relay->port_min, relay->port_max,
-			      &allocation->relayed);
+			      turn_wire_mss(allocation), &allocation->relayed);
 	if (fd < 0) {
 		err = fd;
 		goto release_descriptor;
@@ -78,6 +80,10 @@ static void relayed_close(struct allocation *allocation)
 	allocation->listener = NULL;
 	turn_relayed_remove(shared, &allocation->relayed);
 	turn_descriptor_release(shared);
+	/* Of pairs on wire no socket keeps the port. */
+	if (allocation->conn_count)
+		allocation->claim =
+			turn_port_claim(shared, &allocation->relayed.addr);
 }
 
 /* Made, or ended for a reason. */
@@ -248,6 +254,7 @@ void turn_allocation_release(struct allocation *allocation)
 void turn_allocation_free(struct allocation *allocation)
 {
 	assert(list_empty(&allocation->conns));
+	turn_port_unclaim(allocation->worker->shared, allocation->claim);
 	auth_account_unref(allocation->account);
 	free(allocation);
 }

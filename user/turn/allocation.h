@@ -15,6 +15,7 @@ struct allocation {
 	struct auth_account *account; /* who made it; a reference */
 	struct listener *listener; /* on the relayed transport address */
 	struct relayed relayed;
+	struct port_claim *claim; /* on it when ended, for pairs on wire */
 	union addr client_addr;
 	struct list conns; /* struct peer_conn */
 	struct list permissions; /* struct permission */

@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "crypto/crypto.h"
+#include "turn/on_wire.h"
 #include "turn/permission.h"
 #include "turn/port.h"
 
@@ -111,7 +112,8 @@ static int peer_dial(struct request *req, struct allocation *allocation,
 	struct turn_worker *worker = req->worker;
 	struct peer_conn *conn;
 	bool up;
-	int fd = turn_port_dial(&allocation->relayed.addr, peer, &up);
+	int fd = turn_port_dial(&allocation->relayed.addr, peer,
+				turn_wire_mss(allocation), &up);
 
 	worker->counters.peer_connects++;
 	if (fd < 0) {

@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #include "turn/allocation.h"
+#include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 
@@ -26,12 +29,12 @@ static bool each_conn_of(struct list *allocations,
 	return true;
 }
 
-/* All peer connections, those of ended allocations too. */
-static void each_conn(const struct turn_worker *worker,
+/* All peer connections, those of ended allocations too. false: fn stopped. */
+static bool each_conn(const struct turn_worker *worker,
 		      bool (*fn)(void *arg, struct peer_conn *conn), void *arg)
 {
-	if (each_conn_of((struct list *)&worker->allocations, fn, arg))
-		each_conn_of((struct list *)&worker->ended, fn, arg);
+	return each_conn_of((struct list *)&worker->allocations, fn, arg) &&
+	       each_conn_of((struct list *)&worker->ended, fn, arg);
 }
 
 static bool bytes_add(void *arg, struct peer_conn *conn)
@@ -47,12 +50,27 @@ static bool bytes_add(void *arg, struct peer_conn *conn)
 	return true;
 }
 
+static void adopted_bytes_add(const struct turn_worker *worker,
+			      struct counters *counters)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->adopted) {
+		struct adopted *adopted = list_entry(pos, struct adopted, link);
+
+		turn_wire_adopted_look(adopted);
+		counters->bytes_to_clients += adopted->bytes[WIRE_CLIENT];
+		counters->bytes_to_peers += adopted->bytes[WIRE_PEER];
+	}
+}
+
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out)
 {
 	struct counters counters = worker->counters;
 
 	each_conn(worker, bytes_add, &counters);
+	adopted_bytes_add(worker, &counters);
 	*out = counters;
 }
 
@@ -125,6 +143,7 @@ static void conn_info(const struct peer_conn *conn,
 		.user = auth_account_user(conn->allocation->account),
 		.state = state_name(conn->state),
 		.engine = "-",
+		.why = "",
 		.age_ms = age,
 		.idle_ms = age,
 	};
@@ -136,6 +155,7 @@ static void conn_info(const struct peer_conn *conn,
 	pair_get_info(conn->pair, &pair);
 	info->state = pair_state_name(pair.state);
 	info->engine = pair.engine;
+	info->why = wire_reason_text(pair.why);
 	info->bytes_to_client = pair.bytes[PAIR_CLIENT];
 	info->bytes_to_peer = pair.bytes[PAIR_PEER];
 	info->idle_ms = pair.idle_ms;
@@ -155,6 +175,45 @@ static bool connection_visit(void *arg, struct peer_conn *conn)
 	return visit->fn(visit->arg, &info);
 }
 
+static void adopted_info(struct adopted *adopted,
+			 struct turn_connection_info *info)
+{
+	uint64_t now = clock_ns();
+	struct wire_stats stats = { .idle_ns = 0 };
+
+	turn_wire_adopted_look(adopted);
+	wire_link_stats(&adopted->wire, &stats);
+	*info = (struct turn_connection_info){
+		.allocation = "-",
+		.client = adopted->client,
+		.peer = adopted->peer,
+		.user = adopted->label,
+		.state = "adopted",
+		.engine = "wire",
+		.why = "",
+		.bytes_to_client = adopted->bytes[WIRE_CLIENT],
+		.bytes_to_peer = adopted->bytes[WIRE_PEER],
+		.age_ms = (now - adopted->created_ns) / 1000000,
+		.idle_ms = stats.idle_ns / 1000000,
+	};
+	if (adopted->expires_ns > now)
+		info->expires_in_ms = (adopted->expires_ns - now) / 1000000;
+	id_format(info->id, 'c', adopted->worker, adopted->serial);
+}
+
+static void each_adopted(struct turn_worker *worker,
+			 const struct connection_visit *visit)
+{
+	struct turn_connection_info info;
+	struct list *pos;
+
+	list_for_each(pos, &worker->adopted) {
+		adopted_info(list_entry(pos, struct adopted, link), &info);
+		if (!visit->fn(visit->arg, &info))
+			return;
+	}
+}
+
 void turn_worker_each_connection(
 	struct turn_worker *worker,
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
@@ -162,7 +221,8 @@ void turn_worker_each_connection(
 {
 	struct connection_visit visit = { fn, arg };
 
-	each_conn(worker, connection_visit, &visit);
+	if (each_conn(worker, connection_visit, &visit))
+		each_adopted(worker, &visit);
 }
 
 /* What an engine did for earlier settings. */
@@ -203,6 +263,23 @@ bool turn_worker_engine(const struct turn_worker *worker, size_t i,
 	return true;
 }
 
+void turn_worker_wire(const struct turn_worker *worker,
+		      struct turn_wire_info *out)
+{
+	struct wire_usage usage;
+
+	wire_get_usage(worker->wire, &usage);
+	*out = (struct turn_wire_info){
+		.wanted = conf_engine_wanted(turn_conf(worker), "wire"),
+		.why = wire_why(worker->wire),
+		.places = wire_capacity(worker->wire),
+		.pairs_now = usage.pairs_now,
+		.joins = usage.joins,
+	};
+	memcpy(out->refused, worker->wire_reasons, sizeof(out->refused));
+	out->refused[WIRE_OK] = 0;
+}
+
 static int allocation_kick(struct turn_worker *worker, uint64_t serial)
 {
 	struct list *pos;
@@ -236,13 +313,28 @@ static bool conn_match(void *arg, struct peer_conn *conn)
 	return !search->found;
 }
 
+static int adopted_kick(struct turn_worker *worker, uint64_t serial)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->adopted) {
+		struct adopted *adopted = list_entry(pos, struct adopted, link);
+
+		if (adopted->serial != serial)
+			continue;
+		wire_reset(&adopted->wire);
+		return 0;
+	}
+	return -ENOENT;
+}
+
 static int connection_kick(struct turn_worker *worker, uint64_t serial)
 {
 	struct conn_search search = { .serial = serial };
 
 	each_conn(worker, conn_match, &search);
 	if (!search.found)
-		return -ENOENT;
+		return adopted_kick(worker, serial);
 	turn_peer_conn_kick(search.found);
 	return 0;
 }

@@ -26,6 +26,7 @@
 #include "base/random.h"
 #include "crypto/crypto.h"
 #include "turn/connect.h"
+#include "turn/on_wire.h"
 
 #define ID_TRIES 64
 
@@ -182,6 +183,15 @@ static void conn_log(const struct peer_conn *conn, const char *reason)
 		addr_format(&conn->peer, peer), reason);
 }
 
+/* One leg's; on wire the descriptor was given back before. */
+static void slot_release(const struct peer_conn *conn)
+{
+	if (conn->bare)
+		turn_connection_release(conn->worker->shared);
+	else
+		turn_slot_release(conn->worker->shared);
+}
+
 /* Out of every table and count; freed later. The descriptors are gone. */
 static void conn_leave(struct peer_conn *conn, const char *reason)
 {
@@ -193,7 +203,7 @@ static void conn_leave(struct peer_conn *conn, const char *reason)
 	timer_cancel(worker->loop, &conn->timer);
 	rendezvous_remove(&worker->rendezvous, &conn->leg);
 	table_remove(&worker->peer_conns, &conn->node);
-	turn_slot_release(worker->shared);
+	slot_release(conn);
 	if (conn->state == PEER_CONN_HELD)
 		worker->counters.pending--;
 	if (conn->state != PEER_CONN_BOUND)
@@ -238,7 +248,7 @@ void turn_peer_conn_kick(struct peer_conn *conn)
 	conn_leave(conn, "kicked");
 }
 
-static void pair_bytes_count(struct peer_conn *conn)
+static void pair_count(struct peer_conn *conn)
 {
 	struct counters *counters = &conn->worker->counters;
 	struct pair_info info;
@@ -248,16 +258,33 @@ static void pair_bytes_count(struct peer_conn *conn)
 	counters->bytes_to_peers += info.bytes[PAIR_PEER];
 }
 
+/* Both descriptors are closed: their places are for others. */
+static void pair_active(void *owner)
+{
+	struct peer_conn *conn = owner;
+
+	conn->bare = true;
+	turn_descriptor_release(conn->worker->shared);
+	turn_descriptor_release(conn->worker->shared);
+}
+
+static void pair_decided(void *owner, enum wire_reason why)
+{
+	struct peer_conn *conn = owner;
+
+	turn_wire_count(conn->worker, why);
+}
+
 /* What a bound connection holds beyond a held one. */
 static void bound_leave(struct peer_conn *conn, const char *reason)
 {
 	struct turn_worker *worker = conn->worker;
 
-	pair_bytes_count(conn);
+	pair_count(conn);
 	worker->counters.relaying--;
 	conn->engines->pairs--;
 	conn->engines = NULL;
-	turn_slot_release(worker->shared); /* the data connection's */
+	slot_release(conn); /* the data connection's */
 	conn_leave(conn, reason);
 }
 
@@ -291,7 +318,13 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	struct turn_worker *worker = conn->worker;
 	const struct conf_limits *limits = turn_limits(worker);
 	struct turn_engines *engines = turn_worker_engines(worker);
-	const struct pair_params params = {
+	const struct conf_engines *pinned = turn_settings_engines(
+		worker->settings, auth_account_user(conn->allocation->account),
+		auth_account_realm(conn->allocation->account));
+	struct pair_wire_params wire;
+	struct pair_policy policy;
+	char label[WIRE_LABEL];
+	struct pair_params params = {
 		.loop = worker->loop,
 		.engines = engines->set,
 		.half = {
@@ -303,7 +336,20 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		.on_closed = pair_closed,
 		.owner = conn,
 	};
-	int err = pair_new(&params, &conn->pair);
+	int err;
+
+	if (pinned)
+		params.prefer = engine_set_prefer(
+			engines->set, (const char *const *)pinned->order,
+			pinned->count);
+	params.why = turn_wire_params(conn, &policy, label, &wire);
+	wire.on_active = pair_active;
+	wire.on_decided = pair_decided;
+	if (params.why == WIRE_OK)
+		params.wire = &wire;
+	else
+		turn_wire_count(worker, params.why);
+	err = pair_new(&params, &conn->pair);
 
 	if (err)
 		return err;

@@ -38,6 +38,7 @@ struct peer_conn {
 	struct transaction tx; /* of the Connect, while connecting */
 	enum peer_conn_state state;
 	bool over; /* dead: waits to be freed */
+	bool bare; /* on wire: no descriptor is left */
 	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
 };
 

@@ -35,6 +35,15 @@ static int option_on(int fd, int level, int name)
 	return setsockopt(fd, level, name, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
+/* Without effect where it is out of the kernel's range. */
+static void mss_limit(int fd, unsigned int mss)
+{
+	const int value = (int)mss;
+
+	if (mss)
+		setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value));
+}
+
 static int socket_new(const union addr *addr)
 {
 	int fd = socket(addr_family(addr),
@@ -52,7 +61,7 @@ static int socket_new(const union addr *addr)
 }
 
 /* Listens at addr on *fd, a fresh socket when it is -1. 0 or negative errno. */
-static int port_try(int *fd, const union addr *addr)
+static int port_try(int *fd, const union addr *addr, unsigned int mss)
 {
 	int err;
 
@@ -67,6 +76,7 @@ static int port_try(int *fd, const union addr *addr)
 	/* A socket that could not be bound may try another port. */
 	if (bind(*fd, &addr->sa, addr_len(addr)) < 0)
 		return -errno;
+	mss_limit(*fd, mss);
 	if (listen(*fd, BACKLOG) < 0 ||
 	    option_on(*fd, SOL_SOCKET, SO_REUSEPORT)) {
 		err = -errno;
@@ -78,16 +88,16 @@ static int port_try(int *fd, const union addr *addr)
 
 /* One port: listens and registers. -EADDRINUSE: try another. */
 static int port_take(struct turn_shared *shared, struct relayed *relayed,
-		     uint16_t port, int *fd, int *binds)
+		     uint16_t port, int *fd, int *binds, unsigned int mss)
 {
 	int err;
 
 	addr_set_port(&relayed->addr, port);
-	if (turn_relayed_is(shared, &relayed->addr))
+	if (turn_relayed_taken(shared, &relayed->addr))
 		return -EADDRINUSE;
 	if (++*binds > BIND_TRIES)
 		return -EADDRNOTAVAIL;
-	err = port_try(fd, &relayed->addr);
+	err = port_try(fd, &relayed->addr, mss);
 	if (err)
 		return err;
 	err = turn_relayed_add(shared, relayed);
@@ -97,7 +107,7 @@ static int port_take(struct turn_shared *shared, struct relayed *relayed,
 }
 
 int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
-		     struct relayed *relayed)
+		     unsigned int mss, struct relayed *relayed)
 {
 	uint32_t count = (uint32_t)max - min + 1, start = random_below(count);
 	int fd = -1, binds = 0, err = -EADDRINUSE;
@@ -108,11 +118,11 @@ int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
 	for (int i = 0; i < RANDOM_TRIES && err == -EADDRINUSE; i++)
 		err = port_take(shared, relayed,
 				(uint16_t)(min + random_below(count)), &fd,
-				&binds);
+				&binds, mss);
 	for (uint32_t i = 0; i < count && err == -EADDRINUSE; i++)
 		err = port_take(shared, relayed,
 				(uint16_t)(min + (start + i) % count), &fd,
-				&binds);
+				&binds, mss);
 	/* Ports that others hold are given back without our knowing. */
 	if (err == -EADDRINUSE && !binds)
 		turn_relayed_full_note(shared, &relayed->addr, min, max, freed);
@@ -142,12 +152,13 @@ static int dial(int fd, const union addr *relayed, const union addr *peer,
 }
 
 int turn_port_dial(const union addr *relayed, const union addr *peer,
-		   bool *connected)
+		   unsigned int mss, bool *connected)
 {
 	int fd = socket_new(relayed), err;
 
 	if (fd < 0)
 		return fd;
+	mss_limit(fd, mss);
 	err = dial(fd, relayed, peer, connected);
 	if (err) {
 		fd_close(&fd);

@@ -49,6 +49,87 @@ static int users_add(struct auth *auth, const struct conf *conf)
 	return err;
 }
 
+/* User "" is a realm's. */
+struct pin {
+	struct table_node node;
+	const char *user, *realm; /* of the configuration */
+	const struct conf_engines *engines;
+};
+
+static uint64_t pin_hash(const char *user, const char *realm)
+{
+	return table_hash(user, strlen(user)) * 31 +
+	       table_hash(realm, strlen(realm));
+}
+
+static int pin_add(struct table *pins, const char *user, const char *realm,
+		   const struct conf_engines *engines)
+{
+	struct pin *pin;
+
+	if (!engines->count)
+		return 0;
+	pin = calloc(1, sizeof(*pin));
+	if (!pin)
+		return -ENOMEM;
+	pin->user = user;
+	pin->realm = realm;
+	pin->engines = engines;
+	table_insert(pins, &pin->node, pin_hash(user, realm));
+	return 0;
+}
+
+static void pins_free(struct table *pins)
+{
+	for (size_t i = 0; pins->buckets && i <= pins->mask; i++)
+		while (pins->buckets[i]) {
+			struct table_node *node = pins->buckets[i];
+
+			table_remove(pins, node);
+			free(list_entry(node, struct pin, node));
+		}
+	table_destroy(pins);
+}
+
+static int pins_add(struct table *pins, const struct conf *conf)
+{
+	int err = table_init(pins);
+
+	for (size_t i = 0; i < conf->realm_count && !err; i++)
+		err = pin_add(pins, "", conf->realms[i].name,
+			      &conf->realms[i].engines);
+	for (size_t i = 0; i < conf->user_count && !err; i++)
+		err = pin_add(pins, conf->users[i].name, conf->users[i].realm,
+			      &conf->users[i].engines);
+	return err;
+}
+
+static const struct conf_engines *pin_find(const struct table *pins,
+					   const char *user, const char *realm)
+{
+	struct table_node *node = table_first(pins, pin_hash(user, realm));
+
+	for (; node; node = table_next(node)) {
+		const struct pin *pin = list_entry(node, struct pin, node);
+
+		if (!strcmp(pin->user, user) && !strcmp(pin->realm, realm))
+			return pin->engines;
+	}
+	return NULL;
+}
+
+const struct conf_engines *
+turn_settings_engines(const struct turn_settings *settings, const char *user,
+		      const char *realm)
+{
+	const struct conf_engines *engines;
+
+	if (!settings->pins.count)
+		return NULL;
+	engines = pin_find(&settings->pins, user, realm);
+	return engines ? engines : pin_find(&settings->pins, "", realm);
+}
+
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
 		      struct turn_settings **out)
@@ -70,7 +151,10 @@ int turn_settings_new(struct conf *conf,
 		err = realms_add(settings->auth, conf);
 	if (!err)
 		err = users_add(settings->auth, conf);
+	if (!err)
+		err = pins_add(&settings->pins, conf);
 	if (err) {
+		pins_free(&settings->pins);
 		auth_unref(settings->auth);
 		free(settings);
 		return err == -ENOMEM ? -ENOMEM : -EINVAL;
@@ -91,6 +175,7 @@ void turn_settings_unref(struct turn_settings *settings)
 {
 	if (!settings || atomic_fetch_sub(&settings->refs, 1) > 1)
 		return;
+	pins_free(&settings->pins);
 	auth_unref(settings->auth);
 	conf_unref(settings->conf);
 	free(settings);
@@ -111,6 +196,14 @@ bool turn_settings_has_listener(const struct turn_settings *settings,
 				const char *listener)
 {
 	return listener_find(settings, listener) != NULL;
+}
+
+unsigned int turn_settings_mss(const struct turn_settings *settings,
+			       const char *listener)
+{
+	const struct conf_listener *found = listener_find(settings, listener);
+
+	return found ? found->mss : 0;
 }
 
 bool turn_settings_has_address(const struct turn_settings *settings,
@@ -153,6 +246,11 @@ bool turn_settings_same_engines(const struct turn_settings *a,
 		return false;
 	for (size_t i = 0; i < left->order_count; i++)
 		if (strcmp(left->order[i], right->order[i]) != 0)
+			return false;
+	/* Users and realms may want more. */
+	for (size_t i = 0; engine_all[i]; i++)
+		if (conf_engine_wanted(a->conf, engine_all[i]->name) !=
+		    conf_engine_wanted(b->conf, engine_all[i]->name))
 			return false;
 	return true;
 }

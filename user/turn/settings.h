@@ -4,6 +4,7 @@
 #define TURN_SETTINGS_H
 
 #include "auth/auth.h"
+#include "base/table.h"
 #include "conf/conf.h"
 #include "turn/turn.h"
 
@@ -11,13 +12,22 @@ struct turn_settings {
 	_Atomic unsigned int refs;
 	struct conf *conf;
 	struct auth *auth;
+	struct table pins; /* of users and realms with engines of their own */
 };
+
+/* The engines a user or, if none, the realm is pinned to; NULL: neither is. */
+const struct conf_engines *
+turn_settings_engines(const struct turn_settings *settings, const char *user,
+		      const char *realm);
 
 /* The realm that a [listener] offers; never NULL. The name may be gone. */
 const char *turn_settings_realm(const struct turn_settings *settings,
 				const char *listener);
 bool turn_settings_has_listener(const struct turn_settings *settings,
 				const char *listener);
+/* The largest segment its clients are asked to send; 0: the kernel's. */
+unsigned int turn_settings_mss(const struct turn_settings *settings,
+			       const char *listener);
 /* Does that listener listen on this address? Port 0 there is any port. */
 bool turn_settings_has_address(const struct turn_settings *settings,
 			       const char *listener, const union addr *addr);

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/random.h"
+
 /* Descriptors of the process (log, channel, control) and of each worker (epoll,
  * io_uring, their eventfds, a first pipe).
  */
@@ -25,7 +27,7 @@
 struct relayed_host {
 	struct list link;
 	union addr addr;
-	size_t uses;
+	size_t uses, claims; /* the latter are among the former */
 	bool full; /* every port of [full_min, full_max] is in use */
 	uint16_t full_min, full_max;
 };
@@ -44,6 +46,7 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 		return -ENOMEM;
 	}
 	shared->worker_count = workers;
+	shared->instance = random_u32() >> 8;
 	pthread_mutex_init(&shared->lock, NULL);
 	list_init(&shared->relayed_hosts);
 	*out = shared;
@@ -110,9 +113,14 @@ int turn_slot_take(struct turn_shared *shared, const struct conf *conf)
 	return -EDQUOT;
 }
 
-void turn_slot_release(struct turn_shared *shared)
+void turn_connection_release(struct turn_shared *shared)
 {
 	turn_gauge_release(&shared->connections);
+}
+
+void turn_slot_release(struct turn_shared *shared)
+{
+	turn_connection_release(shared);
 	turn_descriptor_release(shared);
 }
 
@@ -167,16 +175,20 @@ static uint64_t relayed_hash(const union addr *addr)
 	return table_hash(key, sizeof(port) + len);
 }
 
-static bool relayed_find(struct turn_shared *shared, const union addr *addr)
+static struct relayed *relayed_find(struct turn_shared *shared,
+				    const union addr *addr)
 {
 	struct table_node *node =
 		table_first(&shared->relayed, relayed_hash(addr));
 
-	for (; node; node = table_next(node))
-		if (addr_equal(&list_entry(node, struct relayed, node)->addr,
-			       addr))
-			return true;
-	return false;
+	for (; node; node = table_next(node)) {
+		struct relayed *relayed =
+			list_entry(node, struct relayed, node);
+
+		if (addr_equal(&relayed->addr, addr))
+			return relayed;
+	}
+	return NULL;
 }
 
 /* Distinct hosts are as few as the machine's addresses: a list will do. */
@@ -221,6 +233,7 @@ static int relayed_add_locked(struct turn_shared *shared,
 	if (!host)
 		return -ENOMEM;
 	host->uses++;
+	host->claims += relayed->claimed;
 	relayed->host = host;
 	table_insert(&shared->relayed, &relayed->node,
 		     relayed_hash(&relayed->addr));
@@ -237,21 +250,28 @@ int turn_relayed_add(struct turn_shared *shared, struct relayed *relayed)
 	return err;
 }
 
-void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
+static void relayed_remove_locked(struct turn_shared *shared,
+				  struct relayed *relayed)
 {
 	struct relayed_host *host = relayed->host;
 
-	if (!host)
-		return;
-	pthread_mutex_lock(&shared->lock);
 	table_remove(&shared->relayed, &relayed->node);
 	relayed->host = NULL;
 	host->full = false;
+	host->claims -= relayed->claimed;
 	shared->relayed_freed++;
 	if (--host->uses == 0) {
 		list_del(&host->link);
 		free(host);
 	}
+}
+
+void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
+{
+	if (!relayed->host)
+		return;
+	pthread_mutex_lock(&shared->lock);
+	relayed_remove_locked(shared, relayed);
 	pthread_mutex_unlock(&shared->lock);
 }
 
@@ -288,13 +308,85 @@ void turn_relayed_full_note(struct turn_shared *shared, const union addr *addr,
 
 bool turn_relayed_is(struct turn_shared *shared, const union addr *addr)
 {
+	const struct relayed_host *host;
+	const struct relayed *relayed;
 	bool found;
 
 	pthread_mutex_lock(&shared->lock);
-	if (addr_port(addr))
-		found = relayed_find(shared, addr);
-	else
-		found = host_find(shared, addr) != NULL;
+	if (addr_port(addr)) {
+		relayed = relayed_find(shared, addr);
+		found = relayed && !relayed->claimed;
+	} else {
+		host = host_find(shared, addr);
+		found = host && host->uses > host->claims;
+	}
 	pthread_mutex_unlock(&shared->lock);
 	return found;
+}
+
+bool turn_relayed_taken(struct turn_shared *shared, const union addr *addr)
+{
+	bool found;
+
+	pthread_mutex_lock(&shared->lock);
+	found = relayed_find(shared, addr) != NULL;
+	pthread_mutex_unlock(&shared->lock);
+	return found;
+}
+
+struct port_claim {
+	struct relayed relayed;
+	size_t refs;
+};
+
+static struct port_claim *claim_locked(struct turn_shared *shared,
+				       const union addr *addr)
+{
+	struct relayed *have = relayed_find(shared, addr);
+	struct port_claim *claim;
+
+	if (have && !have->claimed)
+		return NULL;
+	if (have) {
+		claim = list_entry(have, struct port_claim, relayed);
+		claim->refs++;
+		return claim;
+	}
+	claim = calloc(1, sizeof(*claim));
+	if (!claim)
+		return NULL;
+	claim->refs = 1;
+	claim->relayed.addr = *addr;
+	claim->relayed.claimed = true;
+	if (relayed_add_locked(shared, &claim->relayed)) {
+		free(claim);
+		return NULL;
+	}
+	return claim;
+}
+
+struct port_claim *turn_port_claim(struct turn_shared *shared,
+				   const union addr *addr)
+{
+	struct port_claim *claim;
+
+	pthread_mutex_lock(&shared->lock);
+	claim = claim_locked(shared, addr);
+	pthread_mutex_unlock(&shared->lock);
+	return claim;
+}
+
+void turn_port_unclaim(struct turn_shared *shared, struct port_claim *claim)
+{
+	bool last;
+
+	if (!claim)
+		return;
+	pthread_mutex_lock(&shared->lock);
+	last = --claim->refs == 0;
+	if (last)
+		relayed_remove_locked(shared, &claim->relayed);
+	pthread_mutex_unlock(&shared->lock);
+	if (last)
+		free(claim);
 }

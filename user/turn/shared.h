@@ -14,10 +14,12 @@ struct relayed {
 	struct table_node node;
 	union addr addr;
 	struct relayed_host *host; /* NULL: not registered */
+	bool claimed; /* by a port_claim: nobody's, but not to be given away */
 };
 
 struct turn_shared {
 	unsigned int worker_count;
+	uint32_t instance; /* random, 24 bits: tells this process from others */
 	_Atomic(struct turn_worker *) workers[CONF_MAX_WORKERS];
 	_Atomic bool draining;
 
@@ -69,5 +71,18 @@ void turn_relayed_full_note(struct turn_shared *shared, const union addr *addr,
  * the host of one?
  */
 bool turn_relayed_is(struct turn_shared *shared, const union addr *addr);
+/* The same, or is it claimed? */
+bool turn_relayed_taken(struct turn_shared *shared, const union addr *addr);
+
+/* A relayed port that must not be given away though no allocation has it. */
+struct port_claim;
+/* Counted; NULL when an allocation has it or without memory. */
+struct port_claim *turn_port_claim(struct turn_shared *shared,
+				   const union addr *addr);
+void turn_port_unclaim(struct turn_shared *shared,
+		       struct port_claim *claim); /* accepts NULL */
+
+/* A connection that keeps none of its descriptors. */
+void turn_connection_release(struct turn_shared *shared);
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/counters.h"
 #include "conf/conf.h"
 #include "engine/engine.h"
+#include "engine/wire.h"
 #include "loop/loop.h"
 
 #define TURN_ID_LEN 32 /* "a3.17", "c3.17": kind, worker, serial number */
@@ -84,6 +85,12 @@ int turn_worker_listen(struct turn_worker *worker, int fd, const char *name);
 void turn_worker_reload(struct turn_worker *worker,
 			struct turn_settings *settings);
 
+/*
+ * Takes over a channel to the broker instead of the one before; -1: there is
+ * none. 0, or -ENOMEM and -ENOSPC with it closed: wire is off.
+ */
+int turn_worker_broker(struct turn_worker *worker, int fd);
+
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out);
 
@@ -100,8 +107,11 @@ struct turn_connection_info {
 	union addr client; /* of the data connection; AF_UNSPEC before the bind */
 	union addr peer;
 	const char *user;
-	const char *state; /* connecting, held, flushing, relaying, closing */
+	/* connecting, held, joining, flushing, relaying, closing, adopted */
+	const char *state;
 	const char *engine; /* "-" before one is attached */
+	const char *why; /* it is not on wire, in words; "" when it is */
+	uint64_t expires_in_ms; /* of an adopted one; 0: never */
 	uint64_t bytes_to_peer, bytes_to_client;
 	uint64_t age_ms, idle_ms;
 };
@@ -119,6 +129,17 @@ void turn_worker_each_connection(
 /* The engines of this worker: engine_set_usage, summed over reloads. */
 bool turn_worker_engine(const struct turn_worker *worker, size_t i,
 			struct engine_usage *out);
+
+/* What wire has done for this worker. */
+struct turn_wire_info {
+	bool wanted; /* the configuration lets connections go on it */
+	const char *why; /* it does not work, in words; "" when it does */
+	uint32_t places; /* for pairs of all workers; 0: not known */
+	uint64_t pairs_now, joins;
+	uint64_t refused[WIRE_REASONS]; /* pairs, by enum wire_reason */
+};
+void turn_worker_wire(const struct turn_worker *worker,
+		      struct turn_wire_info *out);
 
 /* Ends an allocation with all its connections, or one connection (reset).
  * 0 or -ENOENT.

@@ -9,6 +9,7 @@
 #include "turn/worker.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "turn/allocation.h"
 #include "turn/client.h"
+#include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 
@@ -38,16 +40,42 @@ struct turn_engines *turn_worker_engines(struct turn_worker *worker)
 	return engines_entry(worker->engine_sets.prev);
 }
 
+/* Of sockmap nothing is said before it is known whether its maps come. */
+static void engine_unavailable(void *arg, const char *name, int error)
+{
+	struct turn_worker *worker = arg;
+
+	if (!worker->engine_unavailable ||
+	    (strcmp(name, "sockmap") == 0 && !worker->sockmap_known))
+		return;
+	worker->engine_unavailable(worker->arg, name, error);
+}
+
+/* Every engine that somebody may want. */
+static size_t engines_wanted(const struct conf *conf, const char **names)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; engine_all[i] && count < CONF_ENGINES_MAX; i++)
+		if (conf_engine_wanted(conf, engine_all[i]->name))
+			names[count++] = engine_all[i]->name;
+	return count;
+}
+
 /* Opens what the settings name; it is in force then. 0 or a negative errno. */
 static int engines_open(struct turn_worker *worker,
 			const struct turn_settings *settings)
 {
 	const struct conf_engine *conf = &settings->conf->engine;
+	const char *wanted[CONF_ENGINES_MAX];
 	const struct engine_params params = {
 		.pipe_size = conf->pipe_size,
 		.pipes = conf->pipes,
 		.copy_buffer = conf->copy_buffer,
 		.receive_buffer = conf->receive_buffer,
+		.sockmap_fds = wire_sockmap_fds(worker->wire),
+		.extra = wanted,
+		.extra_count = engines_wanted(settings->conf, wanted),
 	};
 	struct turn_engines *engines = calloc(1, sizeof(*engines));
 	int err;
@@ -56,14 +84,45 @@ static int engines_open(struct turn_worker *worker,
 		return -ENOMEM;
 	err = engine_set_new(worker->loop, &params,
 			     (const char *const *)conf->order,
-			     conf->order_count, worker->engine_unavailable,
-			     worker->arg, &engines->set);
+			     conf->order_count, engine_unavailable, worker,
+			     &engines->set);
 	if (err) {
 		free(engines);
 		return err;
 	}
 	list_add_tail(&engines->link, &worker->engine_sets);
 	return 0;
+}
+
+/* Asks the broker for what the sockmap engine needs, if it is wanted. */
+static void sockmap_ask(struct turn_worker *worker)
+{
+	int err;
+
+	if (!conf_engine_wanted(turn_conf(worker), "sockmap") ||
+	    wire_sockmap_fds(worker->wire))
+		return;
+	err = wire_sockmap(worker->wire);
+	worker->sockmap_known = err != 0;
+	if (err)
+		engine_unavailable(worker, "sockmap", err);
+}
+
+void turn_worker_sockmap(struct turn_worker *worker, int error)
+{
+	worker->sockmap_known = true;
+	if (error)
+		engine_unavailable(worker, "sockmap", error);
+	else
+		engines_open(worker, worker->settings);
+}
+
+int turn_worker_broker(struct turn_worker *worker, int fd)
+{
+	int err = wire_channel(worker->wire, fd);
+
+	sockmap_ask(worker);
+	return err;
 }
 
 static void engines_free(struct turn_engines *engines)
@@ -168,11 +227,16 @@ static int worker_open(struct turn_worker *worker)
 	err = turn_own_addresses_read(&worker->own);
 	if (err)
 		goto destroy_conns;
-	err = engines_open(worker, worker->settings);
+	err = turn_wire_open(worker);
 	if (err)
 		goto clear_own;
+	err = engines_open(worker, worker->settings);
+	if (err)
+		goto close_wire;
 	return 0;
 
+close_wire:
+	turn_wire_close(worker);
 clear_own:
 	turn_own_addresses_clear(&worker->own);
 destroy_conns:
@@ -264,6 +328,7 @@ void turn_worker_free(struct turn_worker *worker)
 				"shutdown");
 	reap(&worker->reaper);
 	loop_undefer(&worker->reaper);
+	turn_wire_close(worker);
 	list_for_each_safe(pos, tmp, &worker->engine_sets)
 		engines_free(engines_entry(pos));
 	rendezvous_destroy(&worker->rendezvous);
@@ -345,6 +410,14 @@ static struct turn_listener *listener_get(struct turn_worker *worker,
 	return listener;
 }
 
+/* What clients are asked not to exceed; 0: what the kernel makes of it. */
+static void socket_mss(int fd, unsigned int mss)
+{
+	const int value = (int)mss;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value));
+}
+
 static int socket_serve(struct turn_listener *listener, int fd)
 {
 	struct turn_worker *worker = listener->worker;
@@ -360,6 +433,7 @@ static int socket_serve(struct turn_listener *listener, int fd)
 		return err;
 	}
 	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
 	list_add_tail(&sock->link, &listener->sockets);
 	return 0;
 }
@@ -400,6 +474,8 @@ static void sockets_reload(struct turn_listener *listener)
 			continue;
 		}
 		socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+		socket_mss(fd,
+			   turn_settings_mss(worker->settings, listener->name));
 	}
 }
 
@@ -455,6 +531,7 @@ void turn_worker_reload(struct turn_worker *worker,
 				 worker->index, strerrorname_np(-err));
 	}
 	worker->settings = turn_settings_ref(settings);
+	sockmap_ask(worker);
 	realms_reload(worker);
 	listeners_reload(worker);
 	turn_shared_budget(worker->shared, turn_conf(worker));

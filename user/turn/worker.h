@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/table.h"
+#include "engine/wire.h"
 #include "pair/rendezvous.h"
 #include "transport/transport.h"
 #include "turn/policy.h"
@@ -54,6 +55,12 @@ struct turn_worker {
 	void (*engine_unavailable)(void *arg, const char *name, int error);
 	void *arg;
 
+	struct wire *wire; /* may have no channel */
+	bool wire_was_ready;
+	bool sockmap_known; /* whether there will be its maps */
+	struct list adopted; /* struct adopted; of worker 0 */
+	uint64_t wire_reasons[WIRE_REASONS]; /* pairs, by what kept them off */
+
 	struct list engine_sets; /* struct turn_engines */
 	bool engines_missed; /* the settings' own could not be opened */
 	struct rendezvous rendezvous; /* CONNECTION-ID -> struct peer_conn */
@@ -86,6 +93,9 @@ turn_limits(const struct turn_worker *worker)
 {
 	return &worker->settings->conf->limits;
 }
+
+/* Its maps have come, or will not: engines are opened again. */
+void turn_worker_sockmap(struct turn_worker *worker, int error);
 
 /* The engines for a new pair. */
 struct turn_engines *turn_worker_engines(struct turn_worker *worker);

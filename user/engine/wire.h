@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * wire, seen from a worker: its channel to the broker, which joins two sockets of
+ * a pair in the kernel. No engine of a set: it moves no flows, and a pair goes on
+ * it before the engines are asked, or never.
+ *
+ * A link is the worker's hold on one pair: first asked for, then joined (latched
+ * until the client has acknowledged all the relay itself sends), then active:
+ * nothing in this process is needed any more but to hear of its end.
+ */
+#ifndef ENGINE_WIRE_H
+#define ENGINE_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/table.h"
+#include "engine/wire_proto.h"
+#include "loop/loop.h"
+
+struct wire;
+struct wire_ask;
+struct wire_link;
+
+struct wire_stats {
+	uint64_t bytes[WIRE_LEGS]; /* by wire and acknowledged: to client, peer */
+	uint64_t idle_ns; /* since the last packet */
+};
+
+enum wire_link_state {
+	WIRE_LINK_OUT, /* the channel knows nothing of it */
+	WIRE_LINK_ASKED,
+	WIRE_LINK_LATCHED, /* joined; the sockets are still needed */
+	WIRE_LINK_ACTIVE, /* joined; the sockets are to be closed */
+};
+
+/*
+ * All are called from the loop or from wire_channel(), never from inside another
+ * function of this header.
+ */
+struct wire_link_ops {
+	/*
+	 * WIRE_OK: joined. Else the link is out and the sockets are as they were;
+	 * it may be asked for again.
+	 */
+	void (*answered)(struct wire_link *link, enum wire_reason reason);
+	void (*active)(struct wire_link *link);
+	/*
+	 * The link is out. With WIRE_END_ORPHAN it may never have been joined: the
+	 * broker has gone, and who owns the connections now is not known; reset
+	 * them.
+	 */
+	void (*ended)(struct wire_link *link, enum wire_end end,
+		      const struct wire_stats *stats);
+};
+
+/* Embedded in its owner; zero-initialise. */
+struct wire_link {
+	struct table_node node; /* of the joined ones, by place */
+	struct list list;
+	const struct wire_link_ops *ops;
+	struct wire *wire;
+	struct wire_ask *ask; /* while asked */
+	uint32_t place, generation; /* when joined */
+	uint8_t state; /* enum wire_link_state */
+	uint8_t reset; /* private */
+};
+
+struct wire_params {
+	struct loop *loop;
+	unsigned int worker;
+	/*
+	 * This one takes over pairs nobody knows: `orphan` hears of each, and may
+	 * wire_adopt() it. NULL: it does not.
+	 */
+	void (*orphan)(void *arg, uint32_t place, const struct wire_pair *pair);
+	/* It can join now, or not any more: wire_why() says the rest. */
+	void (*changed)(void *arg);
+	/* Reads place `place` of the map; NULL: as a BPF map. 0 or an errno. */
+	int (*read)(int map, uint32_t place, struct wire_pair *out);
+	/* What wire_sockmap() asked for: 0, or a negative errno. */
+	void (*sockmap)(void *arg, int error);
+	void *arg;
+};
+
+/* 0 or -ENOMEM. There is no channel yet. */
+int wire_new(const struct wire_params *params, struct wire **out);
+/* Accepts NULL. Every link must be out. The broker keeps the active pairs. */
+void wire_free(struct wire *wire);
+
+/*
+ * Takes over a channel to a broker instead of the one before, or -1: there is
+ * none. Pairs that are not active end, the active ones are claimed. 0 or -ENOMEM,
+ * -ENOSPC with the descriptor closed and no channel.
+ */
+int wire_channel(struct wire *wire, int fd);
+
+/* Can it join? */
+bool wire_ready(const struct wire *wire);
+/* Why not, in words; "" when it can. */
+const char *wire_why(const struct wire *wire);
+/* Places for pairs, of all workers; 0: not known. */
+uint32_t wire_capacity(const struct wire *wire);
+
+struct wire_join {
+	int client, peer; /* borrowed until the answer */
+	uint32_t to_client; /* bytes the relay sends to the client after it */
+	uint64_t allocation; /* for wire_expire */
+	uint64_t expires_ns; /* CLOCK_MONOTONIC; 0: never */
+	const char *label; /* for lists; cut */
+};
+
+/*
+ * Asks for the join of two connected sockets, quiet and read to the end. 0:
+ * `answered` follows; from now on until then, neither may be used. Otherwise
+ * a negative errno and nothing has happened.
+ */
+int wire_join(struct wire *wire, struct wire_link *link,
+	      const struct wire_join *join);
+
+/* Ends a joined pair by resets to both ends; `ended` follows. */
+void wire_reset(struct wire_link *link);
+
+/*
+ * The owner goes away without waiting for an end. One that is asked for will be
+ * reset should it be joined; one that is joined stays: of use only for a worker
+ * that ends.
+ */
+void wire_forget(struct wire_link *link);
+
+/* Takes over an orphan: `active` (perhaps) and `ended` follow. */
+void wire_adopt(struct wire *wire, struct wire_link *link, uint32_t place,
+		uint32_t generation);
+
+/* All this worker's pairs of an allocation have another end of life. */
+void wire_expire(struct wire *wire, uint64_t allocation, uint64_t expires_ns);
+
+/* What a joined pair has done; false when it has ended meanwhile. */
+bool wire_link_stats(const struct wire_link *link, struct wire_stats *out);
+/* The same of all that is known of it. */
+bool wire_link_read(const struct wire_link *link, struct wire_pair *out);
+
+/*
+ * Asks the broker for the maps of the sockmap engine; `sockmap` follows. 0, or
+ * -ENOTCONN without a broker.
+ */
+int wire_sockmap(struct wire *wire);
+/* The maps, SOCKMAP_MAPS descriptors, this side's; NULL: there are none. */
+const int *wire_sockmap_fds(const struct wire *wire);
+
+struct wire_usage {
+	uint64_t pairs_now; /* joined */
+	uint64_t joins; /* that have succeeded */
+	uint64_t asked; /* of the broker, tries included */
+};
+void wire_get_usage(const struct wire *wire, struct wire_usage *out);
+
+/* "loss on a leg": the reason in words, for lists; "" for WIRE_OK. */
+const char *wire_reason_text(enum wire_reason reason);
+/* "policy_loss": for logs and counters. */
+const char *wire_reason_name(enum wire_reason reason);
+const char *wire_end_name(enum wire_end end);
+
+#endif

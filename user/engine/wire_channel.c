@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The channel of wire to the broker: messages in, checked and handed on; messages
+ * out, in turn.
+ *
+ * What comes in is taken as strictly as the broker takes what we send: the exact
+ * length of its type, exactly its descriptors, WELCOME first and once, values in
+ * range. Anything else closes the channel, and wire is off for this worker until
+ * the supervisor brings another one.
+ *
+ * What goes out waits while the socket is full: first CLAIM and RESET, which hang
+ * in the links themselves so that they cannot fail for want of memory, then the
+ * messages. Not more than SENT_MAX joins are unanswered at a time: each has two
+ * descriptors under way, and the kernel bounds these.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "engine/wire_internal.h"
+
+#define SENT_MAX      128
+#define RECV_MAX      64 /* messages a tick: others want a turn, too */
+#define ANSWER_MAX_MS 5000 /* a broker that takes longer hangs */
+
+_Static_assert(SOCKMAP_MAPS <= WIRE_FDS_MAX, "room for the maps");
+
+/* One message as it came. */
+struct arrival {
+	union {
+		uint32_t type;
+		struct broker_welcome welcome;
+		struct broker_answer answer;
+		struct broker_active active;
+		struct broker_ended ended;
+		struct broker_sockmap_maps sockmap;
+		char bytes[256];
+	} body;
+	size_t len;
+	int fds[WIRE_FDS_MAX];
+	size_t fd_count;
+	bool cut; /* longer than any message, or descriptors were lost */
+};
+
+union fd_space {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX)];
+};
+
+static void arrival_fds(struct arrival *arrival, struct msghdr *head)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
+	     c = CMSG_NXTHDR(head, c)) {
+		size_t count;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(arrival->fds, CMSG_DATA(c), count * sizeof(int));
+		arrival->fd_count = count;
+	}
+}
+
+/* 0; -EAGAIN; -EPIPE when the broker has gone. */
+static int arrival_recv(int fd, struct arrival *arrival)
+{
+	struct iovec part = { .iov_base = &arrival->body,
+			      .iov_len = sizeof(arrival->body) };
+	union fd_space space;
+	struct msghdr head = { .msg_iov = &part,
+			       .msg_iovlen = 1,
+			       .msg_control = space.bytes,
+			       .msg_controllen = sizeof(space.bytes) };
+	ssize_t n;
+
+	do
+		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? -EAGAIN : -EPIPE;
+	arrival->fd_count = 0;
+	arrival_fds(arrival, &head);
+	if (n == 0 && !arrival->fd_count)
+		return -EPIPE;
+	arrival->len = (size_t)n;
+	arrival->cut = head.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
+	return 0;
+}
+
+static bool welcome_take(struct wire *wire, struct arrival *arrival)
+{
+	int fd = -1;
+
+	if (arrival->len != sizeof(arrival->body.welcome) ||
+	    arrival->fd_count > 1 || wire->welcome)
+		return false;
+	if (arrival->fd_count)
+		fd = arrival->fds[0];
+	arrival->fd_count = 0;
+	wire->welcome = true;
+	return wire_welcome(wire, &arrival->body.welcome, fd);
+}
+
+static bool sockmap_take(struct wire *wire, struct arrival *arrival)
+{
+	size_t count = arrival->fd_count;
+
+	if (arrival->len != sizeof(arrival->body.sockmap))
+		return false;
+	arrival->fd_count = 0;
+	return wire_sockmap_maps(wire, &arrival->body.sockmap, arrival->fds,
+				 count);
+}
+
+/* false: a rule was broken. */
+static bool arrival_take(struct wire *wire, struct arrival *arrival)
+{
+	if (arrival->cut || arrival->len < sizeof(arrival->body.type))
+		return false;
+	if (arrival->body.type == BROKER_WELCOME)
+		return welcome_take(wire, arrival);
+	if (!wire->welcome)
+		return false;
+	if (arrival->body.type == BROKER_SOCKMAP_MAPS)
+		return sockmap_take(wire, arrival);
+	if (arrival->fd_count)
+		return false;
+	switch (arrival->body.type) {
+	case BROKER_ANSWER:
+		return arrival->len == sizeof(arrival->body.answer) &&
+		       wire_answer(wire, &arrival->body.answer);
+	case BROKER_ACTIVE:
+		return arrival->len == sizeof(arrival->body.active) &&
+		       wire_active(wire, &arrival->body.active);
+	case BROKER_ENDED:
+		return arrival->len == sizeof(arrival->body.ended) &&
+		       wire_ended(wire, &arrival->body.ended);
+	default:
+		return false;
+	}
+}
+
+static void arrival_close(struct arrival *arrival)
+{
+	while (arrival->fd_count)
+		close(arrival->fds[--arrival->fd_count]);
+}
+
+void wire_channel_close(struct wire *wire, const char *why)
+{
+	int fd = wire->watch.fd;
+
+	watch_del(wire->params.loop, &wire->watch);
+	wire->watch.fd = -1;
+	fd_close(&fd);
+	timer_cancel(wire->params.loop, &wire->timer);
+	wire->welcome = false;
+	wire_lost(wire, why);
+}
+
+static void channel_ready(struct watch *watch, uint32_t events)
+{
+	struct wire *wire = list_entry(watch, struct wire, watch);
+	struct arrival arrival;
+	int err = 0;
+
+	(void)events;
+	for (int i = 0; i < RECV_MAX && !err; i++) {
+		err = arrival_recv(watch->fd, &arrival);
+		if (err)
+			break;
+		if (!arrival_take(wire, &arrival))
+			err = -EBADMSG;
+		arrival_close(&arrival);
+	}
+	if (!err || err == -EAGAIN) {
+		wire_channel_pump(wire);
+		return;
+	}
+	if (err == -EBADMSG)
+		log_error(
+			"engine",
+			"event=broker_bad_message worker=%u type=%u bytes=%zu",
+			wire->params.worker, arrival.body.type, arrival.len);
+	wire_channel_close(wire, err == -EBADMSG ?
+					 "the broker broke the rules" :
+					 "the broker has gone");
+}
+
+/* 0, or -EAGAIN: later. A broker that has gone is found out by reading. */
+static int channel_send(int fd, const void *body, size_t len, const int *fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * WIRE_LEGS)];
+	} space;
+	struct iovec part = { .iov_base = (void *)body, .iov_len = len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (fds) {
+		struct cmsghdr *rights;
+
+		memset(&space, 0, sizeof(space));
+		head.msg_control = space.bytes;
+		head.msg_controllen = sizeof(space.bytes);
+		rights = CMSG_FIRSTHDR(&head);
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(sizeof(int) * WIRE_LEGS);
+		memcpy(CMSG_DATA(rights), fds, sizeof(int) * WIRE_LEGS);
+	}
+	while (sendmsg(fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		if (errno != EINTR)
+			return -EAGAIN;
+	return 0;
+}
+
+/* CLAIM and RESET differ in the type only. */
+static int link_send(struct wire *wire, const struct wire_link *link,
+		     enum broker_type type)
+{
+	const struct broker_reset msg = {
+		.type = type,
+		.pair = link->place,
+		.generation = link->generation,
+	};
+
+	_Static_assert(sizeof(struct broker_claim) == sizeof(msg), "CLAIM");
+	return channel_send(wire->watch.fd, &msg, sizeof(msg), NULL);
+}
+
+static void link_list(struct wire_link *link, struct list *to)
+{
+	list_del(&link->list);
+	list_add_tail(&link->list, to);
+}
+
+static bool links_pump(struct wire *wire)
+{
+	while (!list_empty(&wire->claims)) {
+		struct wire_link *link =
+			list_entry(wire->claims.next, struct wire_link, list);
+
+		if (link_send(wire, link, BROKER_CLAIM))
+			return false;
+		link_list(link, link->reset ? &wire->resets : &wire->active);
+	}
+	while (!list_empty(&wire->resets)) {
+		struct wire_link *link =
+			list_entry(wire->resets.next, struct wire_link, list);
+
+		if (link_send(wire, link, BROKER_RESET))
+			return false;
+		link->reset = WIRE_RESET_SENT;
+		link_list(link, link->state == WIRE_LINK_ACTIVE ?
+					&wire->active :
+					&wire->latched);
+	}
+	return true;
+}
+
+static void answer_overdue(struct timer *timer)
+{
+	struct wire *wire = list_entry(timer, struct wire, timer);
+	struct wire_ask *ask;
+	uint64_t waited;
+
+	wire_channel_pump(wire);
+	if (list_empty(&wire->asked))
+		return;
+	ask = list_entry(wire->asked.next, struct wire_ask, list);
+	waited = loop_now(wire->params.loop) - ask->sent_ms;
+	if (waited >= ANSWER_MAX_MS)
+		wire_channel_close(wire, "the broker does not answer");
+	else
+		timer_arm(wire->params.loop, timer, ANSWER_MAX_MS - waited,
+			  answer_overdue);
+}
+
+static void ask_sent(struct wire *wire, struct wire_ask *ask)
+{
+	ask->sent_ms = loop_now(wire->params.loop);
+	list_add_tail(&ask->list, &wire->asked);
+	wire->sent++;
+	if (!wire->timer.armed)
+		timer_arm(wire->params.loop, &wire->timer, ANSWER_MAX_MS,
+			  answer_overdue);
+}
+
+static bool messages_pump(struct wire *wire)
+{
+	while (!list_empty(&wire->messages)) {
+		struct wire_message *message = list_entry(
+			wire->messages.next, struct wire_message, list);
+		bool join = message->body.type == BROKER_JOIN;
+
+		if (join && wire->sent >= SENT_MAX)
+			return true; /* an answer comes first */
+		if (channel_send(wire->watch.fd, &message->body, message->len,
+				 join ? message->fds : NULL))
+			return false;
+		list_del(&message->list);
+		if (join)
+			ask_sent(wire,
+				 list_entry(message, struct wire_ask, message));
+		else
+			free(message);
+	}
+	return true;
+}
+
+void wire_channel_pump(struct wire *wire)
+{
+	bool done;
+
+	if (!wire->welcome)
+		return;
+	done = links_pump(wire) && messages_pump(wire);
+	watch_set(wire->params.loop, &wire->watch,
+		  done ? EPOLLIN : EPOLLIN | EPOLLOUT);
+}
+
+void wire_channel_post(struct wire *wire, struct wire_message *message)
+{
+	list_add_tail(&message->list, &wire->messages);
+	wire_channel_pump(wire);
+}
+
+int wire_channel(struct wire *wire, int fd)
+{
+	const struct broker_hello hello = {
+		.type = BROKER_HELLO,
+		.version = BROKER_PROTOCOL,
+		.adopts = wire->params.orphan != NULL,
+		.worker = wire->params.worker,
+	};
+	int err;
+
+	if (wire->watch.fd >= 0)
+		wire_channel_close(wire, "the broker is started anew");
+	if (fd < 0)
+		return 0;
+	err = watch_add(wire->params.loop, &wire->watch, fd, EPOLLIN,
+			channel_ready);
+	if (err) {
+		wire->watch.fd = -1;
+		fd_close(&fd);
+		return err;
+	}
+	/* A fresh channel has room; should it fail, reading tells. */
+	channel_send(fd, &hello, sizeof(hello), NULL);
+	return 0;
+}

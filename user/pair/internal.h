@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the pair room share. Private to the room. */
+#ifndef PAIR_INTERNAL_H
+#define PAIR_INTERNAL_H
+
+#include "pair/pair.h"
+
+#define QUIET_MS       100 /* pair_finish: nothing moved for so long */
+#define FINISH_LOOK_MS 10 /* and looks so often */
+
+enum stop_how {
+	STOP_NOT,
+	STOP_CLOSE, /* close both */
+	STOP_DRAIN_CLOSE, /* close both when all is acknowledged */
+	STOP_DRAIN_RESET, /* reset both when all is acknowledged */
+	STOP_RESET, /* reset both */
+};
+
+struct half {
+	int fd;
+	bool dead; /* writing to it failed */
+	bool failed; /* reading from it failed */
+	uint8_t *preface; /* what is left of it; NULL: all written */
+	size_t preface_len, preface_off, preface_room;
+	struct watch watch; /* while the preface waits */
+};
+
+/* What a pair has while two sockets of this process carry it. */
+struct streams {
+	struct pair *pair;
+	struct engine_link link;
+	struct half half[2];
+	struct engine_set *engines;
+	uint32_t prefer; /* of engine_set_prefer */
+	const char *engine; /* name, kept for pair_get_info after the detach */
+	struct deferred stopped; /* no engine to detach from */
+	uint64_t quiet_bytes; /* moved in all at the last look for quiet */
+	uint64_t quiet_ms; /* since when nothing has moved */
+	uint64_t finish_bytes[2]; /* a flow that comes so far is cut off */
+	unsigned int drain_ms; /* between two looks at the queues */
+	bool detaching;
+	/* Of the join. */
+	unsigned int tries;
+	size_t answer_len; /* of the client's preface: not the peer's bytes */
+	uint64_t allocation;
+	uint64_t (*expires_ns)(void *owner);
+	void (*on_decided)(void *owner, enum wire_reason why);
+	char label[WIRE_LABEL];
+};
+
+/* Small: there may be very many on wire, of which nothing else is left. */
+struct pair {
+	struct loop *loop;
+	struct streams *streams; /* NULL: active on wire */
+	struct wire *wire; /* NULL: not to be asked */
+	struct wire_link link;
+	struct timer timer;
+	void (*on_active)(void *owner);
+	void (*on_closed)(void *owner, enum pair_end end);
+	void *owner;
+	/* Delivered by prefaces, and by wire once that has ended. */
+	uint64_t bytes[2];
+	uint64_t deadline_ms; /* of finishing or draining */
+	uint32_t idle_timeout_ms, linger_ms;
+	uint8_t state; /* enum pair_state */
+	uint8_t end; /* enum pair_end */
+	uint8_t how; /* enum stop_how */
+	uint8_t why; /* enum wire_reason */
+	bool finishing;
+};
+
+/* pair.c */
+
+/* The one way out of relaying by streams. A later call may only be harder. */
+void pair_stop(struct pair *pair, enum pair_end end, enum stop_how how);
+/* Sends the prefaces, then an engine takes the pair. */
+void pair_flush(struct pair *pair);
+/* Sends what it can of a preface. */
+void pair_half_flush(struct half *half);
+/* Goes on with that when the socket takes more. 0, -ENOMEM or -ENOSPC. */
+int pair_half_wait(struct pair *pair, int i);
+/* Adds to a preface. 0 or -ENOMEM. */
+int pair_half_append(struct half *half, const uint8_t *data, size_t len);
+/* Arms the pair's timer. */
+void pair_look_in(struct pair *pair, uint64_t ms);
+/* Closes what there is and tells the owner; frees the pair. */
+void pair_close(struct pair *pair, bool reset);
+/* Both sockets' part of the pair is not needed any more. */
+void pair_streams_free(struct pair *pair, bool reset);
+
+/* join.c */
+
+/* Asks for the join, or goes on without. */
+void pair_join(struct pair *pair, const struct pair_params *params);
+/* The pair's timer while it is joined. */
+void pair_wire_look(struct pair *pair);
+/* Resets a joined one; `end` is what the owner will hear. */
+void pair_wire_end(struct pair *pair, enum pair_end end);
+/* Adds what a joined one has done. */
+void pair_wire_info(const struct pair *pair, struct pair_info *out);
+/* Has the join succeeded, and not ended? */
+bool pair_on_wire(const struct pair *pair);
+
+#endif

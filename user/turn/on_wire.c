@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A worker's side of wire: its channel, who may go on it, adopted pairs.
+ *
+ * An allocation's number for the broker is unique among all relays whose pairs may
+ * be in the kernel: 24 random bits of this process, the worker, the serial. By
+ * the random ones a pair of this process is told from one that an earlier relay
+ * has left behind. Worker 0 adopts the latter: it lists them, hears of their
+ * end, resets them when told to, and keeps their relayed port from new
+ * allocations. When they end is in the map; nobody refreshes them any more.
+ */
+#include "turn/on_wire.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "turn/client.h"
+#include "turn/peer_conn.h"
+#include "turn/port.h"
+
+#define INSTANCE_SHIFT 40
+#define WORKER_SHIFT   32
+#define NS_PER_MS      UINT64_C(1000000)
+
+static struct adopted *adopted_of(struct wire_link *link)
+{
+	return list_entry(link, struct adopted, wire);
+}
+
+static void adopted_free(struct adopted *adopted)
+{
+	struct turn_worker *worker = adopted->worker;
+
+	worker->counters.relaying--;
+	worker->counters.bytes_to_clients += adopted->bytes[WIRE_CLIENT];
+	worker->counters.bytes_to_peers += adopted->bytes[WIRE_PEER];
+	turn_port_unclaim(worker->shared, adopted->claim);
+	list_del(&adopted->link);
+	free(adopted);
+}
+
+static void adopted_answered(struct wire_link *link, enum wire_reason reason)
+{
+	(void)link;
+	(void)reason;
+}
+
+static void adopted_active(struct wire_link *link)
+{
+	(void)link;
+}
+
+static void adopted_ended(struct wire_link *link, enum wire_end end,
+			  const struct wire_stats *stats)
+{
+	struct adopted *adopted = adopted_of(link);
+
+	log_debug(ROOM,
+		  "event=connection_ended connection=c%u.%ju adopted=yes "
+		  "reason=%s",
+		  adopted->worker->index, (uintmax_t)adopted->serial,
+		  wire_end_name(end));
+	/* A broker started anew may have no counts of what is gone. */
+	for (int i = 0; i < WIRE_LEGS; i++)
+		if (stats->bytes[i] > adopted->bytes[i])
+			adopted->bytes[i] = stats->bytes[i];
+	adopted_free(adopted);
+}
+
+static const struct wire_link_ops adopted_ops = {
+	.answered = adopted_answered,
+	.active = adopted_active,
+	.ended = adopted_ended,
+};
+
+static void leg_addr(union addr *out, const struct wire_pair *pair,
+		     const uint8_t *bytes, uint16_t port)
+{
+	addr_from_bytes(out, (sa_family_t)pair->family, bytes, ntohs(port));
+}
+
+static void orphan_adopt(void *arg, uint32_t place,
+			 const struct wire_pair *pair)
+{
+	struct turn_worker *worker = arg;
+	const struct wire_leg *client = &pair->leg[WIRE_CLIENT];
+	const struct wire_leg *peer = &pair->leg[WIRE_PEER];
+	struct adopted *adopted;
+	union addr relayed;
+
+	/* One of ours: a worker knows it, or is about to. */
+	if (pair->allocation >> INSTANCE_SHIFT == worker->shared->instance ||
+	    (pair->family != AF_INET && pair->family != AF_INET6))
+		return;
+	adopted = calloc(1, sizeof(*adopted));
+	if (!adopted)
+		return;
+	adopted->worker = worker;
+	adopted->serial = ++worker->connection_serial;
+	adopted->created_ns = pair->created_ns;
+	adopted->expires_ns = pair->expires_ns;
+	leg_addr(&adopted->client, pair, client->remote, client->remote_port);
+	leg_addr(&adopted->peer, pair, peer->remote, peer->remote_port);
+	leg_addr(&relayed, pair, peer->local, peer->local_port);
+	memcpy(adopted->label, pair->label, sizeof(adopted->label) - 1);
+	adopted->claim = turn_port_claim(worker->shared, &relayed);
+	adopted->wire.ops = &adopted_ops;
+	list_add_tail(&adopted->link, &worker->adopted);
+	worker->counters.relaying++;
+	worker->counters.adopted++;
+	wire_adopt(worker->wire, &adopted->wire, place, pair->generation);
+	turn_wire_adopted_look(adopted);
+}
+
+void turn_wire_adopted_look(struct adopted *adopted)
+{
+	struct wire_stats stats;
+
+	if (wire_link_stats(&adopted->wire, &stats))
+		memcpy(adopted->bytes, stats.bytes, sizeof(adopted->bytes));
+}
+
+static void wire_changed(void *arg)
+{
+	struct turn_worker *worker = arg;
+	bool ready = wire_ready(worker->wire);
+	bool first = worker->index == 0;
+
+	if (ready && first)
+		log_info(ROOM, "event=wire_ready pairs=%u adopted=%ju",
+			 wire_capacity(worker->wire),
+			 (uintmax_t)worker->counters.adopted);
+	else if (!ready && (first || worker->wire_was_ready))
+		log_warn(ROOM, "event=wire_off worker=%u why=\"%s\"",
+			 worker->index, wire_why(worker->wire));
+	worker->wire_was_ready = ready;
+}
+
+static void sockmap_came(void *arg, int error)
+{
+	turn_worker_sockmap(arg, error);
+}
+
+int turn_wire_open(struct turn_worker *worker)
+{
+	const struct wire_params params = {
+		.loop = worker->loop,
+		.worker = worker->index,
+		.orphan = worker->index == 0 ? orphan_adopt : NULL,
+		.changed = wire_changed,
+		.sockmap = sockmap_came,
+		.arg = worker,
+	};
+
+	list_init(&worker->adopted);
+	return wire_new(&params, &worker->wire);
+}
+
+void turn_wire_close(struct turn_worker *worker)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &worker->adopted) {
+		struct adopted *adopted = list_entry(pos, struct adopted, link);
+
+		wire_forget(&adopted->wire);
+		adopted_free(adopted);
+	}
+	wire_free(worker->wire);
+	worker->wire = NULL;
+}
+
+uint64_t turn_wire_allocation(const struct allocation *allocation)
+{
+	const struct turn_worker *worker = allocation->worker;
+
+	return (uint64_t)worker->shared->instance << INSTANCE_SHIFT |
+	       (uint64_t)worker->index << WORKER_SHIFT |
+	       (uint32_t)allocation->serial;
+}
+
+/* Somewhat later than the relay itself would end them, if it still can. */
+static uint64_t allocation_expires(const struct allocation *allocation)
+{
+	return (allocation->expires_ms + TURN_LINGER_MS) * NS_PER_MS;
+}
+
+void turn_wire_prolong(const struct allocation *allocation)
+{
+	if (allocation->conn_count)
+		wire_expire(allocation->worker->wire,
+			    turn_wire_allocation(allocation),
+			    allocation_expires(allocation));
+}
+
+static uint64_t conn_expires(void *owner)
+{
+	const struct peer_conn *conn = owner;
+
+	return allocation_expires(conn->allocation);
+}
+
+static bool engines_have_wire(char *const *order, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(order[i], "wire") == 0)
+			return true;
+	return false;
+}
+
+static int control_fd(const struct allocation *allocation)
+{
+	return allocation->client ?
+		       transport_stream_fd(allocation->client->stream) :
+		       -1;
+}
+
+enum wire_reason turn_wire_params(const struct peer_conn *conn,
+				  struct pair_policy *policy, char *label,
+				  struct pair_wire_params *out)
+{
+	struct turn_worker *worker = conn->worker;
+	const struct conf_engine *conf = &turn_conf(worker)->engine;
+	const struct auth_account *account = conn->allocation->account;
+	const char *user = auth_account_user(account);
+	const char *realm = auth_account_realm(account);
+	const struct conf_engines *pinned =
+		turn_settings_engines(worker->settings, user, realm);
+	bool wanted = pinned ?
+			      engines_have_wire(pinned->order, pinned->count) :
+			      engines_have_wire(conf->order, conf->order_count);
+
+	if (!wanted || conf->wire == CONF_WIRE_NEVER)
+		return WIRE_NO_PINNED;
+	if (!wire_ready(worker->wire))
+		return WIRE_NO_BROKER;
+	snprintf(label, WIRE_LABEL, "%s@%s", user, realm);
+	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;
+	policy->max_loss = conf->wire_max_loss;
+	*out = (struct pair_wire_params){
+		.wire = worker->wire,
+		.control = control_fd(conn->allocation),
+		.allocation = turn_wire_allocation(conn->allocation),
+		.expires_ns = conn_expires,
+		.label = label,
+	};
+	if (conf->wire == CONF_WIRE_AUTO && !pinned)
+		out->policy = policy;
+	return WIRE_OK;
+}
+
+void turn_wire_count(struct turn_worker *worker, enum wire_reason why)
+{
+	worker->wire_reasons[why]++;
+	if (why == WIRE_OK)
+		worker->counters.wire_joined++;
+	else if (why != WIRE_NO_PINNED)
+		worker->counters.wire_refused++;
+}
+
+unsigned int turn_wire_mss(const struct allocation *allocation)
+{
+	const struct turn_worker *worker = allocation->worker;
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	int fd = control_fd(allocation);
+
+	if (!wire_ready(worker->wire) || fd < 0 ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return 0;
+	/* What is announced counts no options, what is measured does. */
+	return info.tcpi_snd_mss +
+	       (info.tcpi_options & TCPI_OPT_TIMESTAMPS ? 12 : 0);
+}
