@@ -159,7 +159,7 @@ def gone(server):
     """No pair, no allocation, no entry in the kernel."""
     wait_for(lambda: server.counters()["relaying"] == 0, 15, "no pair is left")
     wait_for(lambda: server.counters()["allocations"] == 0, 5, "no allocation is left")
-    wait_for(lambda: sum(row["pairs_now"] for row in server.ctl_json("engines")["engines"]) == 0,
+    wait_for(lambda: sum(row["pairs_now"] for row in server.engines()) == 0,
              15, "no engine holds a pair")
 
 

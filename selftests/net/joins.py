@@ -33,7 +33,7 @@ def case(name, timeout=60):
 
 def totals(server):
     """Pairs each engine has had."""
-    rows = server.ctl_json("engines")["engines"]
+    rows = server.engines()
     return {row["name"]: row["pairs_total"] for row in rows}
 
 

@@ -33,10 +33,10 @@ BULK = 32 * MIB if LONG else 3 * MIB
 TCP = socket.IPPROTO_TCP
 
 
-def case(name, timeout=40):
-    """A case: run once per engine."""
+def case(name, timeout=40, only=None):
+    """A case: run once per engine, or for one only."""
     def register(function):
-        cases.append((name, function, timeout * (6 if LONG else 1)))
+        cases.append((name, function, timeout * (6 if LONG else 1), only))
         return function
     return register
 
@@ -570,6 +570,37 @@ def _(engine):
                 equal(ended(other), "fin", "end of stream")
             data.close()
             peer.close()
+
+
+# What `auto` makes of a path.
+
+def chosen_for(data_ok, words):
+    """Ask for a pair under `auto`: is it on wire, and does the reason hold these words?"""
+    data, peer, client = lab.pair()
+    used, why = engines.carried_by(lab.server(), data)
+    check((used == "wire") == data_ok, f"{used} was chosen (why: {why!r})")
+    check(all(word in why.lower() for word in words), f"why: {why!r} lacks {words}")
+    swap(data, peer, 200 * KIB, used)
+    client.close()
+
+
+@case("auto: a clean short path goes on wire, a long or a lossy one does not", only="wire")
+def _(engine):
+    changes = config(engine)
+    changes["engine"]["wire"] = "auto"
+    lab.server(changes)
+    chosen_for(True, [])
+    for box in (lab.near, lab.far):
+        box.set("both", delay=20)
+        chosen_for(False, ["policy", "long"])
+        box.clear()
+        # Loss that was met on the way to the bind: the SYN-ACK of every connection.
+        way = "down" if box is lab.near else "up"
+        box.rule(way, "drop", "data", 1, 1)
+        box.rule(way, "drop", "synack" if way == "down" else "syn", 1, 1)
+        chosen_for(False, ["policy", "loss"])
+        box.clear()
+    chosen_for(True, [])
 
 
 plain_segments()

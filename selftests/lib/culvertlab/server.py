@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The programs under test: culvertd with its configuration and control, and coturn beside it."""
 
+import contextlib
 import copy
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 
 from . import proc, topo
 from .tap import Fail
-from .wait import wait_for
+from .wait import Timeout, wait_for
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
@@ -69,6 +70,7 @@ class Culvertd:
         self.expect_alive = True
         if wait:
             self.process.wait_for_text(r"\bevent=ready\b")
+            self._kernel_engines_settle()
 
     def _base(self):
         base = {"server": {"workers": 2, "control": self.control, "log_level": "debug"},
@@ -79,6 +81,19 @@ class Culvertd:
         if not self.lab.topo.isolated:
             base["peers"] = {"allow": "127.0.0.0/8, ::1"}
         return base
+
+    def _kernel_engines_settle(self):
+        """wire and sockmap come with the broker, a moment after the listeners."""
+        named = self.sections.get("engine", {}).get("order", "")
+        if "wire" not in named and "sockmap" not in named:
+            return
+        with contextlib.suppress(Timeout):
+            wait_for(lambda: all(row["available"] for row in self.engines()
+                                 if row["name"] in named), 3)
+
+    def engines(self):
+        """The rows of `culvertctl engines`."""
+        return self.ctl_json("engines")["engines"]
 
     def write_config(self, text=None):
         with open(self.conf_path, "w", encoding="utf-8") as file:
