@@ -598,7 +598,7 @@ def _(engine):
         way = "down" if box is lab.near else "up"
         box.rule(way, "drop", "data", 1, 1)
         box.rule(way, "drop", "synack" if way == "down" else "syn", 1, 1)
-        chosen_for(False, ["policy", "loss"])
+        chosen_for(False, ["policy", "loses"])
         box.clear()
     chosen_for(True, [])
 

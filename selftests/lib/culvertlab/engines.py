@@ -86,7 +86,7 @@ def _why_not(lab, engine):
 def _known(lab, engine):
     with tempfile.NamedTemporaryFile("w", dir=lab.dir, suffix=".conf") as file:
         file.write("[realm a]\n[user b]\npassword = c\n"
-                   f"[engine]\norder = {engine}\n")
+                   f"[engine]\norder = {order(engine)}\n")
         file.flush()
         node = lab.topo.relay
         try:
