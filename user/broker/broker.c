@@ -36,8 +36,14 @@ static unsigned int latched_limit(void)
 
 static int start(struct broker *broker, const struct broker_params *params)
 {
-	int err = kernel_new(broker, params);
+	int err;
 
+	if (!params->pairs) {
+		strcpy(broker->why, "no connection may go on wire: [engine] "
+				    "order");
+		return -EOPNOTSUPP;
+	}
+	err = kernel_new(broker, params);
 	if (err)
 		return err;
 	err = places_new(broker, params->pairs);
@@ -58,6 +64,7 @@ int broker_new(const struct broker_params *params, struct broker **out)
 	if (!broker)
 		return -ENOMEM;
 	broker->loop = params->loop;
+	broker->ops = &kernel_ops;
 	list_init(&broker->sessions);
 	broker->latched_max = latched_limit();
 	broker->error = start(broker, params);
@@ -65,10 +72,11 @@ int broker_new(const struct broker_params *params, struct broker **out)
 		if (!broker->why[0])
 			strncpy(broker->why, strerror(-broker->error),
 				sizeof(broker->why) - 1);
-		log_warn("broker",
-			 "event=wire_off reason=\"%s\" using=\"the next in "
-			 "[engine] order\"",
-			 broker->why);
+		if (params->pairs)
+			log_warn("broker",
+				 "event=wire_off reason=\"%s\" using=\"the "
+				 "next in [engine] order\"",
+				 broker->why);
 		places_free(broker);
 	}
 	*out = broker;
@@ -82,7 +90,7 @@ int broker_error(const struct broker *broker)
 
 void broker_confine(const struct broker *broker)
 {
-	kernel_confine(broker->kernel);
+	confine(broker->kernel);
 }
 
 int broker_serve(struct broker *broker, int fd)

@@ -17,7 +17,8 @@ struct broker;
 struct broker_params {
 	struct loop *loop;
 	const char *pin; /* directory for pins; its file system may be mounted */
-	unsigned int pairs; /* places */
+	unsigned int
+		pairs; /* places; 0: no wire, for the sockmap engine's maps */
 	const char *const *devices; /* names; none: found */
 	size_t device_count;
 	bool clsact; /* attach as on a kernel without tcx: for tests */

@@ -13,6 +13,7 @@
 
 struct broker;
 struct kernel;
+struct sockmap_bpf;
 
 /* What the kernel does for the broker (kernel.c, socket.c); tests bring their own. */
 struct broker_ops {
@@ -42,8 +43,9 @@ struct broker_ops {
 	int (*reset)(const struct wire_key *key, uint32_t seq, uint32_t ack);
 	/* A descriptor of the records that can only be read; borrowed. */
 	int (*records)(struct broker *broker);
-	/* Two maps of the sockmap programs, borrowed. 0 or a negative errno. */
-	int (*sockmap)(struct broker *broker, int fds[2]);
+	/* The sockmap engine's maps, as sockmap.h says. */
+	int (*sockmap_load)(struct sockmap_bpf **out, int fds[SOCKMAP_MAPS]);
+	void (*sockmap_release)(struct sockmap_bpf *bpf);
 };
 
 enum place_state {
@@ -81,6 +83,7 @@ struct session {
 	struct list out; /* messages that wait for room in the channel */
 	size_t out_count;
 	bool greeted; /* HELLO has come */
+	bool sockmap; /* it has had its maps */
 	bool dead; /* freed at the end of the tick */
 	uint32_t worker;
 };
@@ -158,11 +161,13 @@ void session_ended(struct session *session, const struct broker_ended *msg);
 
 /* The real kernel (kernel.c). */
 struct broker_params;
+extern const struct broker_ops kernel_ops;
 int kernel_new(struct broker *broker, const struct broker_params *params);
 void kernel_free(struct kernel *kernel); /* accepts NULL; leaves pins */
 void kernel_unpin(struct kernel *kernel); /* removes all but directories */
 int kernel_events(struct kernel *kernel);
-void kernel_confine(const struct kernel *kernel);
+/* Files only as far as they are needed (confine.c); NULL: without pins. */
+void confine(const struct kernel *kernel);
 /* Calls fn for each flow in the map, which may delete it. */
 void kernel_flows(struct broker *broker,
 		  void (*fn)(struct broker *broker, const struct wire_key *key,

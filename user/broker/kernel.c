@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "broker/internal.h"
 #include "broker/socket.h"
+#include "broker/sockmap.h"
 
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25
@@ -84,14 +85,7 @@ static int ops_records(struct broker *broker)
 	return broker->kernel->records_fd;
 }
 
-static int ops_sockmap(struct broker *broker, int fds[2])
-{
-	(void)broker;
-	(void)fds;
-	return -EOPNOTSUPP;
-}
-
-static const struct broker_ops ops = {
+const struct broker_ops kernel_ops = {
 	.socket_key = ops_socket_key,
 	.snapshot = ops_snapshot,
 	.route = ops_route,
@@ -103,7 +97,8 @@ static const struct broker_ops ops = {
 	.disconnect = socket_disconnect,
 	.reset = socket_reset,
 	.records = ops_records,
-	.sockmap = ops_sockmap,
+	.sockmap_load = sockmap_load,
+	.sockmap_release = sockmap_release,
 };
 
 void kernel_flows(struct broker *broker,
@@ -249,7 +244,6 @@ int kernel_new(struct broker *broker, const struct broker_params *params)
 	if (!kernel)
 		return -ENOMEM;
 	broker->kernel = kernel;
-	broker->ops = &ops;
 	err = kernel_start(kernel, params->pin);
 	if (err) {
 		/* Old programs do not stay attached under a broker without any. */

@@ -150,7 +150,7 @@ static int message_send(int fd, const void *message, size_t len, const int *fds,
 	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * 2)];
+		char bytes[CMSG_SPACE(sizeof(int) * SOCKMAP_MAPS)];
 	} space;
 
 	if (fd_count) {
@@ -397,15 +397,27 @@ static void sockmap(struct session *session, struct input *input)
 {
 	struct broker *broker = session->broker;
 	struct broker_sockmap_maps answer = { .type = BROKER_SOCKMAP_MAPS };
-	int fds[2];
+	struct sockmap_bpf *bpf = NULL;
+	int fds[SOCKMAP_MAPS];
+	int err;
 
 	if (input->request.sockmap.version != BROKER_PROTOCOL) {
 		breach(session, "another version of the protocol");
 		return;
 	}
-	answer.error = broker->ops->sockmap(broker, fds);
-	if (message_send(session->watch.fd, &answer, sizeof(answer), fds,
-			 answer.error ? 0 : 2))
+	if (session->sockmap) {
+		breach(session, "the maps a second time");
+		return;
+	}
+	session->sockmap = true;
+	answer.error = broker->ops->sockmap_load(&bpf, fds);
+	if (answer.error)
+		log_warn("broker", "event=sockmap_failed error=\"%s\"",
+			 strerror(-answer.error));
+	err = message_send(session->watch.fd, &answer, sizeof(answer), fds,
+			   answer.error ? 0 : SOCKMAP_MAPS);
+	broker->ops->sockmap_release(bpf);
+	if (err)
 		session_end(session);
 }
 

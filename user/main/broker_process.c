@@ -20,6 +20,7 @@
 #include "main/channel.h"
 #include "main/hint.h"
 #include "main/privilege.h"
+#include "main/supervisor_internal.h"
 
 struct process {
 	struct loop *loop;
@@ -54,7 +55,9 @@ static int process_start(struct process *process,
 	const struct conf_engine *engine = &params->conf->engine;
 	struct broker_params broker = {
 		.pin = engine->pin,
-		.pairs = engine->wire_pairs,
+		.pairs = supervisor_wire_wanted(params->conf) ?
+				 engine->wire_pairs :
+				 0,
 		.devices = (const char *const *)engine->wire_devices,
 		.device_count = engine->wire_device_count,
 	};

@@ -101,17 +101,19 @@ void supervisor_broker_start(struct supervisor *sup)
 {
 	int err;
 
-	sup->broker.wanted = supervisor_wire_wanted(sup->conf);
+	bool wire = supervisor_wire_wanted(sup->conf);
+
 	sup->broker.restart_delay_ms = RESTART_MIN_MS;
-	if (!sup->broker.wanted) {
+	if (!wire)
 		leftovers_remove(sup);
+	if (!wire && !conf_engine_wanted(sup->conf, "sockmap"))
 		return;
-	}
 	if (!privilege_can_broker()) {
 		log_info("main",
-			 "event=wire_off reason=\"no CAP_BPF, CAP_PERFMON and "
-			 "CAP_NET_ADMIN: not started as root\" using=\"the "
-			 "next in [engine] order\"");
+			 "event=broker_off off=\"wire, sockmap\" "
+			 "reason=\"no CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: "
+			 "not started as root\" using=\"the next in [engine] "
+			 "order\"");
 		return;
 	}
 	err = broker_start(sup);

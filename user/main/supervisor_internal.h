@@ -16,7 +16,6 @@
 
 /* The broker, if there is one (supervisor_broker.c). */
 struct supervisor_broker {
-	bool wanted; /* some connection may go on wire, by the configuration */
 	bool kept; /* one was started: there shall always be one */
 	pid_t pid; /* 0 while there is none */
 	int channel; /* -1 while there is none */

@@ -69,6 +69,9 @@ static const char *reload_fixed_wire(const struct conf *now,
 {
 	const struct conf_engine *a = &now->engine, *b = &next->engine;
 
+	if (conf_engine_wanted(next, "sockmap") &&
+	    !conf_engine_wanted(now, "sockmap") && !supervisor_wire_wanted(now))
+		return "[engine] order (sockmap is new)";
 	if (!supervisor_wire_wanted(next))
 		return NULL;
 	if (!supervisor_wire_wanted(now))
