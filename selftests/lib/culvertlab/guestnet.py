@@ -58,8 +58,8 @@ class GuestNet:
                    for name in ("client", "relay", "peer")]
         for name, ours, theirs in (("client", 1, CLIENT), ("peer", 2, PEER)):
             script += self._leg(name, ours, theirs)
-        script += ["ip netns exec relay sysctl -qw net.ipv4.ip_forward=1",
-                   "ip netns exec relay sysctl -qw net.ipv6.conf.all.forwarding=1"]
+        script += ["nsenter --net=/run/netns/relay sysctl -qw net.ipv4.ip_forward=1",
+                   "nsenter --net=/run/netns/relay sysctl -qw net.ipv6.conf.all.forwarding=1"]
         self.script(script)
 
     def _leg(self, name, net, address):
@@ -135,7 +135,7 @@ class GuestNet:
 
     def background(self, space, label, command, ready):
         """Start a program and wait until its log says it is ready."""
-        self.script([f"ip netns exec {space} {command} >/tmp/{label}.log 2>&1 </dev/null & "
+        self.script([f"nsenter --net=/run/netns/{space} {command} >/tmp/{label}.log 2>&1 </dev/null & "
                      f"echo $! >/tmp/{label}.pid"])
         self.running.append(label)
         wait_for(lambda: self.guest.shell(f"grep -q '{ready}' /tmp/{label}.log")[0] == 0
@@ -163,7 +163,7 @@ class GuestNet:
         if relay:
             where = ["--turn", form % (relay_side, PORT), "--user", LOAD_USER, "--password",
                      LOAD_USER, "--peer", form % (peer, PEER_PORT)]
-        status, output = self.guest.run("ip", "netns", "exec", "client", "load", case, *where,
+        status, output = self.guest.run("nsenter", "--net=/run/netns/client", "load", case, *where,
                                         "--stats", "/tmp/stats", *options, timeout=timeout)
         lines = output.strip().splitlines()
         if not lines or not lines[-1].startswith("{"):
