@@ -985,6 +985,8 @@ static void connections_go_through_whole(void **state)
 					   .user = (char *)"odd\xff",
 					   .state = "held",
 					   .engine = "-",
+					   .why = "a long path",
+					   .expires_in_ms = 6,
 					   .bytes_to_peer = 1,
 					   .bytes_to_client = 2,
 					   .age_ms = 3,
@@ -1010,6 +1012,8 @@ static void connections_go_through_whole(void **state)
 	assert_string_equal(got->user, "odd?");
 	assert_string_equal(got->state, "held");
 	assert_string_equal(got->engine, "-");
+	assert_string_equal(got->why, "a long path");
+	assert_int_equal(got->expires_in_ms, 6);
 	assert_int_equal(got->bytes_to_peer, 1);
 	assert_int_equal(got->bytes_to_client, 2);
 	assert_int_equal(got->age_ms, 3);
@@ -1029,7 +1033,11 @@ static void engines_go_through_whole(void **state)
 		  .available = true,
 		  .position = 1,
 		  .pairs_now = 3,
-		  .pairs_total = 44 },
+		  .pairs_total = 44,
+		  .needs = "nothing",
+		  .fallbacks = { { "mss", "too large", 7 },
+				 { "ecn", "negotiated", 8 } },
+		  .fallback_count = 2 },
 	};
 	struct control_engine *got;
 	struct control_answer *answer;
@@ -1048,6 +1056,12 @@ static void engines_go_through_whole(void **state)
 	assert_true(got[1].available);
 	assert_int_equal(got[1].pairs_now, 3);
 	assert_int_equal(got[1].pairs_total, 44);
+	assert_string_equal(got[1].needs, "nothing");
+	assert_int_equal(got[0].fallback_count, 0);
+	assert_int_equal(got[1].fallback_count, 2);
+	assert_string_equal(got[1].fallbacks[0].reason, "mss");
+	assert_string_equal(got[1].fallbacks[1].text, "negotiated");
+	assert_int_equal(got[1].fallbacks[1].count, 8);
 	free(got);
 	control_answer_free(answer);
 }

@@ -103,6 +103,7 @@ static void connections_answer(struct control_reply *reply)
 		  .user = (char *)"alice",
 		  .state = "relaying",
 		  .engine = "splice",
+		  .why = "an end is on this host",
 		  .bytes_to_peer = 1023,
 		  .bytes_to_client = 1288490189,
 		  .age_ms = 61000,
@@ -114,6 +115,7 @@ static void connections_answer(struct control_reply *reply)
 		  .user = (char *)"alice",
 		  .state = "held",
 		  .engine = "-",
+		  .expires_in_ms = 61000,
 		  .worker = 1 },
 	};
 
@@ -126,6 +128,7 @@ static void engines_answer(struct control_reply *reply)
 {
 	struct control_engine rows[3] = {
 		{ .name = "splice",
+		  .needs = "nothing",
 		  .available = true,
 		  .position = 1,
 		  .pairs_now = 12,
@@ -133,7 +136,11 @@ static void engines_answer(struct control_reply *reply)
 		{ .name = "uring",
 		  .position = 2,
 		  .reason = "io_uring_setup: Operation not permitted" },
-		{ .name = "copy", .available = true, .pairs_total = 1 },
+		{ .name = "copy",
+		  .available = true,
+		  .pairs_total = 1,
+		  .fallbacks = { { "early", "too many bytes", 3 } },
+		  .fallback_count = 1 },
 	};
 
 	control_reply_engines(reply, rows, 3);
@@ -450,11 +457,14 @@ static void connections_are_an_aligned_table(void **state)
 	assert_string_equal(
 		fx.out,
 		"ID    ALLOCATION  CLIENT          PEER              USER   "
-		"STATE     ENGINE    TO PEER  TO CLIENT    AGE  IDLE  WORKER\n"
+		"STATE     ENGINE    TO PEER  TO CLIENT    AGE  IDLE  WORKER  "
+		"WHY NOT WIRE\n"
 		"c0.1  a0.7        192.0.2.1:1235  203.0.113.5:80    alice  "
-		"relaying  splice     1023 B    1.2 GiB  1m01s  0.3s       0\n"
+		"relaying  splice     1023 B    1.2 GiB  1m01s  0.3s       0  "
+		"an end is on this host\n"
 		"c0.2  a0.7        -               203.0.113.6:8080  alice  "
-		"held      -       976.6 KiB        0 B   0.0s  0.0s       1\n"
+		"held      -       976.6 KiB        0 B   0.0s  0.0s       1  "
+		"expires in 1m01s\n"
 		"2 of 7 shown; --limit N shows more\n");
 }
 
@@ -464,11 +474,14 @@ static void engines_say_why_they_do_not_work(void **state)
 	assert_int_equal(run_here("engines"), CTL_OK);
 	assert_string_equal(
 		fx.out,
-		"ENGINE  ORDER  WORKS  NOW  TOTAL  WHY NOT\n"
-		"splice      1  yes     12   3456  -\n"
-		"uring       2  no       0      0  io_uring_setup: Operation "
-		"not permitted\n"
-		"copy        -  yes      0      1  -\n");
+		"ENGINE  ORDER  WORKS  NOW  TOTAL  NEEDS    WHY NOT\n"
+		"splice      1  yes     12   3456  nothing  -\n"
+		"uring       2  no       0      0  -        io_uring_setup: "
+		"Operation not permitted\n"
+		"copy        -  yes      0      1  -        -\n"
+		"\n"
+		"ENGINE  NOT TAKEN  BECAUSE\n"
+		"copy            3  too many bytes\n");
 }
 
 static void json_is_the_data_with_its_version(void **state)
@@ -478,13 +491,17 @@ static void json_is_the_data_with_its_version(void **state)
 	assert_string_equal(
 		fx.out,
 		"{\"v\":1,\"total\":3,\"engines\":["
-		"{\"name\":\"splice\",\"available\":true,\"reason\":\"\","
-		"\"position\":1,\"pairs_now\":12,\"pairs_total\":3456},"
-		"{\"name\":\"uring\",\"available\":false,\"reason\":"
-		"\"io_uring_setup: Operation not permitted\",\"position\":2,"
-		"\"pairs_now\":0,\"pairs_total\":0},"
-		"{\"name\":\"copy\",\"available\":true,\"reason\":\"\","
-		"\"position\":0,\"pairs_now\":0,\"pairs_total\":1}]}\n");
+		"{\"name\":\"splice\",\"needs\":\"nothing\","
+		"\"available\":true,\"reason\":\"\",\"position\":1,"
+		"\"pairs_now\":12,\"pairs_total\":3456,\"fallbacks\":[]},"
+		"{\"name\":\"uring\",\"needs\":\"\",\"available\":false,"
+		"\"reason\":\"io_uring_setup: Operation not permitted\","
+		"\"position\":2,\"pairs_now\":0,\"pairs_total\":0,"
+		"\"fallbacks\":[]},"
+		"{\"name\":\"copy\",\"needs\":\"\",\"available\":true,"
+		"\"reason\":\"\",\"position\":0,\"pairs_now\":0,"
+		"\"pairs_total\":1,\"fallbacks\":[{\"reason\":\"early\","
+		"\"text\":\"too many bytes\",\"count\":3}]}]}\n");
 	assert_int_equal(run_here("--json drain"), CTL_OK);
 	assert_string_equal(fx.out, "{\"v\":1}\n");
 	assert_int_equal(run_here("--json connections"), CTL_OK);

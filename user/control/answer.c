@@ -199,6 +199,8 @@ static json_t *connection_json(const struct control_connection *row)
 	set(&object, "user", string(row->user));
 	set(&object, "state", string(row->state));
 	set(&object, "engine", string(row->engine));
+	set(&object, "why", string(row->why));
+	set(&object, "expires_in_ms", number(row->expires_in_ms));
 	set(&object, "bytes_to_peer", number(row->bytes_to_peer));
 	set(&object, "bytes_to_client", number(row->bytes_to_client));
 	set(&object, "age_ms", number(row->age_ms));
@@ -207,16 +209,37 @@ static json_t *connection_json(const struct control_connection *row)
 	return object;
 }
 
+static json_t *fallbacks_json(const struct control_engine *row)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < row->fallback_count; i++) {
+		const struct control_fallback *fallback = &row->fallbacks[i];
+		json_t *object = json_object();
+
+		set(&object, "reason", string(fallback->reason));
+		set(&object, "text", string(fallback->text));
+		set(&object, "count", number(fallback->count));
+		if (object && !json_array_append_new(array, object))
+			continue;
+		json_decref(array);
+		array = NULL;
+	}
+	return array;
+}
+
 static json_t *engine_json(const struct control_engine *row)
 {
 	json_t *object = json_object();
 
 	set(&object, "name", string(row->name));
+	set(&object, "needs", string(row->needs));
 	set(&object, "available", json_boolean(row->available));
 	set(&object, "reason", string(row->available ? "" : row->reason));
 	set(&object, "position", number(row->position));
 	set(&object, "pairs_now", number(row->pairs_now));
 	set(&object, "pairs_total", number(row->pairs_total));
+	set(&object, "fallbacks", fallbacks_json(row));
 	return object;
 }
 

@@ -65,19 +65,33 @@ struct control_connection {
 	char id[32], allocation[32];
 	char client[80], peer[80];
 	char *user; /* owned */
-	const char *state; /* held, flushing, relaying, closing, connecting */
+	/* connecting, held, joining, flushing, relaying, closing, adopted */
+	const char *state;
 	const char *engine; /* "-" before one is attached */
+	const char *why; /* it is not on wire, in words; "" when it is */
+	uint64_t expires_in_ms; /* of an adopted one; 0: never */
 	uint64_t bytes_to_peer, bytes_to_client;
 	uint64_t age_ms, idle_ms;
 	unsigned int worker;
 };
 
+#define CONTROL_FALLBACKS_MAX 32
+
+/* Connections that an engine did not take, for one reason. */
+struct control_fallback {
+	const char *reason, *text; /* "early", and the same in words */
+	uint64_t count;
+};
+
 struct control_engine {
 	const char *name;
+	const char *needs; /* in words */
 	bool available;
 	char reason[96]; /* why not, when not available */
 	unsigned int position; /* in the configured order from 1; 0: not in it */
 	uint64_t pairs_now, pairs_total;
+	struct control_fallback fallbacks[CONTROL_FALLBACKS_MAX];
+	size_t fallback_count;
 };
 
 /* Free an array and what its rows own; accept NULL. */

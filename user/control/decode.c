@@ -56,6 +56,21 @@ static const char *text(const json_t *object, const char *key, bool *ok)
 	return value ? value : "";
 }
 
+/* A member that an older daemon does not send. */
+static const char *text_optional(const json_t *object, const char *key)
+{
+	const char *value = json_string_value(json_object_get(object, key));
+
+	return value ? value : "";
+}
+
+static uint64_t number_optional(const json_t *object, const char *key)
+{
+	bool have = true;
+
+	return number(object, key, &have);
+}
+
 static void text_copy(const json_t *object, const char *key, bool *ok,
 		      char *out, size_t size)
 {
@@ -166,19 +181,53 @@ int control_answer_status(const struct control_answer *answer,
 	return 0;
 }
 
-static int list_open(const struct control_answer *answer, const char *key,
-		     const json_t **list, size_t *total)
-{
-	bool ok = true;
+/* How the rows of one kind of list are made and unmade. */
+struct row_kind {
+	const char *key;
+	size_t size;
+	int (*decode)(const json_t *row, void *out); /* 0, -EPROTO, -ENOMEM */
+	void (*free)(void *rows, size_t count); /* NULL: free() will do */
+};
 
-	*list = json_object_get(answer->data, key);
+/* *total may be NULL; *rows is the caller's to free as its kind is. */
+static int list_decode(const struct control_answer *answer,
+		       const struct row_kind *kind, void **rows, size_t *count,
+		       size_t *total)
+{
+	const json_t *list = json_object_get(answer->data, kind->key);
+	bool ok = json_is_array(list);
+	size_t all = 0, n;
+	char *array;
+	int err = 0;
+
 	if (total)
-		*total = (size_t)number(answer->data, "total", &ok);
-	return ok && json_is_array(*list) ? 0 : -EPROTO;
+		all = (size_t)number(answer->data, "total", &ok);
+	if (!ok)
+		return -EPROTO;
+	n = json_array_size(list);
+	array = calloc(n + 1, kind->size);
+	if (!array)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && !err; i++)
+		err = kind->decode(json_array_get(list, i),
+				   array + i * kind->size);
+	if (err) {
+		if (kind->free)
+			kind->free(array, n);
+		else
+			free(array);
+		return err;
+	}
+	*rows = array;
+	*count = n;
+	if (total)
+		*total = all;
+	return 0;
 }
 
-static int allocation_decode(const json_t *row, struct control_allocation *out)
+static int allocation_decode(const json_t *row, void *to)
 {
+	struct control_allocation *out = to;
 	bool ok = true;
 	const char *user, *realm;
 
@@ -200,35 +249,32 @@ static int allocation_decode(const json_t *row, struct control_allocation *out)
 	return out->user && out->realm ? 0 : -ENOMEM;
 }
 
+static void allocations_free(void *rows, size_t count)
+{
+	control_allocations_free(rows, count);
+}
+
 int control_answer_allocations(const struct control_answer *answer,
 			       struct control_allocation **rows, size_t *count,
 			       size_t *total)
 {
-	const json_t *list;
-	size_t all, n;
-	struct control_allocation *array;
-	int err = list_open(answer, "allocations", &list, &all);
+	static const struct row_kind kind = {
+		.key = "allocations",
+		.size = sizeof(struct control_allocation),
+		.decode = allocation_decode,
+		.free = allocations_free,
+	};
+	void *array;
+	int err = list_decode(answer, &kind, &array, count, total);
 
-	if (err)
-		return err;
-	n = json_array_size(list);
-	array = calloc(n + 1, sizeof(*array));
-	if (!array)
-		return -ENOMEM;
-	for (size_t i = 0; i < n && !err; i++)
-		err = allocation_decode(json_array_get(list, i), &array[i]);
-	if (err) {
-		control_allocations_free(array, n);
-		return err;
-	}
-	*rows = array;
-	*count = n;
-	*total = all;
-	return 0;
+	if (!err)
+		*rows = array;
+	return err;
 }
 
-static int connection_decode(const json_t *row, struct control_connection *out)
+static int connection_decode(const json_t *row, void *to)
 {
+	struct control_connection *out = to;
 	bool ok = true;
 	const char *user;
 
@@ -240,6 +286,8 @@ static int connection_decode(const json_t *row, struct control_connection *out)
 	user = text(row, "user", &ok);
 	out->state = text(row, "state", &ok);
 	out->engine = text(row, "engine", &ok);
+	out->why = text_optional(row, "why");
+	out->expires_in_ms = number_optional(row, "expires_in_ms");
 	out->bytes_to_peer = number(row, "bytes_to_peer", &ok);
 	out->bytes_to_client = number(row, "bytes_to_client", &ok);
 	out->age_ms = number(row, "age_ms", &ok);
@@ -251,67 +299,74 @@ static int connection_decode(const json_t *row, struct control_connection *out)
 	return out->user ? 0 : -ENOMEM;
 }
 
+static void connections_free(void *rows, size_t count)
+{
+	control_connections_free(rows, count);
+}
+
 int control_answer_connections(const struct control_answer *answer,
 			       struct control_connection **rows, size_t *count,
 			       size_t *total)
 {
-	const json_t *list;
-	size_t all, n;
-	struct control_connection *array;
-	int err = list_open(answer, "connections", &list, &all);
+	static const struct row_kind kind = {
+		.key = "connections",
+		.size = sizeof(struct control_connection),
+		.decode = connection_decode,
+		.free = connections_free,
+	};
+	void *array;
+	int err = list_decode(answer, &kind, &array, count, total);
 
-	if (err)
-		return err;
-	n = json_array_size(list);
-	array = calloc(n + 1, sizeof(*array));
-	if (!array)
-		return -ENOMEM;
-	for (size_t i = 0; i < n && !err; i++)
-		err = connection_decode(json_array_get(list, i), &array[i]);
-	if (err) {
-		control_connections_free(array, n);
-		return err;
-	}
-	*rows = array;
-	*count = n;
-	*total = all;
-	return 0;
+	if (!err)
+		*rows = array;
+	return err;
 }
 
-static int engine_decode(const json_t *row, struct control_engine *out)
+static void fallbacks_decode(const json_t *list, bool *ok,
+			     struct control_engine *out)
 {
+	size_t n = json_array_size(list);
+
+	for (size_t i = 0; i < n && i < CONTROL_FALLBACKS_MAX; i++) {
+		const json_t *row = json_array_get(list, i);
+
+		out->fallbacks[i] = (struct control_fallback){
+			.reason = text(row, "reason", ok),
+			.text = text(row, "text", ok),
+			.count = number(row, "count", ok),
+		};
+		out->fallback_count++;
+	}
+}
+
+static int engine_decode(const json_t *row, void *to)
+{
+	struct control_engine *out = to;
 	bool ok = true;
 
 	out->name = text(row, "name", &ok);
+	out->needs = text_optional(row, "needs");
 	out->available = boolean(row, "available", &ok);
 	text_copy(row, "reason", &ok, out->reason, sizeof(out->reason));
 	out->position = small_number(row, "position", &ok);
 	out->pairs_now = number(row, "pairs_now", &ok);
 	out->pairs_total = number(row, "pairs_total", &ok);
+	fallbacks_decode(json_object_get(row, "fallbacks"), &ok, out);
 	return ok ? 0 : -EPROTO;
 }
 
 int control_answer_engines(const struct control_answer *answer,
 			   struct control_engine **rows, size_t *count)
 {
-	const json_t *list;
-	size_t n;
-	struct control_engine *array;
-	int err = list_open(answer, "engines", &list, NULL);
+	static const struct row_kind kind = {
+		.key = "engines",
+		.size = sizeof(struct control_engine),
+		.decode = engine_decode,
+	};
+	void *array;
+	int err = list_decode(answer, &kind, &array, count, NULL);
 
-	if (err)
-		return err;
-	n = json_array_size(list);
-	array = calloc(n + 1, sizeof(*array));
-	if (!array)
-		return -ENOMEM;
-	for (size_t i = 0; i < n && !err; i++)
-		err = engine_decode(json_array_get(list, i), &array[i]);
-	if (err) {
-		free(array);
-		return err;
-	}
-	*rows = array;
-	*count = n;
-	return 0;
+	if (!err)
+		*rows = array;
+	return err;
 }

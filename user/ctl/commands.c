@@ -247,15 +247,20 @@ static void connection_cells(struct grid *grid,
 	grid_cell(grid, "%s", human_duration(row->age_ms, text));
 	grid_cell(grid, "%s", human_duration(row->idle_ms, text));
 	grid_cell(grid, "%u", row->worker);
+	if (row->expires_in_ms)
+		grid_cell(grid, "expires in %s",
+			  human_duration(row->expires_in_ms, text));
+	else
+		grid_cell(grid, "%s", row->why);
 }
 
 static enum ctl_exit connections_show(struct ctl *ctl,
 				      const struct control_answer *answer)
 {
 	static const char *const titles[] = {
-		"ID",         "ALLOCATION", "CLIENT", "PEER",
-		"USER",       "STATE",      "ENGINE", ">TO PEER",
-		">TO CLIENT", ">AGE",       ">IDLE",  ">WORKER",
+		"ID",    "ALLOCATION", "CLIENT",       "PEER",       "USER",
+		"STATE", "ENGINE",     ">TO PEER",     ">TO CLIENT", ">AGE",
+		">IDLE", ">WORKER",    "WHY NOT WIRE",
 	};
 	struct control_connection *rows;
 	size_t count, total;
@@ -285,14 +290,39 @@ static void engine_cells(struct grid *grid, const struct control_engine *row)
 	grid_cell(grid, "%s", row->available ? "yes" : "no");
 	grid_cell(grid, "%" PRIu64, row->pairs_now);
 	grid_cell(grid, "%" PRIu64, row->pairs_total);
+	grid_cell(grid, "%s", row->needs);
 	grid_cell(grid, "%s", row->reason);
+}
+
+/* Connections that an engine did not take: nothing when there are none. */
+static enum ctl_exit fallbacks_show(struct ctl *ctl,
+				    const struct control_engine *row)
+{
+	static const char *const titles[] = { "ENGINE", ">NOT TAKEN",
+					      "BECAUSE" };
+	struct grid grid;
+	enum ctl_exit code;
+
+	if (!row->fallback_count)
+		return CTL_OK;
+	fputs("\n", ctl->out);
+	grid_init(&grid, titles, COUNT(titles));
+	for (size_t i = 0; i < row->fallback_count; i++) {
+		grid_cell(&grid, "%s", row->name);
+		grid_cell(&grid, "%" PRIu64, row->fallbacks[i].count);
+		grid_cell(&grid, "%s", row->fallbacks[i].text);
+	}
+	code = grid_show(ctl, &grid);
+	grid_free(&grid);
+	return code;
 }
 
 static enum ctl_exit engines_show(struct ctl *ctl,
 				  const struct control_answer *answer)
 {
 	static const char *const titles[] = { "ENGINE", ">ORDER", "WORKS",
-					      ">NOW",   ">TOTAL", "WHY NOT" };
+					      ">NOW",   ">TOTAL", "NEEDS",
+					      "WHY NOT" };
 	struct control_engine *rows;
 	size_t count;
 	struct grid grid;
@@ -305,6 +335,8 @@ static enum ctl_exit engines_show(struct ctl *ctl,
 	for (size_t i = 0; i < count; i++)
 		engine_cells(&grid, &rows[i]);
 	code = grid_show(ctl, &grid);
+	for (size_t i = 0; i < count && code == CTL_OK; i++)
+		code = fallbacks_show(ctl, &rows[i]);
 	grid_free(&grid);
 	free(rows);
 	return code;

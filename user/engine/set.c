@@ -20,6 +20,8 @@ const struct engine_ops *const engine_all[] = {
 struct entry {
 	const char *name;
 	const struct engine_ops *ops; /* NULL: not in this build */
+	unsigned int
+		position; /* in the order as it was given, from 1; 0: extra */
 	struct engine *engine; /* NULL: not available */
 	int error;
 };
@@ -79,6 +81,7 @@ static int names_resolve(struct engine_set *set, const char *const *names,
 					   name_optional(names[i]);
 		if (!entry->name)
 			return -EINVAL;
+		entry->position = (unsigned int)i + 1;
 		set->count++;
 	}
 	return 0;
@@ -244,7 +247,7 @@ bool engine_set_usage(const struct engine_set *set, size_t i,
 	entry = &set->entries[i];
 	*out = (struct engine_usage){
 		.name = entry->name,
-		.position = i < set->ordered ? (unsigned int)i + 1 : 0,
+		.position = i < set->ordered ? entry->position : 0,
 		.error = entry->error,
 	};
 	if (entry->engine) {

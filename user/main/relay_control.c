@@ -27,6 +27,7 @@ struct query {
 	size_t row_size;
 	struct rows rows[CONF_MAX_WORKERS];
 	struct counters counters[CONF_MAX_WORKERS];
+	struct turn_wire_info wire[CONF_MAX_WORKERS];
 	bool found[CONF_MAX_WORKERS];
 };
 
@@ -162,6 +163,8 @@ static bool connection_row(void *arg, const struct turn_connection_info *info)
 	row->user = strdup(info->user);
 	row->state = info->state;
 	row->engine = info->engine;
+	row->why = info->why;
+	row->expires_in_ms = info->expires_in_ms;
 	row->bytes_to_peer = info->bytes_to_peer;
 	row->bytes_to_client = info->bytes_to_client;
 	row->age_ms = info->age_ms;
@@ -233,6 +236,7 @@ static void engines_each(struct fanout *fanout, struct relay_worker *worker)
 	struct collector to = { .query = query, .worker = worker };
 	struct engine_usage usage;
 
+	turn_worker_wire(worker->turn, &query->wire[worker->index]);
 	for (size_t i = 0; turn_worker_engine(worker->turn, i, &usage); i++) {
 		struct control_engine *row = row_add(&to);
 
@@ -269,17 +273,91 @@ static void engine_sum(const struct query *query, struct control_engine *sum)
 	}
 }
 
+static const char *engine_needs(const char *name)
+{
+	static const struct {
+		const char *name, *needs;
+	} all[] = {
+		{ "wire", "root at the start, Linux 6.1, Ethernet devices" },
+		{ "splice", "nothing" },
+		{ "uring", "io_uring" },
+		{ "sockmap", "root at the start, Linux 6.1" },
+		{ "copy", "nothing" },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (strcmp(all[i].name, name) == 0)
+			return all[i].needs;
+	return "";
+}
+
+/* Where the configured order has wire, from 1; 0: not at all. */
+static unsigned int wire_position(const struct conf_engine *conf)
+{
+	for (size_t i = 0; i < conf->order_count; i++)
+		if (strcmp(conf->order[i], "wire") == 0)
+			return (unsigned int)i + 1;
+	return 0;
+}
+
+static void wire_fallbacks(const uint64_t refused[WIRE_REASONS],
+			   struct control_engine *out)
+{
+	for (size_t i = 0; i < WIRE_REASONS; i++) {
+		if (!refused[i] || out->fallback_count == CONTROL_FALLBACKS_MAX)
+			continue;
+		out->fallbacks[out->fallback_count++] =
+			(struct control_fallback){
+				.reason = wire_reason_name(i),
+				.text = wire_reason_text(i),
+				.count = refused[i],
+			};
+	}
+}
+
+/* All workers' wire as one row. A worker without it makes it unavailable. */
+static void wire_sum(const struct query *query, const struct relay *relay,
+		     struct control_engine *out)
+{
+	uint64_t refused[WIRE_REASONS] = { 0 };
+	const char *why = "";
+
+	*out = (struct control_engine){
+		.name = "wire",
+		.needs = engine_needs("wire"),
+		.position = wire_position(&relay->conf->engine),
+	};
+	for (unsigned int i = 0; i < relay->worker_count; i++) {
+		const struct turn_wire_info *info = &query->wire[i];
+
+		out->pairs_now += info->pairs_now;
+		out->pairs_total += info->joins;
+		if (info->why[0])
+			why = info->why;
+		for (size_t k = 0; k < WIRE_REASONS; k++)
+			refused[k] += info->refused[k];
+	}
+	if (!query->wire[0].wanted)
+		why = out->position ? "[engine] wire is never" :
+				      "not in [engine] order";
+	out->available = !why[0];
+	snprintf(out->reason, sizeof(out->reason), "%s", why);
+	wire_fallbacks(refused, out);
+}
+
 static void engines_done(struct fanout *fanout)
 {
 	struct query *query = list_entry(fanout, struct query, fanout);
-	struct control_engine sums[CONF_ENGINES_MAX];
-	size_t count = 0;
+	struct control_engine sums[CONF_ENGINES_MAX + 1];
+	size_t count = 1;
 
-	for (; count < CONF_ENGINES_MAX && engine_all[count]; count++) {
-		struct control_engine *sum = &sums[count];
+	wire_sum(query, fanout->relay, &sums[0]);
+	for (size_t i = 0; i < CONF_ENGINES_MAX && engine_all[i]; i++) {
+		struct control_engine *sum = &sums[count++];
 
 		memset(sum, 0, sizeof(*sum));
-		sum->name = engine_all[count]->name;
+		sum->name = engine_all[i]->name;
+		sum->needs = engine_needs(sum->name);
 		snprintf(sum->reason, sizeof(sum->reason),
 			 "not in [engine] order");
 		engine_sum(query, sum);
