@@ -5,6 +5,13 @@
 
 #include "pair/pair.h"
 
+/*
+ * pair_finish: the most one flow may still deliver beyond what has arrived here.
+ * More than the send queue of a client that has closed can hold, so nothing that
+ * was sent in good faith is cut; yet who keeps sending does not go on for
+ * linger_ms.
+ */
+#define FINISH_BYTES   (16u << 20)
 #define QUIET_MS       100 /* pair_finish: nothing moved for so long */
 #define FINISH_LOOK_MS 10 /* and looks so often */
 
@@ -61,6 +68,7 @@ struct pair {
 	/* Delivered by prefaces, and by wire once that has ended. */
 	uint64_t bytes[2];
 	uint64_t deadline_ms; /* of finishing or draining */
+	uint64_t finish_moved; /* by wire: both ways' bytes that cut it off */
 	uint32_t idle_timeout_ms, linger_ms;
 	uint8_t state; /* enum pair_state */
 	uint8_t end; /* enum pair_end */
@@ -94,6 +102,8 @@ void pair_streams_free(struct pair *pair, bool reset);
 void pair_join(struct pair *pair, const struct pair_params *params);
 /* The pair's timer while it is joined. */
 void pair_wire_look(struct pair *pair);
+/* pair_finish of a joined one. */
+void pair_wire_finish(struct pair *pair);
 /* Resets a joined one; `end` is what the owner will hear. */
 void pair_wire_end(struct pair *pair, enum pair_end end);
 /* Adds what a joined one has done. */

@@ -39,6 +39,7 @@
 #define EARLY_MAX   65536u /* bytes of the peer that are carried through */
 #define DRAIN_BYTES 65536u /* of one side in one try: more is no quiet side */
 #define DRAIN_CHUNK 16384
+#define NS_PER_MS   UINT64_C(1000000)
 
 /* Another way it is, and why. */
 static void join_refused(struct pair *pair, enum wire_reason why)
@@ -151,7 +152,9 @@ static void joined(struct pair *pair)
 
 	pair->why = WIRE_OK;
 	pair->streams->on_decided(pair->owner, WIRE_OK);
-	if (!pair->finishing)
+	if (pair->finishing)
+		pair_wire_finish(pair);
+	else
 		pair->state = PAIR_RELAYING;
 	pair->streams->engine = "wire";
 	keepalive_off(pair);
@@ -311,10 +314,25 @@ void pair_wire_end(struct pair *pair, enum pair_end end)
 	wire_reset(&pair->link);
 }
 
-/* pair_finish: what is under way arrives by itself; then both are reset. */
-static void wire_finish_look(struct pair *pair, uint64_t idle_ms)
+static uint64_t wire_moved(const struct wire_stats *stats)
 {
-	if (idle_ms >= QUIET_MS || loop_now(pair->loop) >= pair->deadline_ms)
+	return stats->bytes[WIRE_CLIENT] + stats->bytes[WIRE_PEER];
+}
+
+void pair_wire_finish(struct pair *pair)
+{
+	struct wire_stats stats = { .idle_ns = 0 };
+
+	wire_link_stats(&pair->link, &stats);
+	pair->finish_moved = wire_moved(&stats) + 2 * FINISH_BYTES;
+}
+
+/* What is under way arrives by itself; then both are reset. */
+static void wire_finish_look(struct pair *pair, const struct wire_stats *stats)
+{
+	if (stats->idle_ns >= QUIET_MS * NS_PER_MS ||
+	    wire_moved(stats) > pair->finish_moved ||
+	    loop_now(pair->loop) >= pair->deadline_ms)
 		pair_wire_end(pair, PAIR_END_FINISHED);
 	else
 		pair_look_in(pair, FINISH_LOOK_MS);
@@ -326,9 +344,9 @@ void pair_wire_look(struct pair *pair)
 	uint64_t idle_ms;
 
 	wire_link_stats(&pair->link, &stats);
-	idle_ms = stats.idle_ns / 1000000;
+	idle_ms = stats.idle_ns / NS_PER_MS;
 	if (pair->finishing)
-		wire_finish_look(pair, idle_ms);
+		wire_finish_look(pair, &stats);
 	else if (idle_ms < pair->idle_timeout_ms)
 		pair_look_in(pair, pair->idle_timeout_ms - idle_ms);
 	else
@@ -344,5 +362,5 @@ void pair_wire_info(const struct pair *pair, struct pair_info *out)
 		return;
 	out->bytes[PAIR_CLIENT] += stats.bytes[WIRE_CLIENT];
 	out->bytes[PAIR_PEER] += stats.bytes[WIRE_PEER];
-	out->idle_ms = stats.idle_ns / 1000000;
+	out->idle_ms = stats.idle_ns / NS_PER_MS;
 }

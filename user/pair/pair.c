@@ -51,13 +51,6 @@
 
 #include "base/fd.h"
 
-/*
- * pair_finish: the most one flow may still deliver beyond what has arrived here.
- * More than the send queue of a client that has closed can hold, so nothing that
- * was sent in good faith is cut; yet who keeps sending does not go on for
- * linger_ms.
- */
-#define FINISH_BYTES (16u << 20)
 #define DRAIN_MIN_MS 10 /* first look at a queue that is not drained */
 #define DRAIN_MAX_MS 160
 
@@ -561,7 +554,9 @@ void pair_finish(struct pair *pair)
 	pair->finishing = true;
 	pair->state = PAIR_CLOSING;
 	pair->deadline_ms = loop_now(pair->loop) + pair->linger_ms;
-	if (!pair_on_wire(pair))
+	if (pair_on_wire(pair))
+		pair_wire_finish(pair);
+	else
 		streams_finish(pair);
 	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
