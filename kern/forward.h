@@ -78,8 +78,10 @@ static __noinline int forward_write(struct __sk_buff *skb, struct work *work,
 static __always_inline __u32 forward_size(struct __sk_buff *skb,
 					  const struct packet *p, __u32 head)
 {
+	__u32 ip = p->key.family == AF_INET ? IPV4_HEAD : IPV6_HEAD;
+
 	if (skb->gso_size)
-		return p->payload_at - ETH_HLEN + head + skb->gso_size;
+		return ip + head + skb->gso_size;
 	return p->length;
 }
 

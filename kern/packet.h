@@ -44,6 +44,8 @@ struct packet {
 #define NEXT_FRAGMENT   44
 #define NEXT_AUTH       51
 #define NEXT_OPTIONS    60
+#define JUMBO_OPTION    0xc2
+#define JUMBO_SIZE      4
 
 /* Headers lie in the linear part, but for odd drivers. */
 static __always_inline void packet_pull(struct __sk_buff *skb)
@@ -165,6 +167,26 @@ static __noinline int packet_extensions(struct __sk_buff *skb, struct packet *p)
 	return next == IPPROTO_TCP ? PACKET_TCP : PACKET_OTHER;
 }
 
+/*
+ * An IPv6 super-packet of more than 64 KiB ("BIG TCP") may carry a jumbo length
+ * (RFC 2675), put there by this host's own GRO; segmentation takes it out.
+ */
+static __always_inline bool packet_jumbo(struct __sk_buff *skb,
+					 struct packet *p)
+{
+	__u8 head[4];
+
+	if (p->ip.v6.payload_len || !skb->gso_size ||
+	    p->ip.v6.nexthdr != NEXT_HOP_BY_HOP ||
+	    bpf_skb_load_bytes(skb, p->payload_at, head, sizeof(head)))
+		return false;
+	if (head[0] != IPPROTO_TCP || head[1] || head[2] != JUMBO_OPTION ||
+	    head[3] != JUMBO_SIZE)
+		return false;
+	p->payload_at += 8;
+	return true;
+}
+
 static __always_inline int packet_parse_v6(struct __sk_buff *skb,
 					   struct packet *p, bool outgoing)
 {
@@ -194,6 +216,8 @@ static __always_inline int packet_parse_v6(struct __sk_buff *skb,
 		p->key.local_port = ((__be16 *)icmp)[!outgoing];
 		return PACKET_TCP;
 	}
+	if (packet_jumbo(skb, p))
+		return packet_ports(skb, p, outgoing);
 	p->fault = WIRE_DROP_HEADER;
 	if (packet_extensions(skb, p) != PACKET_TCP)
 		return PACKET_OTHER;

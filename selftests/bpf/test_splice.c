@@ -2,9 +2,13 @@
 /*
  * Real TCP through a pair that was joined by hand, without a broker: bytes and
  * half-closes arrive whole both ways, in both families, with and without
- * offloads, timestamps, SACK and window scaling; the pair ends by itself.
+ * offloads, timestamps, SACK and window scaling, in super-packets beyond 64 KiB
+ * and over a path that shrinks after the join; the pair ends by itself.
  */
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 
 #include "wire_lab.h"
 
@@ -145,28 +149,49 @@ static void connect_ends(struct lab *lab, int family, struct ends *e)
 		   sizeof(patience));
 }
 
+/* Events of one pair, counted; its end. */
+struct news {
+	struct ring_buffer *ring;
+	uint32_t pair, end;
+	uint32_t seen[2];
+};
+
 static int on_event(void *context, void *data, size_t size)
 {
 	const struct wire_event *event = data;
-	uint32_t *seen = context;
+	struct news *news = context;
 
 	(void)size;
-	if (event->kind <= WIRE_EVENT_ENDED)
-		seen[event->kind]++;
-	if (event->kind == WIRE_EVENT_ENDED && event->end != WIRE_END_FIN)
-		printf("# ended by %u\n", event->end);
+	if (event->pair != news->pair || event->kind > WIRE_EVENT_ENDED)
+		return 0;
+	news->seen[event->kind]++;
+	if (event->kind == WIRE_EVENT_ENDED)
+		news->end = event->end;
 	return 0;
 }
 
-/* Until the event has come at least once. */
-static bool await(struct ring_buffer *ring, const uint32_t *seen, uint32_t kind)
+static void news_open(struct lab *lab, struct news *news, uint32_t pair)
 {
-	for (int i = 0; i < EVENT_WAIT / 100 && !seen[kind]; i++)
-		ring_buffer__poll(ring, 100);
-	return seen[kind] > 0;
+	*news = (struct news){ .pair = pair };
+	news->ring = ring_buffer__new(bpf_map__fd(lab->wire->maps.wire_events),
+				      on_event, news, NULL);
+	if (!news->ring)
+		lab_die("ring buffer");
 }
 
-static void bulk(struct ends *e, size_t up, size_t down, bool *whole)
+/* Until the event has come at least once. */
+static bool await(struct news *news, uint32_t kind)
+{
+	for (int i = 0; i < EVENT_WAIT / 100 && !news->seen[kind]; i++)
+		ring_buffer__poll(news->ring, 100);
+	return news->seen[kind] > 0;
+}
+
+/*
+ * Bytes both ways and half-closes, while the relay does its part: it closes
+ * both sockets in silence when the last latch is cleared.
+ */
+static bool bulk(struct ends *e, struct news *news, size_t up, size_t down)
 {
 	struct flow flows[4] = {
 		{ .fd = e->client, .seed = 1, .length = up },
@@ -175,16 +200,20 @@ static void bulk(struct ends *e, size_t up, size_t down, bool *whole)
 		{ .fd = e->client, .seed = 2, .length = down },
 	};
 	pthread_t threads[4];
+	bool whole = true;
 
 	for (int i = 0; i < 4; i++)
 		if (pthread_create(&threads[i], NULL, i & 1 ? receiver : sender,
 				   &flows[i]))
 			lab_die("thread");
-	*whole = true;
+	await(news, WIRE_EVENT_UNLATCHED);
+	lab_silence(e->client_leg);
+	lab_silence(e->peer_leg);
 	for (int i = 0; i < 4; i++) {
 		pthread_join(threads[i], NULL);
-		*whole = *whole && flows[i].good;
+		whole = whole && flows[i].good;
 	}
+	return whole;
 }
 
 static void print_counters(struct lab *lab)
@@ -195,39 +224,34 @@ static void print_counters(struct lab *lab)
 			       (unsigned long long)lab_counter(lab, i));
 }
 
+/* Connects, joins, sends the answer and BULK bytes. */
 static void transfer(struct lab *lab, uint32_t index, int family,
 		     const char *name)
 {
 	uint8_t answer[ANSWER] = "the answer", got[ANSWER];
-	uint32_t seen[2] = { 0, 0 };
 	struct wire_pair pair;
-	struct ring_buffer *ring;
+	struct news news;
 	struct ends e;
-	bool whole = false;
 
 	connect_ends(lab, family, &e);
-	ring = ring_buffer__new(bpf_map__fd(lab->wire->maps.wire_events),
-				on_event, seen, NULL);
+	news_open(lab, &news, index);
 	lab_check(lab_join(lab, index, e.client_leg, e.peer_leg, ANSWER),
 		  "%s: joined", name);
 	if (send(e.client_leg, answer, ANSWER, 0) != ANSWER ||
 	    recv(e.client, got, ANSWER, MSG_WAITALL) != ANSWER)
 		lab_die("answer");
 	lab_check(!memcmp(answer, got, ANSWER), "%s: the answer came", name);
-	bulk(&e, BULK, BULK / 2, &whole);
-	lab_check(whole, "%s: whole both ways, half-closed", name);
-	lab_check(await(ring, seen, WIRE_EVENT_UNLATCHED), "%s: unlatched",
-		  name);
-	lab_check(await(ring, seen, WIRE_EVENT_ENDED), "%s: ended", name);
+	lab_check(bulk(&e, &news, BULK, BULK / 2),
+		  "%s: whole both ways, half-closed", name);
+	lab_check(await(&news, WIRE_EVENT_ENDED), "%s: ended", name);
 	lab_pair_read(lab, index, &pair);
 	lab_check(pair.state == WIRE_ENDED && pair.end == WIRE_END_FIN &&
-			  seen[0] == 1 && seen[1] == 1,
-		  "%s: by FINs, said once", name);
-	lab_silence(e.client_leg);
-	lab_silence(e.peer_leg);
+			  news.end == WIRE_END_FIN && news.seen[0] == 1 &&
+			  news.seen[1] == 1,
+		  "%s: unlatched, then ended by FINs, each said once", name);
 	close(e.client);
 	close(e.peer);
-	ring_buffer__free(ring);
+	ring_buffer__free(news.ring);
 	print_counters(lab);
 }
 
@@ -241,6 +265,83 @@ static void everywhere(struct lab *lab, const char *key, const char *value)
 	lab_run("%s", command);
 	lab_run_in(lab->client, command);
 	lab_run_in(lab->peer, command);
+}
+
+/* Checksums, segmentation and aggregation by the device, in its namespace. */
+static void offload(pid_t pid, const char *device, uint32_t on)
+{
+	static const uint32_t features[] = { ETHTOOL_STXCSUM, ETHTOOL_SSG,
+					     ETHTOOL_STSO, ETHTOOL_SGSO,
+					     ETHTOOL_SGRO };
+	int back = lab_enter(pid), fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+		struct ethtool_value value = { features[i], on };
+		struct ifreq request = { .ifr_data = (void *)&value };
+
+		snprintf(request.ifr_name, sizeof(request.ifr_name), "%s",
+			 device);
+		if (ioctl(fd, SIOCETHTOOL, &request))
+			lab_die(device);
+	}
+	close(fd);
+	lab_leave(back);
+}
+
+static void offload_all(struct lab *lab, uint32_t on)
+{
+	offload(lab->client, "eth0", on);
+	offload(lab->peer, "eth0", on);
+	offload(getpid(), "vc", on);
+	offload(getpid(), "vp", on);
+}
+
+/* Super-packets of more than 64 KiB, where ip(8) and the kernel know them. */
+static void test_big(struct lab *lab)
+{
+	static const char sizes[] = "gso_max_size 200000 gro_max_size 200000 "
+				    "gso_ipv4_max_size 200000 "
+				    "gro_ipv4_max_size 200000";
+	char command[256];
+
+	snprintf(command, sizeof(command),
+		 "ip link set vc %s 2>/dev/null && ip link set vp %s", sizes,
+		 sizes);
+	if (system(command) != 0) {
+		snprintf(command, sizeof(command),
+			 "ip link set vc %.39s && ip link set vp %.39s", sizes,
+			 sizes);
+		lab_run("%s", command);
+		snprintf(command, sizeof(command), "ip link set eth0 %.39s",
+			 sizes);
+	} else {
+		snprintf(command, sizeof(command), "ip link set eth0 %s",
+			 sizes);
+	}
+	lab_run_in(lab->client, command);
+	lab_run_in(lab->peer, command);
+	transfer(lab, 7, AF_INET, "IPv4 big");
+	transfer(lab, 8, AF_INET6, "IPv6 big");
+}
+
+/* The way to the peer narrows when both ends have agreed on 1460. */
+static void test_shrinks(struct lab *lab, uint32_t index, int family,
+			 const char *name)
+{
+	uint64_t told = lab_counter(lab, WIRE_COUNT_TOO_BIG_SENT);
+	/* In the place of the kernel's own, which has this metric for IPv6. */
+	const char *route = family == AF_INET ? "10.2.0.0/24 dev vp" :
+						"fd02::/64 dev vp metric 256";
+
+	/* What the client has learnt of earlier. */
+	lab_run_in(lab->client,
+		   "ip route flush cache; ip -6 route flush cache");
+	lab_run("ip route replace %s mtu lock 1300", route);
+	transfer(lab, index, family, name);
+	told = lab_counter(lab, WIRE_COUNT_TOO_BIG_SENT) - told;
+	lab_check(told > 0 && told < 20, "%s: the client was told (%u times)",
+		  name, (unsigned int)told);
+	lab_run("ip route replace %s", route);
 }
 
 int main(void)
@@ -257,6 +358,15 @@ int main(void)
 	lab_attach(&lab, "vp");
 	transfer(&lab, 0, AF_INET, "IPv4");
 	transfer(&lab, 1, AF_INET6, "IPv6");
+	test_shrinks(&lab, 5, AF_INET, "IPv4, a path that shrinks");
+	test_shrinks(&lab, 6, AF_INET6, "IPv6, a path that shrinks");
+	test_big(&lab);
+	offload_all(&lab, 0);
+	transfer(&lab, 9, AF_INET, "IPv4 without offloads");
+	transfer(&lab, 10, AF_INET6, "IPv6 without offloads");
+	test_shrinks(&lab, 11, AF_INET, "IPv4, shrinks, without offloads");
+	test_shrinks(&lab, 12, AF_INET6, "IPv6, shrinks, without offloads");
+	offload_all(&lab, 1);
 	everywhere(&lab, "tcp_timestamps", "0");
 	transfer(&lab, 2, AF_INET, "IPv4 without timestamps");
 	everywhere(&lab, "tcp_sack", "0");

@@ -384,6 +384,51 @@ static void test_ipv6_header(struct world *w)
 	lab_check(world_dropped(w, WIRE_DROP_HEADER), "IPv6: authentication");
 }
 
+/* Lengths that their fields cannot hold, as GRO makes them of many segments. */
+static void test_jumbo(struct world *w)
+{
+	static const uint8_t hop[] = {
+		IPPROTO_TCP, 0, 0xc2, 4, 0, 1, 0x23, 0x45
+	};
+	struct __sk_buff ctx = { .gso_size = 1000, .gso_segs = 3 };
+	uint8_t *ip = w->in.data + HEAD_L3, *tcp = w->out.data + HEAD_L3 + 48;
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.payload = 3000;
+	frame_tcp(&w->in, &c);
+	frame_put16(ip + (w->family == AF_INET ? 2 : 4), 0);
+	if (w->family == AF_INET) {
+		frame_put16(ip + 10, 0);
+		frame_put16(ip + 10, (uint16_t)~frame_sum(ip, 20, 0));
+	}
+	world_run(w, w->lab.wire->progs.wire_ingress, &ctx);
+	lab_check(w->verdict == TC_ACT_REDIRECT &&
+			  world_counted(w, WIRE_COUNT_FORWARDED) &&
+			  w->pair.leg[0].sent_end == 2003000,
+		  "%s: a super-packet without a length", family_name(w));
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER),
+		  "%s: but no packet from the wire", family_name(w));
+	if (w->family == AF_INET)
+		return;
+	world_join(w, w->family, &spaces_plain);
+	memmove(ip + 48, ip + 40, w->in.size - HEAD_L3 - 40);
+	memcpy(ip + 40, hop, 8);
+	ip[6] = 0;
+	w->in.size += 8;
+	world_run(w, w->lab.wire->progs.wire_ingress, &ctx);
+	lab_check(w->verdict == TC_ACT_REDIRECT &&
+			  world_counted(w, WIRE_COUNT_FORWARDED) &&
+			  w->pair.leg[0].sent_end == 2003000 &&
+			  frame_get16(tcp + 2) == 5000,
+		  "IPv6: a super-packet with a jumbo length");
+	world_in(w);
+	lab_check(world_dropped(w, WIRE_DROP_HEADER),
+		  "IPv6: but no packet from the wire");
+}
+
 static bool forwarded_again(struct world *w)
 {
 	struct craft c;
@@ -441,6 +486,7 @@ int main(void)
 		test_flags(&w);
 		test_states(&w);
 		test_lengths(&w);
+		test_jumbo(&w);
 		test_routes(&w);
 	}
 	test_ipv4_header(&w);
