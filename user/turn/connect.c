@@ -22,7 +22,7 @@
 static void connected(struct peer_conn *conn)
 {
 	struct client *client = conn->allocation->client;
-	struct transaction tx = conn->tx;
+	struct transaction tx = conn->pending->tx;
 	uint8_t buf[TURN_ANSWER_MAX];
 	struct stun_writer w;
 
@@ -31,8 +31,8 @@ static void connected(struct peer_conn *conn)
 		return;
 	}
 	turn_answer_begin(&w, buf, STUN_SUCCESS, &tx);
-	stun_put(&w, STUN_ATTR_CONNECTION_ID, conn->connection_id,
-		 sizeof(conn->connection_id));
+	stun_put(&w, STUN_ATTR_CONNECTION_ID, conn->pending->connection_id,
+		 sizeof(conn->pending->connection_id));
 	turn_answer_send(client, &w, &tx);
 	crypto_wipe(&tx, sizeof(tx));
 }
@@ -40,7 +40,7 @@ static void connected(struct peer_conn *conn)
 void turn_connect_failed(struct peer_conn *conn, int error)
 {
 	struct client *client = conn->allocation->client;
-	struct transaction tx = conn->tx;
+	struct transaction tx = conn->pending->tx;
 	int code = error == -ENOSPC ? STUN_CODE_INSUFFICIENT_CAPACITY :
 				      STUN_CODE_CONNECTION_TIMEOUT_OR_FAILURE;
 
@@ -59,7 +59,8 @@ void turn_connect_ready(struct peer_conn *conn, uint32_t events)
 		connected(conn);
 		return;
 	}
-	if (getsockopt(conn->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+	if (getsockopt(conn->pending->watch.fd, SOL_SOCKET, SO_ERROR, &error,
+		       &len) < 0)
 		error = errno;
 	/* Without an error it was connected and is over already. */
 	turn_connect_failed(conn, error ? -error : -ECONNRESET);

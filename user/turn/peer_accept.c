@@ -22,8 +22,8 @@ static void attempt_indicate(const struct peer_conn *conn)
 
 	stun_begin(&w, buf, sizeof(buf), STUN_INDICATION,
 		   STUN_CONNECTION_ATTEMPT, NULL);
-	stun_put(&w, STUN_ATTR_CONNECTION_ID, conn->connection_id,
-		 sizeof(conn->connection_id));
+	stun_put(&w, STUN_ATTR_CONNECTION_ID, conn->pending->connection_id,
+		 sizeof(conn->pending->connection_id));
 	stun_put_xor_address(&w, STUN_ATTR_XOR_PEER_ADDRESS, &conn->peer);
 	if (client->fingerprint)
 		stun_put_fingerprint(&w);

@@ -75,7 +75,8 @@ int turn_peer_conn_admit(const struct allocation *allocation)
 
 static void timer_expired(struct timer *timer)
 {
-	struct peer_conn *conn = list_entry(timer, struct peer_conn, timer);
+	struct peer_conn *conn =
+		list_entry(timer, struct peer_pending, timer)->conn;
 
 	if (conn->state == PEER_CONN_CONNECTING) {
 		turn_connect_failed(conn, -ETIMEDOUT);
@@ -87,7 +88,8 @@ static void timer_expired(struct timer *timer)
 
 static void peer_ready(struct watch *watch, uint32_t events)
 {
-	struct peer_conn *conn = list_entry(watch, struct peer_conn, watch);
+	struct peer_conn *conn =
+		list_entry(watch, struct peer_pending, watch)->conn;
 
 	if (conn->state == PEER_CONN_CONNECTING)
 		turn_connect_ready(conn, events);
@@ -101,20 +103,21 @@ int turn_peer_conn_new(struct allocation *allocation, int fd,
 {
 	struct turn_worker *worker = allocation->worker;
 	struct peer_conn *conn = calloc(1, sizeof(*conn));
-	int err;
+	struct peer_pending *pending = calloc(1, sizeof(*pending));
+	int err = -ENOMEM;
 
-	if (!conn)
-		return -ENOMEM;
+	if (!conn || !pending)
+		goto free_both;
 	/* Once told that it is connected, no change of the registration is
 	 * needed to be told of errors and hang-ups only.
 	 */
-	err = watch_add(worker->loop, &conn->watch, fd,
+	err = watch_add(worker->loop, &pending->watch, fd,
 			tx ? EPOLLOUT | EPOLLET : 0, peer_ready);
-	if (err) {
-		free(conn);
-		return err;
-	}
-	watch_own(worker->loop, &conn->watch);
+	if (err)
+		goto free_both;
+	watch_own(worker->loop, &pending->watch);
+	pending->conn = conn;
+	conn->pending = pending;
 	conn->worker = worker;
 	conn->allocation = allocation;
 	conn->peer = *peer;
@@ -122,8 +125,8 @@ int turn_peer_conn_new(struct allocation *allocation, int fd,
 	conn->created_ms = loop_now(worker->loop);
 	conn->state = PEER_CONN_CONNECTING;
 	if (tx) {
-		conn->tx = *tx;
-		timer_arm(worker->loop, &conn->timer,
+		pending->tx = *tx;
+		timer_arm(worker->loop, &pending->timer,
 			  turn_limits(worker)->connect_timeout_ms,
 			  timer_expired);
 	}
@@ -134,23 +137,29 @@ int turn_peer_conn_new(struct allocation *allocation, int fd,
 	allocation->pending++;
 	*out = conn;
 	return 0;
+
+free_both:
+	free(pending);
+	free(conn);
+	return err;
 }
 
 /* Draws identifiers until one is free. 0 or -ENOSPC. */
 static int connection_id_draw(struct peer_conn *conn)
 {
 	struct turn_worker *worker = conn->worker;
+	struct peer_pending *pending = conn->pending;
 
 	for (int i = 0; i < ID_TRIES; i++) {
 		uint32_t id = random_u32() >>
 			      (32 - TURN_CONNECTION_ID_RANDOM_BITS);
 
 		id |= (uint32_t)worker->index << TURN_CONNECTION_ID_RANDOM_BITS;
-		put_be32(conn->connection_id, id);
+		put_be32(pending->connection_id, id);
 		/* 0 would read as "none" in too many programs. */
-		if (id && rendezvous_add(&worker->rendezvous, &conn->leg,
-					 conn->connection_id,
-					 sizeof(conn->connection_id)) == 0)
+		if (id && rendezvous_add(&worker->rendezvous, &pending->leg,
+					 pending->connection_id,
+					 sizeof(pending->connection_id)) == 0)
 			return 0;
 	}
 	return -ENOSPC;
@@ -164,9 +173,9 @@ int turn_peer_conn_hold(struct peer_conn *conn)
 	if (err)
 		return err;
 	conn->state = PEER_CONN_HELD;
-	crypto_wipe(&conn->tx, sizeof(conn->tx));
+	crypto_wipe(&conn->pending->tx, sizeof(conn->pending->tx));
 	worker->counters.pending++;
-	timer_arm(worker->loop, &conn->timer,
+	timer_arm(worker->loop, &conn->pending->timer,
 		  turn_limits(worker)->bind_timeout_ms, timer_expired);
 	return 0;
 }
@@ -200,8 +209,10 @@ static void conn_leave(struct peer_conn *conn, const char *reason)
 
 	conn_log(conn, reason);
 	conn->over = true;
-	timer_cancel(worker->loop, &conn->timer);
-	rendezvous_remove(&worker->rendezvous, &conn->leg);
+	if (conn->pending) {
+		timer_cancel(worker->loop, &conn->pending->timer);
+		rendezvous_remove(&worker->rendezvous, &conn->pending->leg);
+	}
 	table_remove(&worker->peer_conns, &conn->node);
 	slot_release(conn);
 	if (conn->state == PEER_CONN_HELD)
@@ -215,9 +226,9 @@ static void conn_leave(struct peer_conn *conn, const char *reason)
 
 static int conn_take_fd(struct peer_conn *conn)
 {
-	int fd = conn->watch.fd;
+	int fd = conn->pending->watch.fd;
 
-	watch_del(conn->worker->loop, &conn->watch);
+	watch_del(conn->worker->loop, &conn->pending->watch);
 	return fd;
 }
 
@@ -225,7 +236,7 @@ void turn_peer_conn_end(struct peer_conn *conn, const char *reason)
 {
 	if (conn->over)
 		return;
-	watch_close(conn->worker->loop, &conn->watch);
+	watch_close(conn->worker->loop, &conn->pending->watch);
 	conn_leave(conn, reason);
 }
 
@@ -358,13 +369,22 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	return 0;
 }
 
+static void pending_free(struct peer_conn *conn)
+{
+	if (conn->pending)
+		crypto_wipe(&conn->pending->tx, sizeof(conn->pending->tx));
+	free(conn->pending);
+	conn->pending = NULL;
+}
+
 static void conn_bound(struct peer_conn *conn, const struct bind *bind)
 {
 	struct turn_worker *worker = conn->worker;
 	char peer[ADDR_STRLEN], client[ADDR_STRLEN];
 
-	timer_cancel(worker->loop, &conn->timer);
-	rendezvous_remove(&worker->rendezvous, &conn->leg);
+	timer_cancel(worker->loop, &conn->pending->timer);
+	rendezvous_remove(&worker->rendezvous, &conn->pending->leg);
+	pending_free(conn);
 	conn->state = PEER_CONN_BOUND;
 	conn->client = bind->client;
 	conn->allocation->pending--;
@@ -398,7 +418,7 @@ int turn_bind_join(struct peer_conn *conn, const struct bind *bind)
 		conn_bound(conn, bind);
 		return 0;
 	}
-	if (watch_add(worker->loop, &conn->watch, fd, 0, peer_ready)) {
+	if (watch_add(worker->loop, &conn->pending->watch, fd, 0, peer_ready)) {
 		fd_close(&fd);
 		conn_leave(conn, "resources");
 	}
@@ -414,7 +434,7 @@ int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
 
 	if (!leg)
 		return STUN_CODE_BAD_REQUEST;
-	conn = list_entry(leg, struct peer_conn, leg);
+	conn = list_entry(leg, struct peer_pending, leg)->conn;
 	if (conn->allocation->account != account)
 		return STUN_CODE_WRONG_CREDENTIALS;
 	*out = conn;
@@ -423,6 +443,6 @@ int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
 
 void turn_peer_conn_free(struct peer_conn *conn)
 {
-	crypto_wipe(&conn->tx, sizeof(conn->tx));
+	pending_free(conn);
 	free(conn);
 }

@@ -21,25 +21,32 @@ enum peer_conn_state {
 	PEER_CONN_BOUND, /* a pair has it */
 };
 
+/* What a peer connection needs until it is bound. */
+struct peer_pending {
+	struct peer_conn *conn;
+	struct waiting_leg leg; /* while held */
+	struct watch watch; /* its fd is the peer's */
+	struct timer timer; /* connect_timeout, then bind_timeout */
+	struct transaction tx; /* of the Connect, while connecting */
+	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
+};
+
+/* Small: there may be very many whose pair is on wire. */
 struct peer_conn {
 	struct list link; /* of allocation->conns, or worker->dead_conns */
 	struct table_node node; /* of worker->peer_conns */
-	struct waiting_leg leg; /* while held */
+	struct peer_pending *pending; /* NULL: bound */
 	struct turn_worker *worker;
 	struct allocation *allocation; /* lives as long as this does */
-	struct watch watch; /* until bound; its fd is the peer's */
-	struct timer timer; /* connect_timeout, then bind_timeout */
 	struct pair *pair; /* when bound */
 	struct turn_engines *engines; /* the pair's */
 	union addr peer;
 	union addr client; /* of the data connection; AF_UNSPEC before */
 	uint64_t serial;
 	uint64_t created_ms;
-	struct transaction tx; /* of the Connect, while connecting */
 	enum peer_conn_state state;
 	bool over; /* dead: waits to be freed */
 	bool bare; /* on wire: no descriptor is left */
-	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
 };
 
 struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
