@@ -336,13 +336,9 @@ int devices_start(struct kernel *kernel)
 void devices_free(struct kernel *kernel)
 {
 	struct list *pos, *tmp;
-	int fd = kernel->link_watch.fd;
 
 	timer_cancel(kernel->loop, &kernel->link_again);
-	watch_del(kernel->loop, &kernel->link_watch);
-	if (fd >= 0)
-		close(fd);
-	kernel->link_watch.fd = -1;
+	watch_close(kernel->loop, &kernel->link_watch);
 	list_for_each_safe(pos, tmp, &kernel->devices)
 		free(list_entry(pos, struct device, link));
 	list_init(&kernel->devices);

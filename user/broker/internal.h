@@ -36,6 +36,11 @@ struct broker_ops {
 	int (*flow_find)(struct broker *broker, const struct wire_key *key,
 			 struct wire_flow *out);
 	void (*flow_delete)(struct broker *broker, const struct wire_key *key);
+	/* Calls fn for each flow there is, which may delete it. */
+	void (*flows)(struct broker *broker,
+		      void (*fn)(struct broker *broker,
+				 const struct wire_key *key,
+				 const struct wire_flow *flow));
 	void (*acknowledge)(int fd); /* sends an acknowledgement that waits */
 	void (*silence)(int fd); /* it never sends anything again */
 	void (*disconnect)(int fd); /* silently; the ends are free again */
@@ -168,9 +173,5 @@ void kernel_unpin(struct kernel *kernel); /* removes all but directories */
 int kernel_events(struct kernel *kernel);
 /* Files only as far as they are needed (confine.c); NULL: without pins. */
 void confine(const struct kernel *kernel);
-/* Calls fn for each flow in the map, which may delete it. */
-void kernel_flows(struct broker *broker,
-		  void (*fn)(struct broker *broker, const struct wire_key *key,
-			     const struct wire_flow *flow));
 
 #endif

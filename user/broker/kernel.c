@@ -85,25 +85,10 @@ static int ops_records(struct broker *broker)
 	return broker->kernel->records_fd;
 }
 
-const struct broker_ops kernel_ops = {
-	.socket_key = ops_socket_key,
-	.snapshot = ops_snapshot,
-	.route = ops_route,
-	.flow_insert = ops_flow_insert,
-	.flow_find = ops_flow_find,
-	.flow_delete = ops_flow_delete,
-	.acknowledge = socket_acknowledge,
-	.silence = socket_silence,
-	.disconnect = socket_disconnect,
-	.reset = socket_reset,
-	.records = ops_records,
-	.sockmap_load = sockmap_load,
-	.sockmap_release = sockmap_release,
-};
-
-void kernel_flows(struct broker *broker,
-		  void (*fn)(struct broker *broker, const struct wire_key *key,
-			     const struct wire_flow *flow))
+static void ops_flows(struct broker *broker,
+		      void (*fn)(struct broker *broker,
+				 const struct wire_key *key,
+				 const struct wire_flow *flow))
 {
 	struct wire_key key, next;
 	struct wire_flow flow;
@@ -118,6 +103,23 @@ void kernel_flows(struct broker *broker,
 			fn(broker, &key, &flow);
 	}
 }
+
+const struct broker_ops kernel_ops = {
+	.socket_key = ops_socket_key,
+	.snapshot = ops_snapshot,
+	.route = ops_route,
+	.flow_insert = ops_flow_insert,
+	.flow_find = ops_flow_find,
+	.flow_delete = ops_flow_delete,
+	.flows = ops_flows,
+	.acknowledge = socket_acknowledge,
+	.silence = socket_silence,
+	.disconnect = socket_disconnect,
+	.reset = socket_reset,
+	.records = ops_records,
+	.sockmap_load = sockmap_load,
+	.sockmap_release = sockmap_release,
+};
 
 static int event_handle(void *arg, void *data, size_t size)
 {

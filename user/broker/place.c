@@ -496,7 +496,7 @@ void places_adopt(struct broker *broker)
 
 	for (uint32_t i = 0; i < broker->capacity; i++)
 		place_adopt(broker, i);
-	kernel_flows(broker, flow_check);
+	broker->ops->flows(broker, flow_check);
 	for (uint32_t i = 0; i < broker->capacity; i++) {
 		if (broker->places[i].state != PLACE_ACTIVE)
 			continue;

@@ -67,9 +67,7 @@ static void waiting_free(struct session *session)
 
 static void session_free(struct session *session)
 {
-	watch_del(session->broker->loop, &session->watch);
-	if (session->watch.fd >= 0)
-		close(session->watch.fd);
+	watch_close(session->broker->loop, &session->watch);
 	waiting_free(session);
 	list_del(&session->link);
 	free(session);
@@ -116,10 +114,7 @@ void session_end(struct session *session)
 	session->dead = true;
 	if (broker->adopter == session)
 		broker->adopter = NULL;
-	watch_del(broker->loop, &session->watch);
-	if (session->watch.fd >= 0)
-		close(session->watch.fd);
-	session->watch.fd = -1;
+	watch_close(broker->loop, &session->watch);
 	orphans_make(session);
 	loop_defer(broker->loop, &broker->reap, reap_run);
 }

@@ -1,0 +1,1036 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The broker: checks and offsets of a join, sessions and places over a made-up kernel. */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/uio.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "unit/broker_fake.h"
+#include "unit/failalloc.h"
+
+#define CAPACITY 4
+#define SECOND   1000000000ull
+
+/* The pure part. */
+
+static void usual(struct wire_snapshot legs[WIRE_LEGS])
+{
+	legs[WIRE_CLIENT] = fake_snapshot_usual(1);
+	legs[WIRE_PEER] = fake_snapshot_usual(2);
+}
+
+static void a_usual_pair_may_be_joined(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+
+	(void)state;
+	usual(legs);
+	assert_int_equal(check_pair(legs, AF_INET), WIRE_OK);
+	assert_true(check_quiet(legs, legs));
+}
+
+static void expect(const struct wire_snapshot legs[WIRE_LEGS],
+		   enum wire_reason reason)
+{
+	struct wire_snapshot swapped[WIRE_LEGS] = { legs[1], legs[0] };
+
+	assert_int_equal(check_pair(legs, AF_INET), reason);
+	assert_int_equal(check_pair(swapped, AF_INET), reason);
+}
+
+static void each_rule_has_its_reason(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+
+	(void)state;
+#define WITH(change, reason)          \
+	do {                          \
+		usual(legs);          \
+		change;               \
+		expect(legs, reason); \
+	} while (0)
+	WITH(legs[0].found = 0, WIRE_NO_STATE);
+	WITH(legs[0].state = TCP_CLOSE_WAIT, WIRE_NO_STATE);
+	WITH(legs[0].state = TCP_SYN_SENT, WIRE_NO_STATE);
+	WITH(legs[0].timestamps = 0, WIRE_NO_TIMESTAMPS);
+	WITH(legs[0].sack = 0, WIRE_NO_SACK);
+	WITH(legs[0].rcv_wscale = 11, WIRE_NO_SCALE);
+	WITH(legs[0].snd_wscale = 15, WIRE_NO_SCALE);
+	WITH(legs[0].ecn = 1, WIRE_NO_ECN);
+	WITH(legs[0].md5 = 1, WIRE_NO_MD5);
+	WITH(legs[0].mss_clamp = 1459, WIRE_NO_MSS);
+	WITH(legs[0].advmss = 1461, WIRE_NO_MSS);
+	WITH(legs[0].pmtu = 1499, WIRE_NO_MSS);
+	WITH(legs[0].urgent = 1, WIRE_NO_URGENT);
+	WITH(legs[0].out_of_order = 1, WIRE_AGAIN);
+	WITH(legs[0].copied_seq--, WIRE_AGAIN);
+	/* What is final comes before what may pass. */
+	WITH((legs[0].copied_seq--, legs[1].sack = 0), WIRE_NO_SACK);
+	WITH((legs[0].sack = 0, legs[1].timestamps = 0), WIRE_NO_TIMESTAMPS);
+	/* Without scaling the shifts mean nothing. */
+	WITH((legs[0].window_scaling = 0, legs[0].rcv_wscale = 14), WIRE_OK);
+	/* 2^10 is still below a segment. */
+	WITH(legs[0].rcv_wscale = 10, WIRE_OK);
+	/* None of them has it. */
+	WITH((legs[0].sack = 0, legs[1].sack = 0), WIRE_OK);
+	WITH((legs[0].timestamps = 0, legs[1].timestamps = 0), WIRE_OK);
+#undef WITH
+	usual(legs);
+	assert_int_equal(check_pair(legs, AF_INET6), WIRE_NO_MSS);
+}
+
+static void what_moves_is_not_quiet(void **state)
+{
+	struct wire_snapshot before[WIRE_LEGS], after[WIRE_LEGS];
+
+	(void)state;
+	usual(before);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+#define MOVED(change)                                     \
+	do {                                              \
+		usual(after);                             \
+		after[leg].change;                        \
+		assert_false(check_quiet(before, after)); \
+	} while (0)
+		MOVED(rcv_nxt++);
+		MOVED(copied_seq++);
+		MOVED(write_seq++);
+		MOVED(out_of_order = 1);
+		MOVED(urgent = 1);
+		MOVED(state = TCP_CLOSE_WAIT);
+		MOVED(cookie++);
+		MOVED(found = 0);
+#undef MOVED
+		usual(after);
+		after[leg].snd_una++;
+		after[leg].snd_wnd++;
+		after[leg].rcv_wup++;
+		assert_true(check_quiet(before, after));
+	}
+}
+
+static uint32_t any32(uint32_t *state)
+{
+	*state = *state * 1664525 + 1013904223;
+	return *state;
+}
+
+/* What leaves on one leg comes back on it as it was, wherever numbers begin. */
+static void offsets_are_each_others_inverse(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+	struct wire_pair pair = { 0 };
+	const struct wire_leg *client = &pair.leg[WIRE_CLIENT];
+	const struct wire_leg *peer = &pair.leg[WIRE_PEER];
+	uint32_t seed = 1;
+
+	(void)state;
+	for (int i = 0; i < 10000; i++) {
+		uint32_t more = any32(&seed) % 100000;
+
+		usual(legs);
+		for (int leg = 0; leg < WIRE_LEGS; leg++) {
+			legs[leg].rcv_nxt = any32(&seed);
+			legs[leg].snd_una = any32(&seed);
+			legs[leg].write_seq =
+				legs[leg].snd_una + any32(&seed) % 10000;
+			legs[leg].timestamp = any32(&seed);
+			legs[leg].ts_recent = any32(&seed);
+		}
+		check_offsets(legs, more, &pair);
+		assert_int_equal(client->seq_delta + peer->ack_delta, 0);
+		assert_int_equal(client->ack_delta + peer->seq_delta, 0);
+		assert_int_equal(client->tsval_delta + peer->tsecr_delta, 0);
+		assert_int_equal(client->tsecr_delta + peer->tsval_delta, 0);
+		/* The client's next byte is the next the peer expects of us. */
+		assert_int_equal(legs[0].rcv_nxt + client->seq_delta,
+				 legs[1].write_seq);
+		/* The peer's next byte follows all we send to the client. */
+		assert_int_equal(legs[1].rcv_nxt + peer->seq_delta,
+				 legs[0].write_seq + more);
+		assert_int_equal(client->latch, legs[0].write_seq + more);
+		assert_int_equal(peer->latch, legs[1].write_seq);
+		assert_int_equal(client->received, legs[0].rcv_nxt);
+		assert_int_equal(peer->sent_end, legs[1].rcv_nxt);
+		/* Never behind what we have sent so far. */
+		assert_true((int32_t)(legs[0].ts_recent + client->tsval_delta -
+				      legs[1].timestamp) > 0);
+		assert_int_equal((uint32_t)client->acked, legs[0].snd_una);
+		assert_int_equal((uint32_t)pair.started[0], client->latch);
+		assert_true(pair.started[0] >= client->acked);
+		assert_int_equal(client->right,
+				 legs[0].snd_una + legs[0].snd_wnd);
+		assert_int_equal(check_latched(&pair),
+				 legs[0].write_seq + more != legs[0].snd_una ||
+						 legs[1].write_seq !=
+							 legs[1].snd_una ?
+					 WIRE_LEG_LATCHED :
+					 0);
+	}
+}
+
+static void a_later_look_opens_the_latch(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+	struct wire_pair pair = { 0 };
+
+	(void)state;
+	usual(legs);
+	legs[1].write_seq += 5;
+	check_offsets(legs, 0, &pair);
+	assert_true(check_latched(&pair));
+	legs[1].snd_una += 5;
+	check_refresh(legs, &pair);
+	assert_false(check_latched(&pair));
+	assert_true(pair.leg[1].flags & WIRE_LEG_SACK);
+	assert_int_equal(pair.leg[1].acked, pair.started[1]);
+}
+
+static void bytes_are_counted_without_fin(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+	struct wire_pair pair = { 0 };
+	struct wire_leg *client = &pair.leg[WIRE_CLIENT];
+	struct wire_leg *peer = &pair.leg[WIRE_PEER];
+
+	(void)state;
+	usual(legs);
+	check_offsets(legs, 48, &pair);
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), 0);
+	client->acked += 20; /* of the relay's own */
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), 0);
+	client->acked += 28 + 1000;
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), 1000);
+	client->acked += 5ull << 32;
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), (5ull << 32) + 1000);
+	peer->flags |= WIRE_LEG_FIN;
+	peer->fin_end = (uint32_t)client->acked + 1 - peer->seq_delta;
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), (5ull << 32) + 1000);
+	client->acked++;
+	assert_int_equal(check_bytes(&pair, WIRE_CLIENT), (5ull << 32) + 1000);
+	assert_int_equal(check_bytes(&pair, WIRE_PEER), 0);
+}
+
+static void a_reset_is_at_the_end_of_what_was_sent(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+	struct wire_pair pair = { 0 };
+	struct reset_numbers numbers;
+
+	(void)state;
+	usual(legs);
+	legs[0].write_seq = legs[0].snd_una = UINT32_MAX - 10;
+	check_offsets(legs, 0, &pair);
+	numbers = check_reset(&pair, WIRE_CLIENT);
+	assert_int_equal(numbers.seq, UINT32_MAX - 10);
+	assert_int_equal(numbers.ack, legs[0].rcv_nxt);
+	/* 100 bytes of the peer are under way to the client, over the wrap. */
+	pair.leg[WIRE_PEER].sent_end += 100;
+	numbers = check_reset(&pair, WIRE_CLIENT);
+	assert_int_equal(numbers.seq, 89);
+	numbers = check_reset(&pair, WIRE_PEER);
+	assert_int_equal(numbers.ack, legs[1].rcv_nxt + 100);
+}
+
+/* Sessions and places. */
+
+struct rig {
+	struct loop *loop;
+	struct broker *broker;
+	int channel; /* the worker's end */
+	int fds[WIRE_LEGS]; /* the worker's sockets, by numbers 1 and 2 */
+};
+
+static int session_open(struct rig *rig)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX,
+				    SOCK_SEQPACKET | SOCK_CLOEXEC |
+					    SOCK_NONBLOCK,
+				    0, pair),
+			 0);
+	assert_int_equal(session_new(rig->broker, pair[1]), 0);
+	return pair[0];
+}
+
+static void tick(struct rig *rig)
+{
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(loop_tick(rig->loop, 0), 0);
+}
+
+static void request(struct rig *rig, int channel, const void *message,
+		    size_t len, const int *fds, size_t count)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int) * 8)];
+	} space;
+	struct iovec part = { (void *)message, len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	memset(&space, 0, sizeof(space));
+	if (count) {
+		head.msg_control = &space;
+		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
+		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
+		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
+		       sizeof(int) * count);
+	}
+	assert_int_equal(sendmsg(channel, &head, MSG_NOSIGNAL), len);
+	tick(rig);
+}
+
+/* The next message, which has to be this one. */
+static void answer(int channel, uint32_t type, void *out, size_t len)
+{
+	char bytes[256];
+
+	assert_int_equal(recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT),
+			 len);
+	memcpy(out, bytes, len);
+	assert_int_equal(*(uint32_t *)out, type);
+}
+
+static bool is_closed(int channel)
+{
+	char bytes[256];
+
+	return recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) == 0;
+}
+
+static bool is_silent(int channel)
+{
+	char bytes[256];
+
+	return recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) < 0 &&
+	       errno == EAGAIN;
+}
+
+static void greet(struct rig *rig, int channel, bool adopts)
+{
+	struct broker_hello hello = { .type = BROKER_HELLO,
+				      .version = BROKER_PROTOCOL,
+				      .adopts = adopts };
+	struct broker_welcome welcome;
+
+	request(rig, channel, &hello, sizeof(hello), NULL, 0);
+	answer(channel, BROKER_WELCOME, &welcome, sizeof(welcome));
+	assert_int_equal(welcome.capacity, CAPACITY);
+	assert_int_equal(welcome.error, 0);
+}
+
+static int setup(void **state)
+{
+	struct rig *rig = calloc(1, sizeof(*rig));
+
+	memset(&fake, 0, sizeof(fake));
+	fake.records_fd = STDERR_FILENO;
+	if (!rig || loop_new(&rig->loop) ||
+	    fake_broker_new(rig->loop, CAPACITY, &rig->broker))
+		return -1;
+	*state = rig;
+	rig->channel = session_open(rig);
+	greet(rig, rig->channel, false);
+	rig->fds[0] = fake_connect(1, AF_INET);
+	rig->fds[1] = fake_connect(2, AF_INET);
+	return rig->fds[1] < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	struct rig *rig = *state;
+
+	fake_broker_free(rig->broker);
+	loop_free(rig->loop);
+	close(rig->channel);
+	close(rig->fds[0]);
+	close(rig->fds[1]);
+	free(rig);
+	return 0;
+}
+
+static struct broker_join join_usual(void)
+{
+	struct broker_join join = { .type = BROKER_JOIN,
+				    .ticket = 42,
+				    .to_client = 48,
+				    .allocation = 7 };
+
+	strcpy(join.label, "alice@test");
+	return join;
+}
+
+static enum wire_reason join(struct rig *rig, struct broker_answer *out)
+{
+	struct broker_join message = join_usual();
+
+	request(rig, rig->channel, &message, sizeof(message), rig->fds, 2);
+	answer(rig->channel, BROKER_ANSWER, out, sizeof(*out));
+	assert_int_equal(out->ticket, 42);
+	return out->reason;
+}
+
+static void joined(struct rig *rig, struct broker_answer *out)
+{
+	assert_int_equal(join(rig, out), WIRE_OK);
+	assert_int_equal(rig->broker->records[out->pair].state, WIRE_JOINED);
+}
+
+/* As BPF does when the last latch opens. */
+static void unlatch(struct rig *rig, const struct broker_answer *pair)
+{
+	struct wire_event event = { .kind = WIRE_EVENT_UNLATCHED,
+				    .pair = pair->pair,
+				    .generation = pair->generation };
+	struct broker_active active;
+
+	for (int i = 0; i < WIRE_LEGS; i++)
+		rig->broker->records[pair->pair].leg[i].flags &=
+			~WIRE_LEG_LATCHED;
+	place_event(rig->broker, &event);
+	answer(rig->channel, BROKER_ACTIVE, &active, sizeof(active));
+	assert_int_equal(active.pair, pair->pair);
+	assert_int_equal(active.generation, pair->generation);
+}
+
+static void end(struct rig *rig, const struct broker_answer *pair,
+		enum wire_end how)
+{
+	struct wire_event event = { .kind = WIRE_EVENT_ENDED,
+				    .pair = pair->pair,
+				    .generation = pair->generation };
+	struct wire_pair *record = &rig->broker->records[pair->pair];
+
+	record->state = WIRE_ENDED;
+	record->end = how;
+	place_event(rig->broker, &event);
+}
+
+static void a_pair_lives_and_ends(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_ended ended;
+	struct wire_pair *record;
+
+	joined(rig, &pair);
+	record = &rig->broker->records[pair.pair];
+	assert_string_equal(record->label, "alice@test");
+	assert_int_equal(record->allocation, 7);
+	assert_int_equal(record->leg[0].remote_port, htons(1001));
+	assert_int_equal(fake_flow_count(), 2);
+	assert_int_equal(rig->broker->latched, 1);
+	unlatch(rig, &pair);
+	assert_true(fake_by_fd(rig->fds[0])->silent);
+	assert_true(fake_by_fd(rig->fds[1])->silent);
+	assert_int_equal(rig->broker->latched, 0);
+	record->leg[WIRE_CLIENT].acked += 48 + 10;
+	record->leg[WIRE_PEER].acked += 20;
+	end(rig, &pair, WIRE_END_FIN);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_FIN);
+	assert_int_equal(ended.bytes[WIRE_CLIENT], 10);
+	assert_int_equal(ended.bytes[WIRE_PEER], 20);
+	/* It lingers, then it is gone. */
+	places_sweep(rig->broker);
+	assert_int_equal(fake_flow_count(), 2);
+	rig->broker->places[pair.pair].due_ns = clock_ns();
+	places_sweep(rig->broker);
+	assert_int_equal(fake_flow_count(), 0);
+	assert_int_equal(record->state, WIRE_FREE);
+	assert_int_equal(fake.resets, 0);
+}
+
+static void move_client(unsigned int snapshots)
+{
+	if (snapshots == 1)
+		fake.sockets[0].snapshot.rcv_nxt++;
+}
+
+static void one_that_moves_meanwhile_is_left_alone(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+
+	fake.between = move_client;
+	assert_int_equal(join(rig, &pair), WIRE_AGAIN);
+	assert_int_equal(fake_flow_count(), 0);
+	for (int i = 0; i < CAPACITY; i++)
+		assert_int_equal(rig->broker->records[i].state, WIRE_FREE);
+	assert_false(fake.sockets[0].silent);
+	/* The worker has read the byte. */
+	fake.sockets[0].snapshot.copied_seq++;
+	fake.snapshots = 2;
+	joined(rig, &pair);
+}
+
+static void acknowledge_client(unsigned int snapshots)
+{
+	if (snapshots == 1)
+		fake.sockets[1].snapshot.snd_una =
+			fake.sockets[1].snapshot.write_seq;
+}
+
+static void an_acknowledgement_meanwhile_is_taken_over(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+
+	fake.sockets[1].snapshot.snd_una -= 30;
+	fake.sockets[0].snapshot.rcv_wup -= 5;
+	fake.between = acknowledge_client;
+	joined(rig, &pair);
+	assert_false(rig->broker->records[pair.pair].leg[WIRE_PEER].flags &
+		     WIRE_LEG_LATCHED);
+	assert_int_equal(fake.acknowledged, 1);
+}
+
+static void an_acknowledgement_bpf_never_saw_opens_the_latch(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_active active;
+
+	joined(rig, &pair);
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	assert_true(is_silent(rig->channel));
+	fake.sockets[0].snapshot.write_seq += 48;
+	fake.sockets[0].snapshot.snd_una += 48;
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	answer(rig->channel, BROKER_ACTIVE, &active, sizeof(active));
+}
+
+static void refusals_leave_nothing(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+
+	fake.sockets[0].route = WIRE_NO_LOCAL;
+	assert_int_equal(join(rig, &pair), WIRE_NO_LOCAL);
+	fake.sockets[0].route = WIRE_OK;
+	fake.sockets[1].error = -ENOTCONN;
+	assert_int_equal(join(rig, &pair), WIRE_NO_STATE);
+	fake.sockets[1].error = -EAFNOSUPPORT;
+	assert_int_equal(join(rig, &pair), WIRE_NO_DEVICE);
+	fake.sockets[1].error = 0;
+	fake.sockets[1].key.family = AF_INET6;
+	assert_int_equal(join(rig, &pair), WIRE_NO_FAMILY);
+	fake.sockets[1].key.family = AF_INET;
+	fake.sockets[1].snapshot.ecn = 1;
+	assert_int_equal(join(rig, &pair), WIRE_NO_ECN);
+	fake.sockets[1].snapshot.ecn = 0;
+	fake.sockets[0].key.remote[0] = 127;
+	assert_int_equal(join(rig, &pair), WIRE_NO_LOCAL);
+	fake.sockets[0].key.remote[0] = 10;
+	fake.insert_error = -E2BIG;
+	assert_int_equal(join(rig, &pair), WIRE_NO_ROOM);
+	fake.insert_error = -EPERM;
+	assert_int_equal(join(rig, &pair), WIRE_NO_ERROR);
+	fake.insert_error = 0;
+	rig->broker->latched_max = 0;
+	assert_int_equal(join(rig, &pair), WIRE_NO_ROOM);
+	rig->broker->latched_max = CAPACITY;
+	assert_int_equal(fake_flow_count(), 0);
+	assert_int_equal(rig->broker->latched, 0);
+	joined(rig, &pair);
+}
+
+static void the_same_sockets_join_once(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer first, second;
+
+	joined(rig, &first);
+	assert_int_equal(join(rig, &second), WIRE_NO_STATE);
+	assert_int_equal(fake_flow_count(), 2);
+	/* Ended, the ends belong to a new connection. */
+	unlatch(rig, &first);
+	end(rig, &first, WIRE_END_RESET_PEER);
+	struct broker_ended ended;
+
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	joined(rig, &second);
+	assert_int_equal(fake_flow_count(), 2);
+	assert_true(second.pair != first.pair ||
+		    second.generation != first.generation);
+}
+
+static void a_reset_hits_both_ends(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	reset.pair = pair.pair;
+	reset.generation = pair.generation + 1;
+	request(rig, rig->channel, &reset, sizeof(reset), NULL, 0);
+	reset.pair = UINT32_MAX;
+	request(rig, rig->channel, &reset, sizeof(reset), NULL, 0);
+	assert_int_equal(fake.resets, 0);
+	reset.pair = pair.pair;
+	reset.generation = pair.generation;
+	request(rig, rig->channel, &reset, sizeof(reset), NULL, 0);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_RESET);
+	assert_int_equal(fake.resets, 2);
+	assert_int_equal(fake.reset_key[0].remote_port, htons(1001));
+	assert_int_equal(fake.reset_numbers[0].seq, 77 + 48);
+	assert_int_equal(fake.reset_numbers[0].ack, 10000);
+	assert_int_equal(fake.reset_numbers[1].seq, 2 * 77);
+	assert_int_equal(fake_flow_count(), 0);
+	/* Once. */
+	request(rig, rig->channel, &reset, sizeof(reset), NULL, 0);
+	assert_true(is_silent(rig->channel));
+}
+
+static void a_reset_waits_for_the_last_user(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	fake.reset_error = -EADDRNOTAVAIL;
+	place_reset(rig->broker, pair.pair, WIRE_END_RESET);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(rig->broker->late_count, 2);
+	fake.reset_error = 0;
+	fake.resets = 0;
+	while (rig->broker->late_count)
+		loop_tick(rig->loop, -1);
+	assert_int_equal(fake.resets, 2);
+}
+
+static void expiry_is_by_allocation(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_expire expire = { .type = BROKER_EXPIRE,
+					.allocation = 8,
+					.expires_ns = clock_ns() };
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	request(rig, rig->channel, &expire, sizeof(expire), NULL, 0);
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	assert_true(is_silent(rig->channel));
+	expire.allocation = 7;
+	request(rig, rig->channel, &expire, sizeof(expire), NULL, 0);
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_EXPIRED);
+}
+
+static void a_latch_that_never_opens_is_reset(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	rig->broker->places[pair.pair].due_ns = clock_ns();
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_LATCH);
+	assert_int_equal(rig->broker->places[pair.pair].fds[0], -1);
+}
+
+static void lost_events_are_found(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_active active;
+	struct broker_ended ended;
+	struct wire_pair *record;
+
+	joined(rig, &pair);
+	record = &rig->broker->records[pair.pair];
+	record->leg[0].flags &= ~WIRE_LEG_LATCHED;
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	answer(rig->channel, BROKER_ACTIVE, &active, sizeof(active));
+	record->state = WIRE_ENDED;
+	record->end = WIRE_END_FIN;
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+}
+
+static void a_closed_channel_leaves_orphans(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer active, latched;
+	struct broker_ended ended;
+	int more[WIRE_LEGS] = { fake_connect(3, AF_INET),
+				fake_connect(4, AF_INET) };
+	struct broker_join message = join_usual();
+	int channel;
+
+	joined(rig, &active);
+	unlatch(rig, &active);
+	request(rig, rig->channel, &message, sizeof(message), more, 2);
+	answer(rig->channel, BROKER_ANSWER, &latched, sizeof(latched));
+	assert_int_equal(latched.reason, WIRE_OK);
+	close(rig->channel);
+	tick(rig);
+	/* The latched one is reset, the other goes on. */
+	assert_int_equal(fake.resets, 2);
+	assert_int_equal(fake_flow_count(), 2);
+	assert_int_equal(rig->broker->records[active.pair].state, WIRE_JOINED);
+	rig->channel = session_open(rig);
+	greet(rig, rig->channel, false);
+	channel = session_open(rig);
+	greet(rig, channel, true);
+	end(rig, &active, WIRE_END_FIN);
+	assert_true(is_silent(rig->channel));
+	answer(channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.pair, active.pair);
+	close(channel);
+	close(more[0]);
+	close(more[1]);
+	tick(rig);
+}
+
+static void a_pair_can_be_claimed(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_claim claim = { .type = BROKER_CLAIM };
+	struct broker_answer pair;
+	struct broker_active active;
+	struct broker_ended ended;
+	int channel;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	channel = session_open(rig);
+	greet(rig, channel, false);
+	claim.pair = pair.pair;
+	claim.generation = pair.generation;
+	request(rig, channel, &claim, sizeof(claim), NULL, 0);
+	answer(channel, BROKER_ACTIVE, &active, sizeof(active));
+	claim.generation--;
+	request(rig, channel, &claim, sizeof(claim), NULL, 0);
+	answer(channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_ORPHAN);
+	end(rig, &pair, WIRE_END_FIN);
+	answer(channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_true(is_silent(rig->channel));
+	close(channel);
+	tick(rig);
+}
+
+static void places_run_out_and_are_reclaimed(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pairs[CAPACITY + 1];
+	struct broker_ended ended;
+	struct broker_join message = join_usual();
+	int fds[2 * (CAPACITY + 1)];
+
+	for (uint32_t i = 0; i <= CAPACITY; i++) {
+		fds[2 * i] = fake_connect(10 + 2 * i, AF_INET);
+		fds[2 * i + 1] = fake_connect(11 + 2 * i, AF_INET);
+		request(rig, rig->channel, &message, sizeof(message),
+			&fds[2 * i], 2);
+		answer(rig->channel, BROKER_ANSWER, &pairs[i],
+		       sizeof(pairs[i]));
+		if (i == CAPACITY)
+			break;
+		assert_int_equal(pairs[i].reason, WIRE_OK);
+		unlatch(rig, &pairs[i]);
+	}
+	assert_int_equal(pairs[CAPACITY].reason, WIRE_NO_ROOM);
+	end(rig, &pairs[1], WIRE_END_FIN);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	request(rig, rig->channel, &message, sizeof(message),
+		&fds[2 * CAPACITY], 2);
+	answer(rig->channel, BROKER_ANSWER, &pairs[CAPACITY], sizeof(pairs[0]));
+	assert_int_equal(pairs[CAPACITY].reason, WIRE_OK);
+	assert_int_equal(pairs[CAPACITY].pair, pairs[1].pair);
+	assert_int_equal(pairs[CAPACITY].generation, pairs[1].generation + 1);
+	/* An event of the one before is not this one's. */
+	place_event(rig->broker,
+		    &(struct wire_event){ .kind = WIRE_EVENT_UNLATCHED,
+					  .pair = pairs[1].pair,
+					  .generation = pairs[1].generation });
+	assert_true(is_silent(rig->channel));
+	for (size_t i = 0; i < 2 * (CAPACITY + 1); i++)
+		close(fds[i]);
+}
+
+static void what_is_pinned_is_adopted(void **state)
+{
+	struct rig *rig = *state;
+	struct broker *broker = rig->broker;
+	struct wire_pair *r = broker->records;
+	struct wire_key key;
+	struct wire_flow flow;
+
+	for (uint32_t i = 0; i < 4; i++) {
+		r[i].family = AF_INET;
+		r[i].generation = 5;
+		r[i].state = WIRE_JOINED;
+		for (int leg = 0; leg < WIRE_LEGS; leg++) {
+			r[i].leg[leg].remote_port = (__be16)(2 * i + leg + 1);
+			check_key(&r[i], leg, &key);
+			flow = (struct wire_flow){ i, (uint32_t)leg };
+			assert_int_equal(fake_flow_insert(broker, &key, &flow),
+					 0);
+		}
+	}
+	r[1].state = WIRE_JOINING;
+	r[2].leg[0].flags = WIRE_LEG_LATCHED;
+	r[3].state = WIRE_ENDED;
+	r[3].end = WIRE_END_FIN;
+	/* One that nobody knows, one beyond the table. */
+	memset(&key, 1, sizeof(key));
+	flow = (struct wire_flow){ 0, 0 };
+	fake_flow_insert(broker, &key, &flow);
+	memset(&key, 2, sizeof(key));
+	flow = (struct wire_flow){ CAPACITY, 0 };
+	fake_flow_insert(broker, &key, &flow);
+	places_adopt(broker);
+	assert_int_equal(fake_flow_count(), 4);
+	assert_int_equal(broker->places[0].state, PLACE_ACTIVE);
+	assert_int_equal(broker->places[1].state, PLACE_FREE);
+	assert_int_equal(broker->places[2].state, PLACE_FREE);
+	assert_int_equal(broker->places[3].state, PLACE_LINGER);
+	assert_int_equal(fake.resets, 2);
+	assert_int_equal(r[1].state, WIRE_FREE);
+	assert_int_equal(r[2].state, WIRE_FREE);
+}
+
+static void a_breach_closes_the_channel(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_hello hello = { .type = BROKER_HELLO,
+				      .version = BROKER_PROTOCOL };
+	struct broker_join message = join_usual();
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct broker_sockmap sockmap = { .type = BROKER_SOCKMAP,
+					  .version = BROKER_PROTOCOL };
+	struct broker_sockmap_maps maps;
+	int unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int null_fd = STDERR_FILENO;
+	int same[2] = { rig->fds[0], rig->fds[0] };
+	int wrong[2] = { rig->fds[0], unix_fd };
+	int three[3] = { rig->fds[0], rig->fds[1], null_fd };
+	uint32_t type = 77;
+	char bytes[200] = { 0 };
+
+#define BREACH(first, message_, len, fds_, count)                  \
+	do {                                                       \
+		int channel = session_open(rig);                   \
+		if (first)                                         \
+			greet(rig, channel, false);                \
+		request(rig, channel, message_, len, fds_, count); \
+		assert_true(is_closed(channel));                   \
+		close(channel);                                    \
+	} while (0)
+	BREACH(false, &message, sizeof(message), rig->fds, 2);
+	BREACH(true, &hello, sizeof(hello), NULL, 0);
+	BREACH(false, &hello, sizeof(hello) - 1, NULL, 0);
+	BREACH(false, &hello, 1, NULL, 0);
+	BREACH(false, &hello, sizeof(hello), &null_fd, 1);
+	hello.version++;
+	BREACH(false, &hello, sizeof(hello), NULL, 0);
+	hello.version--;
+	hello.adopts = 2;
+	BREACH(false, &hello, sizeof(hello), NULL, 0);
+	BREACH(true, &type, sizeof(type), NULL, 0);
+	type = BROKER_WELCOME;
+	BREACH(true, &type, sizeof(type), NULL, 0);
+	BREACH(true, &message, sizeof(message), NULL, 0);
+	BREACH(true, &message, sizeof(message), rig->fds, 1);
+	BREACH(true, &message, sizeof(message), three, 3);
+	BREACH(true, &message, sizeof(message), same, 2);
+	BREACH(true, &message, sizeof(message), wrong, 2);
+	memcpy(bytes, &message, sizeof(message));
+	BREACH(true, bytes, sizeof(message) + 1, rig->fds, 2);
+	BREACH(true, bytes, sizeof(bytes), rig->fds, 2);
+	message.zero = 1;
+	BREACH(true, &message, sizeof(message), rig->fds, 2);
+	message = join_usual();
+	memset(message.label, 'a', sizeof(message.label));
+	BREACH(true, &message, sizeof(message), rig->fds, 2);
+	message = join_usual();
+	message.to_client = UINT32_MAX;
+	BREACH(true, &message, sizeof(message), rig->fds, 2);
+	reset.zero = 1;
+	BREACH(true, &reset, sizeof(reset), NULL, 0);
+	BREACH(true, &reset, sizeof(reset), &null_fd, 1);
+#undef BREACH
+	assert_int_equal(fake_flow_count(), 0);
+	/* Others do not notice. */
+	request(rig, rig->channel, &sockmap, sizeof(sockmap), NULL, 0);
+	answer(rig->channel, BROKER_SOCKMAP_MAPS, &maps, sizeof(maps));
+	assert_int_equal(maps.error, 0);
+	request(rig, rig->channel, &sockmap, sizeof(sockmap), NULL, 0);
+	assert_true(is_closed(rig->channel));
+	assert_int_equal(fake.loads, 1);
+	close(unix_fd);
+}
+
+static int descriptors(void)
+{
+	DIR *open_now = opendir("/proc/self/fd");
+	int count = 0;
+
+	assert_non_null(open_now);
+	while (readdir(open_now))
+		count++;
+	closedir(open_now);
+	return count;
+}
+
+static void no_descriptor_stays(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_join message = join_usual();
+	struct broker_answer pair;
+	int before = descriptors();
+
+	for (int i = 0; i < 50; i++) {
+		int channel = session_open(rig);
+
+		request(rig, channel, &message, sizeof(message), rig->fds, 2);
+		close(channel);
+		tick(rig);
+	}
+	fake.sockets[0].snapshot.md5 = 1;
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(join(rig, &pair), WIRE_NO_MD5);
+	assert_int_equal(descriptors(), before);
+}
+
+static void who_does_not_read_is_dropped(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_claim claim = { .type = BROKER_CLAIM, .pair = 99 };
+	struct list *pos;
+	size_t sessions = 0;
+	ssize_t n;
+
+	/* Answered each; unread they fill the channel, then no more is read. */
+	do
+		n = send(rig->channel, &claim, sizeof(claim),
+			 MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n > 0 && (tick(rig), true));
+	assert_int_equal(errno, EAGAIN);
+	list_for_each(pos, &rig->broker->sessions) {
+		struct session *session = list_entry(pos, struct session, link);
+
+		assert_in_range(session->out_count, 1, 1);
+		sessions++;
+	}
+	assert_int_equal(sessions, 1);
+	/* Read, it goes on. */
+	for (int i = 0; i < 10000; i++) {
+		char bytes[256];
+
+		if (recv(rig->channel, bytes, sizeof(bytes), MSG_DONTWAIT) < 0)
+			tick(rig);
+	}
+	list_for_each(pos, &rig->broker->sessions)
+		assert_int_equal(
+			list_entry(pos, struct session, link)->out_count, 0);
+}
+
+static void flood_of_events_ends_one_that_does_not_read(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_ended ended = { .type = BROKER_ENDED };
+	struct session *session =
+		list_entry(rig->broker->sessions.next, struct session, link);
+
+	for (int i = 0; i < 100000 && !session->dead; i++)
+		session_ended(session, &ended);
+	assert_true(session->dead);
+	tick(rig);
+	assert_true(list_empty(&rig->broker->sessions));
+}
+
+static void without_memory(void *arg)
+{
+	struct loop *loop;
+	struct broker *broker;
+	int pair[2];
+
+	(void)arg;
+	if (loop_new(&loop))
+		return;
+	if (!fake_broker_new(loop, CAPACITY, &broker)) {
+		assert_int_equal(socketpair(AF_UNIX,
+					    SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+					    pair),
+				 0);
+		session_new(broker, pair[1]);
+		close(pair[0]);
+		fake_broker_free(broker);
+	}
+	loop_free(loop);
+}
+
+static void nothing_breaks_without_memory(void **state)
+{
+	(void)state;
+	assert_true(failalloc_sweep(without_memory, NULL) > 0);
+}
+
+#define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_usual_pair_may_be_joined),
+		cmocka_unit_test(each_rule_has_its_reason),
+		cmocka_unit_test(what_moves_is_not_quiet),
+		cmocka_unit_test(offsets_are_each_others_inverse),
+		cmocka_unit_test(a_later_look_opens_the_latch),
+		cmocka_unit_test(bytes_are_counted_without_fin),
+		cmocka_unit_test(a_reset_is_at_the_end_of_what_was_sent),
+		WITH_RIG(a_pair_lives_and_ends),
+		WITH_RIG(one_that_moves_meanwhile_is_left_alone),
+		WITH_RIG(an_acknowledgement_meanwhile_is_taken_over),
+		WITH_RIG(an_acknowledgement_bpf_never_saw_opens_the_latch),
+		WITH_RIG(refusals_leave_nothing),
+		WITH_RIG(the_same_sockets_join_once),
+		WITH_RIG(a_reset_hits_both_ends),
+		WITH_RIG(a_reset_waits_for_the_last_user),
+		WITH_RIG(expiry_is_by_allocation),
+		WITH_RIG(a_latch_that_never_opens_is_reset),
+		WITH_RIG(lost_events_are_found),
+		WITH_RIG(a_closed_channel_leaves_orphans),
+		WITH_RIG(a_pair_can_be_claimed),
+		WITH_RIG(places_run_out_and_are_reclaimed),
+		WITH_RIG(what_is_pinned_is_adopted),
+		WITH_RIG(a_breach_closes_the_channel),
+		WITH_RIG(no_descriptor_stays),
+		WITH_RIG(who_does_not_read_is_dropped),
+		WITH_RIG(flood_of_events_ends_one_that_does_not_read),
+		cmocka_unit_test(nothing_breaks_without_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
