@@ -36,6 +36,7 @@
 #include "engine/wire_internal.h"
 
 #define CAPACITY_MAX (1u << 22)
+#define ANSWER_MS    5000
 #define ASKS_MAX     65536u /* unanswered, in the queue included */
 
 _Static_assert(offsetof(struct wire_ask, message) == 0, "freed as a message");
@@ -160,6 +161,8 @@ int wire_new(const struct wire_params *params, struct wire **out)
 		return -ENOMEM;
 	}
 	wire->params = *params;
+	if (!wire->params.answer_ms)
+		wire->params.answer_ms = ANSWER_MS;
 	if (!wire->params.read)
 		wire->params.read = map_read;
 	wire->watch.fd = -1;

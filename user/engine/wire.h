@@ -70,6 +70,7 @@ struct wire_link {
 struct wire_params {
 	struct loop *loop;
 	unsigned int worker;
+	uint64_t answer_ms; /* a broker that takes longer hangs; 0: 5 s */
 	/*
 	 * This one takes over pairs nobody knows: `orphan` hears of each, and may
 	 * wire_adopt() it. NULL: it does not.

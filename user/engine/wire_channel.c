@@ -24,9 +24,8 @@
 #include "base/log.h"
 #include "engine/wire_internal.h"
 
-#define SENT_MAX      128
-#define RECV_MAX      64 /* messages a tick: others want a turn, too */
-#define ANSWER_MAX_MS 5000 /* a broker that takes longer hangs */
+#define SENT_MAX 128
+#define RECV_MAX 64 /* messages a tick: others want a turn, too */
 
 _Static_assert(SOCKMAP_MAPS <= WIRE_FDS_MAX, "room for the maps");
 
@@ -78,6 +77,7 @@ static int arrival_recv(int fd, struct arrival *arrival)
 			       .msg_controllen = sizeof(space.bytes) };
 	ssize_t n;
 
+	arrival->body.type = 0;
 	do
 		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -275,11 +275,11 @@ static void answer_overdue(struct timer *timer)
 		return;
 	ask = list_entry(wire->asked.next, struct wire_ask, list);
 	waited = loop_now(wire->params.loop) - ask->sent_ms;
-	if (waited >= ANSWER_MAX_MS)
+	if (waited >= wire->params.answer_ms)
 		wire_channel_close(wire, "the broker does not answer");
 	else
-		timer_arm(wire->params.loop, timer, ANSWER_MAX_MS - waited,
-			  answer_overdue);
+		timer_arm(wire->params.loop, timer,
+			  wire->params.answer_ms - waited, answer_overdue);
 }
 
 static void ask_sent(struct wire *wire, struct wire_ask *ask)
@@ -288,8 +288,8 @@ static void ask_sent(struct wire *wire, struct wire_ask *ask)
 	list_add_tail(&ask->list, &wire->asked);
 	wire->sent++;
 	if (!wire->timer.armed)
-		timer_arm(wire->params.loop, &wire->timer, ANSWER_MAX_MS,
-			  answer_overdue);
+		timer_arm(wire->params.loop, &wire->timer,
+			  wire->params.answer_ms, answer_overdue);
 }
 
 static bool messages_pump(struct wire *wire)
