@@ -5,7 +5,7 @@
 Usage: tools/house.py >user/man/house.svg
 """
 
-W, H = 960, 560
+W, H = 960, 660
 INK, PAPER, LINE = "#1c2733", "#ffffff", "#5b6b7b"
 FILL = {"user": "#e8f0fb", "kernel": "#e9f7ec", "net": "#f6f1e4", "mute": "#f3f4f6"}
 
@@ -46,36 +46,45 @@ def main():
         '<rect x="190" y="20" width="580" height="330" rx="10" fill="none" stroke="%s" '
         'stroke-dasharray="5 4"/>' % LINE,
         text(480, 40, "culvertd, user space: decides", 15, weight="600"),
-        '<rect x="190" y="390" width="580" height="120" rx="10" fill="none" stroke="%s" '
+        '<rect x="190" y="390" width="580" height="220" rx="10" fill="none" stroke="%s" '
         'stroke-dasharray="5 4"/>' % LINE,
-        text(480, 532, "Linux kernel: carries the bytes", 15, weight="600"),
+        text(480, 632, "Linux kernel: carries the bytes", 15, weight="600"),
     ]
     out += box(20, 200, 130, 64, "net", "client", ["culvert, turnutils,", "any RFC 6062 client"])
     out += box(810, 200, 130, 64, "net", "peer", ["any TCP endpoint"])
-    out += box(210, 60, 250, 62, "user", "supervisor",
-               ["configuration, sockets, restart,", "reload; keeps setuid, setgid, kill"])
-    out += box(500, 60, 250, 62, "mute", "culvertctl", ["JSON over a UNIX socket:",
-                                                     "status, connections, top, kick"])
+    out += box(206, 60, 176, 62, "user", "supervisor",
+               ["configuration, sockets,", "restart, reload"])
+    out += box(392, 60, 176, 62, "user", "broker",
+               ["loads BPF, joins, resets;", "parses no network input"])
+    out += box(578, 60, 176, 62, "mute", "culvertctl", ["JSON over a UNIX socket:",
+                                                     "connections, top, kick"])
     out += box(210, 150, 540, 190, "user", "relay: own user, no capability, N worker threads")
     rooms = [("transport", "listeners, streams"), ("stun", "codec, integrity"),
              ("auth", "credentials, nonces"), ("turn", "allocations, binds"),
-             ("pair", "half-close, resets"), ("engine", "splice uring copy")]
+             ("pair", "half-close, resets"), ("engine", "wire splice uring copy")]
     for i, (name, what) in enumerate(rooms):
         x, y = 226 + 176 * (i % 3), 184 + 74 * (i // 3)
         out += box(x, y, 160, 56, "mute", name, [what])
-    out += box(230, 420, 210, 70, "kernel", "client data connection", ["TCP socket,", "receive and send queue"])
-    out += box(520, 420, 210, 70, "kernel", "peer data connection", ["TCP socket,", "receive and send queue"])
+    out += box(230, 414, 210, 56, "kernel", "client data connection", ["TCP socket and queues"])
+    out += box(520, 414, 210, 56, "kernel", "peer data connection", ["TCP socket and queues"])
+    out += box(230, 534, 500, 58, "kernel", "wire: BPF at the interfaces",
+               ["packets of one connection become packets of the other; no socket, no queue"])
     out += arrow([(150, 218), (208, 218)], "control", (172, 208))
-    out += arrow([(335, 122), (335, 148)])
-    out += arrow([(625, 122), (625, 148)])
-    out += arrow([(660, 316), (660, 368), (480, 368), (480, 443)],
-                 "ConnectionBind joins the two sockets", (600, 384), 1.6, "#8a4b08")
-    blue = "#1f5fae"
-    out += arrow([(85, 266), (85, 447), (228, 447)], "", None, 3, blue)
-    out += arrow([(440, 447), (518, 447)], "", None, 3, blue)
-    out += arrow([(730, 447), (875, 447), (875, 266)], "", None, 3, blue)
-    out += arrow([(518, 470), (442, 470)], "", None, 3, blue)
-    out += [text(480, 487, "pipe pages", 12, fill=blue), text(85, 470, "data, both ways", 12, fill=blue)]
+    for x in (294, 480, 666):
+        out += arrow([(x, 122), (x, 148)])
+    brown, blue, violet = "#8a4b08", "#1f5fae", "#6639ba"
+    out += arrow([(660, 316), (660, 368), (480, 368), (480, 424)],
+                 "ConnectionBind joins the two sockets", (600, 384), 1.6, brown)
+    out += arrow([(85, 266), (85, 436), (228, 436)], "", None, 3, blue)
+    out += arrow([(440, 432), (518, 432)], "", None, 3, blue)
+    out += arrow([(730, 436), (875, 436), (875, 266)], "", None, 3, blue)
+    out += arrow([(518, 450), (442, 450)], "", None, 3, blue)
+    out += arrow([(480, 470), (480, 532)], "both sockets stepped aside", (566, 506), 1.6, brown)
+    out += arrow([(50, 266), (50, 570), (228, 570)], "", None, 3, violet)
+    out += arrow([(730, 570), (910, 570), (910, 266)], "", None, 3, violet)
+    out += [text(480, 464, "pipe pages", 12, fill=blue),
+            text(138, 454, "stream engines", 12, fill=blue),
+            text(138, 588, "wire: packets", 12, fill=violet)]
     out.append("</svg>")
     print("\n".join(out))
 
