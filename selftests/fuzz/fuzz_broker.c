@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a hostile relay can say: messages of any type, length and content, with
+ * descriptors of all kinds, on two channels, in between what the kernel reports.
+ * The kernel is made up; sessions, joins and places are the real ones.
+ *
+ * Input: steps of a byte that says what, a byte how, and what follows it.
+ */
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "../unit/broker_fake.h"
+#include "base/log.h"
+
+#define CAPACITY 3
+#define CHANNELS 2
+#define STEPS    64
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+struct run {
+	struct loop *loop;
+	struct broker *broker;
+	int channels[CHANNELS];
+	int fds[8]; /* sockets that may be joined, and what may not */
+	const uint8_t *data;
+	size_t size;
+};
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	/* Below every level: lines by the million would be all that is measured. */
+	log_set_level((enum log_level) - 1);
+	return 0;
+}
+
+static uint8_t byte(struct run *run)
+{
+	if (!run->size)
+		return 0;
+	run->size--;
+	return *run->data++;
+}
+
+static void channel_open(struct run *run, int which)
+{
+	int pair[2];
+
+	if (run->channels[which] >= 0)
+		close(run->channels[which]);
+	run->channels[which] = -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       0, pair))
+		abort();
+	if (session_new(run->broker, pair[1]))
+		close(pair[0]);
+	else
+		run->channels[which] = pair[0];
+}
+
+static void message_send(int channel, const void *message, size_t len,
+			 const int *fds, size_t count)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int) * 8)];
+	} space;
+	struct iovec part = { (void *)message, len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	memset(&space, 0, sizeof(space));
+	if (count) {
+		head.msg_control = &space;
+		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
+		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
+		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
+		       sizeof(int) * count);
+	}
+	(void)!sendmsg(channel, &head, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Any bytes, any descriptors. */
+static void raw_step(struct run *run, int channel)
+{
+	uint8_t message[140];
+	size_t len = byte(run) % sizeof(message), count = byte(run) % 8;
+	int fds[8];
+
+	for (size_t i = 0; i < len; i++)
+		message[i] = byte(run);
+	for (size_t i = 0; i < count; i++)
+		fds[i] = run->fds[byte(run) % 8];
+	message_send(channel, message, len, fds, count);
+}
+
+/* Right in form, so that the fuzzer gets past the first checks. */
+static void formed_step(struct run *run, int channel)
+{
+	struct broker_hello hello = { BROKER_HELLO, BROKER_PROTOCOL, 0, 0 };
+	struct broker_join join = { .type = BROKER_JOIN };
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct broker_claim claim = { .type = BROKER_CLAIM };
+	struct broker_expire expire = { .type = BROKER_EXPIRE };
+	int two[2];
+
+	switch (byte(run) % 5) {
+	case 0:
+		hello.adopts = byte(run) % 3;
+		message_send(channel, &hello, sizeof(hello), NULL, 0);
+		break;
+	case 1:
+		join.to_client = byte(run);
+		join.allocation = byte(run) % 4;
+		join.expires_ns = byte(run) % 2;
+		two[0] = run->fds[byte(run) % 8];
+		two[1] = run->fds[byte(run) % 8];
+		message_send(channel, &join, sizeof(join), two, 2);
+		break;
+	case 2:
+		reset.pair = byte(run) % (CAPACITY + 1);
+		reset.generation = byte(run) % 8;
+		message_send(channel, &reset, sizeof(reset), NULL, 0);
+		break;
+	case 3:
+		claim.pair = byte(run) % (CAPACITY + 1);
+		claim.generation = byte(run) % 8;
+		message_send(channel, &claim, sizeof(claim), NULL, 0);
+		break;
+	default:
+		expire.allocation = byte(run) % 4;
+		expire.expires_ns = byte(run) % 2;
+		message_send(channel, &expire, sizeof(expire), NULL, 0);
+		break;
+	}
+}
+
+/* What BPF does and says. */
+static void kernel_step(struct run *run)
+{
+	uint32_t index = byte(run) % CAPACITY;
+	uint8_t what = byte(run);
+	struct wire_pair *record = &run->broker->records[index];
+	struct wire_event event = { what & 1 ? WIRE_EVENT_ENDED :
+					       WIRE_EVENT_UNLATCHED,
+				    index, record->generation - (what >> 7),
+				    0 };
+
+	if (record->state == WIRE_JOINED && what & 2) {
+		record->leg[0].flags &= ~WIRE_LEG_LATCHED;
+		record->leg[1].flags &= ~WIRE_LEG_LATCHED;
+	}
+	if (record->state == WIRE_JOINED && what & 4) {
+		record->state = WIRE_ENDED;
+		record->end = what & 8 ? WIRE_END_FIN : WIRE_END_RESET_PEER;
+	}
+	if (what & 16)
+		place_event(run->broker, &event);
+	if (what & 32)
+		for (int i = 0; i < CAPACITY; i++)
+			run->broker->places[i].due_ns = 0;
+	if (what & 64)
+		places_sweep(run->broker);
+}
+
+static void socket_step(struct run *run)
+{
+	struct fake_socket *s = &fake.sockets[byte(run) % 6];
+	struct wire_snapshot *snapshot = &s->snapshot;
+
+	switch (byte(run) % 6) {
+	case 0:
+		snapshot->rcv_nxt++;
+		break;
+	case 1:
+		snapshot->copied_seq = snapshot->rcv_nxt;
+		break;
+	case 2:
+		snapshot->state = byte(run) % 12;
+		break;
+	case 3:
+		snapshot->snd_una = snapshot->write_seq += byte(run);
+		break;
+	case 4:
+		s->error = byte(run) % 2 ? -ENOTCONN : 0;
+		break;
+	default:
+		fake.reset_error = byte(run) % 2 ? -EADDRNOTAVAIL : 0;
+		break;
+	}
+}
+
+/* What must hold whatever was said. */
+static void invariants_check(const struct run *run)
+{
+	const struct broker *broker = run->broker;
+	unsigned int flows = 0, latched = 0;
+
+	for (uint32_t i = 0; i < CAPACITY; i++) {
+		const struct place *place = &broker->places[i];
+
+		if (place->state != PLACE_FREE)
+			flows += 2;
+		if (place->state == PLACE_LATCHED)
+			latched++;
+		if ((place->state == PLACE_FREE) !=
+		    (broker->records[i].state == WIRE_FREE))
+			abort();
+		if ((place->state == PLACE_LATCHED) != (place->fds[0] >= 0) ||
+		    (place->fds[0] >= 0) != (place->fds[1] >= 0))
+			abort();
+	}
+	if (flows != fake_flow_count() || latched != broker->latched)
+		abort();
+}
+
+static void run_open(struct run *run)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.records_fd = STDERR_FILENO;
+	if (loop_new(&run->loop) ||
+	    fake_broker_new(run->loop, CAPACITY, &run->broker))
+		abort();
+	for (int i = 0; i < 6; i++)
+		run->fds[i] = fake_connect((uint32_t)i + 1, AF_INET);
+	run->fds[6] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	run->fds[7] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (int i = 0; i < CHANNELS; i++) {
+		run->channels[i] = -1;
+		channel_open(run, i);
+	}
+}
+
+static void run_close(struct run *run)
+{
+	fake_broker_free(run->broker);
+	loop_free(run->loop);
+	for (int i = 0; i < CHANNELS; i++)
+		if (run->channels[i] >= 0)
+			close(run->channels[i]);
+	for (int i = 0; i < 8; i++)
+		close(run->fds[i]);
+}
+
+static void step(struct run *run)
+{
+	uint8_t what = byte(run);
+	int which = what >> 7, channel = run->channels[which];
+	char bytes[256];
+
+	switch (what % 7) {
+	case 0:
+		raw_step(run, channel);
+		break;
+	case 1:
+	case 2:
+	case 3:
+		formed_step(run, channel);
+		break;
+	case 4:
+		kernel_step(run);
+		break;
+	case 5:
+		socket_step(run);
+		break;
+	default:
+		channel_open(run, which);
+		break;
+	}
+	for (int i = 0; i < 3; i++)
+		loop_tick(run->loop, 0);
+	if (what & 64)
+		while (run->channels[which] >= 0 &&
+		       recv(run->channels[which], bytes, sizeof(bytes),
+			    MSG_DONTWAIT) > 0)
+			;
+	invariants_check(run);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct run run = { .data = data, .size = size };
+
+	run_open(&run);
+	for (int i = 0; i < STEPS && run.size; i++)
+		step(&run);
+	run_close(&run);
+	return 0;
+}
