@@ -70,10 +70,13 @@ class Process:
             raise Timeout(f"{self.label} did not end {timeout} s after signal {signum}") from None
 
     def kill(self):
-        for pid in [self.pid, *descendants(self.pid)]:
+        family = [self.pid, *descendants(self.pid)]
+        for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.child.wait()
+        # What they held, ports above all, is free when they are gone.
+        wait_for(lambda: all(map(has_ended, family[1:])), 10, f"the end of {self.label}'s children")
 
     def tail(self, count=25):
         return self.err().splitlines()[-count:]
