@@ -222,6 +222,19 @@ def _(engine):
                                   ("data with FIN", FIN | ACK, MARK))])
 
 
+@case("what only a damaged segment carried is no reason to let its acknowledgement pass")
+def _(engine):
+    for version in versions():
+        rig = Rig(engine, version)
+        for leg in rig.legs:
+            far = rig.other(leg)
+            leg.send(leg.segment(0, 0, ACK | PSH, MARK * 20, bad=True))
+            leg.send(leg.segment(len(MARK) * 20, 0, ACK | FIN, bad=True))
+            for ack in (len(MARK) * 20, len(MARK) * 20 + 1):
+                rig.try_each(far, [(f"ack of {ack} damaged bytes", far.segment(0, ack))])
+        rig.finish()
+
+
 @case("a SYN on a living tuple, and flags that make no sense")
 def _(engine):
     both_ways(engine, lambda leg: [
