@@ -15,10 +15,12 @@
 #include "work.h"
 
 /* The acknowledgement becomes leg->received, SACK blocks no-operations. */
-static __always_inline int
-egress_lower(struct __sk_buff *skb, struct work *work, const struct packet *p,
-	     const struct segment *s, const struct wire_leg *leg)
+static __always_inline int egress_lower(struct __sk_buff *skb,
+					struct work *work,
+					const struct wire_leg *leg)
 {
+	const struct packet *p = &work->packet;
+	const struct segment *s = &work->segment;
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
 	__u64 head = s->head;
@@ -50,34 +52,31 @@ static __always_inline bool egress_plain(const struct work *work, __u32 head)
 }
 
 /* A packet of ours for the remote of a leg. */
-static __noinline int egress_segment(struct __sk_buff *skb, struct packet *p)
+static __noinline int egress_segment(struct __sk_buff *skb, struct work *work)
 {
-	struct passage t = {};
-	struct segment s = {};
-	__u32 zero = 0;
-	struct work *work;
+	const struct segment *s = &work->segment;
+	struct passage t;
 
-	if (!passage_find(&t, &p->key))
+	if (!passage_find(&t, work))
 		return TC_ACT_UNSPEC;
-	work = bpf_map_lookup_elem(&wire_work, &zero);
-	if (!work || p->fault != PACKET_SOUND ||
-	    segment_load(skb, work, p, &s, 0) != SEGMENT_PASS)
+	if (work->packet.fault != PACKET_SOUND ||
+	    segment_load(skb, work, 0) != SEGMENT_PASS)
 		return drop(WIRE_DROP_LOCAL);
-	if (s.flags & TCP_SYN && t.state == WIRE_ENDED) {
+	if (s->flags & TCP_SYN && work->state == WIRE_ENDED) {
 		/* Another connection of the same ends begins. */
-		bpf_map_delete_elem(&wire_flows, &p->key);
+		bpf_map_delete_elem(&wire_flows, &work->packet.key);
 		return TC_ACT_UNSPEC;
 	}
-	if (t.state != WIRE_JOINING &&
-	    (s.flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
-	     before(t.from->latch, s.seq + s.payload)))
+	if (work->state != WIRE_JOINING &&
+	    (s->flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+	     before(t.from->latch, s->seq + s->payload)))
 		return drop(WIRE_DROP_LOCAL);
-	if (!(s.flags & TCP_ACK) ||
-	    (!before(t.from->received, s.ack) && egress_plain(work, s.head)))
+	if (!(s->flags & TCP_ACK) ||
+	    (!before(t.from->received, s->ack) && egress_plain(work, s->head)))
 		return TC_ACT_UNSPEC;
-	if (!s.payload && !(s.flags & (TCP_FIN | TCP_RST)))
+	if (!s->payload && !(s->flags & (TCP_FIN | TCP_RST)))
 		return drop(WIRE_DROP_LOCAL);
-	if (egress_lower(skb, work, p, &s, t.from))
+	if (egress_lower(skb, work, t.from))
 		return drop(WIRE_DROP_LOCAL);
 	return TC_ACT_UNSPEC;
 }

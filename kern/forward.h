@@ -47,12 +47,12 @@ static __always_inline __u64 forward_head(struct packet *p,
  * header is stored with a recomputation that puts them in.
  */
 static __noinline int forward_write(struct __sk_buff *skb, struct work *work,
-				    struct packet *p, const struct wire_leg *to,
-				    __u64 head)
+				    const struct wire_leg *to)
 {
+	struct packet *p = &work->packet;
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
-	__u64 pseudo = forward_head(p, to);
+	__u64 pseudo = forward_head(p, to), head = work->segment.head;
 	long error, sum;
 
 	bound(head, TCP_BASE, TCP_LONGEST);
@@ -76,12 +76,13 @@ static __noinline int forward_write(struct __sk_buff *skb, struct work *work,
 
 /* How long the packet, or each of what it will be cut into, is on the wire. */
 static __always_inline __u32 forward_size(struct __sk_buff *skb,
-					  const struct packet *p, __u32 head)
+					  const struct work *work)
 {
+	const struct packet *p = &work->packet;
 	__u32 ip = p->key.family == AF_INET ? IPV4_HEAD : IPV6_HEAD;
 
 	if (skb->gso_size)
-		return ip + head + skb->gso_size;
+		return ip + work->segment.head + skb->gso_size;
 	return p->length;
 }
 
@@ -96,24 +97,24 @@ static __always_inline int forward_sound(const struct packet *p)
 }
 
 /* Everything that may be said against a segment before it is touched. */
-static __noinline int forward_check(struct __sk_buff *skb, struct work *work,
-				    struct packet *p, struct passage *t,
-				    struct segment *s)
+static __noinline int forward_check(struct __sk_buff *skb,
+				    const struct passage *t)
 {
-	int verdict = forward_sound(p);
+	struct work *work = t->work;
+	struct segment *s = &work->segment;
+	int verdict = forward_sound(&work->packet);
 
 	if (verdict == SEGMENT_PASS)
-		verdict =
-			segment_load(skb, work, p, s, t->from->window_shift_in);
+		verdict = segment_load(skb, work, t->from->window_shift_in);
 	if (verdict == SEGMENT_PASS)
 		verdict = segment_flags(s);
 	if (verdict != SEGMENT_PASS)
 		return verdict;
 	if (s->flags & TCP_SYN) {
-		if (t->state != WIRE_ENDED)
+		if (work->state != WIRE_ENDED)
 			return WIRE_DROP_SYN;
 		/* Another connection of the same ends begins. */
-		bpf_map_delete_elem(&wire_flows, &p->key);
+		bpf_map_delete_elem(&wire_flows, &work->packet.key);
 		return SEGMENT_UP;
 	}
 	if (passage_expired(t))
@@ -123,49 +124,43 @@ static __noinline int forward_check(struct __sk_buff *skb, struct work *work,
 		return verdict;
 	verdict = segment_check(s, t->from, t->to);
 	if (verdict == SEGMENT_PASS && s->flags & TCP_RST &&
-	    !segment_intact(skb, work, p))
+	    !segment_intact(skb, work))
 		return WIRE_DROP_RESET;
 	return verdict;
 }
 
 /* PACKET_TCP has arrived. */
-static __noinline int forward_segment(struct __sk_buff *skb, struct packet *p)
+static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 {
-	struct passage t = {};
-	struct segment s = {};
-	__u32 zero = 0, size;
-	struct work *work;
+	struct passage t;
+	__u32 size;
 	int verdict;
 
-	if (!passage_find(&t, &p->key) || t.state == WIRE_JOINING)
+	if (!passage_find(&t, work) || work->state == WIRE_JOINING)
 		return TC_ACT_UNSPEC;
-	work = bpf_map_lookup_elem(&wire_work, &zero);
-	if (!work)
-		return drop(WIRE_DROP_ERROR);
-	verdict = forward_check(skb, work, p, &t, &s);
+	verdict = forward_check(skb, &t);
 	if (verdict == SEGMENT_PASS)
-		verdict = segment_translate(work, &s, t.from, t.to);
+		verdict = segment_translate(&t);
 	if (verdict == SEGMENT_UP)
 		return TC_ACT_UNSPEC;
 	if (verdict != SEGMENT_PASS)
 		return drop(verdict);
-	size = forward_size(skb, p, s.head);
-	verdict = route_find(skb, work, t.to, t.family, size);
+	size = forward_size(skb, work);
+	verdict = route_find(skb, work, t.to, size);
 	if (verdict == WIRE_DROP_TOO_BIG) {
 		work->too_big = (struct too_big){
-			.family = t.family,
 			.mtu = work->fib.mtu_result,
-			.seq = s.seq,
+			.seq = work->segment.seq,
 			.length = size,
-			.id = p->ip.v4.id,
+			.id = work->packet.ip.v4.id,
 		};
-		return too_big_tell(skb, work, &t);
+		return too_big_tell(skb, &t);
 	}
 	if (verdict != ROUTE_FOUND)
 		return drop(verdict);
-	if (forward_write(skb, work, p, t.to, s.head))
+	if (forward_write(skb, work, t.to))
 		return drop(WIRE_DROP_ERROR);
-	segment_learn(&s, &t);
+	segment_learn(&t);
 	count(WIRE_COUNT_FORWARDED);
 	return route_take(work);
 }

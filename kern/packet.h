@@ -12,27 +12,11 @@
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 
 enum packet_kind {
 	PACKET_OTHER, /* none of our business */
 	PACKET_TCP,
 	PACKET_TOO_BIG, /* ICMP type 3 code 4, ICMPv6 type 2 */
-};
-
-#define PACKET_SOUND -1
-
-struct packet {
-	struct wire_key key; /* PACKET_TCP */
-	union {
-		struct iphdr v4;
-		struct ipv6hdr v6;
-		__u32 words[IPV6_HEAD / 4];
-	} ip;
-	__u32 length; /* of the IP packet with its header */
-	__u32 payload_at; /* where TCP or ICMP begins, from the frame's start */
-	int fault; /* PACKET_SOUND, or the enum wire_drop it deserves */
 };
 
 #define EXTENSIONS      4 /* followed; a packet with more goes up the stack */

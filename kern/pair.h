@@ -8,16 +8,13 @@
 #define KERN_PAIR_H
 
 #include "maps.h"
+#include "work.h"
 
-/* A packet on its way from a leg to the other. */
+/* Between which legs a packet goes: pointers alone, see struct work. */
 struct passage {
+	struct work *work;
 	struct wire_pair *pair;
 	struct wire_leg *from, *to;
-	__u32 index; /* of the pair */
-	__u32 leg; /* enum wire_leg_name of `from` */
-	__u32 state; /* enum wire_state, as it was found */
-	__u32 family;
-	__u64 now; /* CLOCK_MONOTONIC, coarse */
 };
 
 #define RAISE_TRIES 4
@@ -52,34 +49,34 @@ static __always_inline void raise_extended(__u64 *at, __u32 value)
 	}
 }
 
-/* The pair that `key` belongs to; false: it is none of ours. */
-static __always_inline bool passage_find(struct passage *t,
-					 const struct wire_key *key)
+/* The pair that work->packet.key belongs to; false: it is none of ours. */
+static __always_inline bool passage_find(struct passage *t, struct work *work)
 {
-	struct wire_flow *flow = bpf_map_lookup_elem(&wire_flows, key);
+	struct wire_flow *flow =
+		bpf_map_lookup_elem(&wire_flows, &work->packet.key);
 	__u64 leg;
 
 	if (!flow)
 		return false;
-	t->index = flow->pair;
+	work->index = flow->pair;
 	leg = flow->leg;
 	/* By hand: the compiler's own bound is lost on the verifier. */
 	asm volatile("%0 &= 1" : "+r"(leg));
-	t->leg = leg;
-	t->pair = bpf_map_lookup_elem(&wire_pairs, &t->index);
+	work->leg = leg;
+	t->work = work;
+	t->pair = bpf_map_lookup_elem(&wire_pairs, &work->index);
 	if (!t->pair)
 		return false;
 	t->from = &t->pair->leg[leg];
 	t->to = &t->pair->leg[leg ^ 1];
-	t->state = *(volatile __u32 *)&t->pair->state;
-	t->family = key->family;
-	return t->state != WIRE_FREE;
+	work->state = *(volatile __u32 *)&t->pair->state;
+	return work->state != WIRE_FREE;
 }
 
-static __always_inline bool passage_expired(struct passage *t)
+static __always_inline bool passage_expired(const struct passage *t)
 {
-	t->now = bpf_ktime_get_coarse_ns();
-	return t->pair->expires_ns && t->now > t->pair->expires_ns;
+	t->work->now = bpf_ktime_get_coarse_ns();
+	return t->pair->expires_ns && t->work->now > t->pair->expires_ns;
 }
 
 static __always_inline void pair_tell(const struct passage *t, __u32 kind,
@@ -87,7 +84,7 @@ static __always_inline void pair_tell(const struct passage *t, __u32 kind,
 {
 	struct wire_event event = {
 		.kind = kind,
-		.pair = t->index,
+		.pair = t->work->index,
 		.generation = t->pair->generation,
 		.end = end,
 	};

@@ -26,9 +26,9 @@
  * work->fib.mtu_result is what fits.
  */
 static __noinline int route_find(struct __sk_buff *skb, struct work *work,
-				 const struct wire_leg *leg, __u32 family,
-				 __u32 size)
+				 const struct wire_leg *leg, __u32 size)
 {
+	__u32 family = work->packet.key.family;
 	struct bpf_fib_lookup *fib = &work->fib;
 	long found;
 

@@ -21,22 +21,12 @@
 /* Never called older than this, whatever the window: RFC 5961 section 5. */
 #define WINDOW_LEAST 65535
 
-/* As it came, in host order, in the spaces of the leg it came from. */
-struct segment {
-	__u32 seq, ack;
-	__u32 payload; /* bytes */
-	__u32 window; /* bytes */
-	__u32 head; /* bytes of TCP header */
-	__u8 flags;
-	bool raise; /* the acknowledgement is to be raised to the latch */
-};
-
 /* The header to work->before and after. Returns SEGMENT_PASS or why not. */
 static __always_inline int segment_load(struct __sk_buff *skb,
-					struct work *work,
-					const struct packet *p,
-					struct segment *s, __u32 shift)
+					struct work *work, __u32 shift)
 {
+	const struct packet *p = &work->packet;
+	struct segment *s = &work->segment;
 	__u32 rest = p->length + ETH_HLEN - p->payload_at;
 	__u64 want = rest;
 
@@ -130,11 +120,11 @@ static __always_inline __u16 segment_window(const struct segment *s,
 }
 
 /* work->after becomes the header for the other side. SEGMENT_PASS or why not. */
-static __always_inline int segment_translate(struct work *work,
-					     const struct segment *s,
-					     const struct wire_leg *from,
-					     const struct wire_leg *to)
+static __always_inline int segment_translate(const struct passage *t)
 {
+	const struct wire_leg *from = t->from, *to = t->to;
+	struct work *work = t->work;
+	const struct segment *s = &work->segment;
 	struct options *o = &work->options;
 	struct tcp_head *tcp = &work->after;
 
@@ -171,9 +161,10 @@ static __always_inline __u64 segment_pseudo(const struct packet *p,
  * Whether the TCP checksum is right, whole or as that of the pseudo header
  * alone: a reset must not come of a corrupted segment.
  */
-static __always_inline bool
-segment_intact(struct __sk_buff *skb, struct work *work, const struct packet *p)
+static __always_inline bool segment_intact(struct __sk_buff *skb,
+					   struct work *work)
 {
+	const struct packet *p = &work->packet;
 	__u32 length = p->length + ETH_HLEN - p->payload_at;
 	__u64 pseudo = segment_pseudo(p, length);
 	long sum;
@@ -185,18 +176,19 @@ segment_intact(struct __sk_buff *skb, struct work *work, const struct packet *p)
 }
 
 /* What a segment that passes says about its sender. */
-static __always_inline void segment_learn(const struct segment *s,
-					  const struct passage *t)
+static __always_inline void segment_learn(const struct passage *t)
 {
+	const struct segment *s = &t->work->segment;
 	struct wire_leg *from = t->from, *to = t->to;
 	__u32 end = s->seq + s->payload;
 
 	from->packets++;
-	if (from->seen_ns != t->now)
-		from->seen_ns = t->now;
+	if (from->seen_ns != t->work->now)
+		from->seen_ns = t->work->now;
 	if (s->flags & TCP_RST) {
-		pair_end(t, t->leg == WIRE_CLIENT ? WIRE_END_RESET_CLIENT :
-						    WIRE_END_RESET_PEER);
+		pair_end(t, t->work->leg == WIRE_CLIENT ?
+				    WIRE_END_RESET_CLIENT :
+				    WIRE_END_RESET_PEER);
 		return;
 	}
 	if (s->flags & TCP_FIN) {
@@ -213,7 +205,7 @@ static __always_inline void segment_learn(const struct segment *s,
 		from->window = s->window;
 	if (!before(s->ack, from->latch) && from->flags & WIRE_LEG_LATCHED)
 		pair_unlatch(t);
-	if (t->state == WIRE_JOINED && leg_finished(from, to) &&
+	if (t->work->state == WIRE_JOINED && leg_finished(from, to) &&
 	    leg_finished(to, from))
 		pair_end(t, WIRE_END_FIN);
 }

@@ -124,16 +124,17 @@ static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
 				   const struct wire_leg *leg, __u32 what)
 {
 	const struct too_big *t = &work->too_big;
+	__u32 family = work->packet.key.family;
 	__u32 length;
 
-	length = t->family == AF_INET ? sizeof(struct too_big_v4) :
-					sizeof(struct too_big_v6);
-	if (route_find(skb, work, leg, t->family, length) != ROUTE_FOUND)
+	length = family == AF_INET ? sizeof(struct too_big_v4) :
+				     sizeof(struct too_big_v6);
+	if (route_find(skb, work, leg, length) != ROUTE_FOUND)
 		return drop(WIRE_DROP_ROUTE);
 	if (bpf_skb_change_tail(skb, ETH_HLEN + length + CUT, 0) ||
 	    bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, 0))
 		return drop(WIRE_DROP_ERROR);
-	if (t->family == AF_INET) {
+	if (family == AF_INET) {
 		too_big_fill_v4((struct too_big_v4 *)work->message, t, leg);
 		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
 					     sizeof(struct too_big_v4),
@@ -152,27 +153,28 @@ static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
 
 /* Our own: the packet from `from`'s remote exceeds what the other leg carries. */
 static __always_inline int too_big_tell(struct __sk_buff *skb,
-					struct work *work, struct passage *by)
+					const struct passage *by)
 {
+	__u64 now = by->work->now;
 	__u64 told = *(volatile __u64 *)&by->from->told_ns;
 
 	count(WIRE_DROP_TOO_BIG);
-	if (told && by->now - told < TELL_INTERVAL_NS)
+	if (told && now - told < TELL_INTERVAL_NS)
 		return TC_ACT_SHOT;
-	if (__sync_val_compare_and_swap(&by->from->told_ns, told, by->now) !=
-	    told)
+	if (__sync_val_compare_and_swap(&by->from->told_ns, told, now) != told)
 		return TC_ACT_SHOT;
-	return too_big_send(skb, work, by->from, WIRE_COUNT_TOO_BIG_SENT);
+	return too_big_send(skb, by->work, by->from, WIRE_COUNT_TOO_BIG_SENT);
 }
 
 /*
- * A router's message, read: fills p->key (of the leg whose remote the packet
+ * A router's message, read: fills the packet's key (of the leg whose remote the packet
  * was for) and work->too_big, seq in that leg's sent space. False: not about
  * TCP that we sent in the form we send it.
  */
 static __always_inline bool too_big_read(struct __sk_buff *skb,
-					 struct work *work, struct packet *p)
+					 struct work *work)
 {
+	struct packet *p = &work->packet;
 	struct too_big *t = &work->too_big;
 	struct too_big_v4 *v4 = (struct too_big_v4 *)work->message;
 	struct too_big_v6 *v6 = (struct too_big_v6 *)work->message;
@@ -202,21 +204,21 @@ static __always_inline bool too_big_read(struct __sk_buff *skb,
 	}
 	p->key.remote_port = quote->dest;
 	p->key.local_port = quote->source;
-	t->family = p->key.family;
 	t->seq = bpf_ntohl(quote->seq);
 	return true;
 }
 
 /* Whether the message itself is whole, to us, and of a possible size. */
-static __always_inline bool
-too_big_sound(struct __sk_buff *skb, struct work *work, const struct packet *p)
+static __always_inline bool too_big_sound(struct __sk_buff *skb,
+					  struct work *work)
 {
+	const struct packet *p = &work->packet;
 	const struct too_big *t = &work->too_big;
 	__u32 length = p->length + ETH_HLEN - p->payload_at;
 	__u64 sum = 0;
 	long rest;
 
-	if (t->family == AF_INET) {
+	if (p->key.family == AF_INET) {
 		if (t->mtu < MTU_LEAST_V4 ||
 		    p->ip.v4.daddr != *(__u32 *)p->key.local ||
 		    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
@@ -236,18 +238,14 @@ too_big_sound(struct __sk_buff *skb, struct work *work, const struct packet *p)
 }
 
 /* PACKET_TOO_BIG has arrived. */
-static __noinline int too_big_translate(struct __sk_buff *skb, struct packet *p)
+static __noinline int too_big_translate(struct __sk_buff *skb,
+					struct work *work)
 {
-	struct passage t = {};
-	__u32 zero = 0;
-	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
-	struct too_big *m;
+	struct too_big *m = &work->too_big;
+	struct passage t;
 
-	if (!work)
-		return TC_ACT_UNSPEC;
-	m = &work->too_big;
-	if (!too_big_read(skb, work, p) || !passage_find(&t, &p->key) ||
-	    t.state == WIRE_JOINING)
+	if (!too_big_read(skb, work) || !passage_find(&t, work) ||
+	    work->state == WIRE_JOINING)
 		return TC_ACT_UNSPEC;
 	/* What our own socket has sent and still answers for. */
 	if (t.from->flags & WIRE_LEG_LATCHED && before(m->seq, t.from->latch))
@@ -257,7 +255,7 @@ static __noinline int too_big_translate(struct __sk_buff *skb, struct packet *p)
 	/* RFC 5927 section 4.1: about what is under way. */
 	if (before(m->seq, (__u32)t.from->acked) ||
 	    !before(m->seq, t.to->sent_end + t.to->seq_delta) ||
-	    !too_big_sound(skb, work, p))
+	    !too_big_sound(skb, work))
 		return drop(WIRE_DROP_ICMP);
 	m->seq -= t.to->seq_delta;
 	return too_big_send(skb, work, t.to, WIRE_COUNT_TOO_BIG_TRANSLATED);

@@ -6,20 +6,22 @@
 #include "packet.h"
 #include "snapshot.h"
 #include "too_big.h"
+#include "work.h"
 
 SEC("tc")
 int wire_ingress(struct __sk_buff *skb)
 {
-	struct packet p = {};
+	__u32 zero = 0;
+	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
 
 	/* What others in the segment overhear is not for this host. */
-	if (skb->pkt_type != 0)
+	if (!work || skb->pkt_type != 0)
 		return TC_ACT_UNSPEC;
-	switch (packet_parse(skb, &p, false)) {
+	switch (packet_parse(skb, &work->packet, false)) {
 	case PACKET_TCP:
-		return forward_segment(skb, &p);
+		return forward_segment(skb, work);
 	case PACKET_TOO_BIG:
-		return too_big_translate(skb, &p);
+		return too_big_translate(skb, work);
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -27,14 +29,15 @@ int wire_ingress(struct __sk_buff *skb)
 SEC("tc")
 int wire_egress(struct __sk_buff *skb)
 {
-	struct packet p = {};
+	__u32 zero = 0;
+	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
 
 	/* Only what this host made itself has come in nowhere. */
-	if (skb->ingress_ifindex)
+	if (!work || skb->ingress_ifindex)
 		return TC_ACT_UNSPEC;
-	if (packet_parse(skb, &p, true) != PACKET_TCP)
+	if (packet_parse(skb, &work->packet, true) != PACKET_TCP)
 		return TC_ACT_UNSPEC;
-	return egress_segment(skb, &p);
+	return egress_segment(skb, work);
 }
 
 /* Run by the broker, on a packet that does not matter. */

@@ -5,6 +5,9 @@
 
 #include "maps.h"
 
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
 /* A TCP header as it is in the packet; 64 bytes, so that it copies in words. */
 struct tcp_head {
 	__be16 source, dest;
@@ -28,6 +31,31 @@ struct tcp_head {
 
 #define CHUNK 512 /* bytes of a packet summed at once: what the helper takes */
 
+#define PACKET_SOUND -1
+
+/* The packet at hand, below TCP. */
+struct packet {
+	struct wire_key key; /* PACKET_TCP */
+	union {
+		struct iphdr v4;
+		struct ipv6hdr v6;
+		__u32 words[IPV6_HEAD / 4];
+	} ip;
+	__u32 length; /* of the IP packet with its header */
+	__u32 payload_at; /* where TCP or ICMP begins, from the frame's start */
+	int fault; /* PACKET_SOUND, or the enum wire_drop it deserves */
+};
+
+/* As it came, in host order, in the spaces of the leg it came from. */
+struct segment {
+	__u32 seq, ack;
+	__u32 payload; /* bytes */
+	__u32 window; /* bytes */
+	__u32 head; /* bytes of TCP header */
+	__u8 flags;
+	bool raise; /* the acknowledgement is to be raised to the latch */
+};
+
 /* What becomes of a segment's options. */
 struct options {
 	__u32 tsval_delta, tsecr_delta, ack_delta;
@@ -40,7 +68,6 @@ struct options {
 
 /* A packet-too-big: about whose packet, and what is said. */
 struct too_big {
-	__u32 family;
 	__u32 mtu;
 	__u32 seq; /* of the packet, as its sender made it */
 	__u32 length; /* of the packet, with its IP header */
@@ -48,12 +75,23 @@ struct too_big {
 };
 
 /*
- * Working memory of one program run. In a map, because state on the stack makes
- * the verifier follow every combination of values through the option walk. A
- * run is not interrupted by another on the same CPU: bottom halves are off.
+ * Working memory of one program run; another does not interrupt it on the same
+ * CPU, for bottom halves are off. In a map and not on the stack, because
+ *   - state on the stack makes the verifier follow every combination of values
+ *     through the walk of options;
+ *   - before 6.8 the verifier loses track of what a subprogram reads from the
+ *     stack of its caller: it took "sound" for impossible where "not sound" had
+ *     been seen first, and wired the branch for it.
  */
 struct work {
+	struct packet packet;
+	struct segment segment;
 	struct tcp_head before, after;
+	/* The pair that the packet is of; what it points to: struct passage. */
+	__u32 index; /* of the pair */
+	__u32 leg; /* enum wire_leg_name it arrives from */
+	__u32 state; /* enum wire_state, as it was found */
+	__u64 now; /* CLOCK_MONOTONIC, coarse */
 	struct options options;
 	struct too_big too_big;
 	struct bpf_fib_lookup fib; /* a route: asked, then found */
