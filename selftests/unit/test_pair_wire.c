@@ -1,0 +1,769 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Pairs on their way to wire, over real TCP, with the test for a broker: whatever
+ * it answers, no byte is lost and nobody else touches a joined socket.
+ */
+#include "unit/broker_rig.h"
+
+#include <fcntl.h>
+
+#include "pair/pair.h"
+#include "unit/failalloc.h"
+
+#define ANSWER "the answer" /* the owner's words to the client */
+#define EARLY  65536u /* of the peer that are carried through a join */
+
+struct rig {
+	struct loop *loop;
+	struct engine_set *set;
+	struct wire *wire;
+	struct broker_rig broker;
+	struct end end[2];
+	int leg[2];
+	struct pair *pair;
+	struct pair_params params;
+	struct pair_wire_params wire_params;
+	struct pair_policy policy;
+	int decided, active, closed;
+	enum wire_reason why;
+	enum pair_end how;
+	struct pair_info last; /* taken in on_closed */
+	struct broker_join join;
+	int copies[2]; /* the broker's */
+};
+
+static void on_decided(void *owner, enum wire_reason why)
+{
+	struct rig *rig = owner;
+
+	rig->decided++;
+	rig->why = why;
+}
+
+static void on_active(void *owner)
+{
+	((struct rig *)owner)->active++;
+}
+
+static void on_closed(void *owner, enum pair_end how)
+{
+	struct rig *rig = owner;
+
+	rig->closed++;
+	rig->how = how;
+	pair_get_info(rig->pair, &rig->last);
+	rig->pair = NULL;
+}
+
+static uint64_t expires_ns(void *owner)
+{
+	(void)owner;
+	return 4711;
+}
+
+static void wire_setup(struct rig *rig)
+{
+	const struct wire_params params = {
+		.loop = rig->loop,
+		.read = broker_read_pair,
+	};
+	struct broker_hello hello;
+
+	assert_int_equal(wire_new(&params, &rig->wire), 0);
+	broker_rig_init(&rig->broker);
+	broker_connect(&rig->broker, rig->wire);
+	broker_expect_hello(&rig->broker, &hello);
+	broker_welcome(&rig->broker);
+	while (!wire_ready(rig->wire))
+		loop_tick(rig->loop, 10);
+	rig->copies[0] = rig->copies[1] = -1;
+}
+
+static int setup(void **state)
+{
+	struct engine_params params = rig_params();
+	struct rig *rig = calloc(1, sizeof(*rig));
+	int err;
+
+	if (!rig || loop_new(&rig->loop))
+		return -1;
+	rig->set = rig_set(rig->loop, "copy", &params, &err);
+	if (!rig->set)
+		return -1;
+	wire_setup(rig);
+	ends_init(rig->end, rig->leg);
+	rig->wire_params = (struct pair_wire_params){
+		.wire = rig->wire,
+		.control = -1,
+		.allocation = 42,
+		.expires_ns = expires_ns,
+		.label = "alice@example.org",
+		.on_decided = on_decided,
+		.on_active = on_active,
+	};
+	rig->params = (struct pair_params){
+		.loop = rig->loop,
+		.engines = rig->set,
+		.half = { { .fd = rig->leg[0],
+			    .preface = (const uint8_t *)ANSWER,
+			    .preface_len = strlen(ANSWER) },
+			  { .fd = rig->leg[1] } },
+		.wire = &rig->wire_params,
+		.linger_ms = 10000,
+		.on_closed = on_closed,
+		.owner = rig,
+	};
+	*state = rig;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct rig *rig = *state;
+
+	failalloc_disarm();
+	if (rig->pair)
+		pair_destroy(rig->pair);
+	wire_free(rig->wire);
+	broker_rig_free(&rig->broker);
+	engine_set_free(rig->set);
+	loop_free(rig->loop);
+	for (int i = 0; i < 2; i++) {
+		fd_close(&rig->end[i].fd);
+		fd_close(&rig->copies[i]);
+	}
+	free(rig);
+	return 0;
+}
+
+static enum pair_state state_of(const struct rig *rig)
+{
+	struct pair_info info;
+
+	pair_get_info(rig->pair, &info);
+	return info.state;
+}
+
+static void start(struct rig *rig)
+{
+	assert_int_equal(pair_new(&rig->params, &rig->pair), 0);
+}
+
+static void copies_close(struct rig *rig)
+{
+	fd_close(&rig->copies[0]);
+	fd_close(&rig->copies[1]);
+}
+
+/* The pair asks; the answer is the test's. */
+static void expect_join(struct rig *rig)
+{
+	copies_close(rig);
+	broker_expect_join(&rig->broker, &rig->join, rig->copies);
+	assert_int_equal(rig->join.allocation, 42);
+	assert_int_equal(rig->join.expires_ns, 4711);
+	assert_string_equal(rig->join.label, "alice@example.org");
+}
+
+static void start_asking(struct rig *rig)
+{
+	start(rig);
+	assert_int_equal(state_of(rig), PAIR_JOINING);
+	assert_int_equal(rig->decided, 0);
+	expect_join(rig);
+}
+
+static void answer(struct rig *rig, enum wire_reason reason)
+{
+	copies_close(rig);
+	broker_answer(&rig->broker, rig->join.ticket, reason, 1);
+}
+
+/* The owner's answer, before any byte of the peer. */
+static void expect_answer(struct rig *rig)
+{
+	char got[sizeof(ANSWER)] = "";
+	size_t have = 0;
+	uint64_t began = clock_ms();
+
+	while (have < strlen(ANSWER)) {
+		ssize_t n = recv(rig->end[0].fd, got + have,
+				 strlen(ANSWER) - have, MSG_DONTWAIT);
+
+		assert_true(n != 0 && clock_ms() - began < WAIT_MS);
+		have += n > 0 ? (size_t)n : 0;
+		loop_tick(rig->loop, 1);
+	}
+	assert_string_equal(got, ANSWER);
+}
+
+static void put(struct end *end, size_t len)
+{
+	end->to_send += len;
+	while (end->sent < end->to_send)
+		end_send(end, PUMP_CHUNK);
+}
+
+/* Bytes that the relay's own kernel has. */
+static void put_and_wait(struct rig *rig, int i, size_t len)
+{
+	int have = 0;
+
+	put(&rig->end[i], len);
+	while (have < (int)len)
+		assert_int_equal(ioctl(rig->leg[i], FIONREAD, &have), 0);
+}
+
+/* Goes on as if wire had never been, on the engine there is. */
+static void expect_streams(struct rig *rig, enum wire_reason why)
+{
+	struct pair_info info;
+
+	expect_answer(rig);
+	rig->end[0].to_send += 70000;
+	rig->end[1].to_send += 80000;
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].got == rig->end[1].to_send &&
+			  rig->end[1].got == rig->end[0].to_send);
+	pair_get_info(rig->pair, &info);
+	assert_int_equal(info.why, why);
+	assert_string_equal(info.engine, "copy");
+	assert_int_equal(info.bytes[PAIR_CLIENT], rig->end[1].sent);
+	assert_int_equal(info.bytes[PAIR_PEER], rig->end[0].sent);
+	assert_int_equal(rig->decided, 1);
+	assert_int_equal(rig->why, why);
+	rig->end[0].fin = rig->end[1].fin = true;
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	assert_int_equal(rig->active, 0);
+	assert_true(broker_silent(&rig->broker));
+}
+
+static void is_joined_when_both_sides_are_quiet(void **state)
+{
+	struct rig *rig = *state;
+	struct pair_info info;
+
+	start_asking(rig);
+	assert_int_equal(rig->join.to_client, strlen(ANSWER));
+	/* Until it is decided the client hears nothing. */
+	for (int i = 0; i < 5; i++)
+		loop_tick(rig->loop, 0);
+	assert_int_equal(recv(rig->end[0].fd, &info, 1, MSG_DONTWAIT), -1);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	pair_get_info(rig->pair, &info);
+	assert_int_equal(info.state, PAIR_RELAYING);
+	assert_string_equal(info.engine, "wire");
+	assert_int_equal(info.why, WIRE_OK);
+	assert_int_equal(rig->active, 0);
+	broker_active(&rig->broker, 1);
+	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	assert_int_equal(fcntl(rig->leg[0], F_GETFD), -1);
+	assert_int_equal(fcntl(rig->leg[1], F_GETFD), -1);
+	pair_get_info(rig->pair, &info);
+	assert_int_equal(info.state, PAIR_RELAYING);
+	assert_string_equal(info.engine, "wire");
+	broker_ended(&rig->broker, 1, WIRE_END_FIN, 1000, 2000);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 1000);
+	assert_int_equal(rig->last.bytes[PAIR_PEER], 2000);
+}
+
+static void carries_early_and_pipelined_bytes_through(void **state)
+{
+	struct rig *rig = *state;
+	uint8_t preface[300];
+
+	for (size_t i = 0; i < sizeof(preface); i++)
+		preface[i] = pattern(i, rig->end[0].salt);
+	rig->params.half[PAIR_PEER].preface = preface;
+	rig->params.half[PAIR_PEER].preface_len = sizeof(preface);
+	rig->end[0].sent = rig->end[0].to_send = sizeof(preface);
+	put_and_wait(rig, 0, 50); /* behind what came with the request */
+	put_and_wait(rig, 1, 5000); /* a banner */
+	start_asking(rig);
+	assert_int_equal(rig->join.to_client, strlen(ANSWER) + 5000);
+	RIG_UNTIL(rig->loop, &rig->end[0],
+		  (end_pump(&rig->end[1]), rig->end[1].got == 350));
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].got == 5000);
+	broker_active(&rig->broker, 1);
+	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET_PEER, 7, 8);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_RESET);
+	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 5007);
+	assert_int_equal(rig->last.bytes[PAIR_PEER], 358);
+}
+
+static void asks_again_with_what_came_meanwhile(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	for (uint32_t i = 1; i < 4; i++) {
+		put_and_wait(rig, 1, 100);
+		put_and_wait(rig, 0, 10);
+		answer(rig, WIRE_AGAIN);
+		while (broker_silent(&rig->broker))
+			loop_tick(rig->loop, 1);
+		expect_join(rig);
+		assert_int_equal(rig->join.to_client, strlen(ANSWER) + 100 * i);
+	}
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].got == 300 && rig->end[1].got == 30);
+	assert_int_equal(rig->why, WIRE_OK);
+}
+
+static void gives_up_on_two_that_never_get_quiet(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	for (int i = 0; i < 3; i++) {
+		put_and_wait(rig, 1, 100);
+		answer(rig, WIRE_AGAIN);
+		while (broker_silent(&rig->broker))
+			loop_tick(rig->loop, 1);
+		expect_join(rig);
+	}
+	put_and_wait(rig, 0, 100);
+	answer(rig, WIRE_AGAIN);
+	expect_streams(rig, WIRE_NO_QUIET);
+}
+
+static void goes_on_by_streams_when_refused(void **state)
+{
+	struct rig *rig = *state;
+
+	put_and_wait(rig, 1, 3000);
+	put_and_wait(rig, 0, 4000);
+	start_asking(rig);
+	put(&rig->end[1], 500);
+	answer(rig, WIRE_NO_TIMESTAMPS);
+	expect_streams(rig, WIRE_NO_TIMESTAMPS);
+}
+
+static void does_not_ask_without_a_broker(void **state)
+{
+	struct rig *rig = *state;
+
+	fd_close(&rig->broker.fd);
+	while (wire_ready(rig->wire))
+		loop_tick(rig->loop, 1);
+	start(rig);
+	assert_int_equal(rig->why, WIRE_NO_BROKER);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end, state_of(rig) == PAIR_RELAYING);
+}
+
+static void does_not_carry_a_flood_through(void **state)
+{
+	struct rig *rig = *state;
+	const int room = 1 << 20;
+
+	setsockopt(rig->leg[1], SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	rig->end[1].to_send = EARLY + 20000;
+	while (rig->end[1].sent < rig->end[1].to_send)
+		end_send(&rig->end[1], PUMP_CHUNK);
+	wait_acked(rig->end[1].fd);
+	start(rig);
+	assert_int_equal(rig->decided, 1);
+	expect_streams(rig, WIRE_NO_EARLY);
+}
+
+static void does_not_ask_when_the_peer_takes_no_more(void **state)
+{
+	struct rig *rig = *state;
+	size_t len = 16u << 20;
+	uint8_t *preface = malloc(len);
+
+	assert_non_null(preface);
+	for (size_t i = 0; i < len; i++)
+		preface[i] = pattern(i, rig->end[0].salt);
+	rig->params.half[PAIR_PEER].preface = preface;
+	rig->params.half[PAIR_PEER].preface_len = len;
+	rig->end[0].sent = rig->end[0].to_send = len;
+	start(rig);
+	free(preface);
+	assert_int_equal(rig->decided, 1);
+	expect_streams(rig, WIRE_NO_EARLY);
+}
+
+static void ended_side(struct rig *rig, int i)
+{
+	put(&rig->end[i], 1000);
+	shutdown(rig->end[i].fd, SHUT_WR);
+	rig->end[i].fin_done = rig->end[i].fin = true;
+	wait_poll(rig->leg[i], POLLRDHUP);
+	start(rig);
+	assert_int_equal(rig->why, WIRE_NO_STATE);
+	expect_answer(rig);
+	rig->end[!i].to_send = 20000;
+	rig->end[!i].fin = true;
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].eof && rig->end[1].eof);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	assert_int_equal(rig->end[!i].got, 1000);
+	assert_int_equal(rig->end[i].got, 20000);
+}
+
+static void a_peer_that_has_ended_its_stream_stays_off(void **state)
+{
+	ended_side(*state, PAIR_PEER);
+}
+
+static void a_client_that_has_ended_its_stream_stays_off(void **state)
+{
+	ended_side(*state, PAIR_CLIENT);
+}
+
+/* What was read before the reset arrives before it is passed on. */
+static void a_reset_peer_resets_the_client_after_its_bytes(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	put_and_wait(rig, 1, 900);
+	answer(rig, WIRE_AGAIN);
+	while (broker_silent(&rig->broker))
+		loop_tick(rig->loop, 1);
+	expect_join(rig);
+	copies_close(rig);
+	end_reset(&rig->end[1]);
+	wait_poll(rig->leg[1], POLLHUP);
+	broker_answer(&rig->broker, rig->join.ticket, WIRE_AGAIN, 0);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].error == ECONNRESET && rig->closed);
+	assert_int_equal(rig->end[0].got, 900);
+	assert_int_equal(rig->why, WIRE_NO_STATE);
+	assert_int_equal(rig->how, PAIR_END_RESET);
+}
+
+static void a_broker_that_dies_while_asked_ends_the_pair(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	copies_close(rig);
+	fd_close(&rig->broker.fd);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_ERROR);
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].error == ECONNRESET &&
+			  rig->end[1].error == ECONNRESET);
+}
+
+static void a_broker_that_dies_while_latched_ends_the_pair(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	fd_close(&rig->broker.fd);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_ERROR);
+	assert_int_equal(rig->active, 0);
+}
+
+static void an_active_pair_survives_its_broker(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	broker_active(&rig->broker, 1);
+	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	fd_close(&rig->broker.fd);
+	RIG_UNTIL(rig->loop, rig->end, !wire_ready(rig->wire));
+	assert_int_equal(rig->closed, 0);
+	/* A kick waits for the next broker. */
+	pair_reset(rig->pair);
+	assert_int_equal(state_of(rig), PAIR_CLOSING);
+	broker_connect(&rig->broker, rig->wire);
+	(void)broker_hear(&rig->broker, &(struct broker_hello){ 0 },
+			  sizeof(struct broker_hello), NULL, 0);
+	broker_welcome(&rig->broker);
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	broker_expect_pair(&rig->broker, BROKER_CLAIM, 1);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_KICKED);
+}
+
+static void a_kick_while_asked_undoes_the_join(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	pair_reset(rig->pair);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_KICKED);
+	answer(rig, WIRE_OK);
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+}
+
+static void a_kick_resets_what_is_joined(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	pair_reset(rig->pair);
+	pair_reset(rig->pair);
+	assert_int_equal(rig->closed, 0);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	assert_true(broker_silent(&rig->broker));
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 3, 4);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_KICKED);
+	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 3);
+}
+
+static void somebody_elses_reset_is_a_kick(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_KICKED);
+}
+
+/* Joined and active, and its record says when the last packet came. */
+static struct wire_pair *on_wire(struct rig *rig)
+{
+	struct wire_pair *pair = &rig->broker.pairs[1];
+
+	start_asking(rig);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	pair->created_ns = clock_ns();
+	broker_active(&rig->broker, 1);
+	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	return pair;
+}
+
+static void finishes_when_packets_have_stopped(void **state)
+{
+	struct rig *rig = *state;
+	struct wire_pair *pair = on_wire(rig);
+	uint64_t moving = clock_ms() + 300;
+
+	pair_finish(rig->pair);
+	pair_finish(rig->pair);
+	assert_int_equal(state_of(rig), PAIR_CLOSING);
+	while (clock_ms() < moving) {
+		pair->leg[0].seen_ns = clock_ns();
+		loop_tick(rig->loop, 5);
+		assert_true(broker_silent(&rig->broker));
+	}
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FINISHED);
+}
+
+static void does_not_finish_a_sender_without_end(void **state)
+{
+	struct rig *rig = *state;
+	struct wire_pair *pair = on_wire(rig);
+	uint64_t began = clock_ms();
+
+	pair->started[WIRE_PEER] = 100;
+	pair->leg[WIRE_PEER].acked = 100;
+	pair_finish(rig->pair);
+	while (broker_silent(&rig->broker)) {
+		assert_true(clock_ms() - began < rig->params.linger_ms / 2);
+		pair->leg[WIRE_PEER].acked += 1u << 20;
+		pair->leg[WIRE_CLIENT].seen_ns = clock_ns();
+		loop_tick(rig->loop, 2);
+	}
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+}
+
+static void idles_by_the_stamps_of_the_packets(void **state)
+{
+	struct rig *rig = *state;
+	struct wire_pair *pair;
+	uint64_t moving;
+
+	rig->params.idle_timeout_ms = 200;
+	pair = on_wire(rig);
+	moving = clock_ms() + 500;
+	while (clock_ms() < moving) {
+		pair->leg[1].seen_ns = clock_ns();
+		loop_tick(rig->loop, 5);
+		assert_true(broker_silent(&rig->broker));
+	}
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	assert_true(clock_ms() >= moving + 150);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_IDLE);
+}
+
+static void finishing_while_asked_ends_either_way(void **state)
+{
+	struct rig *rig = *state;
+
+	put_and_wait(rig, 1, 700);
+	start_asking(rig);
+	pair_finish(rig->pair);
+	answer(rig, WIRE_AGAIN);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FINISHED);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].eof);
+	assert_int_equal(rig->end[0].got, 700);
+}
+
+static void finishing_while_asked_ends_once_joined(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	pair_finish(rig->pair);
+	answer(rig, WIRE_OK);
+	expect_answer(rig);
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FINISHED);
+}
+
+static void is_destroyed_at_every_stage(void **state)
+{
+	struct rig *rig = *state;
+
+	start_asking(rig);
+	pair_destroy(rig->pair);
+	rig->pair = NULL;
+	answer(rig, WIRE_OK);
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	for (int stage = 0; stage < 2; stage++) {
+		fd_close(&rig->end[0].fd);
+		fd_close(&rig->end[1].fd);
+		ends_init(rig->end, rig->leg);
+		rig->params.half[0].fd = rig->leg[0];
+		rig->params.half[1].fd = rig->leg[1];
+		rig->active = rig->decided = 0;
+		start_asking(rig);
+		answer(rig, WIRE_OK);
+		expect_answer(rig);
+		if (stage) {
+			broker_active(&rig->broker, 1);
+			RIG_UNTIL(rig->loop, rig->end, rig->active);
+		}
+		pair_destroy(rig->pair);
+		rig->pair = NULL;
+		broker_ended(&rig->broker, 1, WIRE_END_ORPHAN, 0, 0);
+		loop_tick(rig->loop, 1);
+	}
+	assert_int_equal(rig->closed, 0);
+}
+
+static void policy_decides_before_the_broker_is_asked(void **state)
+{
+	struct rig *rig = *state;
+	int control[2];
+
+	/* Over loopback every round trip takes some microseconds. */
+	rig->policy = (struct pair_policy){ .max_rtt_us = 1, .max_loss = 1000 };
+	rig->wire_params.policy = &rig->policy;
+	tcp_pair(&control[0], &control[1]);
+	rig->wire_params.control = control[1];
+	start(rig);
+	assert_int_equal(rig->why, WIRE_NO_POLICY_RTT);
+	assert_true(broker_silent(&rig->broker));
+	close(control[0]);
+	close(control[1]);
+	expect_streams(rig, WIRE_NO_POLICY_RTT);
+}
+
+static void started_without_memory(void *arg)
+{
+	struct rig *rig = arg;
+	uint64_t began = clock_ms();
+
+	rig->closed = rig->decided = 0;
+	fd_close(&rig->end[0].fd);
+	fd_close(&rig->end[1].fd);
+	ends_init(rig->end, rig->leg);
+	rig->params.half[0].fd = rig->leg[0];
+	rig->params.half[1].fd = rig->leg[1];
+	put_and_wait(rig, 1, 100);
+	if (pair_new(&rig->params, &rig->pair)) {
+		fd_close(&rig->leg[0]);
+		fd_close(&rig->leg[1]);
+		rig->pair = NULL;
+		return;
+	}
+	if (rig->pair)
+		pair_reset(rig->pair);
+	while (!rig->closed && clock_ms() - began < WAIT_MS)
+		loop_tick(rig->loop, 1);
+	assert_int_equal(rig->closed, 1);
+	if (!broker_silent(&rig->broker)) {
+		expect_join(rig);
+		answer(rig, WIRE_NO_ROOM);
+	}
+}
+
+static void survives_a_lack_of_memory(void **state)
+{
+	failalloc_sweep(started_without_memory, *state);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(is_joined_when_both_sides_are_quiet),
+		TEST(carries_early_and_pipelined_bytes_through),
+		TEST(asks_again_with_what_came_meanwhile),
+		TEST(gives_up_on_two_that_never_get_quiet),
+		TEST(goes_on_by_streams_when_refused),
+		TEST(does_not_ask_without_a_broker),
+		TEST(does_not_carry_a_flood_through),
+		TEST(does_not_ask_when_the_peer_takes_no_more),
+		TEST(a_peer_that_has_ended_its_stream_stays_off),
+		TEST(a_client_that_has_ended_its_stream_stays_off),
+		TEST(a_reset_peer_resets_the_client_after_its_bytes),
+		TEST(a_broker_that_dies_while_asked_ends_the_pair),
+		TEST(a_broker_that_dies_while_latched_ends_the_pair),
+		TEST(an_active_pair_survives_its_broker),
+		TEST(a_kick_while_asked_undoes_the_join),
+		TEST(a_kick_resets_what_is_joined),
+		TEST(somebody_elses_reset_is_a_kick),
+		TEST(finishes_when_packets_have_stopped),
+		TEST(does_not_finish_a_sender_without_end),
+		TEST(idles_by_the_stamps_of_the_packets),
+		TEST(finishing_while_asked_ends_either_way),
+		TEST(finishing_while_asked_ends_once_joined),
+		TEST(is_destroyed_at_every_stage),
+		TEST(policy_decides_before_the_broker_is_asked),
+		TEST(survives_a_lack_of_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
