@@ -97,16 +97,23 @@ def contestants_of(results):
     return present
 
 
+def invited(case, contestants):
+    """Those that this case is for: without a word on the others, unlike what cannot take part."""
+    return [relay for relay in contestants if relay.only is None or case.name in relay.only]
+
+
 def measure_all(plan, results):
     everything = cases.all_cases(plan.quick)
     wanted = names_wanted("BENCH_CASES", [case.name for case in everything])
     contestants = contestants_of(results)
     with place() as where:
         # A relay that garbles bytes is not ranked, whatever the cases asked for.
-        contestants = measure_case(where, everything[0], contestants, plan, results)
+        ranked = invited(everything[0], contestants)
+        intact = measure_case(where, everything[0], ranked, plan, results)
+        contestants = [relay for relay in contestants if relay in intact or relay not in ranked]
         for case in everything[1:]:
             if case.name in wanted:
-                measure_case(where, case, contestants, plan, results)
+                measure_case(where, case, invited(case, contestants), plan, results)
                 if case.name == "idle":
                     results.notes["idle"] = case.counted()
 

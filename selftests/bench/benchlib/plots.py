@@ -8,12 +8,12 @@ import math
 from xml.sax.saxutils import escape
 
 from .cases import DISTRIBUTION
-from .figures import BULK, BULK_TITLES, CPU_S_PER_GB, HELD_MB, IDLE_KIB, short
+from .figures import BULK, BULK_TITLES, CPU_S_PER_GB, FLOOR, FLOOR_NOTE, HELD_MB, IDLE_KIB, short
 
 WIDTH = 760
 COLOURS = {"direct": "#8c959f", "culvert-wire": "#6639ba", "culvert-splice": "#0969da", "culvert-uring": "#1b9e9e",
            "culvert-copy": "#79b8ff", "culvert-sockmap": "#b8a1e8", "haproxy-splice": "#e16f24", "nginx-stream": "#2da44e",
-           "coturn": "#bf3989"}
+           "coturn": "#bf3989", "kernel-floor": "#57606a"}
 STYLE = """
   .card { fill: #ffffff; stroke: #d0d7de }
   text { font-family: -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif;
@@ -299,10 +299,15 @@ def setup_plot(results):
         if full is not None:
             note = f"{short(full)}" + (f"  (allocation kept: {short(kept)})" if kept else "")
             entries.append(Row(relay, [(full, 1.0, "set-ups")], note, kept))
-    return entries and rows("Clients that begin, per second",
-                            "bar: Allocate, Connect, ConnectionBind, 1 KB each way; "
-                            "whisker: the same with the allocation kept; longer is better",
-                            entries, "1/s")
+    if not entries:
+        return None
+    drawing = rows("Clients that begin, per second",
+                   "bar: Allocate, Connect, ConnectionBind, 1 KB each way; "
+                   "whisker: the same with the allocation kept; longer is better",
+                   entries, "1/s")
+    if any(entry.relay == FLOOR for entry in entries):
+        drawing.text(20, drawing.height - 7, FLOOR_NOTE, "quiet")
+    return drawing
 
 
 def slow_plot(results):

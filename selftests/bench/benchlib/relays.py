@@ -26,6 +26,7 @@ class Relay:
     name = ""
     turn = False
     port = 0
+    only = None  # names of the cases it is made for; it is no relay beyond them
 
     def missing(self):
         """Why it cannot run here, or None."""
@@ -273,6 +274,26 @@ userdb={place.dir}/turnserver.db
         return place.spawn(place.relay, ["turnserver", "-c", path], self.name, group)
 
 
+class KernelFloor(Relay):
+    """floor.c: the system calls of a set-up and nothing else, what any relay has to pay.
+
+    Not a contestant but a measure: it serves anybody, and was made for these cases.
+    """
+
+    name = "kernel-floor"
+    turn = True
+    port = 4013
+    only = frozenset(("setup", "setup-pairs"))
+
+    def missing(self):
+        return None if tool("floor") else "bench-tools/floor is not built"
+
+    def launch(self, place, group):
+        return place.spawn(place.relay, [
+            tool("floor"), "--listen", f"{place.relay.addr()}:{self.port}",
+            "--relay", place.relay.addr(index=1)], self.name, group)
+
+
 def write(path, text):
     with open(path, "w", encoding="utf-8") as file:
         file.write(text.lstrip())
@@ -280,4 +301,4 @@ def write(path, text):
 
 def all_relays():
     return [Direct(), Culvert("wire", 4004, "wire, splice"), Culvert("splice", 4001), Culvert("uring", 4002), Culvert("copy", 4003), Culvert("sockmap", 4005, "sockmap, splice"),
-            Haproxy(), Nginx(), Coturn()]
+            Haproxy(), Nginx(), Coturn(), KernelFloor()]
