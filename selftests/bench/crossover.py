@@ -173,10 +173,9 @@ def arguments():
 
 def boot():
     kernel = qemu.kernel(SERIES)
-    image = qemu.Image()
+    image = qemu.Image(kernel, guestnet.MODULES)
     guestnet.fill(image)
-    image.modules(kernel, guestnet.MODULES)
-    return kernel, qemu.Guest(kernel, image)
+    return kernel, qemu.Guest(image)
 
 
 def sweep_in_guest(options):
@@ -203,8 +202,7 @@ def sweep_in_guest(options):
 
 def end_to_end(net):
     """The network cannot tell wire from a router: where there is no wire, routing stands in."""
-    rows = {row["name"]: row["available"] for row in net.ctl_json("engines")["engines"]}
-    return "wire" if rows.get("wire") else "direct"
+    return "direct" if net.engine_missing("wire") else "wire"
 
 
 def write(options, sweep, kernel, seconds):

@@ -11,7 +11,7 @@ import os
 
 from .server import BUILD, ROOT, config_text
 from .tap import Fail
-from .wait import wait_for
+from .wait import Timeout, wait_for
 
 MODULES = ["veth", "sch_ingress", "cls_bpf", "sch_netem", "8021q", "bridge", "tls"]
 PORT = 3478
@@ -24,6 +24,7 @@ LOAD_USER = "bench"
 MTU = 1500
 PROGRAMS = ("culvertd", "culvertctl", "culvert")
 SUITE = "/culvert"
+ENGINE_S = 20  # until the kernel's engines are loaded
 
 
 def fill(image):
@@ -172,6 +173,21 @@ class GuestNet:
         if not figures["ok"]:
             raise Fail(f"load {case}: {figures['error']}")
         return figures
+
+    def engines(self):
+        """{name: row} of culvertctl engines."""
+        return {row["name"]: row for row in self.ctl_json("engines")["engines"]}
+
+    def engine_missing(self, name):
+        """Why there is no such engine, None when there is; some come after the listeners."""
+        def there():
+            row = self.engines().get(name)
+            return not row or row["available"]
+        try:
+            wait_for(there, ENGINE_S)
+        except Timeout:
+            return self.engines()[name]["reason"]
+        return None if name in self.engines() else "this culvertd does not know it"
 
     def ctl(self, *args):
         return self.guest.check("culvertctl", "--socket", "/run/culvertd.sock", *args)
