@@ -65,10 +65,12 @@ int attach_pin_index(const char *name)
 
 static void filter_remove(int index, enum direction direction)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = index,
-		    .attach_point = points[direction]);
-	LIBBPF_OPTS(bpf_tc_opts, filter, .handle = FILTER_HANDLE,
-		    .priority = FILTER_PRIORITY);
+	struct bpf_tc_hook hook = { .sz = sizeof(hook),
+				    .ifindex = index,
+				    .attach_point = points[direction] };
+	struct bpf_tc_opts filter = { .sz = sizeof(filter),
+				      .handle = FILTER_HANDLE,
+				      .priority = FILTER_PRIORITY };
 
 	/* The qdisc stays: others may have filters in it. */
 	bpf_tc_detach(&hook, &filter);
@@ -153,11 +155,15 @@ static int link_attach(const struct kernel *kernel, int index, int program,
 static int filter_attach(const struct kernel *kernel, int index, int program,
 			 enum direction direction)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = index,
-		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, filter, .handle = FILTER_HANDLE,
-		    .priority = FILTER_PRIORITY, .prog_fd = program,
-		    .flags = BPF_TC_F_REPLACE);
+	struct bpf_tc_hook hook = { .sz = sizeof(hook),
+				    .ifindex = index,
+				    .attach_point = BPF_TC_INGRESS |
+						    BPF_TC_EGRESS };
+	struct bpf_tc_opts filter = { .sz = sizeof(filter),
+				      .handle = FILTER_HANDLE,
+				      .priority = FILTER_PRIORITY,
+				      .prog_fd = program,
+				      .flags = BPF_TC_F_REPLACE };
 	char path[PIN_PATH];
 	int err = bpf_tc_hook_create(&hook);
 

@@ -124,12 +124,8 @@ static void device_detach(struct kernel *kernel, struct device *device)
 	log_info("broker", "event=detached device=%s", device->name);
 }
 
-static void device_gone(struct kernel *kernel, int index)
+static void device_forget(struct kernel *kernel, struct device *device)
 {
-	struct device *device = find(kernel, index);
-
-	if (!device)
-		return;
 	device_detach(kernel, device);
 	list_del(&device->link);
 	free(device);
@@ -197,6 +193,7 @@ static void seen_read(struct nlmsghdr *head, struct seen *seen)
 static bool message_handle(struct kernel *kernel, struct nlmsghdr *head)
 {
 	const struct ifinfomsg *info = NLMSG_DATA(head);
+	struct device *device;
 	struct seen seen;
 
 	if (head->nlmsg_type == NLMSG_DONE || head->nlmsg_type == NLMSG_ERROR)
@@ -210,7 +207,9 @@ static bool message_handle(struct kernel *kernel, struct nlmsghdr *head)
 		seen_read(head, &seen);
 		device_seen(kernel, &seen);
 	} else if (head->nlmsg_type == RTM_DELLINK) {
-		device_gone(kernel, info->ifi_index);
+		device = find(kernel, info->ifi_index);
+		if (device)
+			device_forget(kernel, device);
 	}
 	return true;
 }
@@ -260,11 +259,10 @@ static int devices_list(struct kernel *kernel)
 	if (err)
 		return err;
 	list_for_each_safe(pos, tmp, &kernel->devices) {
-		const struct device *device =
-			list_entry(pos, struct device, link);
+		struct device *device = list_entry(pos, struct device, link);
 
 		if (!device->listed)
-			device_gone(kernel, device->index);
+			device_forget(kernel, device);
 	}
 	return 0;
 }

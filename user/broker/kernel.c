@@ -35,8 +35,10 @@ static int ops_snapshot(struct broker *broker,
 {
 	struct kernel *kernel = broker->kernel;
 	char packet[64] = { 0 }; /* the program wants one, and ignores it */
-	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet,
-		    .data_size_in = sizeof(packet), .repeat = 1);
+	struct bpf_test_run_opts run = { .sz = sizeof(run),
+					 .data_in = packet,
+					 .data_size_in = sizeof(packet),
+					 .repeat = 1 };
 	int err;
 
 	memset(kernel->call, 0, sizeof(*kernel->call));

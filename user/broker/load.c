@@ -209,7 +209,8 @@ static int maps_pin(struct kernel *kernel)
 
 static int maps_map(struct kernel *kernel)
 {
-	LIBBPF_OPTS(bpf_obj_get_opts, read_only, .file_flags = BPF_F_RDONLY);
+	struct bpf_obj_get_opts read_only = { .sz = sizeof(read_only),
+					      .file_flags = BPF_F_RDONLY };
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	size_t size = kernel->header.capacity * sizeof(struct wire_pair);
 	char path[PIN_PATH];

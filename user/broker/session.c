@@ -205,9 +205,10 @@ static void session_send(struct session *session, const void *message,
 
 static void waiting_send(struct session *session)
 {
-	while (!list_empty(&session->out)) {
-		struct waiting *waiting =
-			list_entry(session->out.next, struct waiting, link);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &session->out) {
+		struct waiting *waiting = list_entry(pos, struct waiting, link);
 		int err = message_send(session->watch.fd, &waiting->message,
 				       waiting->len, NULL, 0);
 
