@@ -64,11 +64,11 @@ static void control_ready(struct watch *watch, uint32_t events)
 	loop_stop(state->loop);
 }
 
-static void child_run(int control, bool clsact)
+static void child_run(int control, bool clsact, unsigned int pairs)
 {
 	struct child_state state = { .control = { .fd = -1 } };
 	struct broker_params params = { .pin = pin,
-					.pairs = PAIRS,
+					.pairs = pairs,
 					.clsact = clsact };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -93,7 +93,7 @@ static void child_run(int control, bool clsact)
 	_exit(0);
 }
 
-static struct child child_start(bool clsact)
+static struct child child_start(bool clsact, unsigned int pairs)
 {
 	struct child child;
 	int pair[2];
@@ -106,7 +106,7 @@ static struct child child_start(bool clsact)
 		lab_die("fork");
 	if (!child.pid) {
 		close(pair[0]);
-		child_run(pair[1], clsact);
+		child_run(pair[1], clsact, pairs);
 	}
 	close(pair[1]);
 	child.control = pair[0];
@@ -608,7 +608,7 @@ static void test_adoption(struct lab *lab, struct child *child, int *channel)
 	lab_check(transfer(e.client, e.peer, 1 << 20, 1) &&
 			  transfer(f.peer, f.client, 1 << 20, 1),
 		  "pairs go on without it");
-	*child = child_start(false);
+	*child = child_start(false, PAIRS);
 	*channel = channel_open(child);
 	lab_check(hello(*channel, true, &records), "another one welcomes us");
 	pair = record(records, first.pair);
@@ -656,11 +656,226 @@ static void test_adoption(struct lab *lab, struct child *child, int *channel)
 	ends_close(&g);
 }
 
+static bool is_readable_file(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+static void pin_name(char out[160], const char *name)
+{
+	struct stat info;
+
+	if (stat("/proc/self/ns/net", &info))
+		lab_die("stat");
+	snprintf(out, 160, "%s/net-%llu/%s", pin,
+		 (unsigned long long)info.st_ino, name);
+}
+
+/* Waits until the pin is there, or is not. */
+static bool pin_wait(const char *name, bool there)
+{
+	char path[160];
+
+	pin_name(path, name);
+	for (int i = 0; i < WAIT_MS / 10; i++) {
+		if (is_readable_file(path) == there)
+			return true;
+		poll(NULL, 0, 10);
+	}
+	return false;
+}
+
+static unsigned int flows(void)
+{
+	struct wire_key key, next;
+	unsigned int count = 0;
+	char path[160];
+	int fd;
+
+	pin_name(path, "wire_flows");
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		lab_die(path);
+	for (bool more = !bpf_map_get_next_key(fd, NULL, &next); more;
+	     count++) {
+		key = next;
+		more = !bpf_map_get_next_key(fd, &key, &next);
+	}
+	close(fd);
+	return count;
+}
+
+static int forwarding(void)
+{
+	char text[4] = "";
+	int fd = open("/proc/sys/net/ipv4/conf/lo/forwarding", O_RDONLY);
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	return n > 0 ? atoi(text) : -1;
+}
+
+static void test_devices(void)
+{
+	char name[64], upper[64];
+
+	lab_run("ip link add vx type veth peer name vy");
+	snprintf(name, sizeof(name), "link-%u-ingress", if_nametoindex("vx"));
+	lab_check(pin_wait(name, true), "a new device gets programs");
+	lab_run("ip link add br9 type bridge");
+	snprintf(upper, sizeof(upper), "link-%u-egress", if_nametoindex("br9"));
+	lab_run("ip link set vx master br9");
+	lab_check(pin_wait(name, false) && pin_wait(upper, true),
+		  "as a port of a bridge it has none, the bridge has");
+	lab_run("ip link set vx nomaster");
+	lab_check(pin_wait(name, true), "released it has them again");
+	lab_run("ip link del vx");
+	lab_run("ip link del br9");
+	lab_check(pin_wait(name, false) && pin_wait(upper, false),
+		  "gone it leaves no pins");
+}
+
+/* Everything but two fine sockets; each on a channel of its own. */
+static void test_hostile_descriptors(struct lab *lab, struct child *child)
+{
+	struct broker_join join = join_message(5);
+	struct broker_answer answer;
+	union addr at;
+	struct ends e;
+	int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int raw = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int local = listen_on(AF_INET, "127.0.0.1", &at);
+	int loop = dial(&at), accepted = accept(local, NULL, NULL);
+
+	ends_open(lab, AF_INET, &e);
+	const struct {
+		const char *what;
+		int fds[3];
+		size_t count;
+		uint32_t reason; /* 0: the channel is closed */
+	} cases[] = {
+		{ "a file", { e.client_leg, file }, 2, 0 },
+		{ "a UDP socket", { udp, e.peer_leg }, 2, 0 },
+		{ "a socket of another namespace",
+		  { e.client, e.peer_leg },
+		  2,
+		  0 },
+		{ "the same twice", { e.peer_leg, e.peer_leg }, 2, 0 },
+		{ "three", { e.client_leg, e.peer_leg, udp }, 3, 0 },
+		{ "one", { e.client_leg }, 1, 0 },
+		{ "none", { 0 }, 0, 0 },
+		{ "a listening socket",
+		  { e.listener, e.peer_leg },
+		  2,
+		  WIRE_NO_STATE },
+		{ "one that is not connected",
+		  { raw, e.peer_leg },
+		  2,
+		  WIRE_NO_STATE },
+		{ "loopback", { loop, accepted }, 2, WIRE_NO_LOCAL },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int channel = channel_open(child);
+		bool good = hello(channel, false, NULL);
+
+		fds_send(channel, &join, sizeof(join), cases[i].fds,
+			 cases[i].count);
+		if (cases[i].reason)
+			good = good &&
+			       message_wait(channel, BROKER_ANSWER, &answer,
+					    sizeof(answer), NULL) &&
+			       answer.reason == cases[i].reason;
+		else
+			good = good && closed(channel);
+		lab_check(good, "refused: %s", cases[i].what);
+		close(channel);
+	}
+	close(file);
+	close(udp);
+	close(raw);
+	close(local);
+	close(loop);
+	close(accepted);
+	lab_check(transfer(e.client, e.client_leg, 1000, 1) &&
+			  transfer(e.peer_leg, e.peer, 1000, 1),
+		  "sockets that were refused are as they were");
+	ends_close(&e);
+}
+
+static unsigned int descriptors(pid_t pid)
+{
+	unsigned int count = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	DIR *open_now = opendir(path);
+
+	while (open_now && readdir(open_now))
+		count++;
+	closedir(open_now);
+	return count;
+}
+
+static bool descriptors_wait(pid_t pid, unsigned int count)
+{
+	for (int i = 0; i < WAIT_MS / 10; i++) {
+		if (descriptors(pid) == count)
+			return true;
+		poll(NULL, 0, 10);
+	}
+	printf("# %u descriptors, not %u\n", descriptors(pid), count);
+	return false;
+}
+
+/* Joins and closes at once, many times; the client never acknowledges. */
+static void test_hostile_flood(struct lab *lab, struct child *child)
+{
+	struct broker_join join = join_message(6);
+	unsigned int before = descriptors(child->pid);
+	bool alive = true;
+	struct ends e;
+
+	for (int i = 0; i < 40; i++) {
+		int channel = channel_open(child);
+		int fds[2];
+
+		alive = alive && hello(channel, i % 2, NULL);
+		ends_open(lab, i % 3 ? AF_INET : AF_INET6, &e);
+		fds[0] = e.client_leg;
+		fds[1] = e.peer_leg;
+		for (int j = 0; j < 50; j++)
+			fds_send(channel, &join, sizeof(join), fds, 2);
+		close(channel);
+		ends_close(&e);
+	}
+	lab_check(alive, "joins on 40 channels, each closed at once");
+	lab_check(descriptors_wait(child->pid, before),
+		  "the broker has no descriptor left of them");
+	lab_check(flows() == 0, "nor a flow");
+	/* Many messages nobody reads the answers of. */
+	int channel = channel_open(child);
+	struct broker_claim claim = { .type = BROKER_CLAIM, .pair = 1 };
+	unsigned int sent = 0;
+
+	hello(channel, false, NULL);
+	while (sent < 100000 && send(channel, &claim, sizeof(claim),
+				     MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		sent++;
+	lab_check(sent < 100000, "who does not read is not read either");
+	close(channel);
+	channel = channel_open(child);
+	lab_check(hello(channel, false, NULL), "others do not notice");
+	close(channel);
+	lab_check(descriptors_wait(child->pid, before),
+		  "no descriptor is lost");
+}
+
 static void test_end(struct lab *lab, struct child *child, int channel)
 {
 	struct broker_answer answer;
-	struct stat info;
-	char dir[128];
+	char dir[160];
 	struct ends e;
 	bool joined;
 
@@ -669,10 +884,70 @@ static void test_end(struct lab *lab, struct child *child, int channel)
 	lab_check(joined && child_end(child), "the broker ends");
 	lab_check(is_reset(e.client) && is_reset(e.peer),
 		  "which resets what is joined");
-	stat("/proc/self/ns/net", &info);
-	snprintf(dir, sizeof(dir), "%s/net-%llu", pin,
-		 (unsigned long long)info.st_ino);
+	pin_name(dir, "");
 	lab_check(rmdir(dir) == 0, "and leaves no pin");
+	lab_check(forwarding() == 0, "nor lo forwarding");
+	ends_close(&e);
+}
+
+/* Another capacity: what is pinned does not fit and goes. */
+static void test_other_size(struct lab *lab)
+{
+	struct child child = child_start(false, PAIRS);
+	struct broker_answer answer;
+	int channel = channel_open(&child);
+	struct ends e;
+	bool joined, found = false;
+
+	ends_open(lab, AF_INET, &e);
+	joined = hello(channel, false, NULL) &&
+		 join_whole(channel, &e, &answer);
+	lab_check(joined, "a pair under a broker that is killed");
+	kill(child.pid, SIGKILL);
+	child_wait(&child);
+	close(channel);
+	child = child_start(false, 2 * PAIRS);
+	channel = channel_open(&child);
+	lab_check(!hello(channel, true, NULL), "one of another size starts");
+	lab_check(flows() == 0, "and has not taken over what was pinned");
+	kill(child.pid, SIGKILL);
+	child_wait(&child);
+	close(channel);
+	lab_check(!broker_flush(pin, &found) && found && !is_readable_file(pin),
+		  "a flush removes what a killed broker left");
+	ends_close(&e);
+}
+
+static void test_clsact(struct lab *lab)
+{
+	struct child child = child_start(true, PAIRS);
+	struct broker_answer answer;
+	int channel = channel_open(&child);
+	struct ends e;
+	bool joined;
+
+	lab_check(hello(channel, false, NULL), "a broker without tcx");
+	test_life(lab, channel, AF_INET);
+	test_reset(lab, channel, AF_INET6);
+	ends_open(lab, AF_INET, &e);
+	joined = join_whole(channel, &e, &answer);
+	kill(child.pid, SIGKILL);
+	child_wait(&child);
+	close(channel);
+	lab_check(joined && transfer(e.client, e.peer, 1 << 20, 1),
+		  "its filters outlive it");
+	child = child_start(true, PAIRS);
+	channel = channel_open(&child);
+	lab_check(hello(channel, true, NULL) &&
+			  transfer(e.peer, e.client, 1 << 20, 1),
+		  "and are taken over");
+	lab_check(child_end(&child) && is_reset(e.client) && is_reset(e.peer),
+		  "the end resets, too");
+	close(channel);
+	lab_check(system("tc filter show dev vc ingress | grep -q wire") != 0 &&
+			  system("tc filter show dev vc egress | grep -q "
+				 "wire") != 0,
+		  "and leaves no filter");
 	ends_close(&e);
 }
 
@@ -688,19 +963,29 @@ int main(void)
 		return 0;
 	}
 	lab_links(&lab);
+	/* The broker's own care. */
+	lab_write("/proc/sys/net/ipv4/conf/lo/forwarding", "0");
+	lab_write("/proc/sys/net/ipv6/conf/lo/forwarding", "0");
 	snprintf(pin, sizeof(pin), "/sys/fs/bpf/culvert-test-%d", getpid());
-	child = child_start(false);
+	child = child_start(false, PAIRS);
 	channel = channel_open(&child);
 	lab_check(hello(channel, false, NULL), "the broker welcomes us");
+	lab_check(forwarding() == 1, "lo forwards");
 	test_life(&lab, channel, AF_INET);
 	test_life(&lab, channel, AF_INET6);
 	test_unlatched_at_once(&lab, channel);
 	test_reset(&lab, channel, AF_INET);
 	test_reset(&lab, channel, AF_INET6);
 	test_expiry(&lab, channel);
+	test_devices();
+	test_hostile_descriptors(&lab, &child);
+	test_hostile_flood(&lab, &child);
 	test_adoption(&lab, &child, &channel);
 	test_end(&lab, &child, channel);
 	close(channel);
+	rmdir(pin);
+	test_other_size(&lab);
+	test_clsact(&lab);
 	rmdir(pin);
 	lab_end(&lab);
 	printf("1..%d\n", lab_number);

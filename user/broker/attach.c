@@ -76,13 +76,28 @@ static void filter_remove(int index, enum direction direction)
 	bpf_tc_detach(&hook, &filter);
 }
 
+/*
+ * Unlinked alone it would be detached a moment later, and until then the device
+ * refuses the same program again.
+ */
+static void link_remove(const char *path)
+{
+	int fd = bpf_obj_get(path);
+
+	if (fd >= 0) {
+		bpf_link_detach(fd);
+		close(fd);
+	}
+	unlink(path);
+}
+
 void attach_remove(const char *dir, int index)
 {
 	char path[PIN_PATH];
 
 	for (enum direction i = INGRESS; i < DIRECTIONS; i++) {
 		if (pin_name(dir, "link", index, i, path))
-			unlink(path);
+			link_remove(path);
 		if (!pin_name(dir, "clsact", index, i, path) ||
 		    access(path, F_OK) < 0)
 			continue;
@@ -143,7 +158,7 @@ static int link_attach(const struct kernel *kernel, int index, int program,
 		return -ENAMETOOLONG;
 	if (!link_take(path, program, index, direction))
 		return 0;
-	unlink(path);
+	link_remove(path);
 	fd = link_create(program, index, direction);
 	if (fd < 0)
 		return fd;
