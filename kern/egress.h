@@ -14,7 +14,10 @@
 #include "segment.h"
 #include "work.h"
 
-/* The acknowledgement becomes leg->received, SACK blocks no-operations. */
+/*
+ * The acknowledgement becomes at most leg->received, SACK blocks become
+ * no-operations, and a FIN behind the last bytes is taken off.
+ */
 static __always_inline int egress_lower(struct __sk_buff *skb,
 					struct work *work,
 					const struct wire_leg *leg)
@@ -28,6 +31,8 @@ static __always_inline int egress_lower(struct __sk_buff *skb,
 
 	if (before(leg->received, s->ack))
 		work->after.ack = bpf_htonl(leg->received);
+	if (work->state != WIRE_JOINING)
+		work->after.flags &= ~TCP_FIN;
 	__builtin_memset(&work->options, 0, sizeof(work->options));
 	work->options.flags = WIRE_LEG_TIMESTAMPS;
 	work->options.blank_sack = 1;
@@ -51,6 +56,16 @@ static __always_inline bool egress_plain(const struct work *work, __u32 head)
 		*(__u32 *)work->before.options == bpf_htonl(OPTIONS_USUAL));
 }
 
+/* Whether it acknowledges no more than it may. */
+static __always_inline bool egress_honest(const struct work *work,
+					  const struct wire_leg *leg)
+{
+	const struct segment *s = &work->segment;
+
+	return !(s->flags & TCP_ACK) ||
+	       (!before(leg->received, s->ack) && egress_plain(work, s->head));
+}
+
 /* A packet of ours for the remote of a leg. */
 static __noinline int egress_segment(struct __sk_buff *skb, struct work *work)
 {
@@ -62,19 +77,23 @@ static __noinline int egress_segment(struct __sk_buff *skb, struct work *work)
 	if (work->packet.fault != PACKET_SOUND ||
 	    segment_load(skb, work, 0) != SEGMENT_PASS)
 		return drop(WIRE_DROP_LOCAL);
-	if (s->flags & TCP_SYN && work->state == WIRE_ENDED) {
-		/* Another connection of the same ends begins. */
-		bpf_map_delete_elem(&wire_flows, &work->packet.key);
-		return TC_ACT_UNSPEC;
+	if (work->state == WIRE_JOINING) {
+		if (egress_honest(work, t.from))
+			return TC_ACT_UNSPEC;
+	} else {
+		if (work->state == WIRE_ENDED && segment_begins(s)) {
+			bpf_map_delete_elem(&wire_flows, &work->packet.key);
+			return TC_ACT_UNSPEC;
+		}
+		if (s->flags & (TCP_SYN | TCP_RST) ||
+		    before(t.from->latch, s->seq + s->payload))
+			return drop(WIRE_DROP_LOCAL);
+		if (!(s->flags & TCP_FIN) && egress_honest(work, t.from))
+			return TC_ACT_UNSPEC;
 	}
-	if (work->state != WIRE_JOINING &&
-	    (s->flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
-	     before(t.from->latch, s->seq + s->payload)))
-		return drop(WIRE_DROP_LOCAL);
-	if (!(s->flags & TCP_ACK) ||
-	    (!before(t.from->received, s->ack) && egress_plain(work, s->head)))
-		return TC_ACT_UNSPEC;
-	if (!s->payload && !(s->flags & (TCP_FIN | TCP_RST)))
+	/* A bare one would say nothing, or what must not be said. */
+	if (!s->payload &&
+	    !(work->state == WIRE_JOINING && s->flags & (TCP_FIN | TCP_RST)))
 		return drop(WIRE_DROP_LOCAL);
 	if (egress_lower(skb, work, t.from))
 		return drop(WIRE_DROP_LOCAL);

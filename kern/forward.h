@@ -111,9 +111,8 @@ static __noinline int forward_check(struct __sk_buff *skb,
 	if (verdict != SEGMENT_PASS)
 		return verdict;
 	if (s->flags & TCP_SYN) {
-		if (work->state != WIRE_ENDED)
+		if (work->state != WIRE_ENDED || !segment_begins(s))
 			return WIRE_DROP_SYN;
-		/* Another connection of the same ends begins. */
 		bpf_map_delete_elem(&wire_flows, &work->packet.key);
 		return SEGMENT_UP;
 	}

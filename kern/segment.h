@@ -59,6 +59,12 @@ static __always_inline int segment_flags(const struct segment *s)
 	return SEGMENT_PASS;
 }
 
+/* Another connection of the same two ends, which an ended pair must not touch. */
+static __always_inline bool segment_begins(const struct segment *s)
+{
+	return (s->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 /*
  * A leg whose remote has not acknowledged all that the relay sent itself: bare
  * acknowledgements are our socket's. Other segments pass, with the highest

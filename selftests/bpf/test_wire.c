@@ -231,6 +231,10 @@ static void test_states(struct world *w)
 	world_send(w, &c);
 	lab_check(world_up(w), "%s: another tuple goes up the stack", name);
 	c.from_port--;
+	c.flags = SYN | ACK;
+	world_send(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_SYN), "%s: no SYN that answers",
+		  name);
 	c.flags = SYN;
 	world_send(w, &c);
 	lab_check(world_up(w), "%s: a SYN on an ended pair, too", name);

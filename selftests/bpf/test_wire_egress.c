@@ -107,10 +107,30 @@ static void test_ends(struct world *w)
 	run_out(w, &c);
 	lab_check(world_dropped(w, WIRE_DROP_LOCAL),
 		  "%s: no payload beyond the latch", name);
+	c = ours(w, WIRE_JOINED);
+	c.payload = 500;
+	c.flags = FIN | ACK;
+	run_out(w, &c);
+	lab_check(w->verdict == TC_ACT_UNSPEC && frame_right(&w->out) &&
+			  frame_l4(&w->out)[13] == ACK,
+		  "%s: a FIN is taken off the last bytes", name);
+	c = ours(w, WIRE_JOINING);
+	c.payload = 500;
+	c.ack++;
+	c.flags = FIN | ACK;
+	run_out(w, &c);
+	lab_check(w->verdict == TC_ACT_UNSPEC && frame_right(&w->out) &&
+			  frame_get32(frame_l4(&w->out) + 8) == 2000000 &&
+			  frame_l4(&w->out)[13] == (FIN | ACK),
+		  "%s: but not while joining", name);
 	c = ours(w, WIRE_ENDED);
 	c.flags = RST;
 	run_out(w, &c);
 	lab_check(world_dropped(w, WIRE_DROP_LOCAL), "%s: ended: no reset",
+		  name);
+	c.flags = SYN | ACK;
+	run_out(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_LOCAL), "%s: ended: no answer",
 		  name);
 	c.flags = SYN;
 	run_out(w, &c);
