@@ -99,12 +99,16 @@ static int end_fd(const struct end *end)
 	return (int)(end - ends);
 }
 
-/* The end of a new descriptor, which is closed when there is no room for it. */
+/*
+ * The end of a new descriptor, which is closed when there is no room for it.
+ * Reading the tag that end_close wrote puts all that the last worker did to this
+ * end before what the next one does.
+ */
 static struct end *end_new(struct worker *worker, int fd, enum end_state state)
 {
-	struct end *end = &ends[fd];
+	struct end *end = (unsigned int)fd < ENDS_MAX ? &ends[fd] : NULL;
 
-	if ((unsigned int)fd >= ENDS_MAX) {
+	if (!end || atomic_load(&end->tag)) {
 		fd_close(&fd);
 		return NULL;
 	}
