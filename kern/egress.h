@@ -15,13 +15,35 @@
 #include "work.h"
 
 /*
- * The acknowledgement becomes at most leg->received, SACK blocks become
- * no-operations, and a FIN behind the last bytes is taken off.
+ * Acknowledges as much as the other end has, in the window it has opened. An
+ * acknowledgement of the time of the join would by and by be too old for the
+ * remote to take the segment (RFC 5961 section 5.2), and its window narrow.
  */
-static __always_inline int egress_lower(struct __sk_buff *skb,
-					struct work *work,
-					const struct wire_leg *leg)
+static __always_inline void egress_acknowledge(const struct passage *t)
 {
+	const struct wire_leg *leg = t->from, *other = t->to;
+	struct tcp_head *tcp = &t->work->after;
+	__u32 known = (__u32)other->acked - leg->seq_delta;
+	__u32 right = other->right - leg->seq_delta;
+	__u32 ack = leg->received, window;
+
+	if (before(ack, known))
+		ack = known;
+	window = before(ack, right) ? right - ack : 0;
+	window >>= leg->window_shift_out & 31;
+	tcp->ack = bpf_htonl(ack);
+	tcp->window = bpf_htons(window > 65535 ? 65535 : window);
+}
+
+/*
+ * Joined, a segment speaks for the other end, and a FIN behind the last bytes is
+ * taken off; joining, it acknowledges at most leg->received. SACK blocks become
+ * no-operations.
+ */
+static __always_inline int egress_rewrite(struct __sk_buff *skb,
+					  const struct passage *t)
+{
+	struct work *work = t->work;
 	const struct packet *p = &work->packet;
 	const struct segment *s = &work->segment;
 	__u32 check =
@@ -29,10 +51,12 @@ static __always_inline int egress_lower(struct __sk_buff *skb,
 	__u64 head = s->head;
 	long sum;
 
-	if (before(leg->received, s->ack))
-		work->after.ack = bpf_htonl(leg->received);
-	if (work->state != WIRE_JOINING)
+	if (work->state != WIRE_JOINING) {
+		egress_acknowledge(t);
 		work->after.flags &= ~TCP_FIN;
+	} else if (before(t->from->received, s->ack)) {
+		work->after.ack = bpf_htonl(t->from->received);
+	}
 	__builtin_memset(&work->options, 0, sizeof(work->options));
 	work->options.flags = WIRE_LEG_TIMESTAMPS;
 	work->options.blank_sack = 1;
@@ -80,22 +104,22 @@ static __noinline int egress_segment(struct __sk_buff *skb, struct work *work)
 	if (work->state == WIRE_JOINING) {
 		if (egress_honest(work, t.from))
 			return TC_ACT_UNSPEC;
+		if (!s->payload && !(s->flags & (TCP_FIN | TCP_RST)))
+			return drop(WIRE_DROP_LOCAL);
 	} else {
 		if (work->state == WIRE_ENDED && segment_begins(s)) {
 			bpf_map_delete_elem(&wire_flows, &work->packet.key);
 			return TC_ACT_UNSPEC;
 		}
-		if (s->flags & (TCP_SYN | TCP_RST) ||
+		if (s->flags & (TCP_SYN | TCP_RST) || !(s->flags & TCP_ACK) ||
 		    before(t.from->latch, s->seq + s->payload))
 			return drop(WIRE_DROP_LOCAL);
-		if (!(s->flags & TCP_FIN) && egress_honest(work, t.from))
-			return TC_ACT_UNSPEC;
+		/* A bare one: a probe, or what must not be said. */
+		if (!s->payload &&
+		    (s->flags & TCP_FIN || !egress_honest(work, t.from)))
+			return drop(WIRE_DROP_LOCAL);
 	}
-	/* A bare one would say nothing, or what must not be said. */
-	if (!s->payload &&
-	    !(work->state == WIRE_JOINING && s->flags & (TCP_FIN | TCP_RST)))
-		return drop(WIRE_DROP_LOCAL);
-	if (egress_lower(skb, work, t.from))
+	if (egress_rewrite(skb, &t))
 		return drop(WIRE_DROP_LOCAL);
 	return TC_ACT_UNSPEC;
 }
