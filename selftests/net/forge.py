@@ -498,14 +498,14 @@ def _(engine):
 def _(engine):
     for version in versions():
         rig = Rig(engine, version)
-        late = [(leg, [leg.segment(0, payload=MARK), leg.segment(1, 0, RST),
-                       leg.segment(0, 0, SYN), leg.segment(0, 0, FIN | ACK)]) for leg in rig.legs]
         rig.finish()
-        for leg, packets in late:
-            far = rig.other(leg)
-            far.collect()
-            far.arrived.clear()
-            for packet in packets:
+        for leg in rig.legs:
+            leg.collect()
+            rig.other(leg).arrived.clear()
+            # Behind its own end of stream, and far away.
+            for packet in (leg.segment(0, payload=MARK), leg.segment(FAR, payload=MARK),
+                           leg.segment(1, 0, RST), leg.segment(0, 0, FIN | ACK, MARK),
+                           leg.segment(0, 0, SYN)):
                 leg.send(packet)
         data, peer, client = lab.pair(version=version)
         swap(data, peer, 100 * KIB)

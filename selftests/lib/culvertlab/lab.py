@@ -62,7 +62,7 @@ class Lab:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def _unpin(self):
-        """What a daemon left in the kernel on purpose must not outlive its namespace."""
+        """Connections that go on in the kernel without their daemon end here."""
         with contextlib.suppress(OSError, TypeError):  # gone already, or no namespace
             inode = os.stat(self.topo.relay.path).st_ino
             shutil.rmtree(f"{server.PINS}/net-{inode}")
@@ -92,6 +92,13 @@ class Lab:
         running, self._server = self._server, None
         if running:
             running.stop()
+            self._unpin()
+
+    def _kill_server(self):
+        """After a failure: the next test begins without anything of it."""
+        running, self._server = self._server, None
+        running.process.kill()
+        self._unpin()
 
     def extra_server(self, changes=None, **more):
         """A culvertd beside the shared one; the test stops it."""
@@ -170,12 +177,10 @@ class Lab:
             try:
                 running.health()
             except Exception:
-                self._server = None
-                running.process.kill()
+                self._kill_server()
                 raise
             if failed:
-                self._server = None
-                running.process.kill()
+                self._kill_server()
 
     def _log_tails(self):
         lines = []

@@ -132,9 +132,13 @@ def status_field(pid, field):
 
 
 def has_ended(pid):
-    """Gone; or dead in a container whose first process does not wait for orphans."""
+    """Gone; or dead in a container whose first process does not wait for orphans.
+
+    The first thread may be dead while others still are to go, and with them the descriptors.
+    """
     try:
-        return status_field(pid, "State").startswith("Z")
+        return status_field(pid, "State").startswith("Z") \
+            and len(os.listdir(f"/proc/{pid}/task")) == 1
     except OSError:
         return True
 
