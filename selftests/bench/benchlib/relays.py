@@ -121,6 +121,19 @@ class Culvert(Relay):
     def missing(self):
         return None if tool("culvertd") else "build/culvertd is not there"
 
+    def engines(self, place):
+        text = place.relay.run(tool("culvertctl"), "--socket",
+                               os.path.join(place.dir, self.name) + ".sock", "--json", "engines")
+        return {row["name"]: row for row in json.loads(text)["engines"]}
+
+    def ready(self, place):
+        """What the broker brings may come a moment after the listeners."""
+        try:
+            wait_for(lambda: self.engines(place)[self.engine]["available"], 5, "engine")
+        except Timeout as error:
+            reason = self.engines(place)[self.engine]["reason"]
+            raise Broken(f"no {self.engine}: {reason}") from error
+
     def engine_lines(self, place):
         if self.engine != "wire":
             return f"order = {self.order}"
@@ -129,10 +142,9 @@ class Culvert(Relay):
 
     def check(self, place):
         """Broken when other engines carried pairs: the figures would bear the wrong name."""
-        text = place.relay.run(tool("culvertctl"), "--socket",
-                               os.path.join(place.dir, self.name) + ".sock", "--json", "engines")
-        others = {row["name"]: row["pairs_total"] for row in json.loads(text)["engines"]
-                  if row["pairs_total"] and row["name"] != self.engine}
+        others = {name: {"pairs": row["pairs_total"], "why": row.get("fallbacks")}
+                  for name, row in self.engines(place).items()
+                  if row["pairs_total"] and name != self.engine}
         if others:
             raise Broken(f"not only {self.engine} carried pairs: {others}")
 
@@ -162,9 +174,13 @@ allocations_per_user = 100000
                               group)
         try:
             process.wait_for_text(r"\bevent=ready\b")
+            self.ready(place)
         except (RuntimeError, Timeout) as error:
             place.end(process)
             raise Broken(str(error)) from error
+        except Broken:
+            place.end(process)
+            raise
         return process
 
 
