@@ -272,6 +272,10 @@ def remarks(results):
                          f"({spread[1]}, {spread[2]}).")
     if "idle" in results.notes:
         lines.append(f"Idle memory counts: {results.notes['idle']}.")
+    if WIRE in results.relays():
+        lines.append("wire: packets are forwarded in the time of whoever sends or receives them, which "
+                     "only the machine's figure counts; a place for each possible pair (384 bytes) is "
+                     "reserved at the start, beside the memory of an idle pair.")
     return lines
 
 
@@ -315,6 +319,7 @@ def table_markdown(results):
                Column("16 up", "bulk-16", "throughput", True),
                Column("16 both ways", "both", "throughput", True),
                Column("relay CPU s/GB", "bulk-16", "relay_cpu"),
+               Column("machine CPU s/GB", "bulk-16", "machine_cpu"),
                Column("ping-pong p50 us", "pingpong", "p50"),
                Column("TURN set-ups/s", "setup", "turn_setup_rate"),
                Column("KiB per idle pair", "idle", "memory_per_pair"),
