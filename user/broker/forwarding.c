@@ -58,7 +58,7 @@ static int switch_set(struct kernel *kernel, int which)
 		close(fd);
 		return err;
 	}
-	if (!kernel->adopted)
+	if (kernel->header.forwarding[which] < 0)
 		kernel->header.forwarding[which] = before;
 	kernel->forwarding_fds[which] = fd;
 	return 0;
@@ -86,6 +86,19 @@ void forwarding_restore(struct kernel *kernel)
 		if (kernel->forwarding_fds[i] >= 0 &&
 		    kernel->header.forwarding[i] == 0)
 			switch_write(kernel->forwarding_fds[i], 0);
+}
+
+void forwarding_undo(const struct pin_header *header)
+{
+	for (int i = 0; i < 2; i++) {
+		int fd = -1;
+
+		if (header->forwarding[i] == 0)
+			fd = open(paths[i], O_WRONLY | O_CLOEXEC);
+		if (fd >= 0)
+			switch_write(fd, 0);
+		fd_close(&fd);
+	}
 }
 
 void forwarding_close(struct kernel *kernel)

@@ -226,7 +226,6 @@ static struct kernel *kernel_alloc(struct broker *broker,
 		.capacity = params->pairs,
 		.forwarding = { -1, -1 },
 	};
-	kernel->header_fd = -1;
 	kernel->records_fd = -1;
 	kernel->events_watch.fd = -1;
 	kernel->forwarding_fds[0] = -1;
@@ -251,8 +250,10 @@ int kernel_new(struct broker *broker, const struct broker_params *params)
 	err = kernel_start(kernel, params->pin);
 	if (err) {
 		/* Old programs do not stay attached under a broker without any. */
-		if (kernel->lock >= 0)
+		if (kernel->lock >= 0) {
 			pin_clear(kernel->dir);
+			forwarding_undo(&kernel->header);
+		}
 		return err;
 	}
 	broker->records = kernel->records;

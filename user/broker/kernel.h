@@ -54,7 +54,6 @@ struct kernel {
 	uint64_t netns; /* cookie */
 	struct wire_bpf *bpf;
 	struct pin_header header;
-	int header_fd; /* wire_version */
 	int records_fd; /* wire_pairs, read-only: what clients get */
 	struct wire_pair *records;
 	size_t records_size;
@@ -90,6 +89,8 @@ bool pin_clear(const char *dir);
 /* Programs and maps (load.c). 0, or a negative errno and the words for it. */
 #define LOAD_WHY 96
 int load_run(struct kernel *kernel, char why[LOAD_WHY]);
+/* What the pins say of themselves; -ENOENT: there are none. */
+int pin_header_read(const char *dir, struct pin_header *out);
 void load_undo(struct kernel *kernel); /* leaves what is pinned */
 
 /* Programs on devices (attach.c). */
@@ -112,6 +113,8 @@ enum wire_reason route_check(struct kernel *kernel, const struct wire_key *key);
 /* net.ipv4.conf.lo.forwarding and its IPv6 twin (forwarding.c). */
 int forwarding_start(struct kernel *kernel);
 void forwarding_restore(struct kernel *kernel);
+/* The same by name, for what an earlier broker has set. */
+void forwarding_undo(const struct pin_header *header);
 void forwarding_close(struct kernel *kernel);
 
 #endif

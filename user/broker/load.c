@@ -63,11 +63,11 @@ static void kept_list(const struct kernel *kernel, struct kept out[KEPT])
 	out[3] = (struct kept){ "wire_counters", bpf->maps.wire_counters };
 }
 
-static int map_open(const struct kernel *kernel, const char *name)
+static int map_open(const char *dir, const char *name)
 {
 	char path[PIN_PATH];
 
-	if (!pin_path(kernel->dir, name, path))
+	if (!pin_path(dir, name, path))
 		return -ENAMETOOLONG;
 	return bpf_obj_get(path);
 }
@@ -77,7 +77,7 @@ static int map_take(const struct kernel *kernel, const struct kept *kept)
 {
 	struct bpf_map_info info = { 0 };
 	uint32_t len = sizeof(info);
-	int fd = map_open(kernel, kept->name);
+	int fd = map_open(kernel->dir, kept->name);
 	int err;
 
 	if (fd < 0)
@@ -94,12 +94,11 @@ static int map_take(const struct kernel *kernel, const struct kept *kept)
 	return err;
 }
 
-/* What the pins say of themselves; -ENOENT: there are none. */
-static int header_read(struct kernel *kernel, struct pin_header *out)
+int pin_header_read(const char *dir, struct pin_header *out)
 {
 	struct bpf_map_info info = { 0 };
 	uint32_t len = sizeof(info), zero = 0;
-	int fd = map_open(kernel, "wire_version");
+	int fd = map_open(dir, "wire_version");
 	int err;
 
 	if (fd < 0)
@@ -110,10 +109,7 @@ static int header_read(struct kernel *kernel, struct pin_header *out)
 		err = -EINVAL;
 	if (!err)
 		err = bpf_map_lookup_elem(fd, &zero, out);
-	if (err)
-		close(fd);
-	else
-		kernel->header_fd = fd;
+	close(fd);
 	return err;
 }
 
@@ -130,13 +126,17 @@ static bool maps_take(struct kernel *kernel)
 	struct kept kept[KEPT];
 	struct pin_header old;
 
-	if (header_read(kernel, &old) || !header_fits(kernel, &old))
+	if (pin_header_read(kernel->dir, &old))
+		return false;
+	/* What was before the first of us, whatever becomes of its pins. */
+	memcpy(kernel->header.forwarding, old.forwarding,
+	       sizeof(old.forwarding));
+	if (!header_fits(kernel, &old))
 		return false;
 	kept_list(kernel, kept);
 	for (int i = 0; i < KEPT; i++)
 		if (map_take(kernel, &kept[i]))
 			return false;
-	kernel->header = old;
 	return true;
 }
 
@@ -164,7 +164,6 @@ static int object_prepare(struct kernel *kernel)
 	kernel->adopted = maps_take(kernel);
 	if (kernel->adopted)
 		return 0;
-	fd_close(&kernel->header_fd);
 	if (pin_clear(kernel->dir))
 		log_warn(
 			"broker",
@@ -187,7 +186,7 @@ static int maps_pin(struct kernel *kernel)
 {
 	struct kept kept[KEPT];
 	uint32_t zero = 0;
-	int err = 0;
+	int fd, err = 0;
 
 	if (kernel->adopted)
 		return 0;
@@ -196,15 +195,16 @@ static int maps_pin(struct kernel *kernel)
 		err = map_pin(kernel, kept[i].name, bpf_map__fd(kept[i].map));
 	if (err)
 		return err;
-	kernel->header_fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "wire_version",
-					   sizeof(zero), sizeof(kernel->header),
-					   1, NULL);
-	if (kernel->header_fd < 0)
-		return kernel->header_fd;
-	err = bpf_map_update_elem(kernel->header_fd, &zero, &kernel->header,
-				  BPF_ANY);
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "wire_version", sizeof(zero),
+			    sizeof(kernel->header), 1, NULL);
+	if (fd < 0)
+		return fd;
+	err = bpf_map_update_elem(fd, &zero, &kernel->header, BPF_ANY);
 	/* Last: what it vouches for is there. */
-	return err ? err : map_pin(kernel, "wire_version", kernel->header_fd);
+	if (!err)
+		err = map_pin(kernel, "wire_version", fd);
+	close(fd);
+	return err;
 }
 
 static int maps_map(struct kernel *kernel)
@@ -274,7 +274,6 @@ void load_undo(struct kernel *kernel)
 	kernel->records = NULL;
 	kernel->call = NULL;
 	fd_close(&kernel->records_fd);
-	fd_close(&kernel->header_fd);
 	wire_bpf__destroy(kernel->bpf);
 	kernel->bpf = NULL;
 }

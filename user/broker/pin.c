@@ -196,6 +196,7 @@ int pin_lock(void)
 
 int broker_flush(const char *pin, bool *found)
 {
+	struct pin_header header;
 	char dir[PIN_PATH];
 	int err = pin_dir(pin, dir);
 	int lock;
@@ -208,7 +209,10 @@ int broker_flush(const char *pin, bool *found)
 	lock = pin_lock();
 	if (lock < 0)
 		return lock == -EADDRINUSE ? -EBUSY : lock;
+	err = pin_header_read(dir, &header);
 	*found = pin_clear(dir);
+	if (!err)
+		forwarding_undo(&header);
 	broker_pin_remove(pin);
 	close(lock);
 	return 0;

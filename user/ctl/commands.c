@@ -428,16 +428,22 @@ static enum ctl_exit stop_run(struct ctl *ctl)
 }
 
 const struct ctl_command ctl_commands[] = {
-	{ "status", NULL, status_run, "version, uptime and counters" },
-	{ "allocations", NULL, allocations_run, "the clients' allocations" },
-	{ "connections", NULL, connections_run, "the relayed connections" },
+	{ "status", NULL, status_run, "version, uptime and counters", false },
+	{ "allocations", NULL, allocations_run, "the clients' allocations",
+	  false },
+	{ "connections", NULL, connections_run, "the relayed connections",
+	  false },
 	{ "engines", NULL, engines_run,
-	  "what carries the bytes, and whether it works here" },
-	{ "top", NULL, ctl_top, "connections and their rates, live" },
-	{ "kick", "ID", kick_run, "close an allocation or a connection" },
-	{ "drain", NULL, drain_run, "refuse new allocations" },
-	{ "reload", NULL, reload_run, "read the configuration file anew" },
-	{ "stop", NULL, stop_run, "end the daemon" },
+	  "what carries the bytes, and whether it works here", false },
+	{ "top", NULL, ctl_top, "connections and their rates, live", false },
+	{ "kick", "ID", kick_run, "close an allocation or a connection",
+	  false },
+	{ "drain", NULL, drain_run, "refuse new allocations", false },
+	{ "reload", NULL, reload_run, "read the configuration file anew",
+	  false },
+	{ "stop", NULL, stop_run, "end the daemon", false },
+	{ "flush", NULL, ctl_flush,
+	  "remove what a daemon that is gone left in the kernel", true },
 };
 const size_t ctl_command_count = COUNT(ctl_commands);
 
@@ -447,7 +453,7 @@ enum ctl_exit ctl_run(int argc, char **argv, FILE *out, FILE *err)
 	enum ctl_exit code;
 
 	if (ctl_options_parse(&ctl, argc, argv, &code)) {
-		code = ctl_connect(&ctl);
+		code = ctl.command->alone ? CTL_OK : ctl_connect(&ctl);
 		if (!code)
 			code = ctl.command->run(&ctl);
 		control_client_free(ctl.client);

@@ -11,6 +11,7 @@
 
 #define CTL_TIMEOUT_MS 10000
 #define CTL_SOCKET     "/run/culvert/control.sock" /* as in culvert.conf(5) */
+#define CTL_PIN        "/sys/fs/bpf/culvert" /* likewise */
 
 enum ctl_exit {
 	CTL_OK = 0,
@@ -26,6 +27,7 @@ struct ctl {
 	const struct ctl_command *command;
 	const char *path; /* of the socket */
 	const char *id; /* kick */
+	const char *pin; /* flush */
 	bool json, workers, undo;
 	size_t limit; /* rows; 0: the command's own default */
 	unsigned long count; /* snapshots of top; 0: no end */
@@ -37,6 +39,7 @@ struct ctl_command {
 	const char *name, *argument; /* NULL: takes none */
 	enum ctl_exit (*run)(struct ctl *ctl);
 	const char *help;
+	bool alone; /* asks no daemon */
 };
 
 extern const struct ctl_command ctl_commands[];
@@ -74,5 +77,6 @@ void ctl_complain(struct ctl *ctl, const char *fmt, ...)
 #define ctl_fail(ctl, ...) (ctl_complain(ctl, __VA_ARGS__), CTL_FAILED)
 
 enum ctl_exit ctl_top(struct ctl *ctl);
+enum ctl_exit ctl_flush(struct ctl *ctl);
 
 #endif

@@ -25,6 +25,7 @@ enum option_index {
 	OPTION_UNDO,
 	OPTION_COUNT,
 	OPTION_INTERVAL,
+	OPTION_PIN,
 	OPTION_HELP,
 	OPTION_VERSION,
 	OPTIONS,
@@ -45,6 +46,8 @@ static const struct option_info options[OPTIONS] = {
 			   "top: end after N refreshes" },
 	[OPTION_INTERVAL] = { 'i', "interval", "SECONDS", " top ",
 			      "top: time between refreshes (1)" },
+	[OPTION_PIN] = { 'p', "pin", "DIR", " flush ",
+			 "flush: [engine] pin; else " CTL_PIN },
 	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this" },
 	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version" },
 };
@@ -128,6 +131,9 @@ static bool option_take(struct ctl *ctl, enum option_index index,
 			return false;
 		ctl->limit = n;
 		return true;
+	case OPTION_PIN:
+		ctl->pin = value;
+		return *value == '/';
 	case OPTION_COUNT:
 		return whole_number(value, 1000000000, &ctl->count);
 	case OPTION_INTERVAL:
