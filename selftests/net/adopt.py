@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pairs on wire outlive the processes that made them, and whoever comes after takes them over."""
+
+import os
+import signal
+import socket
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import engines, proc, stun, tap  # noqa: E402
+from culvertlab.data import KIB, MIB, ping, receive_to_end, sender, swap  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.tap import check, equal, test  # noqa: E402
+from culvertlab.turn import Control  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+lab = Lab()
+ENGINE = "wire"
+
+
+def config(**sections):
+    return engines.config(lab, ENGINE, **sections)
+
+
+def allocated(server):
+    """A client of a server that is not the lab's."""
+    client = lab.keep(Control(lab.topo.client, server.address()))
+    client.allocate()
+    return client
+
+
+def pair(server, client=None, version=4):
+    """A bound pair on wire, of which the relay has no descriptor left."""
+    data, peer, client = lab.pair(client, version=version)
+    engines.on(server, data, ENGINE)
+    row = engines.row_of(server, data)
+    ping(data, peer)
+    wait_for(lambda: row["client"] not in lab.topo.relay.run("ss", "-Htn"), 5,
+             "the relay's sockets are closed")
+    return data, peer, client
+
+
+def adopted(server):
+    return [row for row in server.ctl_json("connections")["connections"]
+            if row["state"] == "adopted"]
+
+
+def kill_hard(server, pids):
+    """kill -9; what the daemon itself says of it is expected."""
+    server.expect_alive = False
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: all(proc.has_ended(pid) for pid in pids), 10, "killed processes are gone")
+
+
+def broker_pid(server):
+    """The child of the supervisor that is not the relay."""
+    relay = server.relay_pid()
+    others = [pid for pid in proc.children(server.process.pid) if pid != relay]
+    equal(len(others), 1, "processes beside the relay")
+    return others[0]
+
+
+def fresh(changes=None):
+    return lab.server(changes or config(), fresh=True)
+
+
+def reborn(server):
+    """The relay is started again and has its channels to the broker."""
+    wait_for(lambda: server.log_count(r"event=wire_ready") >= 2, 15, "another relay is ready")
+
+
+@test("the relay is killed: its pairs go on and the next relay adopts them")
+def _():
+    server = fresh()
+    ends = [pair(server) for _ in range(3)]
+    if 6 in lab.topo.versions:
+        ends.append(pair(server, version=6))
+    before = {row["client"]: row for row in server.ctl_json("connections")["connections"]}
+    kill_hard(server, [server.relay_pid()])
+    for data, peer, _ in ends:
+        swap(data, peer, MIB)
+    reborn(server)
+    rows = wait_for(lambda: len(adopted(server)) == len(ends) and adopted(server), 10, "adopted")
+    for row in rows:
+        old = before[row["client"]]
+        equal((row["peer"], row["user"], row["engine"]),
+              (old["peer"], "alice@example.org", "wire"), "an adopted row")
+        check(row["bytes_to_peer"] >= MIB and row["bytes_to_client"] >= MIB, f"bytes of {row}")
+        check(row["expires_in_ms"] > 0 and row["age_ms"] >= old["age_ms"], f"times of {row}")
+    equal(server.counters()["adopted"], len(ends), "adopted, counted")
+    equal(server.counters()["relaying"], len(ends), "relaying")
+    for data, peer, _ in ends:
+        ping(data, peer)
+        job = sender(data, b"x" * 100 * KIB, fin=True)
+        equal(len(receive_to_end(peer)), 100 * KIB, "to the peer")
+        job.finish()
+        peer.shutdown(socket.SHUT_WR)
+        equal(receive_to_end(data), b"", "the peer's end")
+    wait_for(lambda: server.counters()["relaying"] == 0, 20, "ended ones are no more listed")
+    check(server.counters()["bytes_to_peers"] >= len(ends) * (MIB + 100 * KIB), "bytes counted on")
+
+
+@test("an adopted pair can be kicked: both ends are reset")
+def _():
+    server = fresh()
+    data, peer, _ = pair(server)
+    kill_hard(server, [server.relay_pid()])
+    reborn(server)
+    row = wait_for(lambda: adopted(server), 10, "adopted")[0]
+    server.ctl("kick", row["id"])
+    for sock in (data, peer):
+        sock.settimeout(10)
+        try:
+            got = sock.recv(1)
+            raise tap.Fail(f"no reset but {got!r}")
+        except ConnectionResetError:
+            pass
+    wait_for(lambda: not adopted(server), 10, "kicked: not listed")
+
+
+@test("the relayed port of an adopted pair is given to nobody else")
+def _():
+    port = lab.topo.relay.free_port()
+    server = fresh(config(relay={"ports": f"{port}-{port}"}))
+    data, peer, client = pair(server)
+    equal(client.relayed[1], port, "the only port")
+    kill_hard(server, [server.relay_pid()])
+    reborn(server)
+    wait_for(lambda: adopted(server), 10, "adopted")
+    other = lab.client()
+    equal(other.code(stun.ALLOCATE, [(stun.REQUESTED_TRANSPORT, bytes([6, 0, 0, 0]))]), 508,
+          "another allocation while the pair lives")
+    ping(data, peer)
+    data.close()
+    peer.close()
+    wait_for(lambda: not adopted(server), 20, "ended")
+    lab.keep(lab.client()).allocate()
+
+
+@test("an adopted pair ends when its allocation would have expired")
+def _():
+    server = fresh(config(limits={"default_lifetime": "3s", "max_lifetime": "3s"}))
+    data, peer, client = pair(server)
+    client.refresh(3)
+    kill_hard(server, [server.relay_pid()])
+    reborn(server)
+    row = wait_for(lambda: adopted(server), 10, "adopted")[0]
+    check(0 < row["expires_in_ms"] <= 8000, f"expires in {row['expires_in_ms']} ms")
+    ping(data, peer)
+    wait_for(lambda: not adopted(server), 20, "expired")
+    for sock in (data, peer):
+        sock.settimeout(10)
+        try:
+            sock.sendall(b"too late")
+            got = sock.recv(1)
+            raise tap.Fail(f"no reset but {got!r}")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+
+@test("the broker is killed: pairs go on, are claimed, and new ones are joined")
+def _():
+    server = fresh()
+    data, peer, _ = pair(server)
+    kill_hard(server, [broker_pid(server)])
+    swap(data, peer, MIB)
+    wait_for(lambda: server.log_count(r"event=wire_ready") >= 2, 15, "another broker")
+    row = engines.row_of(server, data)
+    equal((row["state"], row["engine"]), ("relaying", "wire"), "still the relay's own")
+    check(row["bytes_to_peer"] >= MIB, f"bytes of {row}")
+    more, other, _ = pair(server)
+    swap(more, other, MIB)
+    server.ctl("kick", row["id"])
+    data.settimeout(10)
+    try:
+        raise tap.Fail(f"no reset but {data.recv(1)!r}")
+    except ConnectionResetError:
+        pass
+    wait_for(lambda: engines.row_of(server, data) is None, 10, "kicked")
+    ping(more, other)
+
+
+@test("the whole daemon is killed: pairs go on, and the next daemon adopts them")
+def _():
+    changes = config()
+    lab.stop_server()
+    server = lab.extra_server(changes)
+    ends = [pair(server, allocated(server)) for _ in range(2)]
+    kill_hard(server, [server.process.pid, *proc.descendants(server.process.pid)])
+    server.process.wait()
+    for data, peer, _ in ends:
+        swap(data, peer, MIB)
+    server = lab.extra_server(changes)
+    rows = wait_for(lambda: len(adopted(server)) == 2 and adopted(server), 10, "adopted")
+    check(all(row["bytes_to_peer"] >= MIB for row in rows), f"bytes: {rows}")
+    for data, peer, _ in ends:
+        ping(data, peer)
+    # New ones beside them.
+    data, peer, _ = pair(server, allocated(server))
+    swap(data, peer, MIB)
+    server.stop()
+    for data, peer, _ in ends:
+        data.settimeout(10)
+        try:
+            raise tap.Fail(f"after SIGTERM: no reset but {data.recv(1)!r}")
+        except ConnectionResetError:
+            pass
+
+
+tap.main()
