@@ -433,6 +433,56 @@ static void test_jumbo(struct world *w)
 		  "IPv6: but no packet from the wire");
 }
 
+/* What is wrong with the TCP checksum, 0 when it is right. */
+static uint32_t checksum_fault(struct frame *f)
+{
+	size_t size = frame_l4_size(f);
+	uint32_t sum = frame_pseudo(f, size, IPPROTO_TCP);
+
+	return frame_sum(frame_l4(f), size, sum) % 0xffff;
+}
+
+/*
+ * Frames with a few bytes changed by chance: what passes has the very fault in
+ * its checksum that it came with, so the other end will refuse it as well.
+ */
+static void test_damaged(struct world *w)
+{
+	static const uint8_t options[] = { 1,  1,   8, 10, 0,   9,
+					   39, 192, 0, 7,  161, 32 };
+	int passed = 0, dropped = 0, other = 0;
+	uint32_t state = 4711;
+
+	for (int round = 0; round < 5000; round++) {
+		struct craft c;
+
+		world_join(w, w->family, &spaces_plain);
+		c = world_craft(w, WIRE_CLIENT);
+		c.payload = 17;
+		c.options = options;
+		c.options_size = sizeof(options);
+		frame_tcp(&w->in, &c);
+		for (int i = 0; i <= round % 3; i++) {
+			state = state * 1664525 + 1013904223;
+			w->in.data[HEAD_L3 +
+				   (state >> 8) % (w->in.size - HEAD_L3)] ^=
+				(uint8_t)(state >> 24);
+		}
+		world_in(w);
+		if (w->verdict == TC_ACT_REDIRECT &&
+		    world_counted(w, WIRE_COUNT_FORWARDED) &&
+		    checksum_fault(&w->in) == checksum_fault(&w->out))
+			passed++;
+		else if (w->verdict == TC_ACT_SHOT || world_up(w))
+			dropped++;
+		else
+			other++;
+	}
+	lab_check(!other && passed > 500 && dropped > 500,
+		  "%s: 5000 damaged frames: none passes mended (%d passed)",
+		  family_name(w), passed);
+}
+
 static bool forwarded_again(struct world *w)
 {
 	struct craft c;
@@ -491,6 +541,7 @@ int main(void)
 		test_states(&w);
 		test_lengths(&w);
 		test_jumbo(&w);
+		test_damaged(&w);
 		test_routes(&w);
 	}
 	test_ipv4_header(&w);
