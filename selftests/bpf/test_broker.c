@@ -533,6 +533,25 @@ static void test_reset(struct lab *lab, int channel, int family)
 	ends_close(&e);
 }
 
+static void test_reset_latched(struct lab *lab, int channel)
+{
+	struct broker_join join = join_message(4);
+	struct broker_reset reset = { .type = BROKER_RESET };
+	struct broker_answer answer = { 0 };
+	struct ends e;
+	bool joined;
+
+	ends_open(lab, AF_INET, &e);
+	joined = !join_send(channel, &join, &e, &answer);
+	reset.pair = answer.pair;
+	reset.generation = answer.generation;
+	send(channel, &reset, sizeof(reset), MSG_NOSIGNAL);
+	lab_check(joined && ended_wait(channel, WIRE_END_RESET, NULL) &&
+			  is_reset(e.client) && is_reset(e.peer),
+		  "one whose answer was never sent can be reset");
+	ends_close(&e);
+}
+
 static void test_expiry(struct lab *lab, int channel)
 {
 	struct broker_expire expire = { .type = BROKER_EXPIRE,
@@ -989,6 +1008,7 @@ int main(void)
 	test_unlatched_at_once(&lab, channel);
 	test_reset(&lab, channel, AF_INET);
 	test_reset(&lab, channel, AF_INET6);
+	test_reset_latched(&lab, channel);
 	test_expiry(&lab, channel);
 	test_devices();
 	test_hostile_descriptors(&lab, &child);
@@ -996,10 +1016,10 @@ int main(void)
 	test_adoption(&lab, &child, &channel);
 	test_end(&lab, &child, channel);
 	close(channel);
-	rmdir(pin);
+	broker_pin_remove(pin);
 	test_other_size(&lab);
 	test_clsact(&lab);
-	rmdir(pin);
+	broker_pin_remove(pin);
 	lab_end(&lab);
 	printf("1..%d\n", lab_number);
 	return lab_failed;

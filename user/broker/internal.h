@@ -89,6 +89,7 @@ struct session {
 	size_t out_count;
 	bool greeted; /* HELLO has come */
 	bool sockmap; /* it has had its maps */
+	bool worked; /* enough for one tick */
 	bool dead; /* freed at the end of the tick */
 	uint32_t worker;
 };

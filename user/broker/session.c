@@ -353,6 +353,8 @@ static void expire(struct session *session, struct input *input)
 		breach(session, "a reserved field");
 		return;
 	}
+	/* A walk over many pairs: others have their turn before the next. */
+	session->worked = true;
 	list_for_each(pos, &session->places) {
 		struct wire_pair *record = &broker->records[place_index(
 			broker, list_entry(pos, struct place, owner_link))];
@@ -498,9 +500,10 @@ static void session_ready(struct watch *watch, uint32_t events)
 
 	if (events & EPOLLOUT)
 		waiting_send(session);
+	session->worked = false;
 	/* What came before the other side closed is still handled. */
-	for (int i = 0;
-	     i < MESSAGES_A_TICK && !session->dead && list_empty(&session->out);
+	for (int i = 0; i < MESSAGES_A_TICK && !session->dead &&
+			!session->worked && list_empty(&session->out);
 	     i++) {
 		struct input input;
 		int err = request_receive(watch->fd, &input);
