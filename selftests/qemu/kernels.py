@@ -19,7 +19,8 @@ from culvertlab import engines, guestnet, qemu, tap  # noqa: E402
 from culvertlab.server import BUILD, ROOT, binary  # noqa: E402
 
 SERIES = ("6.1", "6.12")
-CASES = (("splice", "veth"), ("wire", "veth"), ("wire", "vlan"), ("wire", "bridge"))
+CASES = (("splice", "veth"), ("uring", "veth"), ("sockmap", "veth"), ("wire", "veth"),
+         ("wire", "vlan"), ("wire", "bridge"))
 CONNECTIONS, BYTES = 4, 1 << 20
 # Seconds, for a machine that is busy with other things as well.
 VERIFY_S, BPF_S, RELAY_S, SUITE_S = 240, 120, 180, 900
@@ -27,14 +28,14 @@ VERDICT = re.compile(r"^(\S+) (\S+) (loaded|refused)(.*)$", re.M)
 
 
 class Booted:
-    """A kernel's guest, booted by the first test that wants it; tests share it."""
+    """A kernel's guest, booted by the first test that wants it; tests share it while it lives."""
 
     def __init__(self, series):
         self.series = series
-        self.guest = self.net = None
+        self.guest = None
 
     def get(self):
-        if not self.guest:
+        if not self.guest or not self.guest.alive:
             kernel = qemu.kernel(self.series)
             image = qemu.Image(kernel, guestnet.MODULES)
             guestnet.fill(image)
@@ -88,7 +89,8 @@ def relays(booted, engine, kind):
         tap.equal(carried, {engine: 2 * CONNECTIONS}, "pairs each engine carried")
         net.stop("culvertd")
     finally:
-        net.close()
+        if net.guest.alive:
+            net.close()
 
 
 def bpf_programs():
@@ -112,7 +114,7 @@ def runs_suite(booted, engine):
     """The relay cases of the network tests, inside the guest."""
     status, output = booted.get().run(
         "python3", f"{guestnet.SUITE}/selftests/net/relay.py", timeout=SUITE_S,
-        env={"ENGINES": engine})
+        env={"ENGINES": engine, "CULVERT_PATIENCE": 10})
     verdicts = re.findall(r"^(?:not )?ok .*$", output, re.M)
     for line in verdicts:
         tap.note(line)

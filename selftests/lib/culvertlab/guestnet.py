@@ -54,7 +54,7 @@ class GuestNet:
     def __init__(self, guest, kind="veth"):
         self.guest, self.kind = guest, kind
         self.running = []  # labels of background programs
-        script = ["set -e"]
+        script = ["ip -all netns delete", "set -e"]  # what a failed test has left
         script += [f"ip netns add {name}; ip -n {name} link set lo up"
                    for name in ("client", "relay", "peer")]
         for name, ours, theirs in (("client", 1, CLIENT), ("peer", 2, PEER)):

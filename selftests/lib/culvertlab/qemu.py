@@ -314,10 +314,18 @@ class Guest:
     def shell(self, line, timeout=60):
         """Run one line of shell in the guest; (exit status, its stdout and stderr as text)."""
         assert "\n" not in line
-        self._say(line)
-        output = self._until(f"\n@{self._token} ".encode(), timeout, line)
-        status = self._until(b"\n", 5, line)
+        try:
+            self._say(line)
+            output = self._until(f"\n@{self._token} ".encode(), timeout, line)
+            status = self._until(b"\n", 5, line)
+        except BaseException:  # nobody knows what it would answer next
+            self.close()
+            raise
         return int(status), output.decode(errors="replace")
+
+    @property
+    def alive(self):
+        return self._process.poll() is None
 
     def check(self, *argv, **more):
         """run() that must succeed; the output."""
