@@ -90,7 +90,7 @@ int broker_error(const struct broker *broker)
 
 void broker_confine(const struct broker *broker)
 {
-	confine(broker->kernel);
+	confine(broker->error ? NULL : broker->kernel);
 }
 
 int broker_serve(struct broker *broker, int fd)
