@@ -269,13 +269,19 @@ def _():
         equal(int(proc.status_field(pid, field), 16), 0, f"{field} of the relay")
     equal(proc.status_field(pid, "Groups"), "", "supplementary groups")
     caps = int(proc.status_field(server.process.pid, "CapEff"), 16)
+    # Beside kill, setgid and setuid what it takes to start a broker again: net_bind_service,
+    # net_admin, perfmon, bpf.
+    allowed = sum(1 << bit for bit in (5, 6, 7, 10, 12, 38, 39))
+    equal(caps & ~allowed, 0, "CapEff of the supervisor beyond these")
+    server = lab.server({"engine": {"wire": "never"}})
+    caps = int(proc.status_field(server.process.pid, "CapEff"), 16)
     equal(caps & ~(1 << 5 | 1 << 6 | 1 << 7), 0,
-          "CapEff of the supervisor beyond kill, setgid and setuid")
+          "CapEff of a supervisor without a broker beyond kill, setgid and setuid")
 
 
 @test("the relay killed is started again and serves; its log says so")
 def _():
-    server = lab.server(fresh=True)
+    server = lab.server({"engine": {"order": "splice"}}, fresh=True)
     data, peer, _ = works(server)
     old = server.relay_pid()
     os.kill(old, signal.SIGKILL)
@@ -585,8 +591,10 @@ def _():
     server = lab.server()
     works(server)
     rows = {e["name"]: e for e in server.ctl_json("engines")["engines"]}
-    equal(sorted(rows), ["copy", "splice", "uring"], "engines")
-    check(rows["splice"]["available"] and rows["splice"]["position"] == 1, f"splice: {rows}")
+    equal(sorted(rows), ["copy", "sockmap", "splice", "uring", "wire"], "engines")
+    check(rows["splice"]["available"] and rows["splice"]["position"] == 2, f"splice: {rows}")
+    equal(rows["wire"]["position"], 1, "place of wire")
+    check(rows["wire"]["available"] or rows["wire"]["reason"], f"wire: {rows['wire']}")
     check("splice" in server.ctl("engines"), "table")
 
 
