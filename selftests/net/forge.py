@@ -126,7 +126,8 @@ class Rig:
             if MARK in packet and not (ours and not sum_fits(packet)):
                 bad.append(segment or packet.hex())
             elif ours and sum_fits(packet) and (segment.flags & (RST | SYN | FIN)
-                                                or after(segment.ack, far.next)):
+                                                or after(segment.ack, far.next)
+                                                or not segment.options_sound()):
                 bad.append(segment)
         far.arrived.clear()
         return bad
@@ -262,13 +263,16 @@ def options_cut(leg):
 
 @case("TCP options cut short and headers longer than the packet")
 def _(engine):
-    # A correct TCP ignores the malformed option and may take the rest of the segment, so these
-    # come behind the window: they are to be read, not to be accepted.
+    # A correct TCP ignores the malformed option and may take the rest of the segment: with bytes
+    # they come behind the window, to be read and not accepted; in the window as bare ACKs.
     def forgeries(leg):
         found = []
         for name, segment in options_cut(leg):
             segment.seq = (segment.seq + FAR) & MASK
             found.append((name, segment))
+        for name, segment in options_cut(leg):
+            segment.payload = b""
+            found.append((f"{name}, a bare ACK", segment))
         return found
     both_ways(engine, forgeries)
 

@@ -135,6 +135,19 @@ class Seen:
             at += max(2, size)
         return None
 
+    def options_sound(self):
+        """Does every option end inside the header, with a length that says so?"""
+        at = 0
+        while at < len(self.options) and self.options[at]:
+            if self.options[at] == 1:
+                at += 1
+                continue
+            size = self.options[at + 1] if at + 1 < len(self.options) else 0
+            if size < 2 or at + size > len(self.options):
+                return False
+            at += size
+        return True
+
     def times(self):
         """(TSval, TSecr), None without timestamps."""
         value = self.option(8)
