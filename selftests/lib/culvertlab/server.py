@@ -15,6 +15,7 @@ from .tap import Fail
 from .wait import Timeout, wait_for
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+PATIENCE = float(os.environ.get("CULVERT_PATIENCE", "1"))  # above 1 on an emulated machine
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 PINS = "/sys/fs/bpf/culvert"  # [engine] pin: below it a directory for each network namespace
 
@@ -89,7 +90,7 @@ class Culvertd:
             return
         with contextlib.suppress(Timeout):
             wait_for(lambda: all(row["available"] for row in self.engines()
-                                 if row["name"] in named), 3)
+                                 if row["name"] in named), 3 * PATIENCE)
 
     def engines(self):
         """The rows of `culvertctl engines`."""
