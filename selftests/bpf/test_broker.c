@@ -834,6 +834,58 @@ static void test_hostile_descriptors(struct lab *lab, struct child *child)
 	ends_close(&e);
 }
 
+/* Addresses that this host translates are not those of the packets. */
+static void test_translated(struct lab *lab, int channel)
+{
+	struct broker_join join = join_message(8);
+	struct broker_answer answer;
+	union addr at;
+	socklen_t len = sizeof(at);
+	struct ends e;
+	bool plain;
+	int back;
+
+	if (system("command -v nft >/dev/null")) {
+		puts("# no nft: translated addresses are not tried");
+		return;
+	}
+	lab_run("nft add table ip t");
+	lab_run("nft \"add chain ip t out { type nat hook postrouting priority "
+		"100; }\"");
+	ends_open(lab, AF_INET, &e);
+	join.to_client = 0;
+	plain = join_send(channel, &join, &e, &answer) == WIRE_OK;
+	fd_reset(&e.client);
+	fd_reset(&e.peer);
+	lab_check(plain && ended_wait(channel, WIRE_END_RESET_CLIENT, NULL),
+		  "tracked, but not translated: joined");
+	ends_close(&e);
+	lab_run("nft add rule ip t out oifname vp meta l4proto "
+		"tcp snat to 10.2.0.1:20000-20999");
+	ends_open(lab, AF_INET, &e);
+	lab_check(join_send(channel, &join, &e, &answer) == WIRE_NO_LOCAL,
+		  "refused: a leg whose source this host translates");
+	ends_close(&e);
+	lab_run("nft flush chain ip t out");
+	lab_run("nft \"add chain ip t in { type nat hook prerouting priority "
+		"-100; }\"");
+	ends_open(lab, AF_INET, &e);
+	close(e.client);
+	close(e.client_leg);
+	getsockname(e.listener, &at.sa, &len);
+	lab_run("nft add rule ip t in tcp dport 9 redirect to :%u",
+		addr_port(&at));
+	addr_set_port(&at, 9);
+	back = lab_enter(lab->client);
+	e.client = dial(&at);
+	lab_leave(back);
+	e.client_leg = accept4(e.listener, NULL, NULL, SOCK_CLOEXEC);
+	lab_check(join_send(channel, &join, &e, &answer) == WIRE_NO_LOCAL,
+		  "refused: a client redirected to the listener");
+	ends_close(&e);
+	lab_run("nft delete table ip t");
+}
+
 static unsigned int descriptors(pid_t pid)
 {
 	unsigned int count = 0;
@@ -1012,6 +1064,7 @@ int main(void)
 	test_expiry(&lab, channel);
 	test_devices();
 	test_hostile_descriptors(&lab, &child);
+	test_translated(&lab, channel);
 	test_hostile_flood(&lab, &child, before);
 	test_adoption(&lab, &child, &channel);
 	test_end(&lab, &child, channel);

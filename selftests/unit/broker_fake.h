@@ -104,12 +104,13 @@ static inline int fake_snapshot(struct broker *broker,
 	return 0;
 }
 
-static inline enum wire_reason fake_route(struct broker *broker,
+static inline enum wire_reason fake_route(struct broker *broker, int fd,
 					  const struct wire_key *key)
 {
 	const struct fake_socket *s = fake_by_key(key);
 
 	(void)broker;
+	(void)fd;
 	return s ? s->route : WIRE_NO_DEVICE;
 }
 

@@ -26,8 +26,8 @@ struct broker_ops {
 	int (*snapshot)(struct broker *broker,
 			const struct wire_key keys[WIRE_LEGS],
 			struct wire_snapshot out[WIRE_LEGS]);
-	/* WIRE_OK, WIRE_NO_LOCAL or WIRE_NO_DEVICE */
-	enum wire_reason (*route)(struct broker *broker,
+	/* WIRE_OK, WIRE_NO_LOCAL (or translated here) or WIRE_NO_DEVICE */
+	enum wire_reason (*route)(struct broker *broker, int fd,
 				  const struct wire_key *key);
 	/* 0, -EEXIST, ... */
 	int (*flow_insert)(struct broker *broker, const struct wire_key *key,

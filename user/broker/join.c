@@ -85,7 +85,8 @@ static enum wire_reason look(struct broker *broker,
 	return WIRE_OK;
 }
 
-static enum wire_reason check(struct broker *broker, struct attempt *attempt)
+static enum wire_reason check(struct broker *broker, struct attempt *attempt,
+			      const int fds[WIRE_LEGS])
 {
 	enum wire_reason reason = look(broker, attempt, attempt->first);
 
@@ -95,8 +96,8 @@ static enum wire_reason check(struct broker *broker, struct attempt *attempt)
 	if (reason && reason != WIRE_AGAIN)
 		return reason;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		enum wire_reason route =
-			broker->ops->route(broker, &attempt->keys[leg]);
+		enum wire_reason route = broker->ops->route(
+			broker, fds[leg], &attempt->keys[leg]);
 
 		if (route)
 			return route;
@@ -235,7 +236,7 @@ int join_pair(struct broker *broker, struct session *session,
 	if (err)
 		return err;
 	if (!reason)
-		reason = check(broker, &attempt);
+		reason = check(broker, &attempt, fds);
 	if (!reason) {
 		index = broker->latched < broker->latched_max ?
 				place_take(broker) :

@@ -54,9 +54,11 @@ static int ops_snapshot(struct broker *broker,
 	return 0;
 }
 
-static enum wire_reason ops_route(struct broker *broker,
+static enum wire_reason ops_route(struct broker *broker, int fd,
 				  const struct wire_key *key)
 {
+	if (conntrack_translates(broker->kernel, fd, key))
+		return WIRE_NO_LOCAL;
 	return route_check(broker->kernel, key);
 }
 
@@ -201,6 +203,8 @@ static int kernel_start(struct kernel *kernel, const char *pin)
 	if (!kernel->netns)
 		return refuse(broker, -ENOPROTOOPT, "SO_NETNS_COOKIE");
 	err = route_open(kernel);
+	if (!err)
+		err = conntrack_open(kernel);
 	if (err)
 		return refuse(broker, err, "rtnetlink");
 	err = load_run(kernel, broker->why);
@@ -232,6 +236,7 @@ static struct kernel *kernel_alloc(struct broker *broker,
 	kernel->forwarding_fds[1] = -1;
 	kernel->link_watch.fd = -1;
 	kernel->route_fd = -1;
+	kernel->conntrack_fd = -1;
 	list_init(&kernel->devices);
 	kernel->wanted = params->devices;
 	kernel->wanted_count = params->device_count;
@@ -278,6 +283,7 @@ void kernel_free(struct kernel *kernel)
 	forwarding_close(kernel);
 	load_undo(kernel);
 	fd_close(&kernel->route_fd);
+	fd_close(&kernel->conntrack_fd);
 	fd_close(&kernel->lock);
 	free(kernel);
 }

@@ -69,6 +69,8 @@ struct kernel {
 	struct timer link_again; /* looks at all devices once more */
 	int route_fd; /* rtnetlink: which device for an address */
 	uint32_t route_seq;
+	int conntrack_fd; /* ctnetlink; -1: no netfilter */
+	uint32_t conntrack_seq;
 };
 
 /* Pins (pin.c). */
@@ -109,6 +111,11 @@ const struct device *device_find(const struct kernel *kernel, int index);
 /* Which way to an address (route.c). */
 int route_open(struct kernel *kernel);
 enum wire_reason route_check(struct kernel *kernel, const struct wire_key *key);
+
+/* Addresses that this host translates (conntrack.c). */
+int conntrack_open(struct kernel *kernel);
+bool conntrack_translates(struct kernel *kernel, int fd,
+			  const struct wire_key *key);
 
 /* net.ipv4.conf.lo.forwarding and its IPv6 twin (forwarding.c). */
 int forwarding_start(struct kernel *kernel);

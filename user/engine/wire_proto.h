@@ -53,7 +53,7 @@ enum wire_reason {
 	WIRE_NO_ECN, /* negotiated on a leg */
 	WIRE_NO_MD5,
 	WIRE_NO_MSS, /* one leg's segments do not fit the other */
-	WIRE_NO_LOCAL, /* loopback, or an end on this host */
+	WIRE_NO_LOCAL, /* loopback, an end on this host, or one it translates (NAT) */
 	WIRE_NO_DEVICE, /* the route's device has no Ethernet header, or no program */
 	WIRE_NO_STATE, /* a leg is not established any more */
 	WIRE_NO_URGENT,
