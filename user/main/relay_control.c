@@ -154,7 +154,7 @@ static bool connection_row(void *arg, const struct turn_connection_info *info)
 	struct control_connection *row = row_add(to);
 
 	if (!row)
-		return true;
+		return false;
 	snprintf(row->id, sizeof(row->id), "%s", info->id);
 	snprintf(row->allocation, sizeof(row->allocation), "%s",
 		 info->allocation);
@@ -179,6 +179,9 @@ static void connections_each(struct fanout *fanout, struct relay_worker *worker)
 	struct collector to = { .query = query, .worker = worker };
 
 	turn_worker_each_connection(worker->turn, connection_row, &to);
+	/* There may be very many beyond the limit: these are only counted. */
+	query->rows[worker->index].total =
+		turn_worker_connections(worker->turn);
 }
 
 static void connections_done(struct fanout *fanout)

@@ -225,6 +225,27 @@ void turn_worker_each_connection(
 		each_adopted(worker, &visit);
 }
 
+static size_t conns_count(const struct list *allocations)
+{
+	struct list *pos;
+	size_t count = 0;
+
+	list_for_each(pos, allocations)
+		count += list_entry(pos, struct allocation, link)->conn_count;
+	return count;
+}
+
+size_t turn_worker_connections(const struct turn_worker *worker)
+{
+	struct list *pos;
+	size_t count =
+		conns_count(&worker->allocations) + conns_count(&worker->ended);
+
+	list_for_each(pos, &worker->adopted)
+		count++;
+	return count;
+}
+
 /* What an engine did for earlier settings. */
 static void usage_add_older(const struct turn_worker *worker,
 			    const struct turn_engines *now,

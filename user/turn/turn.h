@@ -126,6 +126,9 @@ void turn_worker_each_connection(
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
 	void *arg);
 
+/* How many rows that would be. */
+size_t turn_worker_connections(const struct turn_worker *worker);
+
 /* The engines of this worker: engine_set_usage, summed over reloads. */
 bool turn_worker_engine(const struct turn_worker *worker, size_t i,
 			struct engine_usage *out);
