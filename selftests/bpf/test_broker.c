@@ -1000,6 +1000,41 @@ static void test_other_size(struct lab *lab)
 	ends_close(&e);
 }
 
+/* An inode number of a namespace that is gone is given to a new one. */
+static void test_other_namespace(struct lab *lab)
+{
+	struct child child = child_start(false, PAIRS);
+	struct broker_answer answer;
+	int channel = channel_open(&child);
+	uint64_t header[3];
+	uint32_t zero = 0;
+	char path[160];
+	struct ends e;
+	bool joined;
+	int fd;
+
+	ends_open(lab, AF_INET, &e);
+	joined = hello(channel, false, NULL) &&
+		 join_whole(channel, &e, &answer);
+	kill(child.pid, SIGKILL);
+	child_wait(&child);
+	close(channel);
+	pin_name(path, "wire_version");
+	fd = bpf_obj_get(path);
+	joined = joined && !bpf_map_lookup_elem(fd, &zero, header);
+	header[2]++; /* the cookie */
+	lab_check(joined && !bpf_map_update_elem(fd, &zero, header, BPF_ANY),
+		  "what is pinned is another namespace's");
+	close(fd);
+	child = child_start(false, PAIRS);
+	channel = channel_open(&child);
+	lab_check(hello(channel, true, NULL) && flows() == 0,
+		  "it is not taken over");
+	lab_check(child_end(&child), "an end without pairs");
+	close(channel);
+	ends_close(&e);
+}
+
 static void test_clsact(struct lab *lab)
 {
 	struct child child = child_start(true, PAIRS);
@@ -1071,6 +1106,7 @@ int main(void)
 	close(channel);
 	broker_pin_remove(pin);
 	test_other_size(&lab);
+	test_other_namespace(&lab);
 	test_clsact(&lab);
 	broker_pin_remove(pin);
 	lab_end(&lab);

@@ -26,7 +26,7 @@
 static int ops_socket_key(struct broker *broker, int fd, struct wire_key *key,
 			  uint64_t *cookie)
 {
-	return socket_key(fd, broker->kernel->netns, key, cookie);
+	return socket_key(fd, broker->kernel->header.netns, key, cookie);
 }
 
 static int ops_snapshot(struct broker *broker,
@@ -199,8 +199,8 @@ static int kernel_start(struct kernel *kernel, const char *pin)
 	err = pin_dir_make(pin, kernel->dir);
 	if (err)
 		return refuse(broker, err, "the directory for pins");
-	kernel->netns = socket_namespace();
-	if (!kernel->netns)
+	kernel->header.netns = socket_namespace();
+	if (!kernel->header.netns)
 		return refuse(broker, -ENOPROTOOPT, "SO_NETNS_COOKIE");
 	err = route_open(kernel);
 	if (!err)

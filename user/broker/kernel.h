@@ -43,6 +43,11 @@ struct pin_header {
 	uint32_t version; /* WIRE_VERSION */
 	uint32_t capacity; /* pairs */
 	int32_t forwarding[2]; /* of lo before us: IPv4, IPv6; -1: not known */
+	/*
+	 * Cookie of the network namespace: an inode number is soon used again by
+	 * another one.
+	 */
+	uint64_t netns;
 };
 
 struct kernel {
@@ -51,7 +56,6 @@ struct kernel {
 	char dir[PIN_PATH]; /* PIN/net-<inode> */
 	int lock; /* abstract socket: one broker in a network namespace */
 	bool adopted; /* the maps are those of an earlier broker */
-	uint64_t netns; /* cookie */
 	struct wire_bpf *bpf;
 	struct pin_header header;
 	int records_fd; /* wire_pairs, read-only: what clients get */

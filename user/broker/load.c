@@ -126,7 +126,8 @@ static bool maps_take(struct kernel *kernel)
 	struct kept kept[KEPT];
 	struct pin_header old;
 
-	if (pin_header_read(kernel->dir, &old))
+	if (pin_header_read(kernel->dir, &old) ||
+	    old.netns != kernel->header.netns)
 		return false;
 	/* What was before the first of us, whatever becomes of its pins. */
 	memcpy(kernel->header.forwarding, old.forwarding,
@@ -168,7 +169,8 @@ static int object_prepare(struct kernel *kernel)
 		log_warn(
 			"broker",
 			"event=pins_removed dir=%s reason=\"of another version "
-			"or size: connections on them have ended\"",
+			"or size, or a namespace that is gone: connections "
+			"on them have ended\"",
 			kernel->dir);
 	return object_open(kernel);
 }

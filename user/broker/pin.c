@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "broker/kernel.h"
+#include "broker/socket.h"
 
 #ifndef BPF_FS_MAGIC
 #define BPF_FS_MAGIC 0xcafe4a11
@@ -211,7 +212,7 @@ int broker_flush(const char *pin, bool *found)
 		return lock == -EADDRINUSE ? -EBUSY : lock;
 	err = pin_header_read(dir, &header);
 	*found = pin_clear(dir);
-	if (!err)
+	if (!err && header.netns == socket_namespace())
 		forwarding_undo(&header);
 	broker_pin_remove(pin);
 	close(lock);
