@@ -600,6 +600,26 @@ static bool answer_take(struct slot *slot, struct side *side)
 	return true;
 }
 
+/* Where in its stream what came at `at` belongs: repeated, or moved up? */
+static void wrong_tell(const struct slot *slot, enum who from,
+		       const uint8_t *bytes, size_t len, uint32_t at)
+{
+	size_t sample = len < 16 ? len : 16;
+
+	if (joins.wrong >= TOLD_MAX)
+		return;
+	for (uint32_t place = 0; place < slot->plan.side[from].length; place++)
+		if (pattern_agrees(bytes, sample, slot->plan.seed + from,
+				   place) == sample) {
+			fprintf(stderr,
+				"joins: at byte %u of the %s came byte %u\n",
+				at, from == CLIENT ? "client" : "peer", place);
+			return;
+		}
+	fprintf(stderr, "joins: at byte %u of the %s came a stranger's\n", at,
+		from == CLIENT ? "client" : "peer");
+}
+
 /* Compares; false: the join was abandoned. */
 static bool bytes_take(struct slot *slot, struct side *side, size_t len)
 {
@@ -611,6 +631,8 @@ static bool bytes_take(struct slot *slot, struct side *side, size_t len)
 	joins.bytes += len;
 	if (same == len && side->received <= slot->plan.side[other].length)
 		return true;
+	wrong_tell(slot, other, chunk + same, len - same,
+		   side->received - (uint32_t)(len - same));
 	slot_abandon(slot, &joins.wrong,
 		     same < len ? "wrong bytes" : "more bytes than were sent");
 	return false;
