@@ -221,7 +221,16 @@ const struct key conf_keys[] = {
 		  "Not every connection can go on\n"
 		  ".Cm wire ,\n"
 		  "which is always tried first wherever it stands, so one more\n"
-		  "must be named." },
+		  "must be named.\n"
+		  ".Pp\n"
+		  ".Cm sockmap\n"
+		  "keeps streams whole, with what Linux gets wrong corrected:\n"
+		  "it hands on received bytes twice when a duplicate is merged\n"
+		  "with new data, which culvert's program cuts off.\n"
+		  "It is not in the default because nothing speaks for it:\n"
+		  "it takes about twice the processor time of splice for a byte,\n"
+		  "and a kernel thread sends, which waits its turn on a busy\n"
+		  "machine." },
 	{ ENGINE(pipe_size), .name = "pipe_size", .type = KEY_SIZE,
 	  .flags = KEY_POWER, .min = 4 * KIB, .max = 64 * MIB, .preset = "1M",
 	  .help = "Size of a pipe of the splice and uring engines, rounded\n"
