@@ -175,6 +175,7 @@ int wire_new(const struct wire_params *params, struct wire **out)
 	list_init(&wire->resets);
 	list_init(&wire->asked);
 	list_init(&wire->messages);
+	list_init(&wire->unsent);
 	snprintf(wire->why, sizeof(wire->why), "there is no broker");
 	*out = wire;
 	return 0;
@@ -188,6 +189,8 @@ static void sockmap_release(struct wire *wire)
 
 void wire_free(struct wire *wire)
 {
+	struct list *pos, *tmp;
+
 	if (!wire)
 		return;
 	assert(wire->links.count == 0);
@@ -195,12 +198,8 @@ void wire_free(struct wire *wire)
 	wire->params.sockmap = NULL;
 	if (wire->watch.fd >= 0)
 		wire_channel_close(wire, "");
-	while (!list_empty(&wire->messages)) {
-		struct list *first = wire->messages.next;
-
-		list_del(first);
-		free(list_entry(first, struct wire_message, list));
-	}
+	list_for_each_safe(pos, tmp, &wire->messages)
+		free(list_entry(pos, struct wire_message, list));
 	fd_close(&wire->map);
 	sockmap_release(wire);
 	table_destroy(&wire->links);
@@ -462,30 +461,26 @@ static void asks_lost(struct wire *wire)
 /* Joins that were never sent; other messages wait for the next broker. */
 static void messages_lost(struct wire *wire)
 {
-	struct list waiting, *first;
+	struct list *pos, *tmp;
 
-	list_init(&waiting);
-	list_splice_tail(&wire->messages, &waiting);
-	while (!list_empty(&waiting)) {
-		struct wire_message *message;
-		struct wire_link *link;
+	list_for_each_safe(pos, tmp, &wire->messages) {
+		struct wire_message *message =
+			list_entry(pos, struct wire_message, list);
 
-		first = waiting.next;
-		message = list_entry(first, struct wire_message, list);
-		if (message->body.type == BROKER_SOCKMAP) {
-			list_del(first);
+		if (message->body.type == BROKER_JOIN) {
+			list_del(pos);
+			list_add_tail(pos, &wire->unsent);
+		} else if (message->body.type == BROKER_SOCKMAP) {
+			list_del(pos);
 			free(message);
-			continue;
 		}
-		if (message->body.type != BROKER_JOIN) {
-			list_del(first);
-			list_add_tail(first, &wire->messages);
-			continue;
-		}
-		/* Still in a list: not sent. */
-		link = ask_leave(wire,
-				 list_entry(message, struct wire_ask, message));
-		free(message);
+	}
+	while (!list_empty(&wire->unsent)) {
+		struct wire_ask *ask = list_entry(
+			wire->unsent.next, struct wire_ask, message.list);
+		struct wire_link *link = ask_leave(wire, ask);
+
+		free(ask);
 		if (!link)
 			continue;
 		link->state = WIRE_LINK_OUT;

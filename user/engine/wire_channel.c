@@ -294,9 +294,11 @@ static void ask_sent(struct wire *wire, struct wire_ask *ask)
 
 static bool messages_pump(struct wire *wire)
 {
-	while (!list_empty(&wire->messages)) {
-		struct wire_message *message = list_entry(
-			wire->messages.next, struct wire_message, list);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &wire->messages) {
+		struct wire_message *message =
+			list_entry(pos, struct wire_message, list);
 		bool join = message->body.type == BROKER_JOIN;
 
 		if (join && wire->sent >= SENT_MAX)

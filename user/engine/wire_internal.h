@@ -57,6 +57,7 @@ struct wire {
 	struct list asked; /* sent ones, oldest first */
 	unsigned int sent; /* of them */
 	struct list messages; /* struct wire_message */
+	struct list unsent; /* joins among them, when the channel is lost */
 	uint32_t ticket;
 
 	bool sockmap_asked;
