@@ -275,6 +275,7 @@ class Guest:
 
     def __init__(self, image, memory_mib=1024, cpus=2, boot_s=BOOT_S):
         need()
+        _collect_garbage()
         self._dir = tempfile.mkdtemp(prefix=f"culvert-qemu-{os.getpid()}-")
         self._console = os.path.join(self._dir, "console")
         self._token = secrets.token_hex(8)
@@ -298,6 +299,7 @@ class Guest:
         except BaseException:
             self.close()
             raise
+        os.unlink(archive)
         self.boot_seconds = time.monotonic() - started
 
     def __enter__(self):
@@ -367,6 +369,13 @@ class Guest:
         said = self._buffer.decode(errors="replace")[-1500:]
         console = "\n".join(self.console().splitlines()[-25:])
         raise Fail(f"the guest {how} during: {doing[:200]}\n{said}\nconsole:\n{console}")
+
+
+def _collect_garbage():
+    """Directories of runs that were killed."""
+    for path in glob.glob(os.path.join(tempfile.gettempdir(), "culvert-qemu-*-*")):
+        if not os.path.exists(f"/proc/{path.split('-')[-2]}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _mortal():
