@@ -25,14 +25,12 @@ static __always_inline void egress_acknowledge(const struct passage *t)
 	struct tcp_head *tcp = &t->work->after;
 	__u32 known = (__u32)other->acked - leg->seq_delta;
 	__u32 right = other->right - leg->seq_delta;
-	__u32 ack = leg->received, window;
+	__u32 ack = leg->received;
 
 	if (before(ack, known))
 		ack = known;
-	window = before(ack, right) ? right - ack : 0;
-	window >>= leg->window_shift_out & 31;
 	tcp->ack = bpf_htonl(ack);
-	tcp->window = bpf_htons(window > 65535 ? 65535 : window);
+	tcp->window = window_field(ack, right, leg->window_shift_out);
 }
 
 /*

@@ -88,6 +88,18 @@ static __always_inline __u32 window_least(const struct wire_leg *leg)
 	return leg->window > WINDOW_LEAST ? leg->window : WINDOW_LEAST;
 }
 
+/*
+ * By how much a window that `leg`'s remote reads may exceed what was offered, its
+ * field being rounded up. That remote may number a bare acknowledgement so far
+ * out; told to the other end as at the edge, it is not refused there.
+ */
+static __always_inline bool
+segment_ahead(const struct segment *s, const struct wire_leg *leg, __u32 ahead)
+{
+	return !s->payload && !(s->flags & (TCP_FIN | TCP_RST)) &&
+	       ahead < 1U << (leg->window_shift_out & 31);
+}
+
 /* Whether the other end would take or answer it. */
 static __always_inline int segment_check(const struct segment *s,
 					 const struct wire_leg *from,
@@ -100,7 +112,9 @@ static __always_inline int segment_check(const struct segment *s,
 		return seq == acked || s->seq == from->sent_end ?
 			       SEGMENT_PASS :
 			       WIRE_DROP_RESET;
-	if (before(to->right, seq) || before(seq, acked - window_least(to)))
+	if (before(to->right, seq) && !segment_ahead(s, from, seq - to->right))
+		return WIRE_DROP_SEQUENCE;
+	if (before(seq, acked - window_least(to)))
 		return WIRE_DROP_SEQUENCE;
 	if (before(to->sent_end, s->ack + from->ack_delta) && !s->raise)
 		return WIRE_DROP_ACK;
@@ -109,20 +123,23 @@ static __always_inline int segment_check(const struct segment *s,
 	return SEGMENT_PASS;
 }
 
-/* The window the other end reads, in its scale; it never shows more. */
-static __always_inline __u16 segment_window(const struct segment *s,
-					    const struct wire_leg *from,
-					    const struct wire_leg *to)
+/* A window from ack to at least `right`, in a scale of `shift`. */
+static __always_inline __be16 window_field(__u32 ack, __u32 right, __u8 shift)
 {
-	__u32 window = s->window;
+	__u64 window = before(ack, right) ? right - ack : 0;
 
-	if (s->raise) {
-		__u32 ahead = from->latch - s->ack;
+	shift &= 31;
+	window = (window + (1ULL << shift) - 1) >> shift;
+	return bpf_htons(window > 65535 ? 65535 : window);
+}
 
-		window = window > ahead ? window - ahead : 0;
-	}
-	window >>= to->window_shift_out & 31;
-	return window > 65535 ? 65535 : window;
+/* The furthest right edge that from's remote has shown. */
+static __always_inline __u32 segment_right(const struct segment *s,
+					   const struct wire_leg *from)
+{
+	__u32 right = from->right, edge = s->ack + s->window;
+
+	return before(right, edge) ? edge : right;
 }
 
 /* work->after becomes the header for the other side. SEGMENT_PASS or why not. */
@@ -133,14 +150,18 @@ static __always_inline int segment_translate(const struct passage *t)
 	const struct segment *s = &work->segment;
 	struct options *o = &work->options;
 	struct tcp_head *tcp = &work->after;
+	__u32 seq = s->seq + from->seq_delta, right = to->right;
+	__u32 ack = s->raise ? from->latch : s->ack;
 
+	if (before(right, seq) && segment_ahead(s, from, seq - right))
+		seq = right;
 	tcp->source = to->local_port;
 	tcp->dest = to->remote_port;
-	tcp->seq = bpf_htonl(s->seq + from->seq_delta);
+	tcp->seq = bpf_htonl(seq);
 	if (s->flags & TCP_ACK)
-		tcp->ack = bpf_htonl((s->raise ? from->latch : s->ack) +
-				     from->ack_delta);
-	tcp->window = bpf_htons(segment_window(s, from, to));
+		tcp->ack = bpf_htonl(ack + from->ack_delta);
+	tcp->window =
+		window_field(ack, segment_right(s, from), to->window_shift_out);
 	o->tsval_delta = from->tsval_delta;
 	o->tsecr_delta = from->tsecr_delta;
 	o->ack_delta = from->ack_delta;

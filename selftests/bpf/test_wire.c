@@ -27,7 +27,7 @@ static void test_translated(struct world *w)
 	lab_check(world_forwarded(w, WIRE_PEER) &&
 			  frame_get32(tcp + 4) == 3000000 &&
 			  frame_get32(tcp + 8) == 4000000 &&
-			  frame_get16(tcp + 14) == (500 << 7) >> 5,
+			  frame_get16(tcp + 14) == 100000 >> 5,
 		  "%s: client's data becomes the peer leg's", family_name(w));
 	leg = &w->pair.leg[0];
 	lab_check(leg->sent_end == 2000333 && leg->packets == 1 &&
@@ -57,7 +57,7 @@ static void test_translated(struct world *w)
 	lab_check(world_forwarded(w, WIRE_CLIENT) && leg->acked == 3000333 &&
 			  leg->window == 60000 << 9 &&
 			  leg->right == 3000333 + (60000 << 9) &&
-			  frame_get16(frame_l4(&w->out) + 14) == (1 << 9) >> 8,
+			  frame_get16(frame_l4(&w->out) + 14) == 65535,
 		  "%s: an older ACK lowers none of them", family_name(w));
 }
 
@@ -157,8 +157,10 @@ static void test_scales(struct world *w)
 	} cases[] = {
 		{ 0, 0, 1234, 1234 }, { 14, 14, 65535, 65535 },
 		{ 14, 0, 4, 65535 },  { 14, 0, 3, 49152 },
-		{ 0, 14, 65535, 3 },  { 0, 7, 100, 0 },
-		{ 3, 0, 0, 0 },       { 0, 1, 65535, 32767 },
+		{ 0, 14, 65535, 4 },  { 0, 7, 100, 1 },
+		{ 3, 0, 0, 0 },       { 0, 1, 65535, 32768 },
+		{ 0, 10, 0, 0 },      { 0, 10, 1024, 1 },
+		{ 0, 10, 1025, 2 },   { 0, 10, 2047, 2 },
 	};
 	bool good = true;
 
@@ -168,6 +170,7 @@ static void test_scales(struct world *w)
 		world_join(w, w->family, &spaces_plain);
 		w->pair.leg[0].window_shift_in = cases[i].in;
 		w->pair.leg[1].window_shift_out = cases[i].out;
+		w->pair.leg[0].right = (uint32_t)w->pair.leg[0].acked;
 		world_set(w);
 		c = world_craft(w, WIRE_CLIENT);
 		c.window = cases[i].field;
@@ -176,6 +179,57 @@ static void test_scales(struct world *w)
 		       frame_get16(frame_l4(&w->out) + 14) == cases[i].result;
 	}
 	lab_check(good, "%s: windows from scale to scale", family_name(w));
+}
+
+/* The right edge that the peer sees when the client has received `ack`. */
+static uint32_t edge(struct world *w, uint32_t ack, uint16_t window)
+{
+	struct craft c = world_craft(w, WIRE_CLIENT);
+	uint8_t *tcp = frame_l4(&w->out);
+
+	c.ack = ack;
+	c.window = window;
+	world_send(w, &c);
+	if (!world_forwarded(w, WIRE_PEER))
+		return 0;
+	return frame_get32(tcp + 8) + ((uint32_t)frame_get16(tcp + 14) << 10);
+}
+
+/* A fine scale into a coarse one, acknowledged piece by piece until it is full. */
+static void test_edges(struct world *w)
+{
+	const char *name = family_name(w);
+	uint32_t shown, most = 0, least = UINT32_MAX;
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[0].window_shift_in = 0;
+	w->pair.leg[1].window_shift_out = 10;
+	w->pair.leg[0].right = 1050000;
+	/* All that is acknowledged below was sent. */
+	w->pair.leg[1].sent_end += 60000;
+	world_set(w);
+	for (uint32_t ack = 1000000; ack < 1050000; ack += 777) {
+		shown = edge(w, ack, (uint16_t)(1050000 - ack));
+		most = shown > most ? shown : most;
+		least = shown < least ? shown : least;
+	}
+	lab_check(least >= 4050000 && most < 4050000 + 1024,
+		  "%s: no rounding moves the right edge back", name);
+	lab_check(edge(w, 1050000, 0) == 4050000, "%s: a closed window is 0",
+		  name);
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	/* The client reads windows in units of 256. */
+	c.seq += 100000 + 255;
+	world_send(w, &c);
+	lab_check(w->verdict == TC_ACT_REDIRECT && frame_right(&w->out) &&
+			  frame_get32(frame_l4(&w->out) + 4) == 3100000,
+		  "%s: an ACK numbered beyond the edge is put on it", name);
+	c.seq++;
+	world_send(w, &c);
+	lab_check(world_dropped(w, WIRE_DROP_SEQUENCE),
+		  "%s: one unit beyond, nothing was offered", name);
 }
 
 static bool flagged(struct world *w, uint8_t flags, int why)
@@ -537,6 +591,7 @@ int main(void)
 		world_join(&w, w.family, &spaces_plain);
 		test_windows(&w);
 		test_scales(&w);
+		test_edges(&w);
 		test_flags(&w);
 		test_states(&w);
 		test_lengths(&w);
