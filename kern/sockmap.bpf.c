@@ -201,7 +201,7 @@ int sockmap_verdict(struct __sk_buff *skb)
 	if (!flow)
 		return SK_PASS;
 	len = buffer_renew(skb, flow);
-	if (!len)
+	if (!len || flow->sent == SOCKMAP_LEFT)
 		return SK_DROP;
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	control = flow->control;

@@ -119,7 +119,11 @@ struct wire_pair {
 	 */
 	__u64 started[WIRE_LEGS];
 	__u64 allocation; /* the relay's number for what owns the pair */
-	__u64 unlatched; /* 1 when WIRE_EVENT_UNLATCHED has been sent (BPF) */
+	/*
+	 * 1 when WIRE_EVENT_UNLATCHED has been sent (BPF), 2 when the relay has
+	 * been told (broker): from then on the pair outlives both.
+	 */
+	__u64 unlatched;
 	struct wire_leg leg[WIRE_LEGS];
 	char label[WIRE_LABEL]; /* user@realm for lists, NUL-terminated, cut */
 };
@@ -201,6 +205,9 @@ enum sockmap_map {
 #define SOCKMAP_BASED   (1u << 1) /* base is set */
 #define SOCKMAP_BROKEN  (1u << 2) /* bytes are missing: reset the pair */
 
+/* sockmap_flow.sent: the relay lets the socket go; what arrives is dropped. */
+#define SOCKMAP_LEFT (~0ull)
+
 /* One direction: what arrives on one socket and goes to the other. */
 struct sockmap_flow {
 	__u32 target; /* index of the other socket; by the relay before the join */
@@ -213,7 +220,8 @@ struct sockmap_flow {
 	 */
 	__u64 control;
 	__u64 redirected; /* by BPF: bytes */
-	__u64 sent; /* by the relay: bytes of the passed ones it has written */
+	/* By the relay: bytes of the passed ones it has written, or SOCKMAP_LEFT. */
+	__u64 sent;
 	__u64 seen_ns; /* by BPF: CLOCK_MONOTONIC (coarse) of the last verdict */
 	__u64 overlaps, overlapped; /* by BPF: buffers, bytes received before */
 };

@@ -327,18 +327,21 @@ static void run(struct stream_link *base, int i)
 }
 
 /*
- * Reads and forgets what was passed. The kernel would free it after the socket's last
- * accounts were settled: a warning (inet_sock_destruct, 6.18), and a page that
- * counts as TCP memory for ever.
+ * Reads and forgets what was passed, while the verdict still has the socket and drops
+ * the rest: else the kernel frees it after the socket's last accounts were settled (a
+ * warning in inet_sock_destruct, and a page that counts as TCP memory for ever), and
+ * a later read finds a gap in the sequence (a warning in tcp_recvmsg). 6.18.
  */
 static void way_drop_passed(struct sockmap_link *state, const struct way *way)
 {
 	const struct mover *mover = &link_sockmap(state)->stream.mover;
-	ssize_t n = 1;
 
-	while (n > 0 && way->judged && way_passes(way))
-		n = recv(way->carried.from, mover->buffer, mover->buffer_len,
-			 MSG_DONTWAIT);
+	if (!way->judged)
+		return;
+	__atomic_store_n(&way->shared->sent, SOCKMAP_LEFT, __ATOMIC_RELEASE);
+	while (recv(way->carried.from, mover->buffer, mover->buffer_len,
+		    MSG_DONTWAIT) > 0)
+		;
 }
 
 static void leave(struct stream_link *base)
@@ -352,10 +355,11 @@ static void leave(struct stream_link *base)
 		return; /* detached again, to be forgotten */
 	state->placed = false;
 	timer_cancel(sockmap->stream.mover.loop, &state->timer);
-	for (uint32_t i = 0; i < 2; i++)
-		sockmap_socket_remove(maps, SOCKMAP_SOURCES, first + i);
 	for (uint32_t i = 0; i < 2; i++) {
 		way_drop_passed(state, &state->way[i]);
+		sockmap_socket_remove(maps, SOCKMAP_SOURCES, first + i);
+	}
+	for (uint32_t i = 0; i < 2; i++) {
 		sockmap_socket_remove(maps, SOCKMAP_TARGETS, first + i);
 		sockmap_cookie_remove(maps, state->way[i].cookie);
 	}
