@@ -745,10 +745,30 @@ static int forwarding(void)
 	return n > 0 ? atoi(text) : -1;
 }
 
+/* Turned off for all devices it is off for lo, too. */
+static void test_forwarding(void)
+{
+	bool again = false;
+
+	lab_write("/proc/sys/net/ipv4/ip_forward", "1");
+	lab_write("/proc/sys/net/ipv4/ip_forward", "0");
+	for (int i = 0; i < WAIT_MS / 10 && !again; i++) {
+		again = forwarding() == 1;
+		poll(NULL, 0, 10);
+	}
+	lab_check(again, "lo forwards again after somebody turned it off");
+}
+
 static void test_devices(void)
 {
-	char name[64], upper[64];
+	char name[64], upper[64], first[64];
 
+	snprintf(first, sizeof(first), "link-%u-ingress", if_nametoindex("vc"));
+
+	if (!pin_wait(first, true)) {
+		puts("# no tcx here: what comes and goes is not seen by pins");
+		return;
+	}
 	lab_run("ip link add vx type veth peer name vy");
 	snprintf(name, sizeof(name), "link-%u-ingress", if_nametoindex("vx"));
 	lab_check(pin_wait(name, true), "a new device gets programs");
@@ -1097,6 +1117,7 @@ int main(void)
 	test_reset(&lab, channel, AF_INET6);
 	test_reset_latched(&lab, channel);
 	test_expiry(&lab, channel);
+	test_forwarding();
 	test_devices();
 	test_hostile_descriptors(&lab, &child);
 	test_translated(&lab, channel);

@@ -32,7 +32,7 @@ static void a_usual_pair_may_be_joined(void **state)
 
 	(void)state;
 	usual(legs);
-	assert_int_equal(check_pair(legs, AF_INET), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_OK);
 	assert_true(check_quiet(legs, legs));
 }
 
@@ -41,8 +41,8 @@ static void expect(const struct wire_snapshot legs[WIRE_LEGS],
 {
 	struct wire_snapshot swapped[WIRE_LEGS] = { legs[1], legs[0] };
 
-	assert_int_equal(check_pair(legs, AF_INET), reason);
-	assert_int_equal(check_pair(swapped, AF_INET), reason);
+	assert_int_equal(check_pair(legs, AF_INET, 0), reason);
+	assert_int_equal(check_pair(swapped, AF_INET, 0), reason);
 }
 
 static void each_rule_has_its_reason(void **state)
@@ -83,7 +83,14 @@ static void each_rule_has_its_reason(void **state)
 	WITH((legs[0].timestamps = 0, legs[1].timestamps = 0), WIRE_OK);
 #undef WITH
 	usual(legs);
-	assert_int_equal(check_pair(legs, AF_INET6), WIRE_NO_MSS);
+	assert_int_equal(check_pair(legs, AF_INET6, 0), WIRE_NO_MSS);
+	/* What is owed to an end fits into its window. */
+	assert_int_equal(check_pair(legs, AF_INET, 64256), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 64257), WIRE_NO_EARLY);
+	legs[1].write_seq += 64256;
+	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_OK);
+	legs[1].snd_wnd = 0;
+	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_NO_EARLY);
 }
 
 static void what_moves_is_not_quiet(void **state)
@@ -237,6 +244,10 @@ static void a_reset_is_at_the_end_of_what_was_sent(void **state)
 	assert_int_equal(numbers.seq, 89);
 	numbers = check_reset(&pair, WIRE_PEER);
 	assert_int_equal(numbers.ack, legs[1].rcv_nxt + 100);
+	/* Never beyond the window. */
+	pair.leg[WIRE_CLIENT].right = 50;
+	numbers = check_reset(&pair, WIRE_CLIENT);
+	assert_int_equal(numbers.seq, 50);
 }
 
 /* Sessions and places. */
@@ -766,6 +777,13 @@ static void places_run_out_and_are_reclaimed(void **state)
 	request(rig, rig->channel, &message, sizeof(message),
 		&fds[2 * CAPACITY], 2);
 	answer(rig->channel, BROKER_ANSWER, &pairs[CAPACITY], sizeof(pairs[0]));
+	/* It has made room, which rests a moment. */
+	assert_int_equal(pairs[CAPACITY].reason, WIRE_NO_ROOM);
+	assert_int_equal(fake_flow_count(), 2 * (CAPACITY - 1));
+	rig->broker->places[pairs[1].pair].due_ns = clock_ns();
+	request(rig, rig->channel, &message, sizeof(message),
+		&fds[2 * CAPACITY], 2);
+	answer(rig->channel, BROKER_ANSWER, &pairs[CAPACITY], sizeof(pairs[0]));
 	assert_int_equal(pairs[CAPACITY].reason, WIRE_OK);
 	assert_int_equal(pairs[CAPACITY].pair, pairs[1].pair);
 	assert_int_equal(pairs[CAPACITY].generation, pairs[1].generation + 1);
@@ -791,6 +809,7 @@ static void what_is_pinned_is_adopted(void **state)
 		r[i].family = AF_INET;
 		r[i].generation = 5;
 		r[i].state = WIRE_JOINED;
+		r[i].unlatched = 2;
 		for (int leg = 0; leg < WIRE_LEGS; leg++) {
 			r[i].leg[leg].remote_port = (__be16)(2 * i + leg + 1);
 			check_key(&r[i], leg, &key);
@@ -819,6 +838,35 @@ static void what_is_pinned_is_adopted(void **state)
 	assert_int_equal(fake.resets, 2);
 	assert_int_equal(r[1].state, WIRE_FREE);
 	assert_int_equal(r[2].state, WIRE_FREE);
+}
+
+/* Nobody was told of it: a relay that lost its broker has given it up. */
+static void a_pair_nobody_was_told_of_is_not_adopted(void **state)
+{
+	struct rig *rig = *state;
+	struct wire_pair *record = rig->broker->records;
+
+	record->family = AF_INET;
+	record->state = WIRE_JOINED;
+	record->unlatched = 1;
+	places_adopt(rig->broker);
+	assert_int_equal(rig->broker->places[0].state, PLACE_FREE);
+	assert_int_equal(record->state, WIRE_FREE);
+	assert_int_equal(fake.resets, 2);
+}
+
+static void an_end_while_latched_is_told_by_resets(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	end(rig, &pair, WIRE_END_RESET_PEER);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_RESET_PEER);
+	assert_int_equal(fake.resets, 2);
+	assert_int_equal(fake_flow_count(), 0);
 }
 
 static void a_breach_closes_the_channel(void **state)
@@ -1025,6 +1073,8 @@ int main(void)
 		WITH_RIG(a_pair_can_be_claimed),
 		WITH_RIG(places_run_out_and_are_reclaimed),
 		WITH_RIG(what_is_pinned_is_adopted),
+		WITH_RIG(a_pair_nobody_was_told_of_is_not_adopted),
+		WITH_RIG(an_end_while_latched_is_told_by_resets),
 		WITH_RIG(a_breach_closes_the_channel),
 		WITH_RIG(no_descriptor_stays),
 		WITH_RIG(who_does_not_read_is_dropped),

@@ -77,8 +77,17 @@ static enum wire_reason check_options(const struct wire_snapshot *client,
 	return WIRE_OK;
 }
 
+/*
+ * What is still owed to a remote end must fit into its window: one that reads slowly
+ * would else keep the pair latched for as long as it likes.
+ */
+static bool owed_fits(const struct wire_snapshot *leg, uint32_t more)
+{
+	return leg->write_seq - leg->snd_una + more <= leg->snd_wnd;
+}
+
 enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
-			    uint32_t family)
+			    uint32_t family, uint32_t to_client)
 {
 	enum wire_reason reason;
 
@@ -91,6 +100,9 @@ enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
 	for (int i = 0; i < WIRE_LEGS; i++)
 		if (legs[i].urgent)
 			return WIRE_NO_URGENT;
+	if (!owed_fits(&legs[WIRE_CLIENT], to_client) ||
+	    !owed_fits(&legs[WIRE_PEER], 0))
+		return WIRE_NO_EARLY;
 	for (int i = 0; i < WIRE_LEGS; i++)
 		if (legs[i].copied_seq != legs[i].rcv_nxt ||
 		    legs[i].out_of_order)
@@ -207,6 +219,10 @@ struct reset_numbers check_reset(const struct wire_pair *pair,
 	 */
 	if (before(numbers.seq, sent))
 		numbers.seq = sent;
+	/* Beyond its window it would be ignored; at the edge it asks. */
+	if (before(leg->right, numbers.seq) &&
+	    !before(leg->right, (uint32_t)leg->acked))
+		numbers.seq = leg->right;
 	return numbers;
 }
 

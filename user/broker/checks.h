@@ -8,18 +8,18 @@
 
 #include "engine/wire_proto.h"
 
-/* WIRE_OK, WIRE_AGAIN or the first rule that forbids it. */
+/*
+ * WIRE_OK, WIRE_AGAIN or the first rule that forbids it; to_client: bytes the relay
+ * sends to the client after the join.
+ */
 enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
-			    uint32_t family);
+			    uint32_t family, uint32_t to_client);
 
 /* Has either leg moved between the two looks in a way that matters? */
 bool check_quiet(const struct wire_snapshot before[WIRE_LEGS],
 		 const struct wire_snapshot after[WIRE_LEGS]);
 
-/*
- * Fills both legs' offsets, latches and state of `pair` but no addresses, which
- * stay; to_client: bytes the relay sends to the client after the join.
- */
+/* Fills both legs' offsets, latches and state of `pair` but no addresses. */
 void check_offsets(const struct wire_snapshot legs[WIRE_LEGS],
 		   uint32_t to_client, struct wire_pair *pair);
 

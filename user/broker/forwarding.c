@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "broker/kernel.h"
 
+#define LOOK_MS 200
+
 static const char *const paths[2] = {
 	"/proc/sys/net/ipv4/conf/lo/forwarding",
 	"/proc/sys/net/ipv6/conf/lo/forwarding",
@@ -78,6 +80,32 @@ int forwarding_start(struct kernel *kernel)
 		}
 	}
 	return 0;
+}
+
+/*
+ * Whoever writes net.ipv4.ip_forward sets the switch of every device, lo's, too.
+ */
+static void look(struct timer *timer)
+{
+	struct kernel *kernel =
+		list_entry(timer, struct kernel, forwarding_look);
+
+	for (int i = 0; i < 2; i++) {
+		if (kernel->forwarding_fds[i] < 0 ||
+		    switch_read(kernel->forwarding_fds[i]) != 0)
+			continue;
+		switch_write(kernel->forwarding_fds[i], 1);
+		log_warn("broker",
+			 "event=forwarding_set file=%s reason=\"somebody "
+			 "cleared it: nothing went by wire\"",
+			 paths[i]);
+	}
+	timer_arm(kernel->loop, timer, LOOK_MS, look);
+}
+
+void forwarding_keep(struct kernel *kernel)
+{
+	timer_arm(kernel->loop, &kernel->forwarding_look, LOOK_MS, look);
 }
 
 void forwarding_restore(struct kernel *kernel)

@@ -86,13 +86,15 @@ static enum wire_reason look(struct broker *broker,
 }
 
 static enum wire_reason check(struct broker *broker, struct attempt *attempt,
+			      const struct broker_join *msg,
 			      const int fds[WIRE_LEGS])
 {
 	enum wire_reason reason = look(broker, attempt, attempt->first);
 
 	if (!reason)
 		reason = check_pair(attempt->first,
-				    attempt->keys[WIRE_CLIENT].family);
+				    attempt->keys[WIRE_CLIENT].family,
+				    msg->to_client);
 	if (reason && reason != WIRE_AGAIN)
 		return reason;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
@@ -206,7 +208,7 @@ static enum wire_reason join(struct broker *broker, uint32_t index,
 		reason = WIRE_AGAIN;
 	if (reason) {
 		place_unhook(broker, index);
-		__atomic_store_n(&record->state, WIRE_FREE, __ATOMIC_SEQ_CST);
+		place_release(broker, index);
 		return reason;
 	}
 	check_refresh(attempt->second, record);
@@ -236,7 +238,7 @@ int join_pair(struct broker *broker, struct session *session,
 	if (err)
 		return err;
 	if (!reason)
-		reason = check(broker, &attempt, fds);
+		reason = check(broker, &attempt, msg, fds);
 	if (!reason) {
 		index = broker->latched < broker->latched_max ?
 				place_take(broker) :

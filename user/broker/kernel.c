@@ -262,6 +262,7 @@ int kernel_new(struct broker *broker, const struct broker_params *params)
 		return err;
 	}
 	broker->records = kernel->records;
+	forwarding_keep(kernel);
 	return 0;
 }
 
@@ -277,6 +278,7 @@ void kernel_free(struct kernel *kernel)
 {
 	if (!kernel)
 		return;
+	timer_cancel(kernel->loop, &kernel->forwarding_look);
 	devices_free(kernel);
 	watch_del(kernel->loop, &kernel->events_watch);
 	ring_buffer__free(kernel->events);

@@ -14,8 +14,8 @@
  * ends (expiry, RESET, a latch that never opens, a relay that died) is taken out of
  * the map first and then reset at both ends.
  *
- * A free place goes to the end of its queue: what BPF still does with a record
- * whose flows were deleted a moment ago meets no new pair.
+ * A freed place rests: what BPF, on another CPU, still does with a record whose
+ * flows were deleted a moment ago meets no new pair.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,11 +31,14 @@
 #define LATCH_LIMIT_NS   (30 * SECOND_NS)
 #define LINGER_FIN_NS    (10 * SECOND_NS)
 #define LINGER_RESET_NS  (1 * SECOND_NS)
+#define TOLD             2 /* wire_pair.unlatched */
+#define REST_NS          (SECOND_NS / 10)
 #define SWEEP_MS         100
 #define SWEEP_ROUNDS     10 /* the whole table in so many */
 #define LATE_MS          50
 #define LATE_TRIES       100
 #define LATE_MAX         4096
+#define LATE_A_RUN       64
 #define RECLAIMED_A_TICK 4096
 
 uint32_t place_index(const struct broker *broker, const struct place *place)
@@ -135,6 +138,7 @@ void place_release(struct broker *broker, uint32_t index)
 	fd_close(&place->fds[1]);
 	list_del(&place->owner_link);
 	place->owner = NULL;
+	place->due_ns = clock_ns() + REST_NS;
 	state_set(broker, place, PLACE_FREE, &broker->queues[PLACE_FREE]);
 }
 
@@ -151,16 +155,17 @@ int64_t place_take(struct broker *broker)
 	struct place *place = queue_first(&broker->queues[PLACE_FREE]);
 
 	if (!place) {
-		/* Places run short: who has lingered longest goes. */
+		/* Places run short: who has lingered longest makes room. */
 		struct place *oldest = queue_first(&broker->lingering_reset);
 
 		if (!oldest)
 			oldest = queue_first(&broker->queues[PLACE_LINGER]);
-		if (!oldest)
-			return -1;
-		reclaim(broker, oldest);
-		place = queue_first(&broker->queues[PLACE_FREE]);
+		if (oldest)
+			reclaim(broker, oldest);
+		return -1;
 	}
+	if (place->due_ns > clock_ns())
+		return -1;
 	uint32_t index = place_index(broker, place);
 	struct wire_pair *record = &broker->records[index];
 	uint32_t generation = record->generation + 1;
@@ -209,6 +214,9 @@ void place_activate(struct broker *broker, uint32_t index)
 		return;
 	sockets_silence(broker, place);
 	state_set(broker, place, PLACE_ACTIVE, &broker->queues[PLACE_ACTIVE]);
+	/* Before it is told: a relay that knows the pair finds it again. */
+	__atomic_store_n(&broker->records[index].unlatched, TOLD,
+			 __ATOMIC_SEQ_CST);
 	if (place->owner)
 		session_active(place->owner, index,
 			       broker->records[index].generation);
@@ -258,6 +266,11 @@ void place_ended(struct broker *broker, uint32_t index)
 
 	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
 		return;
+	/* An end that misses bytes of ours has not taken the other's reset. */
+	if (check_latched(&broker->records[index])) {
+		place_reset(broker, index, broker->records[index].end);
+		return;
+	}
 	sockets_silence(broker, place);
 	ended_tell(broker, index);
 	list_del(&place->owner_link);
@@ -289,22 +302,33 @@ static void reset_late(struct broker *broker, const struct wire_key *key,
 static void late_run(struct timer *timer)
 {
 	struct broker *broker = list_entry(timer, struct broker, late);
-	struct list *pos, *tmp;
+	struct list *pos, *tmp, again;
+	unsigned int left = LATE_A_RUN;
 
+	list_init(&again);
+
+	/* A few at a time, each has its turn: others are waiting for us. */
 	list_for_each_safe(pos, tmp, &broker->late_resets) {
 		struct late_reset *late =
 			list_entry(pos, struct late_reset, link);
 		struct wire_flow flow;
+
+		if (!left--)
+			break;
 		bool taken = !broker->ops->flow_find(broker, &late->key, &flow);
 
 		if (!taken && ++late->tries < LATE_TRIES &&
 		    broker->ops->reset(&late->key, late->numbers.seq,
-				       late->numbers.ack) == -EADDRNOTAVAIL)
+				       late->numbers.ack) == -EADDRNOTAVAIL) {
+			list_del(&late->link);
+			list_add_tail(&late->link, &again);
 			continue;
+		}
 		list_del(&late->link);
 		broker->late_count--;
 		free(late);
 	}
+	list_splice_tail(&again, &broker->late_resets);
 	if (broker->late_count)
 		timer_arm(broker->loop, &broker->late, LATE_MS, late_run);
 }
@@ -500,7 +524,9 @@ void places_adopt(struct broker *broker)
 	for (uint32_t i = 0; i < broker->capacity; i++) {
 		if (broker->places[i].state != PLACE_ACTIVE)
 			continue;
-		if (check_latched(&broker->records[i])) {
+		/* The relay had not been told that it may close its sockets. */
+		if (check_latched(&broker->records[i]) ||
+		    broker->records[i].unlatched != TOLD) {
 			place_reset(broker, i, WIRE_END_ORPHAN);
 			lost++;
 		} else {

@@ -97,7 +97,7 @@ static void orphans_make(struct session *session)
 		uint32_t index = place_index(broker, place);
 
 		if (place->state == PLACE_LATCHED) {
-			place->owner = NULL;
+			place->owner = broker->adopter;
 			place_reset(broker, index, WIRE_END_ORPHAN);
 		} else {
 			place_own(broker, index, broker->adopter);
@@ -494,6 +494,15 @@ static int request_receive(int fd, struct input *input)
 	return 1;
 }
 
+/* One with SO_LINGER, of which this is the last copy, would make us wait. */
+static void descriptor_close(int fd)
+{
+	static const struct linger off;
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+	close(fd);
+}
+
 static void session_ready(struct watch *watch, uint32_t events)
 {
 	struct session *session = list_entry(watch, struct session, watch);
@@ -511,7 +520,7 @@ static void session_ready(struct watch *watch, uint32_t events)
 		if (err > 0)
 			request_handle(session, &input);
 		while (input.fd_count)
-			close(input.fds[--input.fd_count]);
+			descriptor_close(input.fds[--input.fd_count]);
 		if (err < 0)
 			session_end(session);
 		if (err <= 0)

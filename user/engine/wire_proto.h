@@ -58,11 +58,11 @@ enum wire_reason {
 	WIRE_NO_STATE, /* a leg is not established any more */
 	WIRE_NO_URGENT,
 	WIRE_NO_ROOM, /* wire_pairs is full */
+	WIRE_NO_EARLY, /* more early bytes than the join can carry */
 	WIRE_NO_ERROR, /* a system call failed; the broker logged it */
 	/* The relay's own. */
 	WIRE_NO_BROKER, /* no broker, or the kernel lacks what wire needs */
 	WIRE_NO_QUIET, /* data kept coming through every try */
-	WIRE_NO_EARLY, /* too many early bytes to carry through the join */
 	WIRE_NO_POLICY_LOSS, /* auto: a leg loses segments */
 	WIRE_NO_POLICY_RTT, /* auto: a long leg */
 	WIRE_NO_PINNED, /* realm or user is pinned to other engines */
