@@ -453,15 +453,68 @@ static void a_channel_taken_away_is_a_broker_gone(void **state)
 	assert_int_equal(rig->changed, 2);
 }
 
-static void a_broker_that_hangs_is_left(void **state)
+static void a_broker_that_hangs_is_waited_for_not_asked(void **state)
+{
+	struct rig *rig = *state;
+	uint32_t first;
+
+	ready(rig);
+	first = asked(rig, &rig->probe[0]);
+	for (int i = 0; i < 2; i++) {
+		UNTIL(rig, !wire_ready(rig->wire));
+		assert_int_equal(rig->changed, 2 + 2 * i);
+		assert_string_equal(wire_why(rig->wire),
+				    "the broker does not answer");
+		assert_int_equal(ask(&rig->probe[1]), -ENOTCONN);
+		assert_int_equal(rig->probe[0].ended, 0);
+		/* A sign of life, then silence again. */
+		if (i == 0)
+			broker_active(&rig->broker, 7);
+		else
+			broker_answer(&rig->broker, first, WIRE_OK, 1);
+		UNTIL(rig, wire_ready(rig->wire));
+	}
+	UNTIL(rig, rig->probe[0].answered);
+	assert_int_equal(rig->probe[0].reason, WIRE_OK);
+	made_active(rig, &rig->probe[1], 2);
+}
+
+/* It may be active behind our back: nobody else would end it. */
+static void what_was_given_up_is_reset_by_the_next_broker(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_hello hello;
+
+	ready(rig);
+	joined(rig, &rig->probe[0], 4);
+	broker_dies(rig);
+	assert_int_equal(rig->probe[0].end, WIRE_END_ORPHAN);
+	broker_connect(&rig->broker, rig->wire);
+	broker_expect_hello(&rig->broker, &hello);
+	broker_welcome(&rig->broker);
+	UNTIL(rig, wire_ready(rig->wire));
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 4);
+	assert_true(broker_silent(&rig->broker));
+	broker_ended(&rig->broker, 4, WIRE_END_RESET, 0, 0);
+	tick(rig);
+	assert_true(wire_ready(rig->wire));
+}
+
+static void a_place_given_anew_ends_who_had_it(void **state)
 {
 	struct rig *rig = *state;
 
+	rig->adopt = true;
+	rig->broker.pairs[3].state = WIRE_JOINED;
 	ready(rig);
-	asked(rig, &rig->probe[0]);
-	UNTIL(rig, rig->probe[0].ended);
-	assert_int_equal(rig->probe[0].end, WIRE_END_ORPHAN);
-	assert_string_equal(wire_why(rig->wire), "the broker does not answer");
+	assert_int_equal(rig->orphans, 1);
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_CLAIM, 3);
+	joined(rig, &rig->probe[0], 3);
+	assert_int_equal(rig->adopted.ended, 1);
+	assert_int_equal(rig->adopted.end, WIRE_END_ORPHAN);
+	assert_true(wire_ready(rig->wire));
 }
 
 static void many_joins_wait_their_turn(void **state)
@@ -540,6 +593,8 @@ static void adopts_what_nobody_knows(void **state)
 	assert_int_equal(rig->orphans, 1);
 	assert_int_equal(rig->orphan[0], 3);
 	assert_int_equal(rig->adopted.link.generation, 17);
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_CLAIM, 3);
 	wire_reset(&rig->adopted.link);
 	broker_expect_pair(&rig->broker, BROKER_RESET, 3);
 	broker_ended(&rig->broker, 3, WIRE_END_EXPIRED, 1, 2);
@@ -684,7 +739,7 @@ static const struct bad bads[] = {
 	{ "a reason that is none", ANSWER(.ticket = 1, .reason = 1000) },
 	{ "a place behind the last",
 	  ANSWER(.ticket = 1, .pair = BROKER_PLACES, .generation = 1) },
-	{ "a place in use", ANSWER(.ticket = 1, .pair = 0, .generation = 2) },
+	{ "a place in use", ANSWER(.ticket = 1, .pair = 0, .generation = 1) },
 	{ "ACTIVE cut short", .welcome = true, .cut = 4,
 	  BODY(active, HEAD(ACTIVE), .generation = 1) },
 	{ "an end that is none", ENDED(.generation = 1) },
@@ -846,7 +901,9 @@ int main(void)
 		TEST(a_broker_that_dies_orphans_what_is_not_active),
 		TEST(a_new_broker_is_told_of_active_pairs),
 		TEST(a_channel_taken_away_is_a_broker_gone),
-		TEST(a_broker_that_hangs_is_left),
+		TEST(a_broker_that_hangs_is_waited_for_not_asked),
+		TEST(what_was_given_up_is_reset_by_the_next_broker),
+		TEST(a_place_given_anew_ends_who_had_it),
 		TEST(many_joins_wait_their_turn),
 		TEST(a_join_never_sent_is_refused_or_forgotten),
 		TEST(adopts_what_nobody_knows),

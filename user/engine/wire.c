@@ -296,7 +296,8 @@ void wire_adopt(struct wire *wire, struct wire_link *link, uint32_t place,
 		uint32_t generation)
 {
 	link->state = WIRE_LINK_ACTIVE;
-	link_enter(wire, link, place, generation, &wire->active);
+	/* Should it have ended meanwhile the broker says so. */
+	link_enter(wire, link, place, generation, &wire->claims);
 }
 
 void wire_expire(struct wire *wire, uint64_t allocation, uint64_t expires_ns)
@@ -341,8 +342,12 @@ bool wire_answer(struct wire *wire, const struct broker_answer *msg)
 	if (!ask || !ask_is_sent(ask) || msg->reason > WIRE_NO_ERROR)
 		return false;
 	if (msg->reason == WIRE_OK &&
-	    (msg->pair >= wire->capacity || link_find(wire, msg->pair)))
+	    (msg->pair >= wire->capacity ||
+	     link_know(wire, msg->pair, msg->generation)))
 		return false;
+	/* Of an adopted one the end may have been told to nobody. */
+	if (msg->reason == WIRE_OK && link_find(wire, msg->pair))
+		link_end(link_find(wire, msg->pair), WIRE_END_ORPHAN, NULL);
 	link = ask_leave(wire, ask);
 	if (!link && msg->reason == WIRE_OK) {
 		ask_undo(wire, ask, msg);
@@ -488,6 +493,25 @@ static void messages_lost(struct wire *wire)
 	}
 }
 
+/*
+ * One that is given up may have become active without our knowing, and would live
+ * on with nobody to end it: the next broker resets it, if it is still there.
+ */
+static void link_condemn(struct wire *wire, const struct wire_link *link)
+{
+	struct wire_message *message = calloc(1, sizeof(*message));
+
+	if (!message)
+		return; /* it ends with its allocation's lifetime */
+	message->len = sizeof(message->body.reset);
+	message->body.reset = (struct broker_reset){
+		.type = BROKER_RESET,
+		.pair = link->place,
+		.generation = link->generation,
+	};
+	list_add_tail(&message->list, &wire->messages);
+}
+
 static void links_lost(struct wire *wire)
 {
 	struct list gone, *pos, *tmp;
@@ -511,16 +535,35 @@ static void links_lost(struct wire *wire)
 			link->reset = WIRE_RESET_WANTED;
 	}
 	list_splice_tail(&wire->active, &wire->claims);
-	while (!list_empty(&gone))
-		link_end(list_entry(gone.next, struct wire_link, list),
-			 WIRE_END_ORPHAN, NULL);
+	while (!list_empty(&gone)) {
+		struct wire_link *link =
+			list_entry(gone.next, struct wire_link, list);
+
+		link_condemn(wire, link);
+		link_end(link, WIRE_END_ORPHAN, NULL);
+	}
+}
+
+/*
+ * A channel given up would not come again while that broker lives. Its answers are
+ * worth as much when they come late, so all that is asked for waits.
+ */
+void wire_overdue(struct wire *wire, bool overdue)
+{
+	if (overdue ? !wire->ready : !wire->overdue)
+		return;
+	wire->overdue = overdue;
+	wire->ready = !overdue;
+	snprintf(wire->why, sizeof(wire->why), "the broker does not answer");
+	if (wire->params.changed)
+		wire->params.changed(wire->params.arg);
 }
 
 void wire_lost(struct wire *wire, const char *why)
 {
 	bool was = wire->ready;
 
-	wire->ready = false;
+	wire->ready = wire->overdue = false;
 	snprintf(wire->why, sizeof(wire->why), "%s", why);
 	asks_lost(wire);
 	messages_lost(wire);

@@ -70,7 +70,8 @@ struct wire_link {
 struct wire_params {
 	struct loop *loop;
 	unsigned int worker;
-	uint64_t answer_ms; /* a broker that takes longer hangs; 0: 5 s */
+	/* While the broker takes longer nothing is asked of it; 0: 5 s. */
+	uint64_t answer_ms;
 	/*
 	 * This one takes over pairs nobody knows: `orphan` hears of each, and may
 	 * wire_adopt() it. NULL: it does not.

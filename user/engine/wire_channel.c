@@ -163,6 +163,8 @@ void wire_channel_close(struct wire *wire, const char *why)
 	wire_lost(wire, why);
 }
 
+static void answer_overdue(struct timer *timer);
+
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct wire *wire = list_entry(watch, struct wire, watch);
@@ -174,12 +176,16 @@ static void channel_ready(struct watch *watch, uint32_t events)
 		err = arrival_recv(watch->fd, &arrival);
 		if (err)
 			break;
+		wire_overdue(wire, false);
 		if (!arrival_take(wire, &arrival))
 			err = -EBADMSG;
 		arrival_close(&arrival);
 	}
 	if (!err || err == -EAGAIN) {
 		wire_channel_pump(wire);
+		if (!list_empty(&wire->asked) && !wire->timer.armed)
+			timer_arm(wire->params.loop, &wire->timer,
+				  wire->params.answer_ms, answer_overdue);
 		return;
 	}
 	if (err == -EBADMSG)
@@ -276,7 +282,7 @@ static void answer_overdue(struct timer *timer)
 	ask = list_entry(wire->asked.next, struct wire_ask, list);
 	waited = loop_now(wire->params.loop) - ask->sent_ms;
 	if (waited >= wire->params.answer_ms)
-		wire_channel_close(wire, "the broker does not answer");
+		wire_overdue(wire, true);
 	else
 		timer_arm(wire->params.loop, timer,
 			  wire->params.answer_ms - waited, answer_overdue);

@@ -43,6 +43,7 @@ struct wire {
 	struct timer timer; /* the oldest answer is overdue */
 	bool welcome; /* has come on this channel */
 	bool ready;
+	bool overdue; /* was ready; an answer has been awaited for too long */
 	char why[96]; /* why not ready */
 
 	int map; /* wire_pairs, to be read; kept without a broker; -1: none */
@@ -77,6 +78,9 @@ bool wire_sockmap_maps(struct wire *wire, const struct broker_sockmap_maps *msg,
 		       const int *fds, size_t count);
 /* The channel has gone: everything that hung on it ends. */
 void wire_lost(struct wire *wire, const char *why);
+
+/* The broker hangs, or has come to again. */
+void wire_overdue(struct wire *wire, bool overdue);
 
 /* wire_channel.c */
 void wire_channel_pump(struct wire *wire); /* sends what waits, if it can */
