@@ -529,8 +529,8 @@ def _(engine):
 
         def probed(seen=seen, me=me, tapped=tapped):
             seen += [s for s in tapped.segments() if s.source == me]
-            return len(seen) >= 3
-        wait_for(probed, 15, "three probes")
+            return len(seen) >= (4 if LONG else 2)
+        wait_for(probed, 30 if LONG else 15, "probes, the first of them lost")
         same(receive(sink, sent), flood[:sent], f"stalled bytes to the {toward}")
         ping(data, peer)
         box.clear()
