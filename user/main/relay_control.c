@@ -259,6 +259,8 @@ static void engines_each(struct fanout *fanout, struct relay_worker *worker)
 /* Adds every worker's row of this engine to `sum`. */
 static void engine_sum(const struct query *query, struct control_engine *sum)
 {
+	bool seen = false;
+
 	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
 		const struct control_engine *rows =
 			(const void *)query->rows[i].data;
@@ -267,9 +269,13 @@ static void engine_sum(const struct query *query, struct control_engine *sum)
 			if (strcmp(rows[j].name, sum->name) != 0)
 				continue;
 			sum->position = rows[j].position;
-			sum->available = rows[j].available;
-			memcpy(sum->reason, rows[j].reason,
-			       sizeof(sum->reason));
+			/* Until every worker has it, some connections do without. */
+			if (!seen || !rows[j].available) {
+				sum->available = rows[j].available;
+				memcpy(sum->reason, rows[j].reason,
+				       sizeof(sum->reason));
+			}
+			seen = true;
 			sum->pairs_now += rows[j].pairs_now;
 			sum->pairs_total += rows[j].pairs_total;
 		}
