@@ -51,33 +51,55 @@ static __always_inline __u32 sum_difference(__u64 sum)
 	return (__u32)sum;
 }
 
-#define SUM_CHUNKS 3
+/* 64 KiB: the longest packet that is not made of many by this host. */
+#define SUM_CHUNKS 128
+
+/* Pointers alone; the numbers are in work->summing. */
+struct sum_at {
+	struct __sk_buff *skb;
+	struct work *work;
+};
+
+/* One chunk of a packet; 1 ends the loop. */
+static long sum_chunk(__u32 index, struct sum_at *at)
+{
+	struct work *work = at->work;
+	struct summing *s = &work->summing;
+	__u64 part = s->left;
+	__s64 sum;
+
+	(void)index;
+	if (!s->left)
+		return 1;
+	bound(part, 1, CHUNK);
+	/* The last word is padded with zeroes. */
+	work->chunk[((part - 1) / 4) & (CHUNK / 4 - 1)] = 0;
+	if (bpf_skb_load_bytes(at->skb, s->offset, work->chunk, part))
+		return 1;
+	s->offset += part;
+	s->left -= part;
+	part = (part + 3) & ~3ULL;
+	bound(part, 4, CHUNK);
+	sum = bpf_csum_diff(0, 0, work->chunk, part, s->sum);
+	if (sum < 0) {
+		s->left = 1;
+		return 1;
+	}
+	s->sum = sum;
+	return 0;
+}
 
 /* The folded sum of `length` bytes at `offset`, or -1: too many, or a fault. */
 static __noinline long sum_packet(struct __sk_buff *skb, struct work *work,
 				  __u32 offset, __u32 length)
 {
-	__s64 sum = 0;
+	struct sum_at at = { skb, work };
 
-	if (length > SUM_CHUNKS * CHUNK)
-		return -1;
-	for (int i = 0; i < SUM_CHUNKS && length; i++) {
-		__u64 part = length;
-
-		bound(part, 1, CHUNK);
-		length -= part;
-		/* The last word is padded with zeroes. */
-		work->chunk[((part - 1) / 4) & (CHUNK / 4 - 1)] = 0;
-		if (bpf_skb_load_bytes(skb, offset, work->chunk, part))
-			return -1;
-		offset += part;
-		part = (part + 3) & ~3ULL;
-		bound(part, 4, CHUNK);
-		sum = bpf_csum_diff(0, 0, work->chunk, part, sum);
-		if (sum < 0)
-			return -1;
-	}
-	return sum_fold(sum);
+	work->summing.offset = offset;
+	work->summing.left = length;
+	work->summing.sum = 0;
+	bpf_loop(SUM_CHUNKS, sum_chunk, &at, 0);
+	return work->summing.left ? -1 : sum_fold(work->summing.sum);
 }
 
 #endif

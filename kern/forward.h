@@ -110,6 +110,8 @@ static __noinline int forward_check(struct __sk_buff *skb,
 		verdict = segment_flags(s);
 	if (verdict != SEGMENT_PASS)
 		return verdict;
+	if (!segment_intact(skb, work))
+		return WIRE_DROP_HEADER;
 	if (s->flags & TCP_SYN) {
 		if (work->state != WIRE_ENDED || !segment_begins(s))
 			return WIRE_DROP_SYN;
@@ -121,11 +123,7 @@ static __noinline int forward_check(struct __sk_buff *skb,
 	verdict = segment_latch(s, t->from);
 	if (verdict != SEGMENT_PASS)
 		return verdict;
-	verdict = segment_check(s, t->from, t->to);
-	if (verdict == SEGMENT_PASS && s->flags & TCP_RST &&
-	    !segment_intact(skb, work))
-		return WIRE_DROP_RESET;
-	return verdict;
+	return segment_check(s, t->from, t->to);
 }
 
 /* PACKET_TCP has arrived. */

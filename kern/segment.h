@@ -185,8 +185,9 @@ static __always_inline __u64 segment_pseudo(const struct packet *p,
 }
 
 /*
- * Whether the TCP checksum is right, whole or as that of the pseudo header
- * alone: a reset must not come of a corrupted segment.
+ * Whether the TCP checksum is right: a damaged segment must not move the state
+ * of a pair. GRO has looked before it made one of many, a device may have said so;
+ * the pseudo header's sum alone is what a device is to complete.
  */
 static __always_inline bool segment_intact(struct __sk_buff *skb,
 					   struct work *work)
@@ -196,7 +197,8 @@ static __always_inline bool segment_intact(struct __sk_buff *skb,
 	__u64 pseudo = segment_pseudo(p, length);
 	long sum;
 
-	if (work->before.check == sum_fold(pseudo))
+	if (skb->gso_size || work->before.check == sum_fold(pseudo) ||
+	    bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
 		return true;
 	sum = sum_packet(skb, work, p->payload_at, length);
 	return sum >= 0 && sum_fold(pseudo + sum) == 0xffff;

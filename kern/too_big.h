@@ -41,6 +41,8 @@ struct too_big_v6 {
 /* Less is no path of that protocol: RFC 791, RFC 8200. */
 #define MTU_LEAST_V4 68
 #define MTU_LEAST_V6 1280
+/* Routers quote little, at most what fits an Ethernet. */
+#define MESSAGE_LONGEST 1536
 /* One a leg; the sender's next try finds out about a lost one. */
 #define TELL_INTERVAL_NS 50000000ULL
 /*
@@ -233,6 +235,8 @@ static __always_inline bool too_big_sound(struct __sk_buff *skb,
 		sum = bpf_htonl(IPPROTO_ICMPV6) + (__u64)bpf_htonl(length) +
 		      sum_words(&p->ip.v6.saddr, 8);
 	}
+	if (length > MESSAGE_LONGEST)
+		return false;
 	rest = sum_packet(skb, work, p->payload_at, length);
 	return rest >= 0 && sum_fold(sum + rest) == 0xffff;
 }

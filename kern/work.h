@@ -66,6 +66,12 @@ struct options {
 	__u32 blank; /* and whether they become no-operations */
 };
 
+/* A sum under way: what is still to be added. */
+struct summing {
+	__u32 offset, left;
+	__u32 sum;
+};
+
 /* A packet-too-big: about whose packet, and what is said. */
 struct too_big {
 	__u32 mtu;
@@ -96,6 +102,7 @@ struct work {
 	struct too_big too_big;
 	struct bpf_fib_lookup fib; /* a route: asked, then found */
 	__u8 message[96]; /* a packet-too-big, in or out, without Ethernet header */
+	struct summing summing;
 	__u32 chunk[CHUNK / 4 + 1];
 };
 
