@@ -126,6 +126,31 @@ static __noinline int forward_check(struct __sk_buff *skb,
 	return segment_check(s, t->from, t->to);
 }
 
+/*
+ * A bare acknowledgement for our own socket. The remote has gone on by wire, so
+ * it is numbered beyond what the socket has received, perhaps beyond its window,
+ * and would be refused with what it acknowledges: it is numbered as the next
+ * segment that the socket expects.
+ */
+static __noinline int forward_up(struct __sk_buff *skb, struct work *work,
+				 const struct wire_leg *from)
+{
+	const struct packet *p = &work->packet;
+	__u32 seq = p->payload_at + __builtin_offsetof(struct tcp_head, seq);
+	__u32 check =
+		p->payload_at + __builtin_offsetof(struct tcp_head, check);
+	__be32 was = work->before.seq, next = bpf_htonl(from->received);
+
+	if (work->segment.flags & TCP_SYN ||
+	    !before(from->received, work->segment.seq))
+		return TC_ACT_UNSPEC;
+	work->before.seq = next;
+	if (bpf_skb_store_bytes(skb, seq, &work->before.seq, sizeof(next), 0) ||
+	    bpf_l4_csum_replace(skb, check, was, next, sizeof(next)))
+		return drop(WIRE_DROP_ERROR);
+	return TC_ACT_UNSPEC;
+}
+
 /* PACKET_TCP has arrived. */
 static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 {
@@ -139,7 +164,7 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 	if (verdict == SEGMENT_PASS)
 		verdict = segment_translate(&t);
 	if (verdict == SEGMENT_UP)
-		return TC_ACT_UNSPEC;
+		return forward_up(skb, work, t.from);
 	if (verdict != SEGMENT_PASS)
 		return drop(verdict);
 	size = forward_size(skb, work);

@@ -194,6 +194,37 @@ static struct craft latched(struct world *w)
 	return c;
 }
 
+/* For our socket, as if nothing had gone by wire; whether it arrives so. */
+static bool numbered(struct world *w, uint32_t seq, uint32_t expected)
+{
+	struct craft c = latched(w);
+	uint8_t *tcp = frame_l4(&w->out);
+
+	w->pair.leg[0].sent_end = 2000000 + 100000;
+	world_set(w);
+	c.seq = seq;
+	world_send(w, &c);
+	if (w->verdict != TC_ACT_UNSPEC || !world_counted(w, WIRE_COUNTERS) ||
+	    !frame_right(&w->out) || frame_get32(tcp + 4) != expected)
+		return false;
+	frame_put32(tcp + 4, seq);
+	frame_mend(&w->out);
+	return w->in.size == w->out.size &&
+	       !memcmp(w->in.data, w->out.data, w->in.size);
+}
+
+static void test_latch_numbers(struct world *w)
+{
+	const char *name = family_name(w);
+
+	lab_check(numbered(w, 2100000, 2000000) &&
+			  numbered(w, 2000001, 2000000),
+		  "%s: an ACK for the socket is numbered for it", name);
+	lab_check(numbered(w, 2000000, 2000000) &&
+			  numbered(w, 1999999, 1999999),
+		  "%s: a probe stays as it is", name);
+}
+
 static void test_latch(struct world *w, struct ring_buffer *ring)
 {
 	static const uint8_t sack[] = { 1,  1,  5, 10, 0,  15,
@@ -311,6 +342,7 @@ int main(void)
 		test_reset_checksum(&w, ring);
 		test_fins(&w, ring);
 		test_latch(&w, ring);
+		test_latch_numbers(&w);
 		test_two_latches(&w, ring);
 	}
 	ring_buffer__free(ring);
