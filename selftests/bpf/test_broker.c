@@ -17,6 +17,7 @@
 #include "broker/broker.h"
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
+#include "main/privilege.h"
 
 #define PAIRS   64
 #define WAIT_MS 10000
@@ -251,6 +252,27 @@ static struct wire_pair record(int records, uint32_t index)
 	if (bpf_map_lookup_elem(records, &index, &pair))
 		printf("# lookup: %s\n", strerror(errno));
 	return pair;
+}
+
+/* The relay's own try, with what it is left: pinned, it might be opened anew. */
+static bool record_pinnable(int records)
+{
+	const struct privilege_user user = { .change = false };
+	pid_t parent = getpid(), pid;
+	char path[80];
+	int status = -1;
+
+	snprintf(path, sizeof(path), "%s-stolen", pin);
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		lab_die("fork");
+	if (!pid)
+		_exit(privilege_relay(&user, parent) ||
+		      !bpf_obj_pin(records, path));
+	waitpid(pid, &status, 0);
+	unlink(path);
+	return status != 0;
 }
 
 static bool record_writable(int records)
@@ -636,6 +658,7 @@ static void test_adoption(struct lab *lab, struct child *child, int *channel)
 			  !strcmp(pair.label, "alice@test"),
 		  "the first pair is in the records");
 	lab_check(!record_writable(records), "which we cannot write");
+	lab_check(!record_pinnable(records), "nor a relay by way of a pin");
 	lab_check(record(records, latched.pair).state == WIRE_FREE &&
 			  is_reset(g.peer),
 		  "the latched one was reset");

@@ -6,10 +6,16 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -199,6 +205,64 @@ int privilege_supervisor(const struct privilege_user *user, bool broker)
 	return err ? err : capabilities_limit(keep);
 }
 
+#if defined(__x86_64__)
+#define NATIVE AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define NATIVE AUDIT_ARCH_AARCH64
+#else
+#define NATIVE 0 /* not known: nothing would be allowed */
+#endif
+#define OTHER_ABI 0x40000000 /* numbers of x32 */
+
+/* The same by seccomp, where Landlock is not: of bpf(2) only what maps need. */
+static int pins_filter(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE, 0, 5),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, OTHER_ABI, 3, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, BPF_MAP_GET_NEXT_KEY, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {
+		.len = sizeof(code) / sizeof(code[0]),
+		.filter = code,
+	};
+
+	if (!NATIVE)
+		return -EOPNOTSUPP;
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ?
+		       -errno :
+		       0;
+}
+
+/*
+ * Whoever pins a BPF map may open the pin for writing, though its descriptor could
+ * only read: the relay makes no file. Landlock costs nothing at any other call.
+ */
+static int pins_refuse(void)
+{
+	struct landlock_ruleset_attr attr = {
+		.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_REG,
+	};
+	int rules = (int)syscall(SYS_landlock_create_ruleset, &attr,
+				 sizeof(attr), 0);
+	int err;
+
+	if (rules < 0)
+		return pins_filter();
+	err = syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? -errno : 0;
+	close(rules);
+	return err ? pins_filter() : 0;
+}
+
 static int die_with(pid_t parent)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
@@ -231,6 +295,10 @@ int privilege_relay(const struct privilege_user *user, pid_t parent)
 		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
+	err = pins_refuse();
+	if (err)
+		log_warn("main", "event=pins_possible error=\"%s\"",
+			 strerror(-err));
 	/* After the change of user, which would clear it. */
 	return die_with(parent);
 }

@@ -53,7 +53,7 @@ int privilege_broker(pid_t parent);
 
 /*
  * The relay: becomes the user for good, no capability is left, none can be
- * regained. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
+ * regained; no file can be made, no BPF map pinned. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
  * has gone already.
  */
 int privilege_relay(const struct privilege_user *user, pid_t parent);
