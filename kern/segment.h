@@ -100,6 +100,23 @@ segment_ahead(const struct segment *s, const struct wire_leg *leg, __u32 ahead)
 	       ahead < 1U << (leg->window_shift_out & 31);
 }
 
+/*
+ * Payload where none can be of this sender's: behind its FIN, or in numbers that
+ * our own socket fills, while the other end still lacks bytes of ours.
+ */
+static __always_inline bool segment_foreign(const struct segment *s,
+					    const struct wire_leg *from,
+					    const struct wire_leg *to)
+{
+	__u32 end = s->seq + s->payload + !!(s->flags & TCP_FIN);
+
+	if (*(volatile __u32 *)&from->flags & WIRE_LEG_FIN &&
+	    before(from->fin_end, end))
+		return true;
+	return s->payload && before(s->seq, from->received) &&
+	       *(volatile __u32 *)&to->flags & WIRE_LEG_LATCHED;
+}
+
 /* Whether the other end would take or answer it. */
 static __always_inline int segment_check(const struct segment *s,
 					 const struct wire_leg *from,
@@ -114,7 +131,8 @@ static __always_inline int segment_check(const struct segment *s,
 			       WIRE_DROP_RESET;
 	if (before(to->right, seq) && !segment_ahead(s, from, seq - to->right))
 		return WIRE_DROP_SEQUENCE;
-	if (before(seq, acked - window_least(to)))
+	if (before(seq, acked - window_least(to)) ||
+	    segment_foreign(s, from, to))
 		return WIRE_DROP_SEQUENCE;
 	if (before(to->sent_end, s->ack + from->ack_delta) && !s->raise)
 		return WIRE_DROP_ACK;

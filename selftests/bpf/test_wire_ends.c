@@ -179,6 +179,46 @@ static void test_fins(struct world *w, struct ring_buffer *ring)
 		  "%s: its ACK again, told once", name);
 }
 
+/* A segment of the client's with `payload` at `seq`, once its FIN has been seen. */
+static bool behind_fin(struct world *w, uint32_t seq, size_t payload,
+		       uint8_t flags)
+{
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	c = world_craft(w, WIRE_CLIENT);
+	c.flags = FIN | ACK;
+	c.payload = 100;
+	world_send(w, &c);
+	c.flags = flags;
+	c.seq = seq;
+	c.payload = payload;
+	world_send(w, &c);
+	return w->pair.leg[0].fin_end == 2000101 &&
+	       w->pair.leg[0].sent_end == 2000101;
+}
+
+static void test_behind_fin(struct world *w)
+{
+	const char *name = family_name(w);
+
+	lab_check(behind_fin(w, 2000101, 10, ACK) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE) &&
+			  behind_fin(w, 2000050, 52, ACK) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE),
+		  "%s: nothing passes behind a FIN", name);
+	lab_check(behind_fin(w, 2000101, 0, FIN | ACK) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE),
+		  "%s: nor does a second one", name);
+	lab_check(behind_fin(w, 2000000, 100, FIN | ACK) &&
+			  world_forwarded(w, WIRE_PEER) &&
+			  behind_fin(w, 2000050, 50, ACK) &&
+			  world_forwarded(w, WIRE_PEER) &&
+			  behind_fin(w, 2000101, 0, ACK) &&
+			  world_forwarded(w, WIRE_PEER),
+		  "%s: what is before it passes again", name);
+}
+
 /* The client leg latched: the relay's last 500 bytes, of which 100 are acked. */
 static struct craft latched(struct world *w)
 {
@@ -287,6 +327,40 @@ static void test_latch(struct world *w, struct ring_buffer *ring)
 		  "%s: from then on all pass", name);
 }
 
+/* The peer's payload in the numbers of what our socket owes to the client. */
+static void test_owed(struct world *w)
+{
+	const char *name = family_name(w);
+	bool good = true;
+	struct craft c;
+
+	for (uint32_t back = 1; back <= 501; back += 100) {
+		latched(w);
+		c = world_craft(w, WIRE_PEER);
+		c.seq -= back;
+		c.payload = 300;
+		world_send(w, &c);
+		good = good && world_dropped(w, WIRE_DROP_SEQUENCE);
+	}
+	lab_check(good, "%s: our own bytes are not the other end's to send",
+		  name);
+	c.payload = 0;
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_CLIENT), "%s: a probe has none",
+		  name);
+	c.seq = w->pair.leg[1].received;
+	c.payload = 300;
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_CLIENT), "%s: what follows passes",
+		  name);
+	w->pair.leg[0].flags &= ~WIRE_LEG_LATCHED;
+	world_set(w);
+	c.seq--;
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_CLIENT),
+		  "%s: without a latch all that is old, too", name);
+}
+
 static void test_two_latches(struct world *w, struct ring_buffer *ring)
 {
 	const char *name = family_name(w);
@@ -341,8 +415,10 @@ int main(void)
 		test_reset_numbers(&w, ring);
 		test_reset_checksum(&w, ring);
 		test_fins(&w, ring);
+		test_behind_fin(&w);
 		test_latch(&w, ring);
 		test_latch_numbers(&w);
+		test_owed(&w);
 		test_two_latches(&w, ring);
 	}
 	ring_buffer__free(ring);
