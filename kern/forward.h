@@ -129,9 +129,11 @@ static __noinline int forward_check(struct __sk_buff *skb,
 /*
  * A bare acknowledgement for our own socket. The remote has gone on by wire, so
  * it is numbered beyond what the socket has received, perhaps beyond its window,
- * and would be refused with what it acknowledges: it is numbered as the next
- * segment that the socket expects.
+ * and would be refused with what it acknowledges. Not below what the socket may
+ * have received since the join, either: hence well within the window.
  */
+#define UP_AHEAD 32768
+
 static __noinline int forward_up(struct __sk_buff *skb, struct work *work,
 				 const struct wire_leg *from)
 {
@@ -139,10 +141,11 @@ static __noinline int forward_up(struct __sk_buff *skb, struct work *work,
 	__u32 seq = p->payload_at + __builtin_offsetof(struct tcp_head, seq);
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
-	__be32 was = work->before.seq, next = bpf_htonl(from->received);
+	__be32 was = work->before.seq,
+	       next = bpf_htonl(from->received + UP_AHEAD);
 
 	if (work->segment.flags & TCP_SYN ||
-	    !before(from->received, work->segment.seq))
+	    !before(from->received + UP_AHEAD, work->segment.seq))
 		return TC_ACT_UNSPEC;
 	work->before.seq = next;
 	if (bpf_skb_store_bytes(skb, seq, &work->before.seq, sizeof(next), 0) ||
