@@ -103,7 +103,9 @@ static int tcp_counts(int fd, struct tcp_info *info)
 	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
 }
 
-/* Bytes ever given to the socket; never too many. */
+/* Bytes ever given to the socket; never too many, so perhaps less than last time:
+ * what is acknowledged between the two calls counts for neither.
+ */
 static int socket_written(int fd, uint64_t *out)
 {
 	struct tcp_info info;
@@ -151,7 +153,7 @@ static int way_settle(struct way *way)
 
 	if (err)
 		return err;
-	return written - way->written < redirected + way->carried.bytes ?
+	return written < way->written + redirected + way->carried.bytes ?
 		       -EAGAIN :
 		       0;
 }
@@ -433,8 +435,8 @@ static size_t held(const struct engine_link *link, const struct flow *flow)
 	if (!way->judged || socket_written(way->carried.to, &written))
 		return carried;
 	/* Read here, or out of the source's receive queue on the way. */
-	taken = shared_redirected(way) + (shared_control(way) >> 1);
-	written -= way->written;
+	taken = way->written + shared_redirected(way) +
+		(shared_control(way) >> 1);
 	return taken > written ? taken - written : carried;
 }
 
