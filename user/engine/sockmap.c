@@ -269,9 +269,12 @@ static bool way_judged_all(const struct way *way)
 	struct tcp_info info;
 	uint64_t judged = shared_redirected(way) + (shared_control(way) >> 1);
 
-	/* tcpi_bytes_received counts the FIN. */
+	/*
+	 * tcpi_bytes_received counts the FIN. A source that was reset, and whose error
+	 * somebody else's write has taken, has none: no difference may go below 0.
+	 */
 	return tcp_counts(way->carried.from, &info) ||
-	       info.tcpi_bytes_received - way->received - 1 <= judged;
+	       info.tcpi_bytes_received <= way->received + judged + 1;
 }
 
 /*
