@@ -14,6 +14,7 @@
  * descriptors under way, and the kernel bounds these.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -360,6 +361,8 @@ int wire_channel(struct wire *wire, int fd)
 		fd_close(&fd);
 		return err;
 	}
+	snprintf(wire->why, sizeof(wire->why),
+		 "the broker is loading its programs");
 	/* A fresh channel has room; should it fail, reading tells. */
 	channel_send(fd, &hello, sizeof(hello), NULL);
 	return 0;

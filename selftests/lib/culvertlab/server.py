@@ -18,6 +18,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..")
 PATIENCE = float(os.environ.get("CULVERT_PATIENCE", "1"))  # above 1 on an emulated machine
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 PINS = "/sys/fs/bpf/culvert"  # [engine] pin: below it a directory for each network namespace
+COMING = re.compile("the broker is loading")  # what `culvertctl engines` says meanwhile
 
 
 def binary(name):
@@ -85,11 +86,14 @@ class Culvertd:
 
     def _kernel_engines_settle(self):
         """wire and sockmap come with the broker, a moment after the listeners."""
-        named = self.sections.get("engine", {}).get("order", "")
+        named = self.sections.get("engine", {}).get("order", "wire, splice, uring, copy")
         if "wire" not in named and "sockmap" not in named:
             return
+
+        def settled(row):
+            return row["available"] or not COMING.search(row["reason"])
         with contextlib.suppress(Timeout):
-            wait_for(lambda: all(row["available"] for row in self.engines()
+            wait_for(lambda: all(settled(row) for row in self.engines()
                                  if row["name"] in named), 3 * PATIENCE)
 
     def engines(self):
