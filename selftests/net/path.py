@@ -9,6 +9,7 @@ goes in comes out, byte for byte, and of every pair it is known which engine had
 import contextlib
 import os
 import random
+import select
 import socket
 import sys
 import time
@@ -25,7 +26,7 @@ from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import ACK, Tap  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.turn import ended, recv_message, u32  # noqa: E402
-from culvertlab.wait import wait_for  # noqa: E402
+from culvertlab.wait import holds_for, wait_for  # noqa: E402
 
 lab = Lab(boxed=True)
 cases = []
@@ -541,7 +542,8 @@ def _(engine):
 def _(engine):
     data, peer, _ = pair(engine, changes=config(engine))
     ping(data, peer)
-    boxes.sleep_idle(240 if LONG else 2)
+    holds_for(lambda: not select.select([data, peer], [], [], 0)[0], 240 if LONG else 2,
+              "both ends stay open, and nothing arrives")
     swap(data, peer, 100 * KIB, "idle")
     engines.on(lab.server(), data, engine)
 

@@ -15,7 +15,6 @@ import select
 import socket
 import struct
 import subprocess
-import time
 
 from .server import BUILD
 from .tap import Fail, Skip
@@ -156,8 +155,3 @@ def connect_numbered(node, address, first, index=0, timeout=10):
     sock.settimeout(timeout)
     sock.connect(address)
     return sock
-
-
-def sleep_idle(seconds):
-    """Idleness is what is tested: nothing is waited for but the time itself."""
-    time.sleep(seconds)

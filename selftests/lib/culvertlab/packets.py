@@ -2,6 +2,7 @@
 """Packets made and read by hand: what a forger sends, and what a tap sees."""
 
 import contextlib
+import select
 import socket
 import struct
 import time
@@ -256,11 +257,10 @@ class Tap:
     def wait(self, cond, timeout=5, what="a packet"):
         """The first segment for which cond is true."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        while select.select([self.sock], [], [], max(0, end - time.monotonic()))[0]:
             for segment in self.segments():
                 if cond(segment):
                     return segment
-            time.sleep(0.002)
         raise AssertionError(f"{what} was not seen within {timeout} s")
 
 
