@@ -214,6 +214,20 @@ struct world {
 	int verdict;
 };
 
+static inline const char *family_name(const struct world *w)
+{
+	return w->family == AF_INET ? "IPv4" : "IPv6";
+}
+
+/* From none to IPv4, then IPv6, then none: false. */
+static inline bool world_next_family(struct world *w)
+{
+	w->family = w->family == AF_INET6 ? 0 :
+		    w->family == AF_INET  ? AF_INET6 :
+					    AF_INET;
+	return w->family;
+}
+
 static inline void world_leg(struct wire_leg *leg, int family, int net)
 {
 	char remote[32], local[32];
@@ -381,7 +395,7 @@ static inline bool world_forwarded(struct world *w, int leg)
 static inline void world_open(struct world *w)
 {
 	memset(w, 0, sizeof(*w));
-	lab_links(&w->lab);
+	lab_begin(&w->lab);
 	lab_load(&w->lab, 4);
 }
 
