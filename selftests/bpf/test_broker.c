@@ -14,6 +14,7 @@
 
 #include "base/addr.h"
 #include "base/fd.h"
+#include "base/message.h"
 #include "broker/broker.h"
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
@@ -42,26 +43,16 @@ static void control_ready(struct watch *watch, uint32_t events)
 {
 	struct child_state *state =
 		list_entry(watch, struct child_state, control);
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} space;
+	struct message came;
 	char byte;
-	struct iovec part = { &byte, 1 };
-	struct msghdr head = { .msg_iov = &part,
-			       .msg_iovlen = 1,
-			       .msg_control = &space,
-			       .msg_controllen = sizeof(space) };
-	ssize_t n = recvmsg(watch->fd, &head, MSG_CMSG_CLOEXEC);
-	int fd;
+	int err = message_recv(watch->fd, &byte, 1, 1, 0, &came);
 
 	(void)events;
-	if (n == 1 && CMSG_FIRSTHDR(&head)) {
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&head)), sizeof(fd));
-		broker_serve(state->broker, fd);
+	if (!err && came.fd_count) {
+		broker_serve(state->broker, came.fds[0]);
 		return;
 	}
-	state->end = n == 1;
+	state->end = !err;
 	loop_stop(state->loop);
 }
 
@@ -131,28 +122,6 @@ static bool child_end(struct child *child)
 	return child_wait(child);
 }
 
-static void fds_send(int channel, const void *message, size_t len,
-		     const int *fds, size_t count)
-{
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int) * 16)];
-	} space = { 0 };
-	struct iovec part = { (void *)message, len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	if (count) {
-		head.msg_control = &space;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
-		       sizeof(int) * count);
-	}
-	sendmsg(channel, &head, MSG_NOSIGNAL);
-}
-
 /* A channel to the broker. */
 static int channel_open(const struct child *child)
 {
@@ -160,7 +129,7 @@ static int channel_open(const struct child *child)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		lab_die("socketpair");
-	fds_send(child->control, "c", 1, &pair[1], 1);
+	message_send(child->control, "c", 1, &pair[1], 1, 0);
 	close(pair[1]);
 	return pair[0];
 }
@@ -181,27 +150,19 @@ static bool message_wait(int channel, uint32_t type, void *out, size_t len,
 			uint32_t type;
 			char bytes[256];
 		} message;
-		union {
-			struct cmsghdr head;
-			char bytes[CMSG_SPACE(sizeof(int) * 2)];
-		} space;
-		struct iovec part = { &message, sizeof(message) };
-		struct msghdr head = { .msg_iov = &part,
-				       .msg_iovlen = 1,
-				       .msg_control = &space,
-				       .msg_controllen = sizeof(space) };
+		struct message came;
 
-		if (!readable(channel, WAIT_MS))
+		if (!readable(channel, WAIT_MS) ||
+		    message_recv(channel, &message, sizeof(message), fd ? 1 : 0,
+				 0, &came))
 			return false;
-		ssize_t n = recvmsg(channel, &head, MSG_CMSG_CLOEXEC);
-		if (n <= 0)
-			return false;
-		if (message.type != type || (size_t)n != len)
+		if (message.type != type || came.len != len) {
+			message_close(&came);
 			continue;
+		}
 		memcpy(out, &message, len);
-		if (fd && CMSG_FIRSTHDR(&head))
-			memcpy(fd, CMSG_DATA(CMSG_FIRSTHDR(&head)),
-			       sizeof(*fd));
+		if (came.fd_count)
+			*fd = came.fds[0];
 		return true;
 	}
 }
@@ -363,7 +324,7 @@ static uint32_t join_send(int channel, const struct broker_join *join,
 {
 	int fds[2] = { e->client_leg, e->peer_leg };
 
-	fds_send(channel, join, sizeof(*join), fds, 2);
+	message_send(channel, join, sizeof(*join), fds, 2, 0);
 	if (!message_wait(channel, BROKER_ANSWER, answer, sizeof(*answer),
 			  NULL) ||
 	    answer->ticket != join->ticket)
@@ -853,8 +814,8 @@ static void test_hostile_descriptors(struct lab *lab, struct child *child)
 		int channel = channel_open(child);
 		bool good = hello(channel, false, NULL);
 
-		fds_send(channel, &join, sizeof(join), cases[i].fds,
-			 cases[i].count);
+		message_send(channel, &join, sizeof(join), cases[i].fds,
+			     cases[i].count, 0);
 		if (cases[i].reason)
 			good = good &&
 			       message_wait(channel, BROKER_ANSWER, &answer,
@@ -971,7 +932,7 @@ static void test_hostile_flood(struct lab *lab, struct child *child,
 		fds[0] = e.client_leg;
 		fds[1] = e.peer_leg;
 		for (int j = 0; j < 50; j++)
-			fds_send(channel, &join, sizeof(join), fds, 2);
+			message_send(channel, &join, sizeof(join), fds, 2, 0);
 		close(channel);
 		/* Else their own end would be what ends the pair. */
 		alive = alive && descriptors_wait(child->pid, before);

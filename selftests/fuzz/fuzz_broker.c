@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "../unit/broker_fake.h"
 #include "base/log.h"
+#include "base/message.h"
 
 #define CAPACITY 3
 #define CHANNELS 2
@@ -67,29 +67,6 @@ static void channel_open(struct run *run, int which)
 		run->channels[which] = pair[0];
 }
 
-static void message_send(int channel, const void *message, size_t len,
-			 const int *fds, size_t count)
-{
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int) * 8)];
-	} space;
-	struct iovec part = { (void *)message, len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	memset(&space, 0, sizeof(space));
-	if (count) {
-		head.msg_control = &space;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
-		       sizeof(int) * count);
-	}
-	(void)!sendmsg(channel, &head, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* Any bytes, any descriptors. */
 static void raw_step(struct run *run, int channel)
 {
@@ -101,7 +78,7 @@ static void raw_step(struct run *run, int channel)
 		message[i] = byte(run);
 	for (size_t i = 0; i < count; i++)
 		fds[i] = run->fds[byte(run) % 8];
-	message_send(channel, message, len, fds, count);
+	message_send(channel, message, len, fds, count, MSG_DONTWAIT);
 }
 
 /* Right in form, so that the fuzzer gets past the first checks. */
@@ -117,7 +94,8 @@ static void formed_step(struct run *run, int channel)
 	switch (byte(run) % 5) {
 	case 0:
 		hello.adopts = byte(run) % 3;
-		message_send(channel, &hello, sizeof(hello), NULL, 0);
+		message_send(channel, &hello, sizeof(hello), NULL, 0,
+			     MSG_DONTWAIT);
 		break;
 	case 1:
 		join.to_client = byte(run);
@@ -125,22 +103,26 @@ static void formed_step(struct run *run, int channel)
 		join.expires_ns = byte(run) % 2;
 		two[0] = run->fds[byte(run) % 8];
 		two[1] = run->fds[byte(run) % 8];
-		message_send(channel, &join, sizeof(join), two, 2);
+		message_send(channel, &join, sizeof(join), two, 2,
+			     MSG_DONTWAIT);
 		break;
 	case 2:
 		reset.pair = byte(run) % (CAPACITY + 1);
 		reset.generation = byte(run) % 8;
-		message_send(channel, &reset, sizeof(reset), NULL, 0);
+		message_send(channel, &reset, sizeof(reset), NULL, 0,
+			     MSG_DONTWAIT);
 		break;
 	case 3:
 		claim.pair = byte(run) % (CAPACITY + 1);
 		claim.generation = byte(run) % 8;
-		message_send(channel, &claim, sizeof(claim), NULL, 0);
+		message_send(channel, &claim, sizeof(claim), NULL, 0,
+			     MSG_DONTWAIT);
 		break;
 	default:
 		expire.allocation = byte(run) % 4;
 		expire.expires_ns = byte(run) % 2;
-		message_send(channel, &expire, sizeof(expire), NULL, 0);
+		message_send(channel, &expire, sizeof(expire), NULL, 0,
+			     MSG_DONTWAIT);
 		break;
 	}
 }

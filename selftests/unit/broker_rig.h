@@ -10,6 +10,7 @@
 
 #include <sys/mman.h>
 
+#include "base/message.h"
 #include "engine/wire.h"
 
 #define BROKER_PLACES 64
@@ -64,27 +65,7 @@ static inline void broker_connect(struct broker_rig *broker, struct wire *wire)
 static inline void broker_send(struct broker_rig *broker, const void *body,
 			       size_t len, const int *fds, size_t count)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * 8)];
-	} space;
-	struct iovec part = { .iov_base = (void *)(uintptr_t)body,
-			      .iov_len = len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	if (count) {
-		struct cmsghdr *rights;
-
-		memset(&space, 0, sizeof(space));
-		head.msg_control = space.bytes;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-		rights = CMSG_FIRSTHDR(&head);
-		rights->cmsg_level = SOL_SOCKET;
-		rights->cmsg_type = SCM_RIGHTS;
-		rights->cmsg_len = CMSG_LEN(sizeof(int) * count);
-		memcpy(CMSG_DATA(rights), fds, sizeof(int) * count);
-	}
-	assert_int_equal(sendmsg(broker->fd, &head, MSG_NOSIGNAL), len);
+	assert_int_equal(message_send(broker->fd, body, len, fds, count, 0), 0);
 }
 
 /*
@@ -98,29 +79,15 @@ static inline uint32_t broker_hear(struct broker_rig *broker, void *body,
 		uint32_t type;
 		char bytes[256];
 	} got;
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * 8)];
-	} space;
-	struct iovec part = { .iov_base = &got, .iov_len = sizeof(got) };
-	struct msghdr head = { .msg_iov = &part,
-			       .msg_iovlen = 1,
-			       .msg_control = space.bytes,
-			       .msg_controllen = sizeof(space.bytes) };
-	ssize_t n = recvmsg(broker->fd, &head, MSG_DONTWAIT);
-	struct cmsghdr *rights = n > 0 ? CMSG_FIRSTHDR(&head) : NULL;
+	struct message came;
 
-	if (n <= 0)
+	if (message_recv(broker->fd, &got, sizeof(got), 8, MSG_DONTWAIT, &came))
 		return 0;
-	assert_int_equal(n, len);
+	assert_int_equal(came.len, len);
 	memcpy(body, &got, len);
-	if (!count) {
-		assert_null(rights);
-		return got.type;
-	}
-	assert_non_null(rights);
-	assert_int_equal(rights->cmsg_len, CMSG_LEN(sizeof(int) * count));
-	memcpy(fds, CMSG_DATA(rights), sizeof(int) * count);
+	assert_int_equal(came.fd_count, count);
+	if (count)
+		memcpy(fds, came.fds, count * sizeof(int));
 	return got.type;
 }
 

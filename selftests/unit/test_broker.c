@@ -7,11 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/uio.h>
 
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/message.h"
 #include "unit/broker_fake.h"
 #include "unit/failalloc.h"
 
@@ -281,24 +281,7 @@ static void tick(struct rig *rig)
 static void request(struct rig *rig, int channel, const void *message,
 		    size_t len, const int *fds, size_t count)
 {
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int) * 8)];
-	} space;
-	struct iovec part = { (void *)message, len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	memset(&space, 0, sizeof(space));
-	if (count) {
-		head.msg_control = &space;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-		CMSG_FIRSTHDR(&head)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&head)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&head)->cmsg_len = CMSG_LEN(sizeof(int) * count);
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&head)), fds,
-		       sizeof(int) * count);
-	}
-	assert_int_equal(sendmsg(channel, &head, MSG_NOSIGNAL), len);
+	assert_int_equal(message_send(channel, message, len, fds, count, 0), 0);
 	tick(rig);
 }
 

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/message.h"
 #include "broker/internal.h"
 
 #define MESSAGES_A_TICK 32
@@ -38,10 +39,7 @@ union request {
 
 struct input {
 	union request request;
-	size_t len;
-	int fds[FDS_ROOM];
-	size_t fd_count;
-	bool truncated; /* descriptors are missing */
+	struct message came; /* with it */
 };
 
 /* What waits for room in the channel. */
@@ -137,37 +135,6 @@ static void breach(struct session *session, const char *what)
 	session_end(session);
 }
 
-/* 0, -EAGAIN, or another negative errno: the channel is of no use any more. */
-static int message_send(int fd, const void *message, size_t len, const int *fds,
-			size_t fd_count)
-{
-	struct iovec part = { .iov_base = (void *)message, .iov_len = len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * SOCKMAP_MAPS)];
-	} space;
-
-	if (fd_count) {
-		memset(&space, 0, sizeof(space));
-		head.msg_control = space.bytes;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
-		struct cmsghdr *rights = CMSG_FIRSTHDR(&head);
-
-		rights->cmsg_level = SOL_SOCKET;
-		rights->cmsg_type = SCM_RIGHTS;
-		rights->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
-		memcpy(CMSG_DATA(rights), fds, sizeof(int) * fd_count);
-	}
-	while (sendmsg(fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-		if (errno == ENOBUFS || errno == EWOULDBLOCK)
-			return -EAGAIN;
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
-}
-
 static void wait_for_room(struct session *session, const void *message,
 			  size_t len)
 {
@@ -196,7 +163,8 @@ static void session_send(struct session *session, const void *message,
 	if (session->dead)
 		return;
 	if (list_empty(&session->out))
-		err = message_send(session->watch.fd, message, len, NULL, 0);
+		err = message_send(session->watch.fd, message, len, NULL, 0,
+				   MSG_DONTWAIT);
 	if (err == -EAGAIN)
 		wait_for_room(session, message, len);
 	else if (err)
@@ -210,7 +178,7 @@ static void waiting_send(struct session *session)
 	list_for_each_safe(pos, tmp, &session->out) {
 		struct waiting *waiting = list_entry(pos, struct waiting, link);
 		int err = message_send(session->watch.fd, &waiting->message,
-				       waiting->len, NULL, 0);
+				       waiting->len, NULL, 0, MSG_DONTWAIT);
 
 		if (err == -EAGAIN)
 			return;
@@ -280,7 +248,7 @@ static void hello(struct session *session, struct input *input)
 		fd = broker->ops->records(broker);
 	}
 	if (message_send(session->watch.fd, &answer, sizeof(answer), &fd,
-			 fd >= 0)) {
+			 fd >= 0, MSG_DONTWAIT)) {
 		session_end(session);
 		return;
 	}
@@ -309,11 +277,11 @@ static void join(struct session *session, struct input *input)
 	int err;
 
 	/* This process has no descriptor left for them. */
-	if (input->truncated && input->fd_count <= WIRE_LEGS) {
+	if (input->came.fds_lost && input->came.fd_count <= WIRE_LEGS) {
 		answer_refused(session, msg->ticket, WIRE_NO_ROOM);
 		return;
 	}
-	if (input->fd_count != WIRE_LEGS) {
+	if (input->came.fd_count != WIRE_LEGS) {
 		breach(session, "a JOIN without two descriptors");
 		return;
 	}
@@ -321,13 +289,13 @@ static void join(struct session *session, struct input *input)
 		answer_refused(session, msg->ticket, WIRE_NO_BROKER);
 		return;
 	}
-	err = join_pair(broker, session, msg, input->fds, &answer);
+	err = join_pair(broker, session, msg, input->came.fds, &answer);
 	if (err) {
 		breach(session, "a JOIN of what is not two sockets");
 		return;
 	}
 	if (!answer.reason)
-		input->fd_count = 0; /* the place has them */
+		input->came.fd_count = 0; /* the place has them */
 	session_send(session, &answer, sizeof(answer));
 	if (!answer.reason && !check_latched(&broker->records[answer.pair]))
 		place_activate(broker, answer.pair);
@@ -413,7 +381,7 @@ static void sockmap(struct session *session, struct input *input)
 		log_warn("broker", "event=sockmap_failed error=\"%s\"",
 			 strerror(-answer.error));
 	err = message_send(session->watch.fd, &answer, sizeof(answer), fds,
-			   answer.error ? 0 : SOCKMAP_MAPS);
+			   answer.error ? 0 : SOCKMAP_MAPS, MSG_DONTWAIT);
 	broker->ops->sockmap_release(bpf);
 	if (err)
 		session_end(session);
@@ -438,15 +406,15 @@ static void request_handle(struct session *session, struct input *input)
 {
 	const struct kind *kind = NULL;
 
-	if (input->len >= sizeof(input->request.type) &&
+	if (input->came.len >= sizeof(input->request.type) &&
 	    input->request.type < sizeof(kinds) / sizeof(kinds[0]))
 		kind = &kinds[input->request.type];
 	if (!kind || !kind->fn)
 		breach(session, "an unknown type");
-	else if (input->len != kind->size)
+	else if (input->came.len != kind->size)
 		breach(session, "a wrong length");
-	else if (input->fd_count > kind->fds ||
-		 (input->truncated && !kind->fds))
+	else if (input->came.fd_count > kind->fds ||
+		 (input->came.fds_lost && !kind->fds))
 		breach(session, "descriptors it may not have");
 	else if (!session->greeted && !kind->first)
 		breach(session, "no HELLO before it");
@@ -454,44 +422,12 @@ static void request_handle(struct session *session, struct input *input)
 		kind->fn(session, input);
 }
 
-static void fds_take(struct msghdr *head, struct input *input)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
-	     c = CMSG_NXTHDR(head, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		input->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(input->fds, CMSG_DATA(c), input->fd_count * sizeof(int));
-	}
-}
-
-/* 1, 0 when there is none, or a negative errno: the other side has gone. */
+/* 0; -EAGAIN: there is none; or another negative errno: the other side has gone. */
 static int request_receive(int fd, struct input *input)
 {
-	struct iovec part = { .iov_base = &input->request,
-			      .iov_len = sizeof(input->request) };
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * FDS_ROOM)];
-	} space;
-	struct msghdr head = { .msg_iov = &part,
-			       .msg_iovlen = 1,
-			       .msg_control = space.bytes,
-			       .msg_controllen = sizeof(space.bytes) };
-	ssize_t n;
-
-	memset(input, 0, sizeof(*input));
-	do
-		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
-	fds_take(&head, input);
-	if (n == 0 && !input->fd_count)
-		return -EPIPE;
-	input->len = (size_t)n;
-	input->truncated = head.msg_flags & MSG_CTRUNC;
-	return 1;
+	memset(&input->request, 0, sizeof(input->request));
+	return message_recv(fd, &input->request, sizeof(input->request),
+			    FDS_ROOM, MSG_DONTWAIT, &input->came);
 }
 
 /* One with SO_LINGER, of which this is the last copy, would make us wait. */
@@ -517,14 +453,15 @@ static void session_ready(struct watch *watch, uint32_t events)
 		struct input input;
 		int err = request_receive(watch->fd, &input);
 
-		if (err > 0)
-			request_handle(session, &input);
-		while (input.fd_count)
-			descriptor_close(input.fds[--input.fd_count]);
-		if (err < 0)
-			session_end(session);
-		if (err <= 0)
+		if (err == -EAGAIN)
 			return;
+		if (err) {
+			session_end(session);
+			return;
+		}
+		request_handle(session, &input);
+		while (input.came.fd_count)
+			descriptor_close(input.came.fds[--input.came.fd_count]);
 	}
 	/* Nobody is left who would read what waits. */
 	if (events & EPOLLHUP && !list_empty(&session->out))

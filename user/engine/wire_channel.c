@@ -18,11 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/message.h"
 #include "engine/wire_internal.h"
 
 #define SENT_MAX 128
@@ -41,87 +40,43 @@ struct arrival {
 		struct broker_sockmap_maps sockmap;
 		char bytes[256];
 	} body;
-	size_t len;
-	int fds[WIRE_FDS_MAX];
-	size_t fd_count;
-	bool cut; /* longer than any message, or descriptors were lost */
+	struct message came; /* with it */
 };
-
-union fd_space {
-	struct cmsghdr align;
-	char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX)];
-};
-
-static void arrival_fds(struct arrival *arrival, struct msghdr *head)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
-	     c = CMSG_NXTHDR(head, c)) {
-		size_t count;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(arrival->fds, CMSG_DATA(c), count * sizeof(int));
-		arrival->fd_count = count;
-	}
-}
-
-/* 0; -EAGAIN; -EPIPE when the broker has gone. */
-static int arrival_recv(int fd, struct arrival *arrival)
-{
-	struct iovec part = { .iov_base = &arrival->body,
-			      .iov_len = sizeof(arrival->body) };
-	union fd_space space;
-	struct msghdr head = { .msg_iov = &part,
-			       .msg_iovlen = 1,
-			       .msg_control = space.bytes,
-			       .msg_controllen = sizeof(space.bytes) };
-	ssize_t n;
-
-	arrival->body.type = 0;
-	do
-		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN ? -EAGAIN : -EPIPE;
-	arrival->fd_count = 0;
-	arrival_fds(arrival, &head);
-	if (n == 0 && !arrival->fd_count)
-		return -EPIPE;
-	arrival->len = (size_t)n;
-	arrival->cut = head.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
-	return 0;
-}
 
 static bool welcome_take(struct wire *wire, struct arrival *arrival)
 {
+	struct message *came = &arrival->came;
 	int fd = -1;
 
-	if (arrival->len != sizeof(arrival->body.welcome) ||
-	    arrival->fd_count > 1 || wire->welcome)
+	if (came->len != sizeof(arrival->body.welcome) || came->fd_count > 1 ||
+	    wire->welcome)
 		return false;
-	if (arrival->fd_count)
-		fd = arrival->fds[0];
-	arrival->fd_count = 0;
+	if (came->fd_count)
+		fd = came->fds[0];
+	came->fd_count = 0;
 	wire->welcome = true;
 	return wire_welcome(wire, &arrival->body.welcome, fd);
 }
 
 static bool sockmap_take(struct wire *wire, struct arrival *arrival)
 {
-	size_t count = arrival->fd_count;
+	struct message *came = &arrival->came;
+	size_t count = came->fd_count;
 
-	if (arrival->len != sizeof(arrival->body.sockmap))
+	if (came->len != sizeof(arrival->body.sockmap))
 		return false;
-	arrival->fd_count = 0;
-	return wire_sockmap_maps(wire, &arrival->body.sockmap, arrival->fds,
+	came->fd_count = 0;
+	return wire_sockmap_maps(wire, &arrival->body.sockmap, came->fds,
 				 count);
 }
 
 /* false: a rule was broken. */
 static bool arrival_take(struct wire *wire, struct arrival *arrival)
 {
-	if (arrival->cut || arrival->len < sizeof(arrival->body.type))
+	const struct message *came = &arrival->came;
+
+	if (came->cut || came->fds_lost ||
+	    came->len < sizeof(arrival->body.type))
 		return false;
 	if (arrival->body.type == BROKER_WELCOME)
 		return welcome_take(wire, arrival);
@@ -129,27 +84,21 @@ static bool arrival_take(struct wire *wire, struct arrival *arrival)
 		return false;
 	if (arrival->body.type == BROKER_SOCKMAP_MAPS)
 		return sockmap_take(wire, arrival);
-	if (arrival->fd_count)
+	if (came->fd_count)
 		return false;
 	switch (arrival->body.type) {
 	case BROKER_ANSWER:
-		return arrival->len == sizeof(arrival->body.answer) &&
+		return came->len == sizeof(arrival->body.answer) &&
 		       wire_answer(wire, &arrival->body.answer);
 	case BROKER_ACTIVE:
-		return arrival->len == sizeof(arrival->body.active) &&
+		return came->len == sizeof(arrival->body.active) &&
 		       wire_active(wire, &arrival->body.active);
 	case BROKER_ENDED:
-		return arrival->len == sizeof(arrival->body.ended) &&
+		return came->len == sizeof(arrival->body.ended) &&
 		       wire_ended(wire, &arrival->body.ended);
 	default:
 		return false;
 	}
-}
-
-static void arrival_close(struct arrival *arrival)
-{
-	while (arrival->fd_count)
-		close(arrival->fds[--arrival->fd_count]);
 }
 
 void wire_channel_close(struct wire *wire, const char *why)
@@ -169,18 +118,20 @@ static void answer_overdue(struct timer *timer);
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct wire *wire = list_entry(watch, struct wire, watch);
-	struct arrival arrival;
+	struct arrival arrival = { .body.type = 0 };
 	int err = 0;
 
 	(void)events;
 	for (int i = 0; i < RECV_MAX && !err; i++) {
-		err = arrival_recv(watch->fd, &arrival);
+		err = message_recv(watch->fd, &arrival.body,
+				   sizeof(arrival.body), WIRE_FDS_MAX,
+				   MSG_DONTWAIT, &arrival.came);
 		if (err)
 			break;
 		wire_overdue(wire, false);
 		if (!arrival_take(wire, &arrival))
 			err = -EBADMSG;
-		arrival_close(&arrival);
+		message_close(&arrival.came);
 	}
 	if (!err || err == -EAGAIN) {
 		wire_channel_pump(wire);
@@ -193,43 +144,24 @@ static void channel_ready(struct watch *watch, uint32_t events)
 		log_error(
 			"engine",
 			"event=broker_bad_message worker=%u type=%u bytes=%zu",
-			wire->params.worker, arrival.body.type, arrival.len);
+			wire->params.worker, arrival.body.type,
+			arrival.came.len);
 	wire_channel_close(wire, err == -EBADMSG ?
 					 "the broker broke the rules" :
 					 "the broker has gone");
 }
 
-/* 0, or -EAGAIN: later. A broker that has gone is found out by reading. */
-static int channel_send(int fd, const void *body, size_t len, const int *fds)
+/* false: later. A broker that has gone is found out by reading. */
+static bool send_now(struct wire *wire, const void *body, size_t len,
+		     const int *fds)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int) * WIRE_LEGS)];
-	} space;
-	struct iovec part = { .iov_base = (void *)body, .iov_len = len };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	if (fds) {
-		struct cmsghdr *rights;
-
-		memset(&space, 0, sizeof(space));
-		head.msg_control = space.bytes;
-		head.msg_controllen = sizeof(space.bytes);
-		rights = CMSG_FIRSTHDR(&head);
-		rights->cmsg_level = SOL_SOCKET;
-		rights->cmsg_type = SCM_RIGHTS;
-		rights->cmsg_len = CMSG_LEN(sizeof(int) * WIRE_LEGS);
-		memcpy(CMSG_DATA(rights), fds, sizeof(int) * WIRE_LEGS);
-	}
-	while (sendmsg(fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		if (errno != EINTR)
-			return -EAGAIN;
-	return 0;
+	return !message_send(wire->watch.fd, body, len, fds,
+			     fds ? WIRE_LEGS : 0, MSG_DONTWAIT);
 }
 
 /* CLAIM and RESET differ in the type only. */
-static int link_send(struct wire *wire, const struct wire_link *link,
-		     enum broker_type type)
+static bool link_send(struct wire *wire, const struct wire_link *link,
+		      enum broker_type type)
 {
 	const struct broker_reset msg = {
 		.type = type,
@@ -238,7 +170,7 @@ static int link_send(struct wire *wire, const struct wire_link *link,
 	};
 
 	_Static_assert(sizeof(struct broker_claim) == sizeof(msg), "CLAIM");
-	return channel_send(wire->watch.fd, &msg, sizeof(msg), NULL);
+	return send_now(wire, &msg, sizeof(msg), NULL);
 }
 
 static void link_list(struct wire_link *link, struct list *to)
@@ -253,7 +185,7 @@ static bool links_pump(struct wire *wire)
 		struct wire_link *link =
 			list_entry(wire->claims.next, struct wire_link, list);
 
-		if (link_send(wire, link, BROKER_CLAIM))
+		if (!link_send(wire, link, BROKER_CLAIM))
 			return false;
 		link_list(link, link->reset ? &wire->resets : &wire->active);
 	}
@@ -261,7 +193,7 @@ static bool links_pump(struct wire *wire)
 		struct wire_link *link =
 			list_entry(wire->resets.next, struct wire_link, list);
 
-		if (link_send(wire, link, BROKER_RESET))
+		if (!link_send(wire, link, BROKER_RESET))
 			return false;
 		link->reset = WIRE_RESET_SENT;
 		link_list(link, link->state == WIRE_LINK_ACTIVE ?
@@ -310,8 +242,8 @@ static bool messages_pump(struct wire *wire)
 
 		if (join && wire->sent >= SENT_MAX)
 			return true; /* an answer comes first */
-		if (channel_send(wire->watch.fd, &message->body, message->len,
-				 join ? message->fds : NULL))
+		if (!send_now(wire, &message->body, message->len,
+			      join ? message->fds : NULL))
 			return false;
 		list_del(&message->list);
 		if (join)
@@ -364,6 +296,6 @@ int wire_channel(struct wire *wire, int fd)
 	snprintf(wire->why, sizeof(wire->why),
 		 "the broker is loading its programs");
 	/* A fresh channel has room; should it fail, reading tells. */
-	channel_send(fd, &hello, sizeof(hello), NULL);
+	send_now(wire, &hello, sizeof(hello), NULL);
 	return 0;
 }

@@ -8,17 +8,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/uio.h>
-#include <unistd.h>
+
+#include "base/message.h"
 
 #define SEND_LIMIT_S 5
 
 _Static_assert(sizeof(struct channel_msg) == 264, "one layout on both sides");
 
-union fd_space {
-	struct cmsghdr align;
-	char bytes[CMSG_SPACE(sizeof(int) * CHANNEL_FDS_MAX)];
-};
+_Static_assert(CHANNEL_FDS_MAX <= MESSAGE_FDS_MAX, "room for descriptors");
 
 int channel_new(int fds[2])
 {
@@ -40,74 +37,32 @@ int channel_send(int fd, enum channel_type type, int result, const char *text,
 		 const int *fds, size_t fd_count)
 {
 	struct channel_msg msg = { .type = type, .result = result };
-	struct iovec part = { .iov_base = &msg, .iov_len = sizeof(msg) };
-	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-	union fd_space space;
 
 	if (fd_count > CHANNEL_FDS_MAX)
 		return -EINVAL;
 	snprintf(msg.text, sizeof(msg.text), "%s", text);
-	if (fd_count) {
-		memset(&space, 0, sizeof(space));
-		head.msg_control = space.bytes;
-		head.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
-		struct cmsghdr *rights = CMSG_FIRSTHDR(&head);
-
-		rights->cmsg_level = SOL_SOCKET;
-		rights->cmsg_type = SCM_RIGHTS;
-		rights->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
-		memcpy(CMSG_DATA(rights), fds, sizeof(int) * fd_count);
-	}
-	while (sendmsg(fd, &head, MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
-}
-
-static size_t fds_take(struct msghdr *head, int fds[CHANNEL_FDS_MAX])
-{
-	size_t count = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
-	     c = CMSG_NXTHDR(head, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), count * sizeof(int));
-	}
-	return count;
+	return message_send(fd, &msg, sizeof(msg), fds, fd_count, 0);
 }
 
 int channel_recv(int fd, struct channel_msg *out, int fds[CHANNEL_FDS_MAX],
 		 size_t *fd_count)
 {
 	struct channel_msg msg;
-	struct iovec part = { .iov_base = &msg, .iov_len = sizeof(msg) };
-	union fd_space space;
-	struct msghdr head = { .msg_iov = &part,
-			       .msg_iovlen = 1,
-			       .msg_control = space.bytes,
-			       .msg_controllen = sizeof(space.bytes) };
-	ssize_t n;
+	struct message got;
+	int err = message_recv(fd, &msg, sizeof(msg), CHANNEL_FDS_MAX, 0, &got);
+	bool bad;
 
-	do
-		n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == ECONNRESET ? -EPIPE : -errno;
-	size_t count = fds_take(&head, fds);
-	if (n == 0 && count == 0)
-		return -EPIPE;
-	bool bad = n != sizeof(msg) || head.msg_flags & MSG_TRUNC ||
-		   msg.type < CHANNEL_RELOAD || msg.type >= CHANNEL_TYPES ||
-		   !memchr(msg.text, '\0', sizeof(msg.text));
-	/* MSG_CTRUNC: descriptors were lost, for want of free ones here. */
-	if (bad || head.msg_flags & MSG_CTRUNC)
-		while (count)
-			close(fds[--count]);
+	if (err)
+		return err;
+	bad = got.len != sizeof(msg) || got.cut || msg.type < CHANNEL_RELOAD ||
+	      msg.type >= CHANNEL_TYPES ||
+	      !memchr(msg.text, '\0', sizeof(msg.text));
+	if (bad || got.fds_lost)
+		message_close(&got);
 	if (bad)
 		return -EBADMSG;
 	*out = msg;
-	*fd_count = count;
+	memcpy(fds, got.fds, got.fd_count * sizeof(int));
+	*fd_count = got.fd_count;
 	return 0;
 }

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Messages with descriptors: SCM_RIGHTS, read and written in one place. */
+#include "base/message.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+union fd_space {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];
+};
+
+int message_send(int fd, const void *body, size_t len, const int *fds,
+		 size_t fd_count, int flags)
+{
+	struct iovec part = { .iov_base = (void *)body, .iov_len = len };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+	union fd_space space;
+
+	if (fd_count > MESSAGE_FDS_MAX)
+		return -EINVAL;
+	if (fd_count) {
+		struct cmsghdr *rights;
+
+		memset(&space, 0, sizeof(space));
+		head.msg_control = space.bytes;
+		head.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+		rights = CMSG_FIRSTHDR(&head);
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
+		memcpy(CMSG_DATA(rights), fds, sizeof(int) * fd_count);
+	}
+	while (sendmsg(fd, &head, flags | MSG_NOSIGNAL) < 0) {
+		if (errno == ENOBUFS)
+			return -EAGAIN;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static void fds_take(struct msghdr *head, struct message *message)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
+	     c = CMSG_NXTHDR(head, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		message->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(message->fds, CMSG_DATA(c),
+		       message->fd_count * sizeof(int));
+	}
+}
+
+int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
+		 struct message *out)
+{
+	struct iovec part = { .iov_base = body, .iov_len = room };
+	union fd_space space;
+	/* CMSG_SPACE rounds up: one descriptor more would find room. */
+	struct msghdr head = { .msg_iov = &part,
+			       .msg_iovlen = 1,
+			       .msg_control = space.bytes,
+			       .msg_controllen =
+				       CMSG_LEN(sizeof(int) * fds_max) };
+	ssize_t n;
+
+	if (fds_max > MESSAGE_FDS_MAX)
+		return -EINVAL;
+	do
+		n = recvmsg(fd, &head, flags | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == ECONNRESET ? -EPIPE : -errno;
+	struct message got = {
+		.len = (size_t)n,
+		.cut = head.msg_flags & MSG_TRUNC,
+		.fds_lost = head.msg_flags & MSG_CTRUNC,
+	};
+
+	fds_take(&head, &got);
+	/* Without descriptors an empty message is what the end looks like. */
+	if (n == 0 && !got.fd_count)
+		return -EPIPE;
+	*out = got;
+	return 0;
+}
+
+void message_close(struct message *message)
+{
+	while (message->fd_count)
+		close(message->fds[--message->fd_count]);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One message with descriptors over a SOCK_SEQPACKET socket of this host. */
+#ifndef BASE_MESSAGE_H
+#define BASE_MESSAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define MESSAGE_FDS_MAX 64 /* descriptors in one message */
+
+/* What came with the body of one that was received. */
+struct message {
+	size_t len; /* of the body, as far as it had room */
+	bool cut; /* the body was longer than that */
+	bool fds_lost; /* more descriptors than asked for, or than may be open */
+	size_t fd_count;
+	int fds[MESSAGE_FDS_MAX]; /* CLOEXEC; the receiver's to close */
+};
+
+/*
+ * Sends the body and lends the descriptors. Flags as send's. 0; -EINVAL: too many
+ * descriptors; -EAGAIN: no room now; or another negative errno.
+ */
+int message_send(int fd, const void *body, size_t len, const int *fds,
+		 size_t fd_count, int flags);
+
+/*
+ * Receives a body of at most `room` bytes and at most `fds_max` descriptors; those
+ * beyond are closed. Flags as recv's. 0; -EAGAIN: nothing is there; -EPIPE: the
+ * other side has gone; or another negative errno. *out is set with 0 only.
+ */
+int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
+		 struct message *out);
+
+/* Closes the descriptors it still has. */
+void message_close(struct message *message);
+
+#endif
