@@ -189,9 +189,12 @@ struct row_kind {
 	void (*free)(void *rows, size_t count); /* NULL: free() will do */
 };
 
-/* *total may be NULL; *rows is the caller's to free as its kind is. */
+/*
+ * `rows` points to a pointer to rows of this kind, which the caller frees as its
+ * kind is; `total` may be NULL.
+ */
 static int list_decode(const struct control_answer *answer,
-		       const struct row_kind *kind, void **rows, size_t *count,
+		       const struct row_kind *kind, void *rows, size_t *count,
 		       size_t *total)
 {
 	const json_t *list = json_object_get(answer->data, kind->key);
@@ -218,7 +221,7 @@ static int list_decode(const struct control_answer *answer,
 			free(array);
 		return err;
 	}
-	*rows = array;
+	memcpy(rows, &array, sizeof(array));
 	*count = n;
 	if (total)
 		*total = all;
@@ -264,12 +267,8 @@ int control_answer_allocations(const struct control_answer *answer,
 		.decode = allocation_decode,
 		.free = allocations_free,
 	};
-	void *array;
-	int err = list_decode(answer, &kind, &array, count, total);
 
-	if (!err)
-		*rows = array;
-	return err;
+	return list_decode(answer, &kind, rows, count, total);
 }
 
 static int connection_decode(const json_t *row, void *to)
@@ -314,12 +313,8 @@ int control_answer_connections(const struct control_answer *answer,
 		.decode = connection_decode,
 		.free = connections_free,
 	};
-	void *array;
-	int err = list_decode(answer, &kind, &array, count, total);
 
-	if (!err)
-		*rows = array;
-	return err;
+	return list_decode(answer, &kind, rows, count, total);
 }
 
 static void fallbacks_decode(const json_t *list, bool *ok,
@@ -363,10 +358,6 @@ int control_answer_engines(const struct control_answer *answer,
 		.size = sizeof(struct control_engine),
 		.decode = engine_decode,
 	};
-	void *array;
-	int err = list_decode(answer, &kind, &array, count, NULL);
 
-	if (!err)
-		*rows = array;
-	return err;
+	return list_decode(answer, &kind, rows, count, NULL);
 }
