@@ -3,18 +3,11 @@
 #include <sys/ioctl.h>
 
 #include "bpf/sockmap_lab.h"
+#include "bpf/tap.h"
 
 #define LONG 65000
 
-static int number, failed;
 static uint8_t stream[2 * LONG], got[4 * LONG];
-
-static void check(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++number, name);
-	fflush(stdout);
-	failed |= !good;
-}
 
 struct rig {
 	struct sockmap_bpf *bpf;
@@ -90,13 +83,14 @@ static void stream_fill(void)
 static void old_beginnings_are_cut(void)
 {
 	stream_fill();
-	check(overlap_is_cut(300, 200, 600),
-	      "a segment with an old beginning is cut to what is new");
+	lab_check(overlap_is_cut(300, 200, 600),
+		  "a segment with an old beginning is cut to what is new");
 	stream_fill();
-	check(overlap_is_cut(1000, 1, 1001), "so is one of a single new byte");
+	lab_check(overlap_is_cut(1000, 1, 1001),
+		  "so is one of a single new byte");
 	stream_fill();
-	check(overlap_is_cut(30000, 30000, 32000),
-	      "so is one with 30,000 old bytes");
+	lab_check(overlap_is_cut(30000, 30000, 32000),
+		  "so is one with 30,000 old bytes");
 }
 
 /* The relay has read a part of it before the join. */
@@ -111,8 +105,9 @@ static void read_parts_are_cut(void)
 	receive(rig.leg[0], got, 5, WAIT_MS);
 	culvert_join(rig.bpf, rig.leg);
 	recv(rig.leg[0], &peeked, 1, MSG_PEEK | MSG_DONTWAIT);
-	check(arrives_whole(rig.end[1], 1000),
-	      "what was queued before the join goes, without what was read");
+	lab_check(
+		arrives_whole(rig.end[1], 1000),
+		"what was queued before the join goes, without what was read");
 	rig_free(&rig);
 }
 
@@ -125,8 +120,8 @@ static void a_bare_fin_breaks_nothing(void)
 	shutdown(rig.end[0], SHUT_WR);
 	receive(rig.leg[0], &byte, 1, WAIT_MS);
 	MUST((int)send(rig.leg[1], stream, 100, 0));
-	check(arrives_whole(rig.end[1], 100),
-	      "after a bare FIN the other socket still writes");
+	lab_check(arrives_whole(rig.end[1], 100),
+		  "after a bare FIN the other socket still writes");
 	rig_free(&rig);
 }
 
@@ -139,9 +134,9 @@ static void no_target_passes(void)
 	MUST(bpf_map_delete_elem(bpf_map__fd(rig.bpf->maps.sockmap_targets),
 				 &one));
 	MUST((int)send(rig.end[0], stream, 100, 0));
-	check(arrives_whole(rig.leg[0], 100) &&
-		      flow_of(&rig).control == 200 + SOCKMAP_PASSING,
-	      "without a target all is passed up");
+	lab_check(arrives_whole(rig.leg[0], 100) &&
+			  flow_of(&rig).control == 200 + SOCKMAP_PASSING,
+		  "without a target all is passed up");
 	rig_free(&rig);
 }
 
@@ -167,19 +162,16 @@ static void a_full_target_passes(void)
 	flow = flow_of(&rig);
 	MUST(ioctl(rig.leg[1], TIOCOUTQ, &queued));
 	MUST(getsockopt(rig.leg[1], SOL_SOCKET, SO_SNDBUF, &space, &len));
-	check(flow.control & SOCKMAP_PASSING && flow.redirected > 0 &&
-		      flow.redirected + flow.control / 2 <= sent,
-	      "what a full target does not take is passed up");
-	check(queued <= space, "and the send buffer holds all of the rest");
+	lab_check(flow.control & SOCKMAP_PASSING && flow.redirected > 0 &&
+			  flow.redirected + flow.control / 2 <= sent,
+		  "what a full target does not take is passed up");
+	lab_check(queued <= space, "and the send buffer holds all of the rest");
 	rig_free(&rig);
 }
 
 int main(void)
 {
-	if (geteuid() != 0) {
-		puts("1..0 # SKIP loading BPF programs needs root");
-		return 0;
-	}
+	lab_need_root();
 	namespaces_make(false);
 	options_off();
 	old_beginnings_are_cut();
@@ -187,6 +179,5 @@ int main(void)
 	a_bare_fin_breaks_nothing();
 	no_target_passes();
 	a_full_target_passes();
-	printf("1..%d\n", number);
-	return failed;
+	return lab_result();
 }

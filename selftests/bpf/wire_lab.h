@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the tests of the wire programs share: TAP, network namespaces joined by
+ * What the tests of the wire programs share: network namespaces joined by
  * veth pairs, the loaded programs and a join made by hand.
  *
  * Roles: the process itself is in namespace R (the relay); a paused child keeps
@@ -33,25 +33,10 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "bpf/tap.h"
 #include "wire.skel.h"
 
 #include <culvert/kern_user.h>
-
-static int lab_number, lab_failed;
-
-static inline void lab_check(bool good, const char *format, ...)
-{
-	va_list args;
-
-	printf("%sok %d - ", good ? "" : "not ", ++lab_number);
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-	if (!good)
-		lab_failed = 1;
-}
 
 static inline void lab_die(const char *what)
 {
@@ -147,10 +132,7 @@ struct lab {
  */
 static inline void lab_begin(struct lab *lab)
 {
-	if (geteuid() != 0) {
-		puts("1..0 # SKIP namespaces and BPF need root");
-		exit(0);
-	}
+	lab_need_root();
 	if (unshare(CLONE_NEWNET))
 		lab_die("unshare");
 	lab->client = lab_namespace();
@@ -216,8 +198,7 @@ static inline int lab_end(struct lab *lab)
 	kill(lab->peer, SIGKILL);
 	waitpid(lab->client, NULL, 0);
 	waitpid(lab->peer, NULL, 0);
-	printf("1..%d\n", lab_number);
-	return lab_failed;
+	return lab_result();
 }
 
 /* Sum over all CPUs. */
