@@ -29,10 +29,6 @@
 #include "main/relay.h"
 #include "main/supervisor_internal.h"
 
-#define RESTART_MIN_MS 100
-#define RESTART_MAX_MS 10000
-/* A relay that ran this long was healthy: the next death waits the least. */
-#define RESTART_HEALTHY_MS 10000
 /* A relay told to stop needs some milliseconds; after this it hangs. */
 #define STOP_LIMIT_MS 5000
 
@@ -95,7 +91,7 @@ static int relay_start(struct supervisor *sup)
 	sup->relay = pid;
 	sup->ready = false;
 	sup->reloads_asked = 0;
-	sup->started_ms = clock_ms();
+	retry_began(&sup->restart);
 	return 0;
 }
 
@@ -137,6 +133,7 @@ static void relay_died(struct supervisor *sup, int status)
 {
 	bool killed = WIFSIGNALED(status);
 	int number = killed ? WTERMSIG(status) : WEXITSTATUS(status);
+	uint64_t wait;
 
 	if (sup->stopping) {
 		log_error("main", "event=relay_died %s=%d while=stopping",
@@ -150,13 +147,9 @@ static void relay_died(struct supervisor *sup, int status)
 		sup->stopping = true;
 		return;
 	}
-	sup->restart_at_ms = clock_ms() + sup->restart_delay_ms;
-	log_error("main", "event=relay_died %s=%d restart_in_ms=%llu",
-		  killed ? "signal" : "status", number,
-		  (unsigned long long)sup->restart_delay_ms);
-	sup->restart_delay_ms *= 2;
-	if (sup->restart_delay_ms > RESTART_MAX_MS)
-		sup->restart_delay_ms = RESTART_MAX_MS;
+	wait = retry_ended(&sup->restart);
+	log_error("main", "event=relay_died %s=%d restart_in_ms=%ju",
+		  killed ? "signal" : "status", number, (uintmax_t)wait);
 }
 
 static void channel_handle(struct supervisor *sup)
@@ -224,8 +217,6 @@ static void relay_ended(struct supervisor *sup, int status)
 	sup->relay = 0;
 	channel_finish(sup);
 	sup->ready = false;
-	if (clock_ms() - sup->started_ms >= RESTART_HEALTHY_MS)
-		sup->restart_delay_ms = RESTART_MIN_MS;
 	if (!sup->stopping || status)
 		relay_died(sup, status);
 	supervisor_reload_drop(sup, sup->stopping ?
@@ -272,13 +263,14 @@ static int wait_ms(const struct supervisor *sup)
 {
 	uint64_t now = clock_ms();
 	uint64_t until = UINT64_MAX;
+	uint64_t broker = supervisor_broker_due(sup);
 
 	if (!sup->relay)
-		until = sup->restart_at_ms;
+		until = sup->restart.at_ms;
 	else if (sup->stopping)
 		until = sup->stop_by_ms;
-	if (supervisor_broker_missing(sup) && sup->broker.restart_at_ms < until)
-		until = sup->broker.restart_at_ms;
+	if (broker < until)
+		until = broker;
 	if (until == UINT64_MAX)
 		return -1;
 	return until > now ? (int)(until - now) : 0;
@@ -296,9 +288,8 @@ static void relay_restart(struct supervisor *sup)
 		sup->stopping = true;
 		return;
 	}
-	sup->restart_at_ms = clock_ms() + RESTART_MAX_MS;
-	log_info("main", "event=restart_later restart_in_ms=%d",
-		 RESTART_MAX_MS);
+	retry_failed(&sup->restart);
+	log_info("main", "event=restart_later restart_in_ms=%d", RETRY_MAX_MS);
 }
 
 static void supervise(struct supervisor *sup)
@@ -321,9 +312,8 @@ static void supervise(struct supervisor *sup)
 		if (sup->stopping && sup->relay &&
 		    clock_ms() >= sup->stop_by_ms)
 			relay_kill(sup);
-		supervisor_broker_restart(sup);
-		if (!sup->stopping && !sup->relay &&
-		    clock_ms() >= sup->restart_at_ms)
+		supervisor_broker_tend(sup);
+		if (!sup->stopping && !sup->relay && retry_due(&sup->restart))
 			relay_restart(sup);
 	}
 }
@@ -336,7 +326,6 @@ int supervisor_run(const char *path)
 		.signal_fd = -1,
 		.channel = -1,
 		.broker = { .channel = -1 },
-		.restart_delay_ms = RESTART_MIN_MS,
 		.status = EXIT_SUCCESS,
 	};
 

@@ -26,9 +26,6 @@
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
 
-#define RESTART_MIN_MS     100
-#define RESTART_MAX_MS     10000
-#define RESTART_HEALTHY_MS 10000
 /* Resetting 100,000 pairs takes some seconds. */
 #define STOP_LIMIT_MS 30000
 
@@ -81,7 +78,7 @@ static int broker_start(struct supervisor *sup)
 	close(fds[1]);
 	broker->channel = fds[0];
 	broker->pid = pid;
-	broker->started_ms = clock_ms();
+	retry_began(&broker->restart);
 	return 0;
 }
 
@@ -103,7 +100,6 @@ void supervisor_broker_start(struct supervisor *sup)
 
 	bool wire = supervisor_wire_wanted(sup->conf);
 
-	sup->broker.restart_delay_ms = RESTART_MIN_MS;
 	if (!wire)
 		leftovers_remove(sup);
 	if (!wire && !conf_engine_wanted(sup->conf, "sockmap"))
@@ -168,23 +164,17 @@ int supervisor_broker_channels(struct supervisor *sup,
 void supervisor_broker_died(struct supervisor *sup, int status)
 {
 	struct supervisor_broker *broker = &sup->broker;
+	uint64_t wait = retry_ended(&broker->restart);
 	bool killed = WIFSIGNALED(status);
 
 	broker->pid = 0;
 	fd_close(&broker->channel);
-	if (clock_ms() - broker->started_ms >= RESTART_HEALTHY_MS)
-		broker->restart_delay_ms = RESTART_MIN_MS;
-	broker->restart_at_ms = clock_ms() + broker->restart_delay_ms;
-	log_error(
-		"main",
-		"event=broker_died %s=%d restart_in_ms=%llu effect=\"pairs on "
-		"wire go on, no new ones\"",
-		killed ? "signal" : "status",
-		killed ? WTERMSIG(status) : WEXITSTATUS(status),
-		(unsigned long long)broker->restart_delay_ms);
-	broker->restart_delay_ms *= 2;
-	if (broker->restart_delay_ms > RESTART_MAX_MS)
-		broker->restart_delay_ms = RESTART_MAX_MS;
+	log_error("main",
+		  "event=broker_died %s=%d restart_in_ms=%ju effect=\"pairs "
+		  "on wire go on, no new ones\"",
+		  killed ? "signal" : "status",
+		  killed ? WTERMSIG(status) : WEXITSTATUS(status),
+		  (uintmax_t)wait);
 }
 
 /* The relay that runs gets channels to the new one. */
@@ -200,22 +190,23 @@ static void relay_tell(struct supervisor *sup)
 	pairs_close(relay);
 }
 
-bool supervisor_broker_missing(const struct supervisor *sup)
+uint64_t supervisor_broker_due(const struct supervisor *sup)
 {
-	return sup->broker.kept && !sup->broker.pid && !sup->stopping;
+	if (!sup->broker.kept || sup->broker.pid || sup->stopping)
+		return UINT64_MAX;
+	return sup->broker.restart.at_ms;
 }
 
-void supervisor_broker_restart(struct supervisor *sup)
+void supervisor_broker_tend(struct supervisor *sup)
 {
 	int err;
 
-	if (!supervisor_broker_missing(sup) ||
-	    clock_ms() < sup->broker.restart_at_ms)
+	if (clock_ms() < supervisor_broker_due(sup))
 		return;
 	err = broker_start(sup);
 	if (err) {
 		hint_log("broker_process", err);
-		sup->broker.restart_at_ms = clock_ms() + RESTART_MAX_MS;
+		retry_failed(&sup->broker.restart);
 		return;
 	}
 	relay_tell(sup);

@@ -12,6 +12,7 @@
 #include "conf/conf.h"
 #include "main/channel.h"
 #include "main/privilege.h"
+#include "main/retry.h"
 #include "main/sockets.h"
 
 /* The broker, if there is one (supervisor_broker.c). */
@@ -19,7 +20,7 @@ struct supervisor_broker {
 	bool kept; /* one was started: there shall always be one */
 	pid_t pid; /* 0 while there is none */
 	int channel; /* -1 while there is none */
-	uint64_t started_ms, restart_at_ms, restart_delay_ms;
+	struct retry restart;
 };
 
 struct supervisor {
@@ -38,7 +39,7 @@ struct supervisor {
 	bool served; /* some relay has said so: this can work here */
 	bool stopping;
 	bool draining; /* outlives a relay that was told to */
-	uint64_t started_ms, restart_at_ms, restart_delay_ms;
+	struct retry restart; /* of the relay */
 	struct supervisor_broker broker;
 	uint64_t stop_by_ms; /* when a relay that still runs is killed */
 	/* A reload sent and not yet answered: what will be in force then. */
@@ -65,9 +66,9 @@ void supervisor_broker_start(struct supervisor *sup);
 int supervisor_broker_channels(struct supervisor *sup,
 			       int relay[CONF_MAX_WORKERS]);
 void supervisor_broker_died(struct supervisor *sup, int status);
-/* It has to be started again, at broker.restart_at_ms. */
-bool supervisor_broker_missing(const struct supervisor *sup);
-void supervisor_broker_restart(struct supervisor *sup); /* if it is time */
+/* When there is something to do for it, by the clock; UINT64_MAX: never. */
+uint64_t supervisor_broker_due(const struct supervisor *sup);
+void supervisor_broker_tend(struct supervisor *sup); /* if it is time */
 /* After the relay's end: resets what is joined, leaves nothing in the kernel. */
 void supervisor_broker_stop(struct supervisor *sup);
 
