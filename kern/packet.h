@@ -31,13 +31,17 @@ enum packet_kind {
 #define JUMBO_OPTION    0xc2
 #define JUMBO_SIZE      4
 
-/* Headers lie in the linear part, but for odd drivers. */
-static __always_inline void packet_pull(struct __sk_buff *skb)
+/*
+ * The IP header of `head` bytes and a TCP header lie in the linear part, but for
+ * odd drivers. Nothing more is asked for: a host's own TCP keeps the payload
+ * outside, and to pull some of it in would copy the head of every packet.
+ */
+static __always_inline void packet_pull(struct __sk_buff *skb, __u32 head)
 {
-	__u32 want = ETH_HLEN + IPV6_HEAD + TCP_LONGEST;
+	__u32 want = ETH_HLEN + head + TCP_LONGEST;
 	__u32 linear = skb->data_end - skb->data;
 
-	if (linear >= ETH_HLEN + IPV6_HEAD + TCP_BASE || linear >= skb->len)
+	if (linear >= ETH_HLEN + head + TCP_BASE || linear >= skb->len)
 		return;
 	if (want > skb->len)
 		want = skb->len;
@@ -216,11 +220,11 @@ static __always_inline int packet_parse(struct __sk_buff *skb, struct packet *p,
 	if (skb->vlan_present)
 		return PACKET_OTHER;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		packet_pull(skb);
+		packet_pull(skb, IPV4_HEAD);
 		return packet_parse_v4(skb, p, outgoing);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		packet_pull(skb);
+		packet_pull(skb, IPV6_HEAD);
 		return packet_parse_v6(skb, p, outgoing);
 	}
 	return PACKET_OTHER;
