@@ -34,6 +34,23 @@ static __always_inline void egress_acknowledge(const struct passage *t)
 }
 
 /*
+ * By how much our TSval differs from the last that the remote has been sent from
+ * the other end, whose clock may be slower or faster than ours. Ahead of it, ours
+ * would make the remote take for old what follows (RFC 7323 section 5), and behind
+ * it be taken for old itself.
+ */
+static __always_inline __u32 egress_stamp(const struct passage *t)
+{
+	const struct tcp_head *tcp = &t->work->before;
+	const __be32 *option = (const __be32 *)tcp->options;
+
+	if (t->work->segment.head < TCP_BASE + 12 ||
+	    option[0] != bpf_htonl(OPTIONS_USUAL))
+		return 0;
+	return t->to->tsval - bpf_ntohl(option[1]);
+}
+
+/*
  * Joined, a segment speaks for the other end, and a FIN behind the last bytes is
  * taken off; joining, it acknowledges at most leg->received. SACK blocks become
  * no-operations.
@@ -49,13 +66,14 @@ static __always_inline int egress_rewrite(struct __sk_buff *skb,
 	__u64 head = s->head;
 	long sum;
 
+	__builtin_memset(&work->options, 0, sizeof(work->options));
 	if (work->state != WIRE_JOINING) {
 		egress_acknowledge(t);
 		work->after.flags &= ~TCP_FIN;
+		work->options.tsval_delta = egress_stamp(t);
 	} else if (before(t->from->received, s->ack)) {
 		work->after.ack = bpf_htonl(t->from->received);
 	}
-	__builtin_memset(&work->options, 0, sizeof(work->options));
 	work->options.flags = WIRE_LEG_TIMESTAMPS;
 	work->options.blank_sack = 1;
 	if (options_translate(work, head - TCP_BASE))

@@ -18,7 +18,7 @@
 /* Two no-ops, then timestamps: how nearly every segment begins. */
 #define OPTIONS_USUAL 0x0101080a
 
-static __always_inline void options_add(__u8 *at, __u32 delta)
+static __always_inline __u32 options_add(__u8 *at, __u32 delta)
 {
 	__u32 value = (__u32)at[0] << 24 | (__u32)at[1] << 16 |
 		      (__u32)at[2] << 8 | at[3];
@@ -28,12 +28,12 @@ static __always_inline void options_add(__u8 *at, __u32 delta)
 	at[1] = value >> 16;
 	at[2] = value >> 8;
 	at[3] = value;
+	return value;
 }
 
-static __always_inline void options_timestamps(__u8 *at,
-					       const struct options *o)
+static __always_inline void options_timestamps(__u8 *at, struct options *o)
 {
-	options_add(at + 2, o->tsval_delta);
+	o->tsval = options_add(at + 2, o->tsval_delta);
 	if (o->has_ack)
 		options_add(at + 6, o->tsecr_delta);
 }
@@ -119,7 +119,7 @@ static __noinline int options_walk(struct work *work, __u32 total)
  */
 static __always_inline int options_translate(struct work *work, __u32 total)
 {
-	const struct options *o = &work->options;
+	struct options *o = &work->options;
 
 	if (!total)
 		return 0;

@@ -182,6 +182,7 @@ static __always_inline int segment_translate(const struct passage *t)
 		window_field(ack, segment_right(s, from), to->window_shift_out);
 	o->tsval_delta = from->tsval_delta;
 	o->tsecr_delta = from->tsecr_delta;
+	o->tsval = from->tsval;
 	o->ack_delta = from->ack_delta;
 	o->flags = from->flags;
 	o->has_ack = s->flags & TCP_ACK;
@@ -246,6 +247,7 @@ static __always_inline void segment_learn(const struct passage *t)
 		}
 	}
 	raise(&from->sent_end, end);
+	raise(&from->tsval, t->work->options.tsval);
 	raise_extended(&from->acked, s->ack);
 	raise(&from->right, s->ack + s->window);
 	if (from->window < s->window)

@@ -59,6 +59,7 @@ struct segment {
 /* What becomes of a segment's options. */
 struct options {
 	__u32 tsval_delta, tsecr_delta, ack_delta;
+	__u32 tsval; /* the last one translated */
 	__u32 flags; /* of the leg: WIRE_LEG_TIMESTAMPS, WIRE_LEG_SACK */
 	__u32 has_ack; /* an echo means something beside an ACK only */
 	__u32 blank_sack;

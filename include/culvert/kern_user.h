@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised whenever the meaning or layout of anything in this file changes. */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 /* A TCP connection of this host, seen from a packet that arrives on it. */
 struct wire_key {
@@ -101,7 +101,8 @@ struct wire_leg {
 	__u32 flags;
 	__u32 packets; /* forwarded from this leg, modulo 2^32 */
 	__u64 told_ns; /* when its remote was last sent a packet-too-big of ours */
-	__u8 zero2[16];
+	__u32 tsval; /* highest the other end has been sent on: as it reads it */
+	__u8 zero2[12];
 };
 
 #define WIRE_LABEL 64

@@ -344,6 +344,43 @@ static void test_shrinks(struct lab *lab, uint32_t index, int family,
 	lab_run("ip route replace %s", route);
 }
 
+/*
+ * Our clock runs ahead of the peer's, which is what a slow clock at the peer comes
+ * to: what the relay sends late must not make the client refuse what follows.
+ */
+static void test_clock(struct lab *lab, uint32_t index, int family,
+		       const char *name)
+{
+	int on = 1, off = TCP_REPAIR_OFF_NO_WP;
+	socklen_t size = sizeof(uint32_t);
+	uint8_t got[ANSWER] = { 0 };
+	struct ends e;
+	uint32_t now;
+
+	connect_ends(lab, family, &e);
+	lab_check(lab_join(lab, index, e.client_leg, e.peer_leg, ANSWER),
+		  "%s: joined", name);
+	if (setsockopt(e.client_leg, IPPROTO_TCP, TCP_REPAIR, &on,
+		       sizeof(on)) ||
+	    getsockopt(e.client_leg, IPPROTO_TCP, TCP_TIMESTAMP, &now, &size))
+		lab_die("repair");
+	now += 3600000;
+	if (setsockopt(e.client_leg, IPPROTO_TCP, TCP_TIMESTAMP, &now, size) ||
+	    setsockopt(e.client_leg, IPPROTO_TCP, TCP_REPAIR, &off,
+		       sizeof(off)))
+		lab_die("clock");
+	lab_check(send(e.client_leg, got, ANSWER, 0) == ANSWER &&
+			  recv(e.client, got, ANSWER, MSG_WAITALL) == ANSWER,
+		  "%s: the answer came", name);
+	lab_check(send(e.peer, got, ANSWER, 0) == ANSWER &&
+			  recv(e.client, got, ANSWER, MSG_WAITALL) == ANSWER,
+		  "%s: and the peer's bytes behind it", name);
+	lab_silence(e.client_leg);
+	lab_silence(e.peer_leg);
+	close(e.client);
+	close(e.peer);
+}
+
 int main(void)
 {
 	struct lab lab;
@@ -354,6 +391,8 @@ int main(void)
 	lab_attach(&lab, "vp");
 	transfer(&lab, 0, AF_INET, "IPv4");
 	transfer(&lab, 1, AF_INET6, "IPv6");
+	test_clock(&lab, 13, AF_INET, "IPv4, a clock ahead");
+	test_clock(&lab, 14, AF_INET6, "IPv6, a clock ahead");
 	test_shrinks(&lab, 5, AF_INET, "IPv4, a path that shrinks");
 	test_shrinks(&lab, 6, AF_INET6, "IPv6, a path that shrinks");
 	test_big(&lab);

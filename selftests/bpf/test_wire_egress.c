@@ -101,10 +101,74 @@ static void test_joined(struct world *w, uint32_t state, const char *when)
 		  "%s %s: our own bytes are not the other end's", name, when);
 }
 
+/* A data segment of ours stamped `own`; the TSval that leaves, TSecr untouched. */
+static uint32_t stamped(struct world *w, uint32_t state, uint32_t own)
+{
+	uint8_t options[] = { 1, 1, 8, 10, 0, 0, 0, 0, 5, 6, 7, 8 },
+		*at = frame_l4(&w->out) + 20;
+	struct wire_pair was = w->pair;
+	struct craft c = ours(w, state);
+
+	w->pair.leg[1].tsval = was.leg[1].tsval;
+	world_set(w);
+	frame_put32(options + 4, own);
+	c.options = options;
+	c.options_size = sizeof(options);
+	c.payload = 10;
+	c.ack++;
+	run_out(w, &c);
+	if (w->verdict != TC_ACT_UNSPEC || !frame_right(&w->out) ||
+	    memcmp(at, options, 4) || memcmp(at + 8, options + 8, 4))
+		return 0;
+	return frame_get32(at + 4);
+}
+
+/* Whether a segment of the peer with these options leaves `tsval` as the last. */
+static bool learns(struct world *w, const uint8_t *options, size_t size,
+		   uint32_t tsval)
+{
+	struct craft c = world_craft(w, WIRE_PEER);
+
+	c.options = options;
+	c.options_size = size;
+	world_send(w, &c);
+	return world_forwarded(w, WIRE_CLIENT) && w->pair.leg[1].tsval == tsval;
+}
+
+/* The client reads the peer's stamps 300000 lower, 500000 at the join. */
+static void test_stamps(struct world *w)
+{
+	static const uint32_t own[] = { 499000, 500000, 777777, 1u << 31 };
+	/* 800010, then in another layout 800009 and 800011. */
+	static const uint8_t
+		usual[] = { 1, 1, 8, 10, 0, 12, 0x35, 10, 0, 0, 0, 9 },
+		older[] = { 8, 10, 0, 12, 0x35, 9, 0, 0, 0, 9, 1, 1 },
+		newer[] = { 8, 10, 0, 12, 0x35, 11, 0, 0, 0, 9, 1, 1 };
+	const char *name = family_name(w);
+	bool kept = true, same = true;
+
+	ours(w, WIRE_JOINED);
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+		same = same && stamped(w, WIRE_JOINED, own[i]) == 500000 &&
+		       stamped(w, WIRE_ENDED, own[i]) == 500000;
+		kept = kept && stamped(w, WIRE_JOINING, own[i]) == own[i];
+	}
+	lab_check(same, "%s: our TSval is the other end's last", name);
+	lab_check(kept, "%s: but not while joining", name);
+	world_join(w, w->family, &spaces_plain);
+	lab_check(learns(w, usual, 12, 500010) &&
+			  learns(w, older, 12, 500010) &&
+			  learns(w, NULL, 0, 500010) &&
+			  learns(w, newer, 12, 500011),
+		  "%s: that is the highest sent on", name);
+	lab_check(stamped(w, WIRE_JOINED, 1) == 500011, "%s: and is said",
+		  name);
+}
+
 static void test_sacks(struct world *w)
 {
-	static const uint8_t sack[] = { 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8,
-					1, 1, 5, 10, 0, 1, 2, 3, 0, 1, 2, 4 };
+	static const uint8_t sack[] = { 1, 1, 8, 10, 0, 7, 161, 32, 5, 6, 7, 8,
+					1, 1, 5, 10, 0, 1, 2,   3,  0, 1, 2, 4 };
 	const char *name = family_name(w);
 	struct craft c = ours(w, WIRE_JOINED);
 	uint8_t *tcp;
@@ -305,6 +369,7 @@ int main(void)
 		test_joining(&w);
 		test_joined(&w, WIRE_JOINED, "joined");
 		test_joined(&w, WIRE_ENDED, "ended");
+		test_stamps(&w);
 		test_sacks(&w);
 		test_ends(&w);
 		test_others(&w);

@@ -308,6 +308,7 @@ static inline void lab_leg(struct wire_leg *leg, const struct wire_key *key,
 	leg->ack_delta = to->rcv_nxt - leg->latch;
 	leg->tsval_delta = to->timestamp - from->ts_recent;
 	leg->tsecr_delta = to->ts_recent - from->timestamp;
+	leg->tsval = from->ts_recent + leg->tsval_delta;
 	leg->window_shift_in = from->snd_wscale;
 	leg->window_shift_out = from->rcv_wscale;
 	leg->acked = from->snd_una;

@@ -169,6 +169,8 @@ static void offsets_are_each_others_inverse(void **state)
 		/* Never behind what we have sent so far. */
 		assert_true((int32_t)(legs[0].ts_recent + client->tsval_delta -
 				      legs[1].timestamp) > 0);
+		assert_int_equal(client->tsval,
+				 legs[0].ts_recent + client->tsval_delta);
 		assert_int_equal((uint32_t)client->acked, legs[0].snd_una);
 		assert_int_equal((uint32_t)pair.started[0], client->latch);
 		assert_true(pair.started[0] >= client->acked);

@@ -133,6 +133,7 @@ static void leg_offsets(const struct wire_snapshot *from,
 	leg->ack_delta = to->rcv_nxt - from_sent;
 	leg->tsval_delta = to->timestamp + TIMESTAMP_AHEAD - from->ts_recent;
 	leg->tsecr_delta = to->ts_recent - from->timestamp - TIMESTAMP_AHEAD;
+	leg->tsval = from->ts_recent + leg->tsval_delta;
 	leg->latch = from_sent;
 	leg->received = from->rcv_nxt;
 	leg->window_shift_in = shift_in(from);
