@@ -614,6 +614,10 @@ static void test_routes(struct world *w)
 	lab_run("ip %s route del blackhole %s", v, remote);
 	lab_run("ip addr add %s dev vc %s", remote,
 		w->family == AF_INET ? "" : "nodad");
+	/* The kernel may still be at it: for IPv6 a work queue does that. */
+	lab_run("timeout 5 sh -c 'until ip %s route show table local %s |"
+		" grep -q .; do :; done'",
+		v, remote);
 	lab_check(!forwarded_again(w) && world_dropped(w, WIRE_DROP_ROUTE),
 		  "%s: back to this host", name);
 	lab_run("ip %s addr del %s/%d dev vc", v, remote,
