@@ -1,93 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The splice pair, with every engine: no byte lost, every end passed on. */
-#include "unit/rig.h"
+#include "unit/pair_rig.h"
 
 #include <fcntl.h>
 #include <sys/resource.h>
 
-#include "pair/pair.h"
-#include "unit/failalloc.h"
-
 #define MIB (1u << 20)
-
-struct rig {
-	struct loop *loop;
-	struct engine_set *set;
-	struct end end[2];
-	int leg[2];
-	struct pair *pair;
-	struct pair_params params;
-	int closed; /* calls of on_closed */
-	enum pair_end how;
-	struct pair_info last; /* taken in on_closed */
-	bool inside; /* a call into the pair is running */
-};
-
-static void on_closed(void *owner, enum pair_end how)
-{
-	struct rig *rig = owner;
-
-	assert_false(rig->inside);
-	rig->closed++;
-	rig->how = how;
-	pair_get_info(rig->pair, &rig->last);
-	assert_int_equal(rig->last.state, PAIR_CLOSED);
-	rig->pair = NULL;
-}
 
 static int setup(void **state)
 {
-	struct engine_params params = rig_params();
-	const char *engine = *state;
-	struct rig *rig = calloc(1, sizeof(*rig));
-	int err;
-
-	if (!rig || loop_new(&rig->loop))
-		return -1;
-	rig->set = rig_set(rig->loop, engine, &params, &err);
-	if (!rig->set)
-		return -1;
-	ends_init(rig->end, rig->leg);
-	rig->params = (struct pair_params){
-		.loop = rig->loop,
-		.engines = rig->set,
-		.half = { { .fd = rig->leg[0] }, { .fd = rig->leg[1] } },
-		.linger_ms = 10000,
-		.on_closed = on_closed,
-		.owner = rig,
-	};
-	*state = rig;
-	return 0;
+	*state = rig_new(*state);
+	return *state ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
-	struct rig *rig = *state;
-
-	failalloc_disarm();
-	if (rig->pair)
-		pair_destroy(rig->pair);
-	engine_set_free(rig->set);
-	loop_free(rig->loop);
-	fd_close(&rig->end[0].fd);
-	fd_close(&rig->end[1].fd);
-	free(rig);
+	rig_free(*state);
 	return 0;
-}
-
-static void join(struct rig *rig)
-{
-	rig->inside = true;
-	assert_int_equal(pair_new(&rig->params, &rig->pair), 0);
-	rig->inside = false;
-}
-
-static enum pair_state state_of(const struct rig *rig)
-{
-	struct pair_info info;
-
-	pair_get_info(rig->pair, &info);
-	return info.state;
 }
 
 static void until_closed(struct rig *rig)
@@ -829,22 +758,13 @@ static void reset_while_flushing_kicks(void **state)
 	assert_int_equal(rig->how, PAIR_END_KICKED);
 }
 
-static void destroy(struct rig *rig)
-{
-	pair_destroy(rig->pair);
-	rig->pair = NULL;
-}
-
 static void destroy_is_safe_in_every_state(void **state)
 {
 	struct rig *rig = *state;
 
-	rig->end[1].deaf = true;
 	for (int stage = 0; stage < 8; stage++) {
 		if (stage)
-			ends_init(rig->end, rig->leg);
-		rig->params.half[0].fd = rig->leg[0];
-		rig->params.half[1].fd = rig->leg[1];
+			rig_reconnect(rig);
 		rig->end[1].deaf = true;
 		rig->params.half[1].preface_len = 0;
 		if (stage == 0)
@@ -863,9 +783,7 @@ static void destroy_is_safe_in_every_state(void **state)
 			end_reset(&rig->end[0]);
 		for (int i = 0; stage == 7 && i < 20; i++)
 			rig_tick(rig->loop, rig->end);
-		destroy(rig);
-		fd_close(&rig->end[0].fd);
-		fd_close(&rig->end[1].fd);
+		rig_pair_destroy(rig);
 		loop_tick(rig->loop, 0);
 		loop_tick(rig->loop, 0);
 	}
@@ -1004,11 +922,9 @@ static void relays_without_a_descriptor_left(void **state)
 static void sweep_one(void *arg)
 {
 	struct rig *rig = arg;
-	int fd[2], err;
+	int err;
 
-	ends_init(rig->end, rig->leg);
-	rig->params.half[0].fd = rig->leg[0];
-	rig->params.half[1].fd = rig->leg[1];
+	rig_reconnect(rig);
 	rig->end[0].to_send = rig->end[1].to_send = MIB;
 	rig->end[0].fin = rig->end[1].fin = true;
 	rig->closed = 0;
@@ -1036,35 +952,25 @@ static void sweep_one(void *arg)
 			assert_true(rig->end[0].error || rig->end[1].error);
 		}
 	}
-	for (int i = 0; i < 2; i++) {
-		fd[i] = rig->end[i].fd;
-		fd_close(&fd[i]);
-		rig->end[i].fd = -1;
-	}
 }
 
 static void survives_every_failing_allocation(void **state)
 {
 	struct rig *rig = *state;
 
-	for (int i = 0; i < 2; i++) {
-		fd_close(&rig->leg[i]);
-		fd_close(&rig->end[i].fd);
-	}
+	fd_close(&rig->leg[0]);
+	fd_close(&rig->leg[1]);
 	assert_true(failalloc_sweep(sweep_one, rig) >= 2);
 }
 
 static void sweep_preface(void *arg)
 {
 	struct rig *rig = arg;
-	const struct end blank = { .fd = -1 };
 	uint8_t *preface = calloc(1, 8 * MIB);
 
 	if (!preface)
 		return;
-	ends_init(rig->end, rig->leg);
-	rig->params.half[0].fd = rig->leg[0];
-	rig->params.half[1].fd = rig->leg[1];
+	rig_reconnect(rig);
 	rig->params.half[1].preface = preface;
 	rig->params.half[1].preface_len = 8 * MIB;
 	rig->params.linger_ms = 100;
@@ -1083,10 +989,6 @@ static void sweep_preface(void *arg)
 		close(rig->leg[1]);
 	}
 	free(preface);
-	for (int i = 0; i < 2; i++) {
-		fd_close(&rig->end[i].fd);
-		rig->end[i] = blank;
-	}
 	rig->params.half[1].preface_len = 0;
 }
 
@@ -1094,10 +996,8 @@ static void survives_failing_allocations_for_a_preface(void **state)
 {
 	struct rig *rig = *state;
 
-	for (int i = 0; i < 2; i++) {
-		fd_close(&rig->leg[i]);
-		fd_close(&rig->end[i].fd);
-	}
+	fd_close(&rig->leg[0]);
+	fd_close(&rig->leg[1]);
 	assert_true(failalloc_sweep(sweep_preface, rig) >= 2);
 }
 
@@ -1120,9 +1020,7 @@ static void leaks_no_descriptor(void **state)
 	/* The pool keeps a pipe: warm it up with the first round. */
 	for (int round = 0, warm = 0; round < 4; round++) {
 		if (round)
-			ends_init(rig->end, rig->leg);
-		rig->params.half[0].fd = rig->leg[0];
-		rig->params.half[1].fd = rig->leg[1];
+			rig_reconnect(rig);
 		rig->closed = 0;
 		rig->end[0].to_send = rig->end[1].to_send = 2 * MIB;
 		rig->end[0].fin = round & 1;

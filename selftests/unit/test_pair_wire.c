@@ -3,56 +3,38 @@
  * Pairs on their way to wire, over real TCP, with the test for a broker: whatever
  * it answers, no byte is lost and nobody else touches a joined socket.
  */
-#include "unit/broker_rig.h"
+#include "unit/pair_rig.h"
 
 #include <fcntl.h>
 
-#include "pair/pair.h"
-#include "unit/failalloc.h"
+#include "unit/broker_rig.h"
 
 #define ANSWER "the answer" /* the owner's words to the client */
 #define EARLY  65536u /* of the peer that are carried through a join */
 
-struct rig {
-	struct loop *loop;
-	struct engine_set *set;
+/* Beside the pair's rig: the worker's wire and the broker's side of it. */
+static struct {
 	struct wire *wire;
 	struct broker_rig broker;
-	struct end end[2];
-	int leg[2];
-	struct pair *pair;
-	struct pair_params params;
-	struct pair_wire_params wire_params;
+	struct pair_wire_params params;
 	struct pair_policy policy;
-	int decided, active, closed;
+	int decided, active; /* calls of the owner's functions */
 	enum wire_reason why;
-	enum pair_end how;
-	struct pair_info last; /* taken in on_closed */
-	struct broker_join join;
+	struct broker_join join; /* the last */
 	int copies[2]; /* the broker's */
-};
+} side;
 
 static void on_decided(void *owner, enum wire_reason why)
 {
-	struct rig *rig = owner;
-
-	rig->decided++;
-	rig->why = why;
+	(void)owner;
+	side.decided++;
+	side.why = why;
 }
 
 static void on_active(void *owner)
 {
-	((struct rig *)owner)->active++;
-}
-
-static void on_closed(void *owner, enum pair_end how)
-{
-	struct rig *rig = owner;
-
-	rig->closed++;
-	rig->how = how;
-	pair_get_info(rig->pair, &rig->last);
-	rig->pair = NULL;
+	(void)owner;
+	side.active++;
 }
 
 static uint64_t expires_ns(void *owner)
@@ -61,39 +43,34 @@ static uint64_t expires_ns(void *owner)
 	return 4711;
 }
 
-static void wire_setup(struct rig *rig)
+static void wire_setup(struct loop *loop)
 {
 	const struct wire_params params = {
-		.loop = rig->loop,
+		.loop = loop,
 		.read = broker_read_pair,
 	};
 	struct broker_hello hello;
 
-	assert_int_equal(wire_new(&params, &rig->wire), 0);
-	broker_rig_init(&rig->broker);
-	broker_connect(&rig->broker, rig->wire);
-	broker_expect_hello(&rig->broker, &hello);
-	broker_welcome(&rig->broker);
-	while (!wire_ready(rig->wire))
-		loop_tick(rig->loop, 10);
-	rig->copies[0] = rig->copies[1] = -1;
+	memset(&side, 0, sizeof(side));
+	assert_int_equal(wire_new(&params, &side.wire), 0);
+	broker_rig_init(&side.broker);
+	broker_connect(&side.broker, side.wire);
+	broker_expect_hello(&side.broker, &hello);
+	broker_welcome(&side.broker);
+	while (!wire_ready(side.wire))
+		loop_tick(loop, 10);
+	side.copies[0] = side.copies[1] = -1;
 }
 
 static int setup(void **state)
 {
-	struct engine_params params = rig_params();
-	struct rig *rig = calloc(1, sizeof(*rig));
-	int err;
+	struct rig *rig = rig_new("copy");
 
-	if (!rig || loop_new(&rig->loop))
+	if (!rig)
 		return -1;
-	rig->set = rig_set(rig->loop, "copy", &params, &err);
-	if (!rig->set)
-		return -1;
-	wire_setup(rig);
-	ends_init(rig->end, rig->leg);
-	rig->wire_params = (struct pair_wire_params){
-		.wire = rig->wire,
+	wire_setup(rig->loop);
+	side.params = (struct pair_wire_params){
+		.wire = side.wire,
 		.control = -1,
 		.allocation = 42,
 		.expires_ns = expires_ns,
@@ -101,82 +78,53 @@ static int setup(void **state)
 		.on_decided = on_decided,
 		.on_active = on_active,
 	};
-	rig->params = (struct pair_params){
-		.loop = rig->loop,
-		.engines = rig->set,
-		.half = { { .fd = rig->leg[0],
-			    .preface = (const uint8_t *)ANSWER,
-			    .preface_len = strlen(ANSWER) },
-			  { .fd = rig->leg[1] } },
-		.wire = &rig->wire_params,
-		.linger_ms = 10000,
-		.on_closed = on_closed,
-		.owner = rig,
-	};
+	rig->params.half[0].preface = (const uint8_t *)ANSWER;
+	rig->params.half[0].preface_len = strlen(ANSWER);
+	rig->params.wire = &side.params;
 	*state = rig;
 	return 0;
+}
+
+static void copies_close(void)
+{
+	fd_close(&side.copies[0]);
+	fd_close(&side.copies[1]);
 }
 
 static int teardown(void **state)
 {
 	struct rig *rig = *state;
 
-	failalloc_disarm();
-	if (rig->pair)
-		pair_destroy(rig->pair);
-	wire_free(rig->wire);
-	broker_rig_free(&rig->broker);
-	engine_set_free(rig->set);
-	loop_free(rig->loop);
-	for (int i = 0; i < 2; i++) {
-		fd_close(&rig->end[i].fd);
-		fd_close(&rig->copies[i]);
-	}
-	free(rig);
+	rig_pair_destroy(rig);
+	wire_free(side.wire);
+	broker_rig_free(&side.broker);
+	copies_close();
+	rig_free(rig);
 	return 0;
 }
 
-static enum pair_state state_of(const struct rig *rig)
-{
-	struct pair_info info;
-
-	pair_get_info(rig->pair, &info);
-	return info.state;
-}
-
-static void start(struct rig *rig)
-{
-	assert_int_equal(pair_new(&rig->params, &rig->pair), 0);
-}
-
-static void copies_close(struct rig *rig)
-{
-	fd_close(&rig->copies[0]);
-	fd_close(&rig->copies[1]);
-}
-
 /* The pair asks; the answer is the test's. */
-static void expect_join(struct rig *rig)
+static void expect_join(void)
 {
-	copies_close(rig);
-	broker_expect_join(&rig->broker, &rig->join, rig->copies);
-	assert_int_equal(rig->join.allocation, 42);
-	assert_int_equal(rig->join.expires_ns, 4711);
-	assert_string_equal(rig->join.label, "alice@example.org");
+	copies_close();
+	broker_expect_join(&side.broker, &side.join, side.copies);
+	assert_int_equal(side.join.allocation, 42);
+	assert_int_equal(side.join.expires_ns, 4711);
+	assert_string_equal(side.join.label, "alice@example.org");
 }
 
 static void start_asking(struct rig *rig)
 {
-	start(rig);
+	join(rig);
 	assert_int_equal(state_of(rig), PAIR_JOINING);
-	assert_int_equal(rig->decided, 0);
-	expect_join(rig);
+	assert_int_equal(side.decided, 0);
+	expect_join();
 }
 
-static void answer(struct rig *rig, enum wire_reason reason)
+static void answer(enum wire_reason reason)
 {
-	copies_close(rig);
-	broker_answer(&rig->broker, rig->join.ticket, reason, 1);
+	copies_close();
+	broker_answer(&side.broker, side.join.ticket, reason, 1);
 }
 
 /* The owner's answer, before any byte of the peer. */
@@ -195,6 +143,43 @@ static void expect_answer(struct rig *rig)
 		loop_tick(rig->loop, 1);
 	}
 	assert_string_equal(got, ANSWER);
+}
+
+static void start_joined(struct rig *rig)
+{
+	start_asking(rig);
+	answer(WIRE_OK);
+	expect_answer(rig);
+}
+
+/* Our sockets are silent by now: the pair closes them. */
+static void activate(struct rig *rig)
+{
+	broker_active(&side.broker, 1);
+	RIG_UNTIL(rig->loop, rig->end, side.active);
+}
+
+/* Bytes came meanwhile: the pair takes them and asks once more. */
+static void answer_again(struct rig *rig)
+{
+	answer(WIRE_AGAIN);
+	while (broker_silent(&side.broker))
+		loop_tick(rig->loop, 1);
+	expect_join();
+}
+
+static void expect_reset(struct rig *rig)
+{
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&side.broker));
+	broker_expect_pair(&side.broker, BROKER_RESET, 1);
+}
+
+/* The broker tells of an end, and the owner hears how. */
+static void expect_closed(struct rig *rig, enum wire_end end, enum pair_end how)
+{
+	broker_ended(&side.broker, 1, end, 0, 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, how);
 }
 
 static void put(struct end *end, size_t len)
@@ -230,13 +215,13 @@ static void expect_streams(struct rig *rig, enum wire_reason why)
 	assert_string_equal(info.engine, "copy");
 	assert_int_equal(info.bytes[PAIR_CLIENT], rig->end[1].sent);
 	assert_int_equal(info.bytes[PAIR_PEER], rig->end[0].sent);
-	assert_int_equal(rig->decided, 1);
-	assert_int_equal(rig->why, why);
+	assert_int_equal(side.decided, 1);
+	assert_int_equal(side.why, why);
 	rig->end[0].fin = rig->end[1].fin = true;
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_FIN);
-	assert_int_equal(rig->active, 0);
-	assert_true(broker_silent(&rig->broker));
+	assert_int_equal(side.active, 0);
+	assert_true(broker_silent(&side.broker));
 }
 
 static void is_joined_when_both_sides_are_quiet(void **state)
@@ -245,26 +230,25 @@ static void is_joined_when_both_sides_are_quiet(void **state)
 	struct pair_info info;
 
 	start_asking(rig);
-	assert_int_equal(rig->join.to_client, strlen(ANSWER));
+	assert_int_equal(side.join.to_client, strlen(ANSWER));
 	/* Until it is decided the client hears nothing. */
 	for (int i = 0; i < 5; i++)
 		loop_tick(rig->loop, 0);
 	assert_int_equal(recv(rig->end[0].fd, &info, 1, MSG_DONTWAIT), -1);
-	answer(rig, WIRE_OK);
+	answer(WIRE_OK);
 	expect_answer(rig);
 	pair_get_info(rig->pair, &info);
 	assert_int_equal(info.state, PAIR_RELAYING);
 	assert_string_equal(info.engine, "wire");
 	assert_int_equal(info.why, WIRE_OK);
-	assert_int_equal(rig->active, 0);
-	broker_active(&rig->broker, 1);
-	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	assert_int_equal(side.active, 0);
+	activate(rig);
 	assert_int_equal(fcntl(rig->leg[0], F_GETFD), -1);
 	assert_int_equal(fcntl(rig->leg[1], F_GETFD), -1);
 	pair_get_info(rig->pair, &info);
 	assert_int_equal(info.state, PAIR_RELAYING);
 	assert_string_equal(info.engine, "wire");
-	broker_ended(&rig->broker, 1, WIRE_END_FIN, 1000, 2000);
+	broker_ended(&side.broker, 1, WIRE_END_FIN, 1000, 2000);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_FIN);
 	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 1000);
@@ -284,15 +268,14 @@ static void carries_early_and_pipelined_bytes_through(void **state)
 	put_and_wait(rig, 0, 50); /* behind what came with the request */
 	put_and_wait(rig, 1, 5000); /* a banner */
 	start_asking(rig);
-	assert_int_equal(rig->join.to_client, strlen(ANSWER) + 5000);
+	assert_int_equal(side.join.to_client, strlen(ANSWER) + 5000);
 	RIG_UNTIL(rig->loop, &rig->end[0],
 		  (end_pump(&rig->end[1]), rig->end[1].got == 350));
-	answer(rig, WIRE_OK);
+	answer(WIRE_OK);
 	expect_answer(rig);
 	RIG_UNTIL(rig->loop, rig->end, rig->end[0].got == 5000);
-	broker_active(&rig->broker, 1);
-	RIG_UNTIL(rig->loop, rig->end, rig->active);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET_PEER, 7, 8);
+	activate(rig);
+	broker_ended(&side.broker, 1, WIRE_END_RESET_PEER, 7, 8);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_RESET);
 	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 5007);
@@ -307,17 +290,14 @@ static void asks_again_with_what_came_meanwhile(void **state)
 	for (uint32_t i = 1; i < 4; i++) {
 		put_and_wait(rig, 1, 100);
 		put_and_wait(rig, 0, 10);
-		answer(rig, WIRE_AGAIN);
-		while (broker_silent(&rig->broker))
-			loop_tick(rig->loop, 1);
-		expect_join(rig);
-		assert_int_equal(rig->join.to_client, strlen(ANSWER) + 100 * i);
+		answer_again(rig);
+		assert_int_equal(side.join.to_client, strlen(ANSWER) + 100 * i);
 	}
-	answer(rig, WIRE_OK);
+	answer(WIRE_OK);
 	expect_answer(rig);
 	RIG_UNTIL(rig->loop, rig->end,
 		  rig->end[0].got == 300 && rig->end[1].got == 30);
-	assert_int_equal(rig->why, WIRE_OK);
+	assert_int_equal(side.why, WIRE_OK);
 }
 
 static void gives_up_on_two_that_never_get_quiet(void **state)
@@ -327,13 +307,10 @@ static void gives_up_on_two_that_never_get_quiet(void **state)
 	start_asking(rig);
 	for (int i = 0; i < 3; i++) {
 		put_and_wait(rig, 1, 100);
-		answer(rig, WIRE_AGAIN);
-		while (broker_silent(&rig->broker))
-			loop_tick(rig->loop, 1);
-		expect_join(rig);
+		answer_again(rig);
 	}
 	put_and_wait(rig, 0, 100);
-	answer(rig, WIRE_AGAIN);
+	answer(WIRE_AGAIN);
 	expect_streams(rig, WIRE_NO_QUIET);
 }
 
@@ -345,7 +322,7 @@ static void goes_on_by_streams_when_refused(void **state)
 	put_and_wait(rig, 0, 4000);
 	start_asking(rig);
 	put(&rig->end[1], 500);
-	answer(rig, WIRE_NO_TIMESTAMPS);
+	answer(WIRE_NO_TIMESTAMPS);
 	expect_streams(rig, WIRE_NO_TIMESTAMPS);
 }
 
@@ -353,11 +330,11 @@ static void does_not_ask_without_a_broker(void **state)
 {
 	struct rig *rig = *state;
 
-	fd_close(&rig->broker.fd);
-	while (wire_ready(rig->wire))
+	fd_close(&side.broker.fd);
+	while (wire_ready(side.wire))
 		loop_tick(rig->loop, 1);
-	start(rig);
-	assert_int_equal(rig->why, WIRE_NO_BROKER);
+	join(rig);
+	assert_int_equal(side.why, WIRE_NO_BROKER);
 	expect_answer(rig);
 	RIG_UNTIL(rig->loop, rig->end, state_of(rig) == PAIR_RELAYING);
 }
@@ -372,8 +349,8 @@ static void does_not_carry_a_flood_through(void **state)
 	while (rig->end[1].sent < rig->end[1].to_send)
 		end_send(&rig->end[1], PUMP_CHUNK);
 	wait_acked(rig->end[1].fd);
-	start(rig);
-	assert_int_equal(rig->decided, 1);
+	join(rig);
+	assert_int_equal(side.decided, 1);
 	expect_streams(rig, WIRE_NO_EARLY);
 }
 
@@ -389,9 +366,9 @@ static void does_not_ask_when_the_peer_takes_no_more(void **state)
 	rig->params.half[PAIR_PEER].preface = preface;
 	rig->params.half[PAIR_PEER].preface_len = len;
 	rig->end[0].sent = rig->end[0].to_send = len;
-	start(rig);
+	join(rig);
 	free(preface);
-	assert_int_equal(rig->decided, 1);
+	assert_int_equal(side.decided, 1);
 	expect_streams(rig, WIRE_NO_EARLY);
 }
 
@@ -401,8 +378,8 @@ static void ended_side(struct rig *rig, int i)
 	shutdown(rig->end[i].fd, SHUT_WR);
 	rig->end[i].fin_done = rig->end[i].fin = true;
 	wait_poll(rig->leg[i], POLLRDHUP);
-	start(rig);
-	assert_int_equal(rig->why, WIRE_NO_STATE);
+	join(rig);
+	assert_int_equal(side.why, WIRE_NO_STATE);
 	expect_answer(rig);
 	rig->end[!i].to_send = 20000;
 	rig->end[!i].fin = true;
@@ -430,19 +407,16 @@ static void a_reset_peer_resets_the_client_after_its_bytes(void **state)
 
 	start_asking(rig);
 	put_and_wait(rig, 1, 900);
-	answer(rig, WIRE_AGAIN);
-	while (broker_silent(&rig->broker))
-		loop_tick(rig->loop, 1);
-	expect_join(rig);
-	copies_close(rig);
+	answer_again(rig);
+	copies_close();
 	end_reset(&rig->end[1]);
 	wait_poll(rig->leg[1], POLLHUP);
-	broker_answer(&rig->broker, rig->join.ticket, WIRE_AGAIN, 0);
+	broker_answer(&side.broker, side.join.ticket, WIRE_AGAIN, 0);
 	expect_answer(rig);
 	RIG_UNTIL(rig->loop, rig->end,
 		  rig->end[0].error == ECONNRESET && rig->closed);
 	assert_int_equal(rig->end[0].got, 900);
-	assert_int_equal(rig->why, WIRE_NO_STATE);
+	assert_int_equal(side.why, WIRE_NO_STATE);
 	assert_int_equal(rig->how, PAIR_END_RESET);
 }
 
@@ -451,8 +425,8 @@ static void a_broker_that_dies_while_asked_ends_the_pair(void **state)
 	struct rig *rig = *state;
 
 	start_asking(rig);
-	copies_close(rig);
-	fd_close(&rig->broker.fd);
+	copies_close();
+	fd_close(&side.broker.fd);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_ERROR);
 	RIG_UNTIL(rig->loop, rig->end,
@@ -464,40 +438,33 @@ static void a_broker_that_dies_while_latched_ends_the_pair(void **state)
 {
 	struct rig *rig = *state;
 
-	start_asking(rig);
-	answer(rig, WIRE_OK);
-	expect_answer(rig);
-	fd_close(&rig->broker.fd);
+	start_joined(rig);
+	fd_close(&side.broker.fd);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_ERROR);
-	assert_int_equal(rig->active, 0);
+	assert_int_equal(side.active, 0);
 }
 
 static void an_active_pair_survives_its_broker(void **state)
 {
 	struct rig *rig = *state;
 
-	start_asking(rig);
-	answer(rig, WIRE_OK);
-	expect_answer(rig);
-	broker_active(&rig->broker, 1);
-	RIG_UNTIL(rig->loop, rig->end, rig->active);
-	fd_close(&rig->broker.fd);
-	RIG_UNTIL(rig->loop, rig->end, !wire_ready(rig->wire));
+	start_joined(rig);
+	activate(rig);
+	fd_close(&side.broker.fd);
+	RIG_UNTIL(rig->loop, rig->end, !wire_ready(side.wire));
 	assert_int_equal(rig->closed, 0);
 	/* A kick waits for the next broker. */
 	pair_reset(rig->pair);
 	assert_int_equal(state_of(rig), PAIR_CLOSING);
-	broker_connect(&rig->broker, rig->wire);
-	(void)broker_hear(&rig->broker, &(struct broker_hello){ 0 },
+	broker_connect(&side.broker, side.wire);
+	(void)broker_hear(&side.broker, &(struct broker_hello){ 0 },
 			  sizeof(struct broker_hello), NULL, 0);
-	broker_welcome(&rig->broker);
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
-	broker_expect_pair(&rig->broker, BROKER_CLAIM, 1);
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
-	RIG_UNTIL(rig->loop, rig->end, rig->closed);
-	assert_int_equal(rig->how, PAIR_END_KICKED);
+	broker_welcome(&side.broker);
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&side.broker));
+	broker_expect_pair(&side.broker, BROKER_CLAIM, 1);
+	broker_expect_pair(&side.broker, BROKER_RESET, 1);
+	expect_closed(rig, WIRE_END_RESET, PAIR_END_KICKED);
 }
 
 static void a_kick_while_asked_undoes_the_join(void **state)
@@ -508,24 +475,21 @@ static void a_kick_while_asked_undoes_the_join(void **state)
 	pair_reset(rig->pair);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_KICKED);
-	answer(rig, WIRE_OK);
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	answer(WIRE_OK);
+	expect_reset(rig);
 }
 
 static void a_kick_resets_what_is_joined(void **state)
 {
 	struct rig *rig = *state;
 
-	start_asking(rig);
-	answer(rig, WIRE_OK);
-	expect_answer(rig);
+	start_joined(rig);
 	pair_reset(rig->pair);
 	pair_reset(rig->pair);
 	assert_int_equal(rig->closed, 0);
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	assert_true(broker_silent(&rig->broker));
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 3, 4);
+	broker_expect_pair(&side.broker, BROKER_RESET, 1);
+	assert_true(broker_silent(&side.broker));
+	broker_ended(&side.broker, 1, WIRE_END_RESET, 3, 4);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_KICKED);
 	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 3);
@@ -535,25 +499,18 @@ static void somebody_elses_reset_is_a_kick(void **state)
 {
 	struct rig *rig = *state;
 
-	start_asking(rig);
-	answer(rig, WIRE_OK);
-	expect_answer(rig);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
-	RIG_UNTIL(rig->loop, rig->end, rig->closed);
-	assert_int_equal(rig->how, PAIR_END_KICKED);
+	start_joined(rig);
+	expect_closed(rig, WIRE_END_RESET, PAIR_END_KICKED);
 }
 
 /* Joined and active, and its record says when the last packet came. */
 static struct wire_pair *on_wire(struct rig *rig)
 {
-	struct wire_pair *pair = &rig->broker.pairs[1];
+	struct wire_pair *pair = &side.broker.pairs[1];
 
-	start_asking(rig);
-	answer(rig, WIRE_OK);
-	expect_answer(rig);
+	start_joined(rig);
 	pair->created_ns = clock_ns();
-	broker_active(&rig->broker, 1);
-	RIG_UNTIL(rig->loop, rig->end, rig->active);
+	activate(rig);
 	return pair;
 }
 
@@ -569,13 +526,10 @@ static void finishes_when_packets_have_stopped(void **state)
 	while (clock_ms() < moving) {
 		pair->leg[0].seen_ns = clock_ns();
 		loop_tick(rig->loop, 5);
-		assert_true(broker_silent(&rig->broker));
+		assert_true(broker_silent(&side.broker));
 	}
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
-	RIG_UNTIL(rig->loop, rig->end, rig->closed);
-	assert_int_equal(rig->how, PAIR_END_FINISHED);
+	expect_reset(rig);
+	expect_closed(rig, WIRE_END_RESET, PAIR_END_FINISHED);
 }
 
 static void does_not_finish_a_sender_without_end(void **state)
@@ -587,13 +541,13 @@ static void does_not_finish_a_sender_without_end(void **state)
 	pair->started[WIRE_PEER] = 100;
 	pair->leg[WIRE_PEER].acked = 100;
 	pair_finish(rig->pair);
-	while (broker_silent(&rig->broker)) {
+	while (broker_silent(&side.broker)) {
 		assert_true(clock_ms() - began < rig->params.linger_ms / 2);
 		pair->leg[WIRE_PEER].acked += 1u << 20;
 		pair->leg[WIRE_CLIENT].seen_ns = clock_ns();
 		loop_tick(rig->loop, 2);
 	}
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_expect_pair(&side.broker, BROKER_RESET, 1);
 }
 
 static void idles_by_the_stamps_of_the_packets(void **state)
@@ -608,14 +562,12 @@ static void idles_by_the_stamps_of_the_packets(void **state)
 	while (clock_ms() < moving) {
 		pair->leg[1].seen_ns = clock_ns();
 		loop_tick(rig->loop, 5);
-		assert_true(broker_silent(&rig->broker));
+		assert_true(broker_silent(&side.broker));
 	}
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
+	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&side.broker));
 	assert_true(clock_ms() >= moving + 150);
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
-	RIG_UNTIL(rig->loop, rig->end, rig->closed);
-	assert_int_equal(rig->how, PAIR_END_IDLE);
+	broker_expect_pair(&side.broker, BROKER_RESET, 1);
+	expect_closed(rig, WIRE_END_RESET, PAIR_END_IDLE);
 }
 
 static void finishing_while_asked_ends_either_way(void **state)
@@ -625,7 +577,7 @@ static void finishing_while_asked_ends_either_way(void **state)
 	put_and_wait(rig, 1, 700);
 	start_asking(rig);
 	pair_finish(rig->pair);
-	answer(rig, WIRE_AGAIN);
+	answer(WIRE_AGAIN);
 	expect_answer(rig);
 	RIG_UNTIL(rig->loop, rig->end, rig->closed);
 	assert_int_equal(rig->how, PAIR_END_FINISHED);
@@ -639,13 +591,10 @@ static void finishing_while_asked_ends_once_joined(void **state)
 
 	start_asking(rig);
 	pair_finish(rig->pair);
-	answer(rig, WIRE_OK);
+	answer(WIRE_OK);
 	expect_answer(rig);
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
-	RIG_UNTIL(rig->loop, rig->end, rig->closed);
-	assert_int_equal(rig->how, PAIR_END_FINISHED);
+	expect_reset(rig);
+	expect_closed(rig, WIRE_END_RESET, PAIR_END_FINISHED);
 }
 
 static void is_destroyed_at_every_stage(void **state)
@@ -653,29 +602,18 @@ static void is_destroyed_at_every_stage(void **state)
 	struct rig *rig = *state;
 
 	start_asking(rig);
-	pair_destroy(rig->pair);
-	rig->pair = NULL;
-	answer(rig, WIRE_OK);
-	RIG_UNTIL(rig->loop, rig->end, !broker_silent(&rig->broker));
-	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
-	broker_ended(&rig->broker, 1, WIRE_END_RESET, 0, 0);
+	rig_pair_destroy(rig);
+	answer(WIRE_OK);
+	expect_reset(rig);
+	broker_ended(&side.broker, 1, WIRE_END_RESET, 0, 0);
 	for (int stage = 0; stage < 2; stage++) {
-		fd_close(&rig->end[0].fd);
-		fd_close(&rig->end[1].fd);
-		ends_init(rig->end, rig->leg);
-		rig->params.half[0].fd = rig->leg[0];
-		rig->params.half[1].fd = rig->leg[1];
-		rig->active = rig->decided = 0;
-		start_asking(rig);
-		answer(rig, WIRE_OK);
-		expect_answer(rig);
-		if (stage) {
-			broker_active(&rig->broker, 1);
-			RIG_UNTIL(rig->loop, rig->end, rig->active);
-		}
-		pair_destroy(rig->pair);
-		rig->pair = NULL;
-		broker_ended(&rig->broker, 1, WIRE_END_ORPHAN, 0, 0);
+		rig_reconnect(rig);
+		side.active = side.decided = 0;
+		start_joined(rig);
+		if (stage)
+			activate(rig);
+		rig_pair_destroy(rig);
+		broker_ended(&side.broker, 1, WIRE_END_ORPHAN, 0, 0);
 		loop_tick(rig->loop, 1);
 	}
 	assert_int_equal(rig->closed, 0);
@@ -687,13 +625,13 @@ static void policy_decides_before_the_broker_is_asked(void **state)
 	int control[2];
 
 	/* Over loopback every round trip takes some microseconds. */
-	rig->policy = (struct pair_policy){ .max_rtt_us = 1, .max_loss = 1000 };
-	rig->wire_params.policy = &rig->policy;
+	side.policy = (struct pair_policy){ .max_rtt_us = 1, .max_loss = 1000 };
+	side.params.policy = &side.policy;
 	tcp_pair(&control[0], &control[1]);
-	rig->wire_params.control = control[1];
-	start(rig);
-	assert_int_equal(rig->why, WIRE_NO_POLICY_RTT);
-	assert_true(broker_silent(&rig->broker));
+	side.params.control = control[1];
+	join(rig);
+	assert_int_equal(side.why, WIRE_NO_POLICY_RTT);
+	assert_true(broker_silent(&side.broker));
 	close(control[0]);
 	close(control[1]);
 	expect_streams(rig, WIRE_NO_POLICY_RTT);
@@ -704,12 +642,8 @@ static void started_without_memory(void *arg)
 	struct rig *rig = arg;
 	uint64_t began = clock_ms();
 
-	rig->closed = rig->decided = 0;
-	fd_close(&rig->end[0].fd);
-	fd_close(&rig->end[1].fd);
-	ends_init(rig->end, rig->leg);
-	rig->params.half[0].fd = rig->leg[0];
-	rig->params.half[1].fd = rig->leg[1];
+	rig->closed = side.decided = 0;
+	rig_reconnect(rig);
 	put_and_wait(rig, 1, 100);
 	if (pair_new(&rig->params, &rig->pair)) {
 		fd_close(&rig->leg[0]);
@@ -722,9 +656,9 @@ static void started_without_memory(void *arg)
 	while (!rig->closed && clock_ms() - began < WAIT_MS)
 		loop_tick(rig->loop, 1);
 	assert_int_equal(rig->closed, 1);
-	if (!broker_silent(&rig->broker)) {
-		expect_join(rig);
-		answer(rig, WIRE_NO_ROOM);
+	if (!broker_silent(&side.broker)) {
+		expect_join();
+		answer(WIRE_NO_ROOM);
 	}
 }
 
