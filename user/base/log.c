@@ -13,11 +13,12 @@
 static _Atomic int current_level = LOG_LEVEL_INFO;
 static _Atomic uint64_t dropped;
 
-static const char *const level_names[] = {
+const char *const log_level_names[] = {
 	[LOG_LEVEL_ERROR] = "error",
 	[LOG_LEVEL_WARN] = "warn",
 	[LOG_LEVEL_INFO] = "info",
 	[LOG_LEVEL_DEBUG] = "debug",
+	NULL,
 };
 
 void log_set_level(enum log_level level)
@@ -52,7 +53,7 @@ void log_write(enum log_level level, const char *room, const char *fmt, ...)
 	if (!log_enabled(level))
 		return;
 	head = snprintf(line, sizeof(line), "level=%s room=%s ",
-			level_names[level], room);
+			log_level_names[level], room);
 	va_start(args, fmt);
 	body = vsnprintf(line + head, sizeof(line) - (size_t)head, fmt, args);
 	va_end(args);

@@ -13,6 +13,9 @@ enum log_level {
 	LOG_LEVEL_DEBUG,
 };
 
+/* By level; NULL at the end. */
+extern const char *const log_level_names[];
+
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 

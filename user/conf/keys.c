@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "conf/conf.h"
 
 #define SECOND (UINT64_C(1000))
@@ -19,6 +20,18 @@
 
 const char *const conf_engine_names[] = { "wire",    "splice", "uring",
 					  "sockmap", "copy",   NULL };
+
+static const char *const transport_names[] = {
+	[CONF_TRANSPORT_TCP] = "tcp",
+	NULL,
+};
+
+static const char *const wire_names[] = {
+	[CONF_WIRE_AUTO] = "auto",
+	[CONF_WIRE_ALWAYS] = "always",
+	[CONF_WIRE_NEVER] = "never",
+	NULL,
+};
 
 const struct section_info conf_sections[SECTION_COUNT] = {
 	[SECTION_SERVER] = {
@@ -105,14 +118,16 @@ const struct key conf_keys[] = {
 	  .help = "Path of the control socket that\n"
 		  ".Xr culvertctl 8\n"
 		  "talks to." },
-	{ SERVER(log_level), .name = "log_level", .type = KEY_LOG_LEVEL,
-	  .preset = "info", .help = "The least important messages logged." },
+	{ SERVER(log_level), .name = "log_level", .type = KEY_WORD,
+	  .words = log_level_names, .preset = "info",
+	  .help = "The least important messages logged." },
 	{ SERVER(software), .name = "software", .type = KEY_BOOL,
 	  .preset = "yes",
 	  .help = "Whether answers name this software and its version." },
 
-	{ LISTENER(transport), .name = "transport", .type = KEY_TRANSPORT,
-	  .preset = "tcp", .help = "What carries the STUN messages." },
+	{ LISTENER(transport), .name = "transport", .type = KEY_WORD,
+	  .words = transport_names, .preset = "tcp",
+	  .help = "What carries the STUN messages." },
 	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
 	  .second = offsetof(struct conf_listener, address_count),
 	  .preset = "0.0.0.0:3478, [::]:3478",
@@ -255,7 +270,8 @@ const struct key conf_keys[] = {
 		  "With 0 the kernel's own limit holds.\n"
 		  "A long and fast path may need more: half of it is about what\n"
 		  "can be under way at a time." },
-	{ ENGINE(wire), .name = "wire", .type = KEY_WIRE, .preset = "auto",
+	{ ENGINE(wire), .name = "wire", .type = KEY_WORD, .words = wire_names,
+	  .preset = "auto",
 	  .help = "Which connections go on wire, when\n"
 		  ".Cm order\n"
 		  "names it.\n"
@@ -423,15 +439,26 @@ void conf_format_duration(uint64_t ms, char out[32])
 		snprintf(out, 32, "%" PRIu64 "h", ms / HOUR);
 }
 
-static void engines_allowed(char out[CONF_ALLOWED_MAX])
+int conf_word_find(const char *const *words, const char *word)
 {
-	size_t used = (size_t)snprintf(out, CONF_ALLOWED_MAX,
-				       "a list of different engines:");
+	for (int i = 0; words[i]; i++)
+		if (!strcmp(words[i], word))
+			return i;
+	return -1;
+}
 
-	for (size_t i = 0; conf_engine_names[i]; i++)
+static void words_allowed(const char *lead, const char *const *words,
+			  const char *before_last, char out[CONF_ALLOWED_MAX])
+{
+	size_t used = (size_t)snprintf(out, CONF_ALLOWED_MAX, "%s", lead);
+
+	for (size_t i = 0; words[i]; i++)
 		used += (size_t)snprintf(out + used, CONF_ALLOWED_MAX - used,
-					 "%s %s", i ? "," : "",
-					 conf_engine_names[i]);
+					 "%s%s",
+					 !i           ? "" :
+					 words[i + 1] ? ", " :
+							before_last,
+					 words[i]);
 }
 
 static const char *number_format(const struct key *key, uint64_t value,
@@ -487,12 +514,9 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 	case KEY_HA1:
 		text = "32 hexadecimal digits";
 		break;
-	case KEY_LOG_LEVEL:
-		text = "error, warn, info or debug";
-		break;
-	case KEY_TRANSPORT:
-		text = "tcp";
-		break;
+	case KEY_WORD:
+		words_allowed("", key->words, " or ", out);
+		return;
 	case KEY_LISTEN:
 		text = "a list of up to 64 addresses such as 192.0.2.1, "
 		       "192.0.2.1:3478 or [2001:db8::1]:3478";
@@ -509,11 +533,9 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		text = "a port or a range LOWEST-HIGHEST within 1 to 65535";
 		break;
 	case KEY_ENGINES:
-		engines_allowed(out);
+		words_allowed("a list of different engines: ",
+			      conf_engine_names, ", ", out);
 		return;
-	case KEY_WIRE:
-		text = "auto, always or never";
-		break;
 	case KEY_DEVICES:
 		text = "a list of up to 32 different device names of 1 to 15 "
 		       "bytes";

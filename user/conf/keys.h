@@ -35,14 +35,12 @@ enum key_type {
 	KEY_PATH, /* char *, absolute and fit for a UNIX socket */
 	KEY_SECRET, /* char *, never shown */
 	KEY_HA1, /* uint8_t[16], never shown; second: bool */
-	KEY_LOG_LEVEL, /* enum log_level */
-	KEY_TRANSPORT, /* enum conf_transport */
+	KEY_WORD, /* an enum: the word's place in `words` */
 	KEY_LISTEN, /* union addr *; second: size_t count; port optional */
 	KEY_HOSTS, /* union addr *; second: size_t count; no port */
 	KEY_PREFIXES, /* struct prefix *; second: size_t count */
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
 	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
-	KEY_WIRE, /* enum conf_wire */
 	KEY_DEVICES, /* char *[CONF_DEVICES_MAX]; second: size_t count */
 	KEY_PERCENT, /* unsigned int, parts per million */
 };
@@ -63,6 +61,7 @@ struct key {
 	size_t second; /* as the type says */
 	uint64_t min,
 		max; /* of numbers (in the field's unit) and text (bytes) */
+	const char *const *words; /* of KEY_WORD; NULL at the end */
 	uint64_t advised; /* with KEY_ADVISED */
 	const char *why; /* with KEY_ADVISED: what is lost below it */
 	const char *preset; /* the default, as it would be written; or NULL */
@@ -85,6 +84,9 @@ extern const char *const conf_engine_names[];
 
 /* The first of a section's keys; *count tells how many follow it. */
 const struct key *conf_keys_of(enum section_kind kind, size_t *count);
+
+/* The place of a word in such a list; -1: it is not there. */
+int conf_word_find(const char *const *words, const char *word);
 
 /* What may stand as the key's value, in words. */
 void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX]);

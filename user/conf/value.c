@@ -15,6 +15,8 @@
 #define ITEM_MAX     80 /* bytes of a list's item with its NUL */
 #define FOUND_MAX    60 /* bytes of a wrong value that are shown */
 
+_Static_assert(CONF_ENGINES_MAX <= CONF_DEVICES_MAX, "names_set's room");
+
 /* One assignment under way. */
 struct value {
 	struct parser *p;
@@ -175,14 +177,10 @@ static int bool_set(struct value *v)
 	return 0;
 }
 
-static int text_set(struct value *v)
+static int string_set(struct value *v)
 {
-	char **out = field(v), *copy;
-	size_t len = strlen(v->text);
+	char **out = field(v), *copy = strdup(v->text);
 
-	if (len < v->key->min || len > v->key->max)
-		return -EINVAL;
-	copy = strdup(v->text);
 	if (!copy)
 		return -ENOMEM;
 	if (v->key->type == KEY_SECRET)
@@ -193,19 +191,22 @@ static int text_set(struct value *v)
 	return 0;
 }
 
+static int text_set(struct value *v)
+{
+	size_t len = strlen(v->text);
+
+	if (len < v->key->min || len > v->key->max)
+		return -EINVAL;
+	return string_set(v);
+}
+
 static int path_set(struct value *v)
 {
 	struct sockaddr_un sun;
-	char **out = field(v), *copy;
 
 	if (v->text[0] != '/' || strlen(v->text) >= sizeof(sun.sun_path))
 		return -EINVAL;
-	copy = strdup(v->text);
-	if (!copy)
-		return -ENOMEM;
-	free(*out);
-	*out = copy;
-	return 0;
+	return string_set(v);
 }
 
 static int hex_digit(char c)
@@ -232,29 +233,14 @@ static int ha1_set(struct value *v)
 	return 0;
 }
 
-static int log_level_set(struct value *v)
+/* Without negative values an enum is an unsigned int. */
+static int word_set(struct value *v)
 {
-	static const char *const names[] = {
-		[LOG_LEVEL_ERROR] = "error",
-		[LOG_LEVEL_WARN] = "warn",
-		[LOG_LEVEL_INFO] = "info",
-		[LOG_LEVEL_DEBUG] = "debug",
-	};
+	int found = conf_word_find(v->key->words, v->text);
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(v->text, names[i]) != 0)
-			continue;
-		*(enum log_level *)field(v) = (enum log_level)i;
-		return 0;
-	}
-	return -EINVAL;
-}
-
-static int transport_set(struct value *v)
-{
-	if (strcmp(v->text, "tcp") != 0)
+	if (found < 0)
 		return -EINVAL;
-	*(enum conf_transport *)field(v) = CONF_TRANSPORT_TCP;
+	*(unsigned int *)field(v) = (unsigned int)found;
 	return 0;
 }
 
@@ -412,81 +398,6 @@ static int prefixes_set(struct value *v)
 	return 0;
 }
 
-static bool engine_known(const char *name)
-{
-	for (size_t i = 0; conf_engine_names[i]; i++)
-		if (!strcmp(conf_engine_names[i], name))
-			return true;
-	return false;
-}
-
-static int engine_add(char **order, size_t *count, const char *name)
-{
-	if (!engine_known(name) || *count == CONF_ENGINES_MAX)
-		return -EINVAL;
-	for (size_t i = 0; i < *count; i++)
-		if (!strcmp(order[i], name))
-			return -EINVAL;
-	order[*count] = strdup(name);
-	if (!order[*count])
-		return -ENOMEM;
-	++*count;
-	return 0;
-}
-
-/*
- * Replaces a list of up to `room` names; `mine` is where the new one is gathered.
- * list NULL: no names.
- */
-static int names_set(struct value *v, char **mine, size_t room,
-		     int (*add)(char **names, size_t *count, const char *name),
-		     const char *list)
-{
-	char **names = field(v), item[ITEM_MAX];
-	size_t *count = field_at(v, v->key->second), added = 0;
-	int err = 0;
-
-	while (list && !err) {
-		err = list_next(v, &list, item);
-		if (!err)
-			err = add(mine, &added, item);
-	}
-	if (err) {
-		for (size_t i = 0; i < added; i++)
-			free(mine[i]);
-		return err;
-	}
-	for (size_t i = 0; i < *count; i++)
-		free(names[i]);
-	memcpy(names, mine, room * sizeof(*mine));
-	*count = added;
-	return 0;
-}
-
-static int engines_set(struct value *v)
-{
-	char *mine[CONF_ENGINES_MAX] = { NULL };
-
-	return names_set(v, mine, CONF_ENGINES_MAX, engine_add, v->text);
-}
-
-static int wire_set(struct value *v)
-{
-	static const char *const names[] = {
-		[CONF_WIRE_AUTO] = "auto",
-		[CONF_WIRE_ALWAYS] = "always",
-		[CONF_WIRE_NEVER] = "never",
-	};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(v->text, names[i]) != 0)
-			continue;
-		*(enum conf_wire *)field(v) = (enum conf_wire)i;
-		return 0;
-	}
-	return -EINVAL;
-}
-
 /* What the kernel takes for a device's name (dev_valid_name). */
 static bool device_valid(const char *name)
 {
@@ -502,10 +413,13 @@ static bool device_valid(const char *name)
 	return true;
 }
 
-static int device_add(char **names, size_t *count, const char *name)
+static bool engine_valid(const char *name)
 {
-	if (!device_valid(name) || *count == CONF_DEVICES_MAX)
-		return -EINVAL;
+	return conf_word_find(conf_engine_names, name) >= 0;
+}
+
+static int name_add(char **names, size_t *count, const char *name)
+{
 	for (size_t i = 0; i < *count; i++)
 		if (!strcmp(names[i], name))
 			return -EINVAL;
@@ -516,12 +430,32 @@ static int device_add(char **names, size_t *count, const char *name)
 	return 0;
 }
 
-static int devices_set(struct value *v)
+/* Replaces a list of up to `room` different names; list NULL: by none. */
+static int names_set(struct value *v, size_t room, bool (*valid)(const char *),
+		     const char *list)
 {
-	char *mine[CONF_DEVICES_MAX] = { NULL };
+	char **names = field(v), *mine[CONF_DEVICES_MAX], item[ITEM_MAX];
+	size_t *count = field_at(v, v->key->second), added = 0;
+	int err = 0;
 
-	return names_set(v, mine, CONF_DEVICES_MAX, device_add,
-			 *v->text ? v->text : NULL);
+	while (list && !err) {
+		err = list_next(v, &list, item);
+		if (!err)
+			err = added < room && valid(item) ?
+				      name_add(mine, &added, item) :
+				      -EINVAL;
+	}
+	if (err) {
+		for (size_t i = 0; i < added; i++)
+			free(mine[i]);
+		return err;
+	}
+	for (size_t i = 0; i < *count; i++)
+		free(names[i]);
+	for (size_t i = 0; i < room; i++)
+		names[i] = i < added ? mine[i] : NULL;
+	*count = added;
+	return 0;
 }
 
 /* "0.1%", "2": a percentage with up to four decimals, as parts per million. */
@@ -567,10 +501,8 @@ static int value_assign(struct value *v)
 		return path_set(v);
 	case KEY_HA1:
 		return ha1_set(v);
-	case KEY_LOG_LEVEL:
-		return log_level_set(v);
-	case KEY_TRANSPORT:
-		return transport_set(v);
+	case KEY_WORD:
+		return word_set(v);
 	case KEY_LISTEN:
 	case KEY_HOSTS:
 		return addresses_set(v);
@@ -579,11 +511,10 @@ static int value_assign(struct value *v)
 	case KEY_PORTS:
 		return ports_set(v);
 	case KEY_ENGINES:
-		return engines_set(v);
-	case KEY_WIRE:
-		return wire_set(v);
+		return names_set(v, CONF_ENGINES_MAX, engine_valid, v->text);
 	case KEY_DEVICES:
-		return devices_set(v);
+		return names_set(v, CONF_DEVICES_MAX, device_valid,
+				 *v->text ? v->text : NULL);
 	case KEY_PERCENT:
 		return percent_set(v);
 	}
