@@ -36,6 +36,7 @@ struct child_state {
 	struct loop *loop;
 	struct broker *broker;
 	struct watch control;
+	unsigned int channels; /* so far */
 	bool end;
 };
 
@@ -49,7 +50,7 @@ static void control_ready(struct watch *watch, uint32_t events)
 
 	(void)events;
 	if (!err && came.fd_count) {
-		broker_serve(state->broker, came.fds[0]);
+		broker_serve(state->broker, state->channels++, came.fds[0]);
 		return;
 	}
 	state->end = !err;

@@ -61,7 +61,7 @@ static void channel_open(struct run *run, int which)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 		       0, pair))
 		abort();
-	if (session_new(run->broker, pair[1]))
+	if (session_new(run->broker, (unsigned int)which, pair[1]))
 		close(pair[0]);
 	else
 		run->channels[which] = pair[0];

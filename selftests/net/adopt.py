@@ -5,6 +5,7 @@
 import os
 import signal
 import socket
+import stat
 import sys
 
 sys.dont_write_bytecode = True
@@ -62,6 +63,23 @@ def broker_pid(server):
     others = [pid for pid in proc.children(server.process.pid) if pid != relay]
     equal(len(others), 1, "processes beside the relay")
     return others[0]
+
+
+def channels(pid):
+    """Copies of a process's ends of the channels between relay and broker."""
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        fd = proc.fd_copy(pid, int(number))
+        if fd is None:
+            continue
+        # Its channel to the supervisor waits for room.
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode) or os.get_blocking(fd):
+            os.close(fd)
+            continue
+        sock = socket.socket(fileno=fd)
+        if sock.type == socket.SOCK_SEQPACKET:
+            found.append(sock)
+    return found
 
 
 def fresh(changes=None):
@@ -174,6 +192,37 @@ def _():
     check(row["bytes_to_peer"] >= MIB, f"bytes of {row}")
     more, other, _ = pair(server)
     swap(more, other, MIB)
+    server.ctl("kick", row["id"])
+    data.settimeout(10)
+    try:
+        raise tap.Fail(f"no reset but {data.recv(1)!r}")
+    except ConnectionResetError:
+        pass
+    wait_for(lambda: engines.row_of(server, data) is None, 10, "kicked")
+    ping(more, other)
+
+
+@test("a channel to a broker that lives breaks: pairs go on, and new ones are joined")
+def _():
+    server = fresh()
+    data, peer, _ = pair(server)
+    broker = broker_pid(server)
+    for number, culprit in enumerate((server.relay_pid(), broker), 1):
+        broken = channels(culprit)
+        equal(len(broken), len(channels(broker)), "channels, one of each worker")
+        for channel in broken:
+            channel.send(b"what is this?")
+            channel.close()
+        swap(data, peer, MIB)
+        wait_for(lambda n=number: server.log_count(r"event=wire_ready") > n, 10, "another channel")
+        wait_for(lambda: [r for r in server.engines() if r["name"] == "wire"][0]["available"],
+                 10, "each worker has one")
+        equal(engines.row_of(server, data)["state"], "relaying", "still the worker's own")
+        more, other, _ = pair(server)
+        swap(more, other, MIB)
+    equal(broker_pid(server), broker, "the broker has lived on")
+    row = engines.row_of(server, data)
+    check(row["bytes_to_peer"] >= 2 * MIB, f"bytes of {row}")
     server.ctl("kick", row["id"])
     data.settimeout(10)
     try:

@@ -258,10 +258,11 @@ struct rig {
 	struct loop *loop;
 	struct broker *broker;
 	int channel; /* the worker's end */
+	unsigned int sessions; /* so far, each of another worker */
 	int fds[WIRE_LEGS]; /* the worker's sockets, by numbers 1 and 2 */
 };
 
-static int session_open(struct rig *rig)
+static int session_of(struct rig *rig, unsigned int worker)
 {
 	int pair[2];
 
@@ -270,8 +271,13 @@ static int session_open(struct rig *rig)
 					    SOCK_NONBLOCK,
 				    0, pair),
 			 0);
-	assert_int_equal(session_new(rig->broker, pair[1]), 0);
+	assert_int_equal(session_new(rig->broker, worker, pair[1]), 0);
 	return pair[0];
+}
+
+static int session_open(struct rig *rig)
+{
+	return session_of(rig, rig->sessions++);
 }
 
 static void tick(struct rig *rig)
@@ -736,6 +742,32 @@ static void a_pair_can_be_claimed(void **state)
 	tick(rig);
 }
 
+/* Whatever the relay asks for, and the pairs go over to the new one. */
+static void a_worker_has_one_channel(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_claim claim = { .type = BROKER_CLAIM };
+	struct broker_answer pair;
+	struct broker_active active;
+	struct broker_ended ended;
+	int before = rig->channel;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	rig->channel = session_of(rig, 0);
+	tick(rig);
+	assert_true(is_closed(before));
+	greet(rig, rig->channel, false);
+	claim.pair = pair.pair;
+	claim.generation = pair.generation;
+	request(rig, rig->channel, &claim, sizeof(claim), NULL, 0);
+	answer(rig->channel, BROKER_ACTIVE, &active, sizeof(active));
+	end(rig, &pair, WIRE_END_FIN);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_FIN);
+	close(before);
+}
+
 static void places_run_out_and_are_reclaimed(void **state)
 {
 	struct rig *rig = *state;
@@ -891,6 +923,9 @@ static void a_breach_closes_the_channel(void **state)
 	hello.version--;
 	hello.adopts = 2;
 	BREACH(false, &hello, sizeof(hello), NULL, 0);
+	hello.adopts = 0;
+	hello.zero = 1;
+	BREACH(false, &hello, sizeof(hello), NULL, 0);
 	BREACH(true, &type, sizeof(type), NULL, 0);
 	type = BROKER_WELCOME;
 	BREACH(true, &type, sizeof(type), NULL, 0);
@@ -1018,7 +1053,7 @@ static void without_memory(void *arg)
 					    SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
 					    pair),
 				 0);
-		session_new(broker, pair[1]);
+		session_new(broker, 0, pair[1]);
 		close(pair[0]);
 		fake_broker_free(broker);
 	}
@@ -1042,6 +1077,7 @@ int main(void)
 		cmocka_unit_test(offsets_are_each_others_inverse),
 		cmocka_unit_test(a_later_look_opens_the_latch),
 		cmocka_unit_test(bytes_are_counted_without_fin),
+		WITH_RIG(a_worker_has_one_channel),
 		cmocka_unit_test(a_reset_is_at_the_end_of_what_was_sent),
 		WITH_RIG(a_pair_lives_and_ends),
 		WITH_RIG(one_that_moves_meanwhile_is_left_alone),

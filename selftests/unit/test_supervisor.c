@@ -31,6 +31,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "main/channel.h"
+#include "main/privilege.h"
 #include "main/supervisor.h"
 
 #define WAIT_MS 20000
@@ -233,7 +235,25 @@ static bool process_stat(pid_t pid, char *state, pid_t *parent)
 	       sscanf(strrchr(text, ')') + 2, "%c %d", state, parent) == 2;
 }
 
-static pid_t relay_find(pid_t supervisor)
+/* The broker keeps some privilege, the relay has none. */
+static bool process_is_broker(pid_t pid)
+{
+	char path[64], line[128];
+	unsigned long long effective = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "CapEff: %llx", &effective) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return effective != 0;
+}
+
+/* A child of this kind, or 0. */
+static pid_t child_find(pid_t supervisor, bool broker)
 {
 	DIR *dir = opendir("/proc");
 	struct dirent *entry;
@@ -245,7 +265,8 @@ static pid_t relay_find(pid_t supervisor)
 		pid_t pid = atoi(entry->d_name);
 
 		if (pid > 0 && process_stat(pid, &state, &parent) &&
-		    parent == supervisor && state != 'Z')
+		    parent == supervisor && state != 'Z' &&
+		    (!geteuid() && process_is_broker(pid)) == broker)
 			found = pid;
 	}
 	closedir(dir);
@@ -254,7 +275,7 @@ static pid_t relay_find(pid_t supervisor)
 
 static pid_t relay_of(const struct daemon *d)
 {
-	pid_t pid = relay_find(d->pid);
+	pid_t pid = child_find(d->pid, false);
 
 	assert_true(pid > 0);
 	return pid;
@@ -792,6 +813,138 @@ static void reloads_leak_no_descriptor(void **state)
 	daemon_stop(&d);
 }
 
+/*
+ * Copies of a process's ends of channels: those between relay and broker, or its own
+ * one to the supervisor. Only the latter waits for room.
+ */
+static size_t channels_take(pid_t pid, bool broker, int *out, size_t room)
+{
+	int process = (int)syscall(SYS_pidfd_open, pid, 0);
+	size_t found = 0;
+
+	assert_true(process >= 0);
+	for (int i = 0; i < 256 && found < room; i++) {
+		int fd = (int)syscall(SYS_pidfd_getfd, process, i, 0);
+		int type = 0;
+		socklen_t len = sizeof(type);
+
+		if (fd < 0)
+			continue;
+		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
+		if (type == SOCK_SEQPACKET &&
+		    !(fcntl(fd, F_GETFL) & O_NONBLOCK) == !broker)
+			out[found++] = fd;
+		else
+			close(fd);
+	}
+	close(process);
+	return found;
+}
+
+static bool has_ended(int channel)
+{
+	struct pollfd end = { .fd = channel };
+
+	return poll(&end, 1, 0) > 0;
+}
+
+static void channels_close(int channels[2])
+{
+	close(channels[0]);
+	close(channels[1]);
+}
+
+/* Exactly two, one of each worker, and neither has ended. */
+static void channels_wait(pid_t pid, int out[2])
+{
+	uint64_t end = clock_ms() + WAIT_MS;
+	int fds[8];
+	size_t found;
+
+	for (;;) {
+		found = channels_take(pid, true, fds, 8);
+		if (found == 2 && !has_ended(fds[0]) && !has_ended(fds[1]))
+			break;
+		while (found)
+			close(fds[--found]);
+		assert_true(clock_ms() < end);
+		rest();
+	}
+	memcpy(out, fds, 2 * sizeof(int));
+}
+
+/* The broker without wire: it loads no program and attaches to nothing. */
+static void broker_start(struct daemon *d)
+{
+	if (geteuid() || !privilege_can_broker())
+		skip();
+	daemon_start(d, ONE USER "[engine]\norder = sockmap, copy\n");
+}
+
+static void a_channel_to_the_broker_that_breaks_is_made_anew(void **state)
+{
+	char wait[32];
+	int channels[2];
+	struct daemon d;
+
+	(void)state;
+	broker_start(&d);
+	for (int i = 0; i < 4; i++) {
+		pid_t broker = child_find(d.pid, true), relay = relay_of(&d);
+
+		channels_wait(relay, channels);
+		channels_close(channels);
+		/* Which of the two breaks a rule is all the same. */
+		channels_wait(i % 2 ? broker : relay, channels);
+		assert_int_equal(send(channels[0], "x", 1, 0), 1);
+		channels_close(channels);
+		snprintf(wait, sizeof(wait), "waited_ms=%d", 100 << i);
+		log_wait(&d, wait, 1);
+		channels_wait(relay, channels);
+		channels_close(channels);
+		channels_wait(broker, channels);
+		channels_close(channels);
+	}
+	assert_int_equal(count(log_read(&d), "event=channel_bad_message"), 2);
+	assert_int_equal(count(d.text, "event=broker_bad_message"), 2);
+	assert_null(strstr(d.text, "event=broker_died"));
+	daemon_stop(&d);
+}
+
+/* Nor does it make the supervisor, or the broker, do much. */
+static void a_relay_that_asks_without_end_gets_no_more_channels(void **state)
+{
+	int channels[2], supervisor, given;
+	uint64_t began = clock_ms();
+	struct daemon d;
+
+	(void)state;
+	broker_start(&d);
+	channels_wait(relay_of(&d), channels);
+	channels_close(channels);
+	assert_int_equal(channels_take(relay_of(&d), false, &supervisor, 1), 1);
+	for (int i = 0; i < 3000; i++)
+		assert_int_equal(channel_send(supervisor, CHANNEL_WANT_BROKER,
+					      i % 2, "", NULL, 0),
+				 0);
+	channel_send(supervisor, CHANNEL_WANT_BROKER, 2, "", NULL, 0);
+	channel_send(supervisor, CHANNEL_WANT_BROKER, -1, "", NULL, 0);
+	close(supervisor);
+	log_wait(&d, "event=channel_bad_message worker=2", 1);
+	log_wait(&d, "event=channel_bad_message worker=-1", 1);
+	log_wait(&d, "event=broker_channel_ended workers=0x3", 1);
+	/* The first after 100 ms, the second after 200 more, 400 more, ... */
+	given = count(log_read(&d), "event=broker_channel_ended");
+	assert_in_range(given, 1, 20);
+	assert_true(100u * ((1u << given) - 1) <= clock_ms() - began);
+	channels_wait(relay_of(&d), channels);
+	channels_close(channels);
+	channels_wait(child_find(d.pid, true), channels);
+	channels_close(channels);
+	assert_served(listening(&d, 0));
+	daemon_stop(&d);
+}
+
 static void start_fails(const char *conf, const char *words)
 {
 	struct daemon d;
@@ -856,6 +1009,10 @@ int main(void)
 		cmocka_unit_test(a_reload_without_a_relay_counts),
 		cmocka_unit_test(a_reload_beyond_descriptors_changes_nothing),
 		cmocka_unit_test(reloads_leak_no_descriptor),
+		cmocka_unit_test(
+			a_channel_to_the_broker_that_breaks_is_made_anew),
+		cmocka_unit_test(
+			a_relay_that_asks_without_end_gets_no_more_channels),
 		cmocka_unit_test(a_start_that_fails_says_why),
 		cmocka_unit_test(the_relay_never_runs_as_root),
 	};

@@ -27,7 +27,7 @@ struct rig {
 	struct broker_rig broker;
 	int sockets[2];
 	struct probe probe[4];
-	int changed, orphans, sockmap;
+	int changed, lost, orphans, sockmap;
 	int sockmap_error;
 	uint32_t orphan[BROKER_PLACES];
 	struct probe adopted;
@@ -94,6 +94,11 @@ static void orphan(void *arg, uint32_t place, const struct wire_pair *pair)
 	wire_adopt(rig->wire, &rig->adopted.link, place, pair->generation);
 }
 
+static void lost(void *arg)
+{
+	((struct rig *)arg)->lost++;
+}
+
 static void changed(void *arg)
 {
 	((struct rig *)arg)->changed++;
@@ -115,6 +120,7 @@ static int setup(void **state)
 		.answer_ms = 200,
 		.orphan = orphan,
 		.changed = changed,
+		.lost = lost,
 		.sockmap = sockmap,
 		.read = broker_read_pair,
 		.arg = rig,
@@ -229,7 +235,7 @@ static void introduces_itself_and_is_welcome(void **state)
 	assert_int_equal(ask(&rig->probe[0]), -ENOTCONN);
 	broker_connect(&rig->broker, rig->wire);
 	broker_expect_hello(&rig->broker, &hello);
-	assert_int_equal(hello.worker, 3);
+	assert_int_equal(hello.zero, 0);
 	assert_int_equal(hello.adopts, 1);
 	tick(rig);
 	assert_int_equal(ask(&rig->probe[0]), -ENOTCONN);
@@ -403,7 +409,9 @@ static void a_broker_that_dies_orphans_what_is_not_active(void **state)
 	assert_int_equal(rig->probe[1].end, WIRE_END_ORPHAN);
 	assert_int_equal(rig->probe[2].ended, 0);
 	assert_int_equal(rig->probe[2].link.state, WIRE_LINK_ACTIVE);
-	assert_string_equal(wire_why(rig->wire), "the broker has gone");
+	assert_int_equal(rig->lost, 1);
+	assert_string_equal(wire_why(rig->wire),
+			    "the channel to the broker has ended");
 	assert_int_equal(ask(&rig->probe[0]), -ENOTCONN);
 }
 
@@ -450,6 +458,8 @@ static void a_channel_taken_away_is_a_broker_gone(void **state)
 	assert_int_equal(wire_channel(rig->wire, -1), 0);
 	assert_int_equal(rig->probe[0].ended, 1);
 	assert_false(wire_ready(rig->wire));
+	/* Whoever does that knows. */
+	assert_int_equal(rig->lost, 0);
 	assert_int_equal(rig->changed, 2);
 }
 
@@ -777,6 +787,8 @@ static void bad_one(const struct bad *bad, struct rig *rig)
 	if (wire_ready(rig->wire) ||
 	    strcmp(wire_why(rig->wire), "the broker broke the rules") != 0)
 		fail_msg("taken: %s", bad->what);
+	/* Once, and before a WELCOME, too. */
+	assert_int_equal(rig->lost, 1);
 	if (bad->welcome) {
 		assert_int_equal(rig->probe[0].ended, 1);
 		assert_int_equal(rig->probe[1].ended, 1);

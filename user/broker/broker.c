@@ -93,9 +93,9 @@ void broker_confine(const struct broker *broker)
 	confine(broker->error ? NULL : broker->kernel);
 }
 
-int broker_serve(struct broker *broker, int fd)
+int broker_serve(struct broker *broker, unsigned int worker, int fd)
 {
-	return session_new(broker, fd);
+	return session_new(broker, worker, fd);
 }
 
 void broker_end(struct broker *broker)

@@ -40,8 +40,11 @@ int broker_error(const struct broker *broker);
  */
 void broker_confine(const struct broker *broker);
 
-/* One more client on a SOCK_SEQPACKET descriptor, taken over. 0 or -ENOMEM. */
-int broker_serve(struct broker *broker, int fd);
+/*
+ * A client on a SOCK_SEQPACKET descriptor, taken over: worker `worker` of the relay,
+ * whose channel before, if there is one, ends. 0, or -ENOMEM with it closed.
+ */
+int broker_serve(struct broker *broker, unsigned int worker, int fd);
 
 /* The clean end: resets every pair, removes everything from the kernel. */
 void broker_end(struct broker *broker);

@@ -91,7 +91,7 @@ struct session {
 	bool sockmap; /* it has had its maps */
 	bool worked; /* enough for one tick */
 	bool dead; /* freed at the end of the tick */
-	uint32_t worker;
+	unsigned int worker; /* of the relay: the only one of this number */
 };
 
 struct broker {
@@ -158,7 +158,7 @@ int join_pair(struct broker *broker, struct session *session,
 	      struct broker_answer *answer);
 
 /* Sessions (session.c). */
-int session_new(struct broker *broker, int fd);
+int session_new(struct broker *broker, unsigned int worker, int fd);
 void session_end(struct session *session); /* dead; freed later */
 void sessions_free(struct broker *broker);
 void session_active(struct session *session, uint32_t pair,

@@ -237,7 +237,10 @@ static void hello(struct session *session, struct input *input)
 		breach(session, "a HELLO out of place");
 		return;
 	}
-	session->worker = msg->worker;
+	if (msg->zero) {
+		breach(session, "a reserved field");
+		return;
+	}
 	if (msg->version != BROKER_PROTOCOL) {
 		breach(session, "another version of the protocol");
 		return;
@@ -468,7 +471,20 @@ static void session_ready(struct watch *watch, uint32_t events)
 		session_end(session);
 }
 
-int session_new(struct broker *broker, int fd)
+/* A worker has one channel: a relay that asks for more does not get more. */
+static void sessions_end(struct broker *broker, unsigned int worker)
+{
+	struct list *pos;
+
+	list_for_each(pos, &broker->sessions) {
+		struct session *session = list_entry(pos, struct session, link);
+
+		if (session->worker == worker)
+			session_end(session);
+	}
+}
+
+int session_new(struct broker *broker, unsigned int worker, int fd)
 {
 	struct session *session = calloc(1, sizeof(*session));
 
@@ -488,6 +504,8 @@ int session_new(struct broker *broker, int fd)
 		free(session);
 		return err;
 	}
+	sessions_end(broker, worker);
+	session->worker = worker;
 	list_add_tail(&session->link, &broker->sessions);
 	return 0;
 }

@@ -545,8 +545,8 @@ static void links_lost(struct wire *wire)
 }
 
 /*
- * A channel given up would not come again while that broker lives. Its answers are
- * worth as much when they come late, so all that is asked for waits.
+ * A channel given up would take all that is asked for with it. Its answers are worth
+ * as much when they come late, so all that waits.
  */
 void wire_overdue(struct wire *wire, bool overdue)
 {

@@ -79,6 +79,8 @@ struct wire_params {
 	void (*orphan)(void *arg, uint32_t place, const struct wire_pair *pair);
 	/* It can join now, or not any more: wire_why() says the rest. */
 	void (*changed)(void *arg);
+	/* The channel has ended by the broker or its fault; NULL: whatever. */
+	void (*lost)(void *arg);
 	/* Reads place `place` of the map; NULL: as a BPF map. 0 or an errno. */
 	int (*read)(int map, uint32_t place, struct wire_pair *out);
 	/* What wire_sockmap() asked for: 0, or a negative errno. */

@@ -5,8 +5,8 @@
  *
  * What comes in is taken as strictly as the broker takes what we send: the exact
  * length of its type, exactly its descriptors, WELCOME first and once, values in
- * range. Anything else closes the channel, and wire is off for this worker until
- * the supervisor brings another one.
+ * range. Anything else closes the channel, and wire is off for this worker until it
+ * is given another one. What is active goes on meanwhile.
  *
  * What goes out waits while the socket is full: first CLAIM and RESET, which hang
  * in the links themselves so that they cannot fail for want of memory, then the
@@ -149,7 +149,9 @@ static void channel_ready(struct watch *watch, uint32_t events)
 			arrival.came.len);
 	wire_channel_close(wire, err == -EBADMSG ?
 					 "the broker broke the rules" :
-					 "the broker has gone");
+					 "the channel to the broker has ended");
+	if (wire->params.lost)
+		wire->params.lost(wire->params.arg);
 }
 
 /* false: later. A broker that has gone is found out by reading. */
@@ -279,12 +281,11 @@ int wire_channel(struct wire *wire, int fd)
 		.type = BROKER_HELLO,
 		.version = BROKER_PROTOCOL,
 		.adopts = wire->params.orphan != NULL,
-		.worker = wire->params.worker,
 	};
 	int err;
 
 	if (wire->watch.fd >= 0)
-		wire_channel_close(wire, "the broker is started anew");
+		wire_channel_close(wire, "another channel has come");
 	if (fd < 0)
 		return 0;
 	err = watch_add(wire->params.loop, &wire->watch, fd, EPOLLIN,

@@ -17,7 +17,7 @@
  * When a channel closes, pairs of it that are not active are reset; active ones
  * become orphans, which the last HELLO with `adopts` set takes over, now or when
  * it comes. CLAIM gives one pair to the channel that asks: a worker's own pairs,
- * after the broker was started anew.
+ * when it has another channel or the broker was started anew.
  */
 #ifndef ENGINE_WIRE_PROTO_H
 #define ENGINE_WIRE_PROTO_H
@@ -72,7 +72,7 @@ enum wire_reason {
 struct broker_hello {
 	uint32_t type, version;
 	uint32_t adopts; /* 1: orphans and their events come to this channel */
-	uint32_t worker;
+	uint32_t zero;
 };
 
 struct broker_welcome {

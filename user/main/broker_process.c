@@ -38,9 +38,10 @@ static void channel_ready(struct watch *watch, uint32_t events)
 	int err = channel_recv(watch->fd, &msg, fds, &count);
 
 	(void)events;
-	if (!err && msg.type == CHANNEL_BROKER)
-		while (count && !broker_serve(process->broker, fds[count - 1]))
-			count--;
+	/* What it has no room for the worker asks for again. */
+	if (!err && msg.type == CHANNEL_BROKER && count == 1)
+		broker_serve(process->broker, (unsigned int)msg.result,
+			     fds[--count]);
 	while (count)
 		close(fds[--count]);
 	if (err || msg.type == CHANNEL_STOP) {

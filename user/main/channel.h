@@ -17,8 +17,8 @@ enum channel_type {
 	CHANNEL_REFUSED, /* text: why there is no reload; result: as RELOAD's */
 	CHANNEL_STOP,
 	/*
-	 * A descriptor per worker. To the relay: its channels to a broker that
-	 * was started anew. To the broker: its ends for a relay that was.
+	 * One descriptor: an end of a new channel between a worker and the
+	 * broker, to each of the two; result: the worker.
 	 */
 	CHANNEL_BROKER,
 	/* relay -> supervisor */
@@ -27,6 +27,7 @@ enum channel_type {
 	CHANNEL_WANT_RELOAD, /* culvertctl asked */
 	CHANNEL_WANT_STOP,
 	CHANNEL_DRAINING, /* culvertctl drain; result: 1, or 0 for undone */
+	CHANNEL_WANT_BROKER, /* a channel to the broker ended; result: whose */
 	CHANNEL_TYPES,
 };
 

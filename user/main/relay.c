@@ -82,6 +82,11 @@ static void engine_unavailable(void *arg, const char *name, int error)
 		 name, strerror(-error));
 }
 
+static void broker_lost(void *arg)
+{
+	relay_broker_lost(arg);
+}
+
 static void *worker_main(void *arg)
 {
 	struct relay_worker *worker = arg;
@@ -103,7 +108,8 @@ static int worker_start(struct relay *relay, unsigned int index,
 		.index = index,
 		.settings = settings,
 		.engine_unavailable = engine_unavailable,
-		.arg = relay,
+		.broker_lost = broker_lost,
+		.arg = worker,
 	};
 	int err;
 

@@ -4,6 +4,7 @@
 #define MAIN_RELAY_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,6 +22,9 @@ struct relay_worker {
 	bool running;
 	struct loop *loop;
 	struct turn_worker *turn;
+	/* On its way to the main thread: the channel to the broker is lost. */
+	struct letter broker_lost;
+	_Atomic bool broker_lost_posted;
 };
 
 /* A listening socket on its way to a worker. */
@@ -89,10 +93,12 @@ void relay_control(void *arg, const struct control_request *request,
 /* The channel to the supervisor (relay_reload.c). */
 void relay_channel_ready(struct watch *watch, uint32_t events);
 /*
- * Hands each worker its channel to a broker (relay_broker.c). The descriptors are
- * taken over on success. 0, -ENOMEM, or -EMFILE when they are not one each.
+ * The workers' channels to the broker (relay_broker.c). Takes over a new one of a
+ * worker; -1: it could not be received. 0, or -EBADMSG: there is no such worker.
  */
-int relay_broker(struct relay *relay, const int *fds, size_t count);
+int relay_broker(struct relay *relay, int worker, int fd);
+/* A worker's has ended: the supervisor is asked for another. On its thread. */
+void relay_broker_lost(struct relay_worker *worker);
 /* A control client asked for a reload: answered when it has ended. */
 void relay_reload_request(struct relay *relay, struct control_reply *reply);
 void relay_reload_free(struct relay *relay);

@@ -346,19 +346,18 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 		loop_stop(relay->loop);
 		return 0;
 	case CHANNEL_BROKER:
-		err = relay_broker(relay, fds, *count);
+		if (*count > 1)
+			return -EBADMSG;
+		err = relay_broker(relay, msg->result, *count ? fds[0] : -1);
 		if (!err)
 			*count = 0;
-		else
-			log_error("main",
-				  "event=broker_channel_failed error=\"%s\"",
-				  strerror(-err));
-		return 0;
+		return err;
 	case CHANNEL_READY:
 	case CHANNEL_TAKEN:
 	case CHANNEL_WANT_RELOAD:
 	case CHANNEL_WANT_STOP:
 	case CHANNEL_DRAINING:
+	case CHANNEL_WANT_BROKER:
 	case CHANNEL_TYPES:
 		break;
 	}

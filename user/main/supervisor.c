@@ -188,6 +188,9 @@ static void channel_handle(struct supervisor *sup)
 	case CHANNEL_DRAINING:
 		sup->draining = msg.result;
 		break;
+	case CHANNEL_WANT_BROKER:
+		supervisor_broker_want(sup, msg.result);
+		break;
 	case CHANNEL_RELOAD:
 	case CHANNEL_LISTENER:
 	case CHANNEL_COMMIT:

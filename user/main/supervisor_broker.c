@@ -5,7 +5,9 @@
  * It is started before the supervisor gives its privileges up, when any connection
  * may go on wire; one that dies is started again with what is kept for that. Every
  * worker of every relay has a channel to it, made here: an end each goes to the
- * relay and to the broker. It is stopped after the relay and then takes everything
+ * relay and to the broker. One that ends while the broker lives, because one of the
+ * two broke a rule or lacked memory, is made anew when the relay asks, the later the
+ * more often it does. It is stopped after the relay and then takes everything
  * out of the kernel; killed, it leaves all in place for the next one.
  */
 #include <errno.h>
@@ -25,6 +27,8 @@
 #include "main/broker_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
+
+_Static_assert(CONF_MAX_WORKERS <= 64, "a bit each");
 
 /* Resetting 100,000 pairs takes some seconds. */
 #define STOP_LIMIT_MS 30000
@@ -119,46 +123,90 @@ void supervisor_broker_start(struct supervisor *sup)
 		sup->broker.kept = true;
 }
 
-static void pairs_close(int fds[CONF_MAX_WORKERS])
+/* A channel of this worker: its end of it, or a negative errno. */
+static int channel_make(const struct supervisor *sup, unsigned int worker)
 {
-	for (size_t i = 0; i < CONF_MAX_WORKERS; i++)
-		fd_close(&fds[i]);
-}
+	int pair[2], err;
 
-int supervisor_broker_channels(struct supervisor *sup,
-			       int relay[CONF_MAX_WORKERS])
-{
-	int ends[CONF_MAX_WORKERS];
-	int err = 0;
-
-	for (size_t i = 0; i < CONF_MAX_WORKERS; i++) {
-		ends[i] = -1;
-		relay[i] = -1;
-	}
 	if (sup->broker.channel < 0)
 		return -ENOTCONN;
-	for (size_t i = 0; i < sup->sockets.workers && !err; i++) {
-		int pair[2];
-
-		if (socketpair(AF_UNIX,
-			       SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
-			       pair) < 0) {
-			err = -errno;
-			break;
-		}
-		relay[i] = pair[0];
-		ends[i] = pair[1];
-	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       0, pair) < 0)
+		return -errno;
+	err = channel_send(sup->broker.channel, CHANNEL_BROKER, (int)worker, "",
+			   &pair[1], 1);
+	close(pair[1]);
 	if (!err)
-		err = channel_send(sup->broker.channel, CHANNEL_BROKER, 0, "",
-				   ends, sup->sockets.workers);
-	pairs_close(ends);
-	if (err) {
-		pairs_close(relay);
-		log_error("main", "event=broker_channel_failed error=\"%s\"",
-			  strerror(-err));
-	}
+		return pair[0];
+	close(pair[0]);
 	return err;
+}
+
+/* With a broker that has died this is no news: the next one gets new ones. */
+static void channel_failed(struct supervisor *sup, unsigned int worker, int err)
+{
+	if (err != -ENOTCONN && err != -EPIPE)
+		log_error("main",
+			  "event=broker_channel_failed worker=%u error=\"%s\"",
+			  worker, strerror(-err));
+	supervisor_broker_want(sup, (int)worker);
+}
+
+void supervisor_broker_channels(struct supervisor *sup,
+				int relay[CONF_MAX_WORKERS])
+{
+	sup->broker.wanting = 0;
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
+		relay[i] = -1;
+		if (i >= sup->sockets.workers || !sup->broker.kept)
+			continue;
+		relay[i] = channel_make(sup, i);
+		if (relay[i] < 0)
+			channel_failed(sup, i, relay[i]);
+	}
+}
+
+void supervisor_broker_want(struct supervisor *sup, int worker)
+{
+	struct supervisor_broker *broker = &sup->broker;
+	uint64_t bit;
+
+	if (worker < 0 || (unsigned int)worker >= sup->sockets.workers) {
+		log_error("main", "event=channel_bad_message worker=%d",
+			  worker);
+		return;
+	}
+	bit = UINT64_C(1) << worker;
+	/* One that is started anew gives each worker a channel anyway. */
+	if (!broker->pid || broker->wanting & bit)
+		return;
+	if (!broker->wanting)
+		retry_ended(&broker->give);
+	broker->wanting |= bit;
+}
+
+/* The relay that runs gets channels, for those of its workers that want one. */
+static void channels_give(struct supervisor *sup)
+{
+	uint64_t wanting = sup->broker.wanting;
+
+	retry_began(&sup->broker.give);
+	sup->broker.wanting = 0;
+	for (unsigned int i = 0; i < sup->sockets.workers; i++) {
+		int fd;
+
+		if (!(wanting >> i & 1))
+			continue;
+		fd = channel_make(sup, i);
+		if (fd < 0) {
+			channel_failed(sup, i, fd);
+			continue;
+		}
+		/* When the relay does not take it, it is about to end. */
+		channel_send(sup->channel, CHANNEL_BROKER, (int)i, "", &fd, 1);
+		close(fd);
+		log_debug("main", "event=broker_channel_new worker=%u", i);
+	}
 }
 
 void supervisor_broker_died(struct supervisor *sup, int status)
@@ -168,6 +216,7 @@ void supervisor_broker_died(struct supervisor *sup, int status)
 	bool killed = WIFSIGNALED(status);
 
 	broker->pid = 0;
+	broker->wanting = 0;
 	fd_close(&broker->channel);
 	log_error("main",
 		  "event=broker_died %s=%d restart_in_ms=%ju effect=\"pairs "
@@ -177,39 +226,47 @@ void supervisor_broker_died(struct supervisor *sup, int status)
 		  (uintmax_t)wait);
 }
 
-/* The relay that runs gets channels to the new one. */
-static void relay_tell(struct supervisor *sup)
-{
-	int relay[CONF_MAX_WORKERS];
-
-	if (!sup->relay || sup->channel < 0 ||
-	    supervisor_broker_channels(sup, relay))
-		return;
-	channel_send(sup->channel, CHANNEL_BROKER, 0, "", relay,
-		     sup->sockets.workers);
-	pairs_close(relay);
-}
-
 uint64_t supervisor_broker_due(const struct supervisor *sup)
 {
-	if (!sup->broker.kept || sup->broker.pid || sup->stopping)
+	const struct supervisor_broker *broker = &sup->broker;
+
+	if (!broker->kept || sup->stopping)
 		return UINT64_MAX;
-	return sup->broker.restart.at_ms;
+	if (!broker->pid)
+		return broker->restart.at_ms;
+	if (!sup->relay || !broker->wanting)
+		return UINT64_MAX;
+	return broker->give.at_ms;
 }
 
-void supervisor_broker_tend(struct supervisor *sup)
+static void broker_restart(struct supervisor *sup)
 {
-	int err;
+	int err = broker_start(sup);
 
-	if (clock_ms() < supervisor_broker_due(sup))
-		return;
-	err = broker_start(sup);
 	if (err) {
 		hint_log("broker_process", err);
 		retry_failed(&sup->broker.restart);
 		return;
 	}
-	relay_tell(sup);
+	/* A relay that is not there yet gets its channels when it starts. */
+	sup->broker.wanting = sup->relay ? UINT64_MAX : 0;
+	channels_give(sup);
+}
+
+void supervisor_broker_tend(struct supervisor *sup)
+{
+	if (clock_ms() < supervisor_broker_due(sup))
+		return;
+	if (!sup->broker.pid) {
+		broker_restart(sup);
+		return;
+	}
+	log_warn("main",
+		 "event=broker_channel_ended workers=0x%jx waited_ms=%ju "
+		 "action=\"another one\"",
+		 (uintmax_t)sup->broker.wanting,
+		 (uintmax_t)sup->broker.give.wait_ms);
+	channels_give(sup);
 }
 
 void supervisor_broker_stop(struct supervisor *sup)

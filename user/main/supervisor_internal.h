@@ -21,6 +21,8 @@ struct supervisor_broker {
 	pid_t pid; /* 0 while there is none */
 	int channel; /* -1 while there is none */
 	struct retry restart;
+	uint64_t wanting; /* workers that want another channel to it, as bits */
+	struct retry give; /* when they get it */
 };
 
 struct supervisor {
@@ -62,9 +64,11 @@ void supervisor_control_remove(const struct supervisor *sup);
 bool supervisor_wire_wanted(const struct conf *conf);
 /* Starts it if that is wanted and allowed; logs why not. With all privileges. */
 void supervisor_broker_start(struct supervisor *sup);
-/* New channels to it, an end for each worker of the relay; all -1 if it fails. */
-int supervisor_broker_channels(struct supervisor *sup,
-			       int relay[CONF_MAX_WORKERS]);
+/* New channels to it, an end for each worker of a new relay; -1: none. */
+void supervisor_broker_channels(struct supervisor *sup,
+				int relay[CONF_MAX_WORKERS]);
+/* The relay says that a worker's channel has ended. */
+void supervisor_broker_want(struct supervisor *sup, int worker);
 void supervisor_broker_died(struct supervisor *sup, int status);
 /* When there is something to do for it, by the clock; UINT64_MAX: never. */
 uint64_t supervisor_broker_due(const struct supervisor *sup);

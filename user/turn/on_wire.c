@@ -139,6 +139,14 @@ static void wire_changed(void *arg)
 	worker->wire_was_ready = ready;
 }
 
+static void wire_lost(void *arg)
+{
+	struct turn_worker *worker = arg;
+
+	if (worker->broker_lost)
+		worker->broker_lost(worker->arg);
+}
+
 static void sockmap_came(void *arg, int error)
 {
 	turn_worker_sockmap(arg, error);
@@ -151,6 +159,7 @@ int turn_wire_open(struct turn_worker *worker)
 		.worker = worker->index,
 		.orphan = worker->index == 0 ? orphan_adopt : NULL,
 		.changed = wire_changed,
+		.lost = wire_lost,
 		.sockmap = sockmap_came,
 		.arg = worker,
 	};

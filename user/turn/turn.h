@@ -54,6 +54,8 @@ struct turn_worker_params {
 	struct turn_settings *settings; /* referenced */
 	/* Called when an engine cannot run here; once per worker and engine. */
 	void (*engine_unavailable)(void *arg, const char *name, int error);
+	/* Its channel to the broker has ended: it wants another. May be NULL. */
+	void (*broker_lost)(void *arg);
 	void *arg;
 };
 

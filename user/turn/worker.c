@@ -265,6 +265,7 @@ int turn_worker_new(const struct turn_worker_params *params,
 	worker->loop = params->loop;
 	worker->settings = params->settings;
 	worker->engine_unavailable = params->engine_unavailable;
+	worker->broker_lost = params->broker_lost;
 	worker->arg = params->arg;
 	err = worker_open(worker);
 	if (err) {

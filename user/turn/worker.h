@@ -53,6 +53,7 @@ struct turn_worker {
 	struct loop *loop;
 	struct turn_settings *settings;
 	void (*engine_unavailable)(void *arg, const char *name, int error);
+	void (*broker_lost)(void *arg);
 	void *arg;
 
 	struct wire *wire; /* may have no channel */

@@ -2,6 +2,7 @@
 """Processes with captured logs, and what /proc tells about them."""
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 
 from .wait import Timeout, wait_for
 
+SYS_PIDFD_GETFD = 438  # on every architecture
 SANITIZER = re.compile(r"(ERROR: (Address|Leak|Thread)Sanitizer|runtime error:)")
 
 
@@ -145,6 +147,16 @@ def has_ended(pid):
 
 def fd_count(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def fd_copy(pid, number):
+    """A copy of a descriptor of another process; None when it has no such."""
+    process = os.pidfd_open(pid)
+    try:
+        got = ctypes.CDLL(None).syscall(SYS_PIDFD_GETFD, process, number, 0)
+        return got if got >= 0 else None
+    finally:
+        os.close(process)
 
 
 def rss_kib(pid):
