@@ -31,16 +31,10 @@ def case(name, timeout=60):
     return register
 
 
-def totals(server):
-    """Pairs each engine has had."""
-    rows = server.engines()
-    return {row["name"]: row["pairs_total"] for row in rows}
-
-
 def joins(engine, count, version=4, in_flight=16, seed=SEED, timeout_ms=20000):
     """Run that many; every one whole.  Returns how many the engine had itself."""
     server = lab.server(engines.config(lab, engine))
-    before, errors = totals(server), server.log_count(r"level=error")
+    before, errors = engines.totals(server), server.log_count(r"level=error")
     host, port = server.address(version)
     target = f"[{host}]:{port}" if version == 6 else f"{host}:{port}"
     argv = [boxes.tool("joins"), "--client-space", lab.topo.client.path,
@@ -58,7 +52,7 @@ def joins(engine, count, version=4, in_flight=16, seed=SEED, timeout_ms=20000):
     wait_for(lambda: server.counters()["relaying"] == 0, 15, "no pair is left")
     wait_for(lambda: server.counters()["allocations"] == 0, 15, "no allocation is left")
     equal(server.log_count(r"level=error"), errors, "errors in the log")
-    after = totals(server)
+    after = engines.totals(server)
     had = {name: after[name] - before[name] for name in after if after[name] != before[name]}
     tap.note(f"pairs by engine: {had}")
     return had.get(engine, 0)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Every relay case on every engine: what goes in comes out, whole, with its end."""
 
+import json
 import os
 import random
 import socket
@@ -11,10 +12,11 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import engines, tap  # noqa: E402
+from culvertlab import boxes, engines, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, receive,  # noqa: E402
                              receive_slowly, receive_to_any_end, receive_to_end, reset, same,
                              send_all, send_until_blocked, sender, swap, unacknowledged)
+from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.turn import ended, recv_message  # noqa: E402
@@ -420,5 +422,27 @@ def _(engine):
     ping(busy, far)
 
 
+def beyond_the_numbers(engine):
+    """More than 2^32 bytes each way: sequence numbers of the relay's own choice wrap, too."""
+    server = lab.server(config(engine))
+    before = engines.totals(server)
+    peer, stats = lab.topo.peer, os.path.join(lab.dir, "stats")
+    far = lab.spawn(peer, [boxes.tool("peer", "bench-tools"), "--listen", f"{peer.addr()}:5001",
+                           "--stats", stats], "peer")
+    far.wait_for_text("ready", read=far.out)
+    host, port = server.address()
+    load = lab.spawn(lab.topo.client, [
+        boxes.tool("load", "bench-tools"), "check", "--turn", f"{host}:{port}", "--user", "alice",
+        "--password", "wonderland", "--peer", f"{peer.addr()}:5001", "--stats", stats,
+        "--connections", 1, "--bytes", (1 << 32) + 100 * MIB, "--timeout", 280000], "load")
+    load.wait(290)
+    check(load.out(), f"load said nothing: {load.tail()}")
+    said = json.loads(load.out().splitlines()[-1])
+    check(said["ok"] and said["intact"], f"wrong bytes: {said}")
+    equal(engines.totals(server)[engine] - before[engine], 1, f"pairs {engine} had")
+
+
+if LONG:  # half a minute for each engine
+    case("more than 2^32 bytes each way", 300)(beyond_the_numbers)
 engines.add_all(lab, cases)
 tap.main()

@@ -26,13 +26,13 @@ TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
 TCP_RECV_QUEUE, TCP_SEND_QUEUE = 1, 2
 
 
-def tool(name):
-    """A C program of the network tests; sanitizer builds use the plain one's."""
+def tool(name, kind="net-tools"):
+    """A C program of the network tests, or of bench-tools; sanitizer builds use the plain one's."""
     for base in (BUILD, os.path.dirname(BUILD)):
-        path = os.path.join(base, "net-tools", name)
+        path = os.path.join(base, kind, name)
         if os.path.exists(path):
             return path
-    raise Skip(f"{name} is not built (make net-tools)")
+    raise Skip(f"{name} is not built (make {kind})")
 
 
 class Box:

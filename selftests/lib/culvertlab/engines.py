@@ -70,6 +70,11 @@ def add_all(lab, cases, names=None):
             tap.add(f"{engine}: {name}", lambda f=function, e=engine: f(e), timeout)
 
 
+def totals(server):
+    """Pairs each engine has had."""
+    return {row["name"]: row["pairs_total"] for row in server.engines()}
+
+
 def _why_not(lab, engine):
     """Why the engine cannot be had, None when it can."""
     if not _known(lab, engine):
