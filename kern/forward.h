@@ -3,6 +3,7 @@
 #ifndef KERN_FORWARD_H
 #define KERN_FORWARD_H
 
+#include "challenge.h"
 #include "checksum.h"
 #include "maps.h"
 #include "packet.h"
@@ -112,14 +113,14 @@ static __noinline int forward_check(struct __sk_buff *skb,
 		return verdict;
 	if (!segment_intact(skb, work))
 		return WIRE_DROP_HEADER;
-	if (s->flags & TCP_SYN) {
-		if (work->state != WIRE_ENDED || !segment_begins(s))
-			return WIRE_DROP_SYN;
+	if (work->state == WIRE_ENDED && segment_begins(s)) {
 		bpf_map_delete_elem(&wire_flows, &work->packet.key);
 		return SEGMENT_UP;
 	}
 	if (passage_expired(t))
 		return WIRE_DROP_EXPIRED;
+	if (s->flags & TCP_SYN)
+		return WIRE_DROP_SYN;
 	verdict = segment_latch(s, t->from);
 	if (verdict != SEGMENT_PASS)
 		return verdict;
@@ -168,6 +169,8 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 		verdict = segment_translate(&t);
 	if (verdict == SEGMENT_UP)
 		return forward_up(skb, work, t.from);
+	if (verdict == WIRE_DROP_RESET || verdict == WIRE_DROP_SYN)
+		return challenge_tell(skb, &t, verdict);
 	if (verdict != SEGMENT_PASS)
 		return drop(verdict);
 	size = forward_size(skb, work);

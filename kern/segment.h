@@ -88,6 +88,12 @@ static __always_inline __u32 window_least(const struct wire_leg *leg)
 	return leg->window > WINDOW_LEAST ? leg->window : WINDOW_LEAST;
 }
 
+/* What leg's remote reads of a window is this fine, in bytes. */
+static __always_inline __u32 window_unit(const struct wire_leg *leg)
+{
+	return 1U << (leg->window_shift_out & 31);
+}
+
 /*
  * By how much a window that `leg`'s remote reads may exceed what was offered, its
  * field being rounded up. That remote may number a bare acknowledgement so far
@@ -97,7 +103,7 @@ static __always_inline bool
 segment_ahead(const struct segment *s, const struct wire_leg *leg, __u32 ahead)
 {
 	return !s->payload && !(s->flags & (TCP_FIN | TCP_RST)) &&
-	       ahead < 1U << (leg->window_shift_out & 31);
+	       ahead < window_unit(leg);
 }
 
 /*

@@ -7,11 +7,11 @@
 #ifndef KERN_TOO_BIG_H
 #define KERN_TOO_BIG_H
 
+#include "answer.h"
 #include "checksum.h"
 #include "maps.h"
 #include "packet.h"
 #include "pair.h"
-#include "route.h"
 #include "work.h"
 
 /* What a message quotes of TCP: ports and sequence number. */
@@ -43,29 +43,6 @@ struct too_big_v6 {
 #define MTU_LEAST_V6 1280
 /* Routers quote little, at most what fits an Ethernet. */
 #define MESSAGE_LONGEST 1536
-/* One a leg; the sender's next try finds out about a lost one. */
-#define TELL_INTERVAL_NS 50000000ULL
-/*
- * Cut from the front when a packet becomes a message: more than the
- * headers before TCP. The kernel then forgets that a device should complete
- * the checksum of TCP, of which there is none any more.
- */
-#define CUT 64
-
-static __always_inline void ipv4_fill(struct iphdr *ip, const __u8 *from,
-				      const __u8 *to, __u32 length)
-{
-	ip->version = 4;
-	ip->ihl = 5;
-	ip->tos = 0;
-	ip->tot_len = bpf_htons(length);
-	ip->frag_off = bpf_htons(0x4000);
-	ip->ttl = wire_hop_limit;
-	ip->check = 0;
-	ip->saddr = *(__u32 *)from;
-	ip->daddr = *(__u32 *)to;
-}
-
 static __always_inline void too_big_fill_v4(struct too_big_v4 *m,
 					    const struct too_big *t,
 					    const struct wire_leg *leg)
@@ -87,16 +64,6 @@ static __always_inline void too_big_fill_v4(struct too_big_v4 *m,
 	m->tcp.dest = leg->local_port;
 	m->tcp.seq = bpf_htonl(t->seq);
 	m->check = ~sum_fold(sum_words(&m->type, (sizeof(*m) - IPV4_HEAD) / 4));
-}
-
-static __always_inline void ipv6_fill(struct ipv6hdr *ip, const __u8 *from,
-				      const __u8 *to, __u32 length)
-{
-	*(__be32 *)ip = bpf_htonl(6 << 28);
-	ip->payload_len = bpf_htons(length);
-	ip->hop_limit = wire_hop_limit;
-	__builtin_memcpy(&ip->saddr, from, 16);
-	__builtin_memcpy(&ip->daddr, to, 16);
 }
 
 static __always_inline void too_big_fill_v6(struct too_big_v6 *m,
@@ -122,48 +89,27 @@ static __always_inline void too_big_fill_v6(struct too_big_v6 *m,
 }
 
 /* The packet at hand becomes the message work->too_big to leg's remote. */
-static __noinline int too_big_send(struct __sk_buff *skb, struct work *work,
-				   const struct wire_leg *leg, __u32 what)
+static __always_inline int too_big_send(struct __sk_buff *skb,
+					struct work *work,
+					const struct wire_leg *leg, __u32 what)
 {
 	const struct too_big *t = &work->too_big;
-	__u32 family = work->packet.key.family;
-	__u32 length;
 
-	length = family == AF_INET ? sizeof(struct too_big_v4) :
-				     sizeof(struct too_big_v6);
-	if (route_find(skb, work, leg, length) != ROUTE_FOUND)
-		return drop(WIRE_DROP_ROUTE);
-	if (bpf_skb_change_tail(skb, ETH_HLEN + length + CUT, 0) ||
-	    bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, 0))
-		return drop(WIRE_DROP_ERROR);
-	if (family == AF_INET) {
+	if (work->packet.key.family == AF_INET) {
 		too_big_fill_v4((struct too_big_v4 *)work->message, t, leg);
-		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
-					     sizeof(struct too_big_v4),
-					     BPF_F_RECOMPUTE_CSUM);
-	} else {
-		too_big_fill_v6((struct too_big_v6 *)work->message, t, leg);
-		length = bpf_skb_store_bytes(skb, ETH_HLEN, work->message,
-					     sizeof(struct too_big_v6),
-					     BPF_F_RECOMPUTE_CSUM);
+		return answer_send(skb, work, leg, sizeof(struct too_big_v4),
+				   what);
 	}
-	if (length)
-		return drop(WIRE_DROP_ERROR);
-	count(what);
-	return route_take(work);
+	too_big_fill_v6((struct too_big_v6 *)work->message, t, leg);
+	return answer_send(skb, work, leg, sizeof(struct too_big_v6), what);
 }
 
 /* Our own: the packet from `from`'s remote exceeds what the other leg carries. */
 static __always_inline int too_big_tell(struct __sk_buff *skb,
 					const struct passage *by)
 {
-	__u64 now = by->work->now;
-	__u64 told = *(volatile __u64 *)&by->from->told_ns;
-
 	count(WIRE_DROP_TOO_BIG);
-	if (told && now - told < TELL_INTERVAL_NS)
-		return TC_ACT_SHOT;
-	if (__sync_val_compare_and_swap(&by->from->told_ns, told, now) != told)
+	if (!answer_due(&by->from->told_ns, by->work->now))
 		return TC_ACT_SHOT;
 	return too_big_send(skb, by->work, by->from, WIRE_COUNT_TOO_BIG_SENT);
 }

@@ -102,7 +102,7 @@ struct work {
 	struct options options;
 	struct too_big too_big;
 	struct bpf_fib_lookup fib; /* a route: asked, then found */
-	__u8 message[96]; /* a packet-too-big, in or out, without Ethernet header */
+	__u8 message[96]; /* a packet-too-big read, an answer; from the IP header on */
 	struct summing summing;
 	__u32 chunk[CHUNK / 4 + 1];
 };

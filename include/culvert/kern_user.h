@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised whenever the meaning or layout of anything in this file changes. */
-#define WIRE_VERSION 2
+#define WIRE_VERSION 3
 
 /* A TCP connection of this host, seen from a packet that arrives on it. */
 struct wire_key {
@@ -102,7 +102,8 @@ struct wire_leg {
 	__u32 packets; /* forwarded from this leg, modulo 2^32 */
 	__u64 told_ns; /* when its remote was last sent a packet-too-big of ours */
 	__u32 tsval; /* highest the other end has been sent on: as it reads it */
-	__u8 zero2[12];
+	__u8 zero2[4];
+	__u64 challenged_ns; /* the same of a challenge ACK of ours */
 };
 
 #define WIRE_LABEL 64
@@ -145,8 +146,8 @@ struct wire_event {
 enum wire_drop {
 	WIRE_DROP_SEQUENCE, /* outside the receiver's window */
 	WIRE_DROP_ACK, /* acknowledges what was never sent, or far too old */
-	WIRE_DROP_RESET, /* a reset that is not exact */
-	WIRE_DROP_SYN,
+	WIRE_DROP_RESET, /* a reset that is not exact; perhaps challenged */
+	WIRE_DROP_SYN, /* likewise */
 	WIRE_DROP_FLAGS, /* no ACK, or a senseless combination */
 	WIRE_DROP_OPTIONS, /* malformed TCP options, or MD5/AO */
 	WIRE_DROP_HEADER, /* IP options, extension headers, bad length, checksum */
@@ -161,6 +162,7 @@ enum wire_drop {
 	WIRE_COUNT_FORWARDED,
 	WIRE_COUNT_TOO_BIG_TRANSLATED,
 	WIRE_COUNT_TOO_BIG_SENT,
+	WIRE_COUNT_CHALLENGED, /* challenge ACKs sent: inexact resets, SYNs */
 	WIRE_COUNTERS,
 };
 

@@ -250,9 +250,6 @@ static void test_flags(struct world *w)
 			  flagged(w, FIN | RST | ACK, WIRE_DROP_FLAGS),
 		  "%s: senseless combinations", name);
 	lab_check(flagged(w, ACK | URG | PSH, -1), "%s: urgent passes", name);
-	lab_check(flagged(w, SYN, WIRE_DROP_SYN) &&
-			  flagged(w, SYN | ACK, WIRE_DROP_SYN),
-		  "%s: no SYN on a joined pair", name);
 }
 
 static void test_states(struct world *w)

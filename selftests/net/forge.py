@@ -31,6 +31,7 @@ from culvertlab.wait import wait_for  # noqa: E402
 lab = Lab()
 cases = []
 MARK = b"<forged by nobody>"
+ANSWER_INTERVAL = 0.05  # seconds: the shortest time between answers to resets
 FAR = 0x20000000  # beyond any window
 ICMP_UNREACHABLE, NEEDS_FRAGMENTATION = 3, 4
 
@@ -147,6 +148,20 @@ class Rig:
             check(not resets, f"{name} at {leg.me} is answered with a reset: {resets[:3]}")
             leg.arrived.clear()
 
+    def quiet_after(self, leg, start):
+        """Nothing crossed of what was forged since `start`; the answers are few, and ACKs."""
+        ping(self.data, self.peer, b"and now?")
+        wait_for(self._settled, 5, "quiet after the flood")
+        equal(self.crossed(leg), [], "crossed")
+        answers = [s for s in map(tcp_of, leg.arrived)
+                   if s and s.target == leg.me and not s.payload]
+        bad = [s for s in answers if s.flags != ACK or after(s.ack, leg.next)]
+        check(answers and not bad, f"answers at {leg.me}: {bad[:3] or 'none'}")
+        # Two of them are the ping's.
+        most = 3 + (time.monotonic() - start) / ANSWER_INTERVAL
+        check(len(answers) <= most, f"{len(answers)} answers at {leg.me}, at most {most:.0f}")
+        leg.arrived.clear()
+
     def finish(self, size=200 * KIB):
         """The pair is what it was: bytes each way, both ends of stream, and nothing is left."""
         engines.on(self.server, self.data, self.engine)
@@ -214,6 +229,18 @@ def _(engine):
         (f"reset at {offset:+#x}", leg.segment(offset, ack, flags))
         for offset in (1, 2, 1000, 20000, -1, -1000, FAR, -FAR, 1 << 31)
         for flags, ack in ((RST, 0), (RST | ACK, 0), (RST | ACK, FAR))])
+
+
+@case("a flood of resets that are not exact is answered by a few acknowledgements")
+def _(engine):
+    for version in versions():
+        rig = Rig(engine, version)
+        for leg in rig.legs:
+            start = time.monotonic()
+            for offset in range(1, 400):
+                leg.send(leg.segment(offset, 0, RST))
+            rig.quiet_after(leg, start)
+        rig.finish()
 
 
 @case("resets and ends of stream with a wrong checksum end nothing")

@@ -20,7 +20,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import boxes, engines, stun, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, payload, ping, receive, receive_slowly,  # noqa: E402
                              receive_to_any_end, receive_to_end, reset, same, send_all,
-                             send_until_blocked, sender, swap)
+                             send_until_blocked, sender, swap,
+                             unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import ACK, Tap  # noqa: E402
@@ -269,6 +270,42 @@ def _(engine):
                     break
         check(ended(sink, 5) in ("rst", "fin"), "the sink's leg is open")
         box.clear()
+        client.close()
+
+
+@case("a reset after bytes that were lost reaches an end that says nothing")
+def _(engine):
+    changes = config(engine)
+    for version in (4, 6):
+        for toward in ("peer", "client"):
+            data, peer, client = pair(engine, changes=changes, version=version)
+            source, sink = (data, peer) if toward == "peer" else (peer, data)
+            ping(data, peer)
+            # No acknowledgement is under way that the source could still answer.
+            wait_for(lambda pair=(data, peer): not any(map(unacknowledged, pair)), 5, "quiet")
+            box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
+            box.rule(way, "drop", "data", 1, 1000)
+            source.sendall(b"nobody hears this")
+            wait_for(lambda box=box, way=way: box.stats()[way]["ruled"] > 0, 5, "bytes are lost")
+            reset(source)
+            equal(ended(sink, 5), "rst", f"end of the silent {toward}, IPv{version}")
+            box.clear()
+            client.close()
+
+
+@case("an end that has forgotten the connection connects again from the same port")
+def _(engine):
+    changes = config(engine)
+    for version in (4, 6):
+        data, peer, client = pair(engine, changes=changes, version=version)
+        ping(data, peer)
+        wait_for(lambda pair=(data, peer): not any(map(unacknowledged, pair)), 5, "quiet")
+        port = data.getsockname()[1]
+        data.setsockopt(TCP, boxes.TCP_REPAIR, 1)  # closes without a word
+        data.close()
+        again = lab.keep(lab.topo.client.bound(version, port=port))
+        again.connect(client.server)
+        check(ended(peer, 5) in ("rst", "fin"), "the peer's leg is open")
         client.close()
 
 
