@@ -18,10 +18,9 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import boxes, engines, stun, tap  # noqa: E402
-from culvertlab.data import (KIB, MIB, Worker, payload, ping, receive, receive_slowly,  # noqa: E402
-                             receive_to_any_end, receive_to_end, reset, same, send_all,
-                             send_until_blocked, sender, swap,
-                             unacknowledged)
+from culvertlab.data import (KIB, MIB, Worker, payload, ping, question, receive,  # noqa: E402
+                             receive_slowly, receive_to_any_end, receive_to_end, reset, same,
+                             send_all, send_until_blocked, sender, swap, unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import ACK, Tap  # noqa: E402
@@ -49,9 +48,7 @@ def config(engine, **sections):
 
 def pair(engine, *args, **more):
     """A bound pair of which this engine has the bytes."""
-    made = lab.pair(*args, **more)
-    engines.on(lab.server(), made[0], engine)
-    return made
+    return engines.pair(lab, engine, *args, **more)
 
 
 def faults(**keys):
@@ -323,12 +320,7 @@ def _(engine):
     for toward in ("peer", "client"):
         faults(loss=2)
         data, peer, client = pair(engine, changes=changes)
-        first, second = (data, peer) if toward == "peer" else (peer, data)
-        send_all(first, b"question", fin=True)
-        same(receive_to_end(second), b"question", f"question to the {toward}")
-        job = sender(second, answer, fin=True)
-        same(receive_to_end(first), answer, "answer")
-        job.finish()
+        question(*(data, peer) if toward == "peer" else (peer, data), answer)
         client.close()
 
 

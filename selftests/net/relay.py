@@ -13,9 +13,9 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import boxes, engines, tap  # noqa: E402
-from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, receive,  # noqa: E402
-                             receive_slowly, receive_to_any_end, receive_to_end, reset, same,
-                             send_all, send_until_blocked, sender, swap, unacknowledged)
+from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, question,  # noqa: E402
+                             receive, receive_slowly, receive_to_any_end, receive_to_end, reset,
+                             same, send_all, send_until_blocked, sender, swap, unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
@@ -41,9 +41,7 @@ def config(engine, **limits):
 
 def pair(engine, *args, **more):
     """A bound pair as lab.pair makes it, of which this engine has the bytes."""
-    made = lab.pair(*args, **more)
-    engines.on(lab.server(), made[0], engine)
-    return made
+    return engines.pair(lab, engine, *args, **more)
 
 
 def way(data, peer, toward):
@@ -128,12 +126,7 @@ def _(engine):
     answer = payload(3 * MIB, 3)
     for toward in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes)
-        first, second = way(data, peer, toward)
-        send_all(first, b"question", fin=True)
-        same(receive_to_end(second), b"question", f"question to the {toward}")
-        job = sender(second, answer, fin=True)
-        same(receive_to_end(first), answer, "answer")
-        job.finish()
+        question(*way(data, peer, toward), answer)
         client.close()
 
 

@@ -162,6 +162,15 @@ def swap(left, right, size, seed=0):
     same(got[1].finish(), down, "peer to client")
 
 
+def question(asker, other, answer):
+    """`asker` says something and ends its stream; the answer arrives all the same."""
+    send_all(asker, b"question", fin=True)
+    same(receive_to_end(other), b"question", "question")
+    job = sender(other, answer, fin=True)
+    same(receive_to_end(asker), answer, "answer")
+    job.finish()
+
+
 def ping(left, right, text=b"ping"):
     """A few bytes each way: the pair is alive."""
     left.sendall(text)

@@ -103,6 +103,13 @@ def _known(lab, engine):
             return False
 
 
+def pair(lab, engine, *args, **more):
+    """A bound pair as lab.pair makes it, of which this engine has the bytes."""
+    made = lab.pair(*args, **more)
+    on(lab.server(), made[0], engine)
+    return made
+
+
 def row_of(server, data):
     """The row of `culvertctl connections` of this data connection of a client, or None."""
     host, port = data.getsockname()[:2]
