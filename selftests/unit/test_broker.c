@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The broker: checks and offsets of a join, sessions and places over a made-up kernel. */
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,6 +13,7 @@
 #include "base/message.h"
 #include "unit/broker_fake.h"
 #include "unit/failalloc.h"
+#include "unit/open_files.h"
 
 #define CAPACITY 4
 #define SECOND   1000000000ull
@@ -960,24 +960,12 @@ static void a_breach_closes_the_channel(void **state)
 	close(unix_fd);
 }
 
-static int descriptors(void)
-{
-	DIR *open_now = opendir("/proc/self/fd");
-	int count = 0;
-
-	assert_non_null(open_now);
-	while (readdir(open_now))
-		count++;
-	closedir(open_now);
-	return count;
-}
-
 static void no_descriptor_stays(void **state)
 {
 	struct rig *rig = *state;
 	struct broker_join message = join_usual();
 	struct broker_answer pair;
-	int before = descriptors();
+	size_t before = open_files();
 
 	for (int i = 0; i < 50; i++) {
 		int channel = session_open(rig);
@@ -989,7 +977,7 @@ static void no_descriptor_stays(void **state)
 	fake.sockets[0].snapshot.md5 = 1;
 	for (int i = 0; i < 50; i++)
 		assert_int_equal(join(rig, &pair), WIRE_NO_MD5);
-	assert_int_equal(descriptors(), before);
+	assert_int_equal(open_files(), before);
 }
 
 static void who_does_not_read_is_dropped(void **state)

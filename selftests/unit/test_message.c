@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Messages with descriptors: what fits, what is lost, ends, and that none leaks. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -17,6 +16,7 @@
 #include <cmocka.h>
 
 #include "base/message.h"
+#include "unit/open_files.h"
 
 struct ends {
 	int from, to;
@@ -24,24 +24,12 @@ struct ends {
 	int file;
 };
 
-static size_t open_count(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
 static int setup(void **state)
 {
 	static struct ends ends;
 	int pair[2];
 
-	ends.open = open_count();
+	ends.open = open_files();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -1;
 	ends.from = pair[0];
@@ -60,7 +48,7 @@ static int teardown(void **state)
 		close(ends->from);
 	close(ends->to);
 	close(ends->file);
-	assert_int_equal(open_count(), ends->open);
+	assert_int_equal(open_files(), ends->open);
 	return 0;
 }
 
@@ -138,7 +126,7 @@ static void closes_what_was_not_asked_for(void **state)
 	char body[8];
 
 	for (size_t room = 0; room < 6; room++) {
-		size_t before = open_count();
+		size_t before = open_files();
 
 		lend(ends, "x", 5);
 		assert_int_equal(message_recv(ends->to, body, sizeof(body),
@@ -147,7 +135,7 @@ static void closes_what_was_not_asked_for(void **state)
 		assert_int_equal(got.fd_count, room);
 		assert_int_equal(got.fds_lost, room < 5);
 		message_close(&got);
-		assert_int_equal(open_count(), before);
+		assert_int_equal(open_files(), before);
 	}
 }
 

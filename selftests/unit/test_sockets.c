@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The supervisor's sets of listening sockets: opening, sharing, letting go. */
-#include <dirent.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <setjmp.h>
@@ -16,6 +15,7 @@
 
 #include "failalloc.h"
 #include "main/sockets.h"
+#include "unit/open_files.h"
 
 #define WORKERS 3
 
@@ -56,18 +56,6 @@ static struct socket_set opened(const char *listeners,
 
 	assert_int_equal(open_set(listeners, old, &set, &fault), 0);
 	return set;
-}
-
-static size_t descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
 }
 
 /* Does somebody answer there? */
@@ -157,7 +145,7 @@ static void a_port_of_others_is_named_and_nothing_stays_open(void **state)
 	struct socket_set other = opened("[listener a]\n"
 					 "address = 127.0.0.1:0\n",
 					 NULL);
-	size_t before = descriptors();
+	size_t before = open_files();
 	struct socket_fault fault;
 	struct socket_set set = { .count = 77 };
 	char text[160], address[ADDR_STRLEN];
@@ -170,7 +158,7 @@ static void a_port_of_others_is_named_and_nothing_stays_open(void **state)
 	assert_string_equal(fault.address, address);
 	assert_false(fault.own);
 	assert_int_equal(set.count, 77);
-	assert_int_equal(descriptors(), before);
+	assert_int_equal(open_files(), before);
 	sockets_close(&other, NULL);
 }
 
@@ -228,11 +216,11 @@ static void out_of_memory_leaves_nothing_open(void **state)
 				"address = 127.0.0.1:0, 127.0.0.2:0\n"),
 		.old = opened("[listener a]\naddress = 127.0.0.1:0\n", NULL),
 	};
-	size_t before = descriptors();
+	size_t before = open_files();
 
 	(void)state;
 	assert_int_equal(failalloc_sweep(open_or_fail, &sweep), 1);
-	assert_int_equal(descriptors(), before);
+	assert_int_equal(open_files(), before);
 	assert_true(answers(&sweep.old.groups[0].bound));
 	sockets_close(&sweep.old, NULL);
 	conf_unref(sweep.conf);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Limits, timeouts, what operators see and do, reload, and lack of memory. */
-#include <dirent.h>
 #include <sys/resource.h>
 
+#include "unit/open_files.h"
 #include "unit/turn_rig.h"
 
 static struct rig rig;
@@ -760,21 +760,9 @@ static void story(void *arg)
 	RIG_UNTIL(&rig, rig_is_idle(&rig));
 }
 
-static unsigned int open_files(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned int count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
 static void survives_every_allocation_failure(void **state)
 {
-	unsigned int files;
+	size_t files;
 
 	(void)state;
 	assert_int_equal(rig_open(&rig, 2, "[engine]\norder = splice, copy\n"),
