@@ -69,7 +69,8 @@ static __noinline int answer_send(struct __sk_buff *skb, struct work *work,
 	__u64 size = length;
 
 	bound(size, ANSWER_LEAST, ANSWER_MOST);
-	if (route_find(skb, work, leg, size) != ROUTE_FOUND)
+	if (route_find(skb, &work->fib, work->packet.key.family, leg, size) !=
+	    ROUTE_FOUND)
 		return drop(WIRE_DROP_ROUTE);
 	if (bpf_skb_change_tail(skb, ETH_HLEN + size + CUT, 0) ||
 	    bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, 0) ||

@@ -174,7 +174,8 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 	if (verdict != SEGMENT_PASS)
 		return drop(verdict);
 	size = forward_size(skb, work);
-	verdict = route_find(skb, work, t.to, size);
+	verdict = route_find(skb, &work->fib, work->packet.key.family, t.to,
+			     size);
 	if (verdict == WIRE_DROP_TOO_BIG) {
 		work->too_big = (struct too_big){
 			.mtu = work->fib.mtu_result,

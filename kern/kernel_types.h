@@ -16,8 +16,20 @@ struct atomic64 {
 	__s64 counter;
 };
 
+struct xfrm_state;
+
+struct net_device {
+	int ifindex;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+	struct xfrm_state *xfrm;
+};
+
 struct sock_common {
 	volatile unsigned char skc_state;
+	int skc_bound_dev_if;
 	struct {
 		__s64 counter;
 	} skc_cookie;
@@ -25,6 +37,9 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	struct dst_entry *sk_dst_cache;
+	int sk_rx_dst_ifindex;
+	__u32 sk_mark;
 };
 
 struct inet_sock {

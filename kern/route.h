@@ -21,15 +21,14 @@
 #define ROUTE_FOUND -1
 
 /*
- * To leg's remote from its local address, for IP packets of `size` bytes.
- * Returns ROUTE_FOUND, WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which
- * work->fib.mtu_result is what fits.
+ * To leg's remote from its local address, for IP packets of `size` bytes; 0: of
+ * any size. Returns ROUTE_FOUND, WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which
+ * fib->mtu_result is what fits.
  */
-static __noinline int route_find(struct __sk_buff *skb, struct work *work,
+static __noinline int route_find(struct __sk_buff *skb,
+				 struct bpf_fib_lookup *fib, __u32 family,
 				 const struct wire_leg *leg, __u32 size)
 {
-	__u32 family = work->packet.key.family;
-	struct bpf_fib_lookup *fib = &work->fib;
 	long found;
 
 	__builtin_memset(fib, 0, sizeof(*fib));

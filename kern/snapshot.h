@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Both sockets of a pair in one look. Nothing is locked: a socket may be at work
- * on another CPU, so the broker compares two looks with the flows inserted
- * between them (README.md, invariant 1).
+ * Both sockets of a pair in one look, and where packets to their remote ends would
+ * be forwarded. Nothing is locked: a socket may be at work on another CPU, so the
+ * broker compares two looks with the flows inserted between them (README.md,
+ * invariant 1).
  */
 #ifndef KERN_SNAPSHOT_H
 #define KERN_SNAPSHOT_H
 
 #include "kernel_types.h"
 #include "maps.h"
+#include "route.h"
 
 #include <bpf/bpf_core_read.h>
 
@@ -16,6 +18,14 @@
 
 /* ecn_flags: RFC 3168 agreed, and since 6.18 accurate ECN. */
 #define ECN_AGREED 0x11
+
+/* The question to the routes, of the only run at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bpf_fib_lookup);
+} wire_route SEC(".maps");
 
 /* TSval as the remote would see it in a segment sent now. */
 static __always_inline __u32 snapshot_clock(const struct tcp_sock *tp)
@@ -49,11 +59,30 @@ static __always_inline void snapshot_options(struct wire_snapshot *s,
 		s->md5 = 1;
 }
 
+/* What makes its packets go another way than forwarded ones. */
+static __always_inline void snapshot_way(struct wire_snapshot *s,
+					 const struct sock *sk)
+{
+	const struct dst_entry *dst = sk->sk_dst_cache;
+
+	s->bound = sk->__sk_common.skc_bound_dev_if;
+	s->mark = sk->sk_mark;
+	s->arrival = sk->sk_rx_dst_ifindex;
+	s->departure = 0;
+	s->ipsec = 0;
+	if (!dst)
+		return;
+	s->departure = dst->dev->ifindex;
+	if (bpf_core_field_exists(dst->xfrm) && dst->xfrm)
+		s->ipsec = 1;
+}
+
 static __always_inline void snapshot_read(struct wire_snapshot *s,
 					  const struct tcp_sock *tp)
 {
 	const struct inet_connection_sock *icsk = &tp->inet_conn;
-	const struct sock_common *common = &icsk->icsk_inet.sk.__sk_common;
+	const struct sock *sk = &icsk->icsk_inet.sk;
+	const struct sock_common *common = &sk->__sk_common;
 
 	s->state = common->skc_state;
 	if (s->state == STATE_LISTEN)
@@ -70,6 +99,7 @@ static __always_inline void snapshot_read(struct wire_snapshot *s,
 	s->out_of_order = tp->out_of_order_queue.rb_node != 0;
 	s->timestamp = snapshot_clock(tp);
 	snapshot_options(s, tp);
+	snapshot_way(s, sk);
 	s->pmtu = icsk->icsk_pmtu_cookie;
 	s->urgent = tp->urg_data || (__s32)(tp->snd_up - tp->snd_una) > 0;
 	s->found = 1;
@@ -108,6 +138,42 @@ static __noinline int snapshot_take(struct __sk_buff *skb,
 	if (tp)
 		snapshot_read(s, tp);
 	bpf_sk_release(sk);
+	return 0;
+}
+
+/* As forward_segment() asks for every packet: what that cannot use is no way. */
+static __noinline int snapshot_route(struct __sk_buff *skb,
+				     const struct wire_key *key,
+				     struct wire_snapshot *s)
+{
+	__u32 zero = 0;
+	struct bpf_fib_lookup *fib = bpf_map_lookup_elem(&wire_route, &zero);
+
+	/* What route_find() reads of a leg is what a key begins with. */
+	_Static_assert(__builtin_offsetof(struct wire_leg, local_port) ==
+			       __builtin_offsetof(struct wire_key, local_port),
+		       "ends");
+	s->device = 0;
+	if (fib && route_find(skb, fib, key->family,
+			      (const struct wire_leg *)key, 0) == ROUTE_FOUND)
+		s->device = fib->ifindex;
+	return 0;
+}
+
+/* Both flows of the pair, or neither and why. */
+static __noinline int snapshot_hook(const struct wire_call *call)
+{
+	for (int i = 0; i < WIRE_LEGS; i++) {
+		struct wire_flow flow = { .pair = call->pair, .leg = i };
+		long err = bpf_map_update_elem(&wire_flows, &call->key[i],
+					       &flow, BPF_NOEXIST);
+
+		if (!err)
+			continue;
+		if (i)
+			bpf_map_delete_elem(&wire_flows, &call->key[0]);
+		return err;
+	}
 	return 0;
 }
 

@@ -40,17 +40,28 @@ int wire_egress(struct __sk_buff *skb)
 	return egress_segment(skb, work);
 }
 
-/* Run by the broker, on a packet that does not matter. */
+/* Run by the broker, one run at a time, on a packet that does not matter. */
 SEC("tc")
 int wire_snapshot(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
 	struct wire_call *call = bpf_map_lookup_elem(&wire_call, &zero);
+	__u32 hooked;
 
 	if (!call)
 		return TC_ACT_UNSPEC;
-	for (int i = 0; i < WIRE_LEGS; i++)
+	call->error = 0;
+	if (call->hook)
+		call->error = snapshot_hook(call);
+	if (call->error)
+		return TC_ACT_UNSPEC;
+	/* A full barrier: the flows are there before anything is looked at. */
+	hooked = __sync_fetch_and_add(&call->hook, 0);
+	for (int i = 0; i < WIRE_LEGS; i++) {
 		snapshot_take(skb, &call->key[i], &call->snapshot[i]);
+		if (!hooked)
+			snapshot_route(skb, &call->key[i], &call->snapshot[i]);
+	}
 	return TC_ACT_UNSPEC;
 }
 

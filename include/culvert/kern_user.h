@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised whenever the meaning or layout of anything in this file changes. */
-#define WIRE_VERSION 3
+#define WIRE_VERSION 4
 
 /* A TCP connection of this host, seen from a packet that arrives on it. */
 struct wire_key {
@@ -166,7 +166,6 @@ enum wire_drop {
 	WIRE_COUNTERS,
 };
 
-/* Map wire_call, an mmapable array of one: argument and result of wire_snapshot. */
 struct wire_snapshot {
 	__u32 found; /* 0: no such socket here, the rest is void */
 	__u32 state; /* TCP_ESTABLISHED, TCP_CLOSE_WAIT, ... */
@@ -182,10 +181,20 @@ struct wire_snapshot {
 	__u32 advmss; /* the MSS we announced */
 	__u32 pmtu; /* path MTU to the remote */
 	__u32 urgent; /* 1: urgent data is pending in either direction */
+	__u32 bound; /* SO_BINDTOIFINDEX; 0: not bound */
+	__u32 mark; /* SO_MARK */
+	__u32 ipsec; /* 1: a policy transforms what it sends */
+	__u32 arrival; /* device its packets came in by; 0: not known yet */
+	__u32 departure; /* device it sends by */
+	__u32 device; /* that packets to the remote are forwarded to; 0: none */
 };
 
+/* Map wire_call, an mmapable array of one: argument and result of wire_snapshot. */
 struct wire_call {
 	struct wire_key key[WIRE_LEGS];
+	__u32 hook; /* 1: before the look both keys become flows of `pair` */
+	__u32 pair;
+	__s32 error; /* of that, a negative errno; there is neither flow then */
 	struct wire_snapshot snapshot[WIRE_LEGS];
 };
 

@@ -26,6 +26,10 @@
 
 static char pin[64];
 
+/* The devices that a broker is told to use; 0: it finds them. */
+static const char *const devices[] = { "vc", "vp" };
+static size_t device_count;
+
 /* The broker in a child; served over `control`, ended by a byte, left by EOF. */
 struct child {
 	pid_t pid;
@@ -62,6 +66,8 @@ static void child_run(int control, bool clsact, unsigned int pairs)
 	struct child_state state = { .control = { .fd = -1 } };
 	struct broker_params params = { .pin = pin,
 					.pairs = pairs,
+					.devices = devices,
+					.device_count = device_count,
 					.clsact = clsact };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -891,6 +897,95 @@ static void test_translated(struct lab *lab, int channel)
 	lab_run("nft delete table ip t");
 }
 
+static uint32_t join_reason(int channel, const struct ends *e)
+{
+	struct broker_join join = join_message(10);
+	struct broker_answer answer;
+
+	return join_send(channel, &join, e, &answer);
+}
+
+/* What bpf_fib_lookup() cannot use forwards nothing, whatever the socket does. */
+static void test_routes(struct lab *lab, int channel)
+{
+	const struct {
+		const char *what, *route;
+		int family;
+		uint32_t reason;
+	} cases[] = {
+		{ "a route with encapsulation",
+		  "10.2.0.2/32 encap ip id 5 dst 10.2.0.2 via 10.2.0.2 dev vp",
+		  AF_INET, WIRE_NO_DEVICE },
+		{ "a route with segment routing",
+		  "fd02::2/128 encap seg6 mode inline segs fd02::2 dev vp",
+		  AF_INET6, WIRE_NO_DEVICE },
+		{ "a route that leads nowhere", "blackhole 10.2.0.2/32",
+		  AF_INET, WIRE_NO_DEVICE },
+		{ "a route that leads nowhere, IPv6",
+		  "unreachable fd02::2/128 dev lo", AF_INET6, WIRE_NO_DEVICE },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char command[128];
+		struct ends e;
+
+		ends_open(lab, cases[i].family, &e);
+		snprintf(command, sizeof(command), "ip route add %s",
+			 cases[i].route);
+		if (system(command)) {
+			printf("# not to be had here: %s\n", cases[i].what);
+		} else {
+			lab_check(join_reason(channel, &e) == cases[i].reason,
+				  "refused: %s", cases[i].what);
+			lab_run("ip route del %s", cases[i].route);
+		}
+		ends_close(&e);
+	}
+}
+
+/* By its own address, which is no loopback address. */
+static void test_own_address(int channel)
+{
+	union addr at;
+	struct ends e = { .client = -1, .peer = -1 };
+
+	e.listener = listen_on(AF_INET, "10.1.0.1", &at);
+	e.client_leg = dial(&at);
+	e.peer_leg = accept4(e.listener, NULL, NULL, SOCK_CLOEXEC);
+	lab_check(join_reason(channel, &e) == WIRE_NO_LOCAL,
+		  "refused: an end on this host");
+	ends_close(&e);
+}
+
+/* One leaves by a device with programs and arrives by another, without. */
+static void test_arrival(struct lab *lab)
+{
+	struct child child;
+	struct ends e;
+	int channel;
+
+	lab_run("ip link add vz type veth peer name vw netns %d", lab->client);
+	lab_run("ip link set vz up");
+	lab_run_in(lab->client, "ip link set vw up");
+	lab_run_in(lab->client, "ip route add 10.1.0.1/32 dev vw src 10.1.0.2");
+	device_count = 2;
+	child = child_start(false, PAIRS);
+	device_count = 0;
+	channel = channel_open(&child);
+	lab_check(hello(channel, false, NULL), "a broker told its devices");
+	ends_open(lab, AF_INET, &e);
+	lab_check(join_reason(channel, &e) == WIRE_NO_DEVICE,
+		  "refused: a leg that arrives by another device");
+	ends_close(&e);
+	lab_run("ip link del vz");
+	ends_open(lab, AF_INET, &e);
+	lab_check(join_reason(channel, &e) == WIRE_OK,
+		  "joined when it arrives by the one it leaves by");
+	lab_check(child_end(&child), "the end of that broker");
+	close(channel);
+	ends_close(&e);
+}
+
 static unsigned int descriptors(pid_t pid)
 {
 	unsigned int count = 0;
@@ -1102,6 +1197,8 @@ int main(void)
 	test_devices();
 	test_hostile_descriptors(&lab, &child);
 	test_translated(&lab, channel);
+	test_routes(&lab, channel);
+	test_own_address(channel);
 	test_hostile_flood(&lab, &child, before);
 	test_adoption(&lab, &child, &channel);
 	test_end(&lab, &child, channel);
@@ -1110,6 +1207,7 @@ int main(void)
 	test_other_size(&lab);
 	test_other_namespace(&lab);
 	test_clsact(&lab);
+	test_arrival(&lab);
 	broker_pin_remove(pin);
 	return lab_end(&lab);
 }

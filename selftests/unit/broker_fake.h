@@ -20,6 +20,7 @@
 
 #define FAKE_SOCKETS 64
 #define FAKE_FLOWS   256
+#define FAKE_DEVICE  7 /* the one with programs */
 
 struct fake_socket {
 	ino_t inode; /* 0: free */
@@ -27,7 +28,8 @@ struct fake_socket {
 	struct wire_key key;
 	struct wire_snapshot snapshot;
 	bool silent;
-	enum wire_reason route;
+	bool foreign; /* no TCP socket of this network namespace */
+	bool translated;
 };
 
 struct fake_flow {
@@ -71,19 +73,26 @@ static inline struct fake_socket *fake_by_key(const struct wire_key *key)
 	return NULL;
 }
 
-static inline int fake_socket_key(struct broker *broker, int fd,
-				  struct wire_key *key, uint64_t *cookie)
+static inline int fake_socket_key(int fd, struct wire_key *key,
+				  uint64_t *cookie)
 {
 	const struct fake_socket *s = fake_by_fd(fd);
 
-	(void)broker;
 	if (!s)
-		return -EBADMSG;
+		return -ENOTSOCK;
 	if (s->error)
 		return s->error;
 	*key = s->key;
 	*cookie = s->snapshot.cookie;
 	return 0;
+}
+
+static inline bool fake_socket_ours(struct broker *broker, int fd)
+{
+	const struct fake_socket *s = fake_by_fd(fd);
+
+	(void)broker;
+	return s && !s->foreign;
 }
 
 static inline int fake_snapshot(struct broker *broker,
@@ -104,14 +113,20 @@ static inline int fake_snapshot(struct broker *broker,
 	return 0;
 }
 
-static inline enum wire_reason fake_route(struct broker *broker, int fd,
-					  const struct wire_key *key)
+static inline bool fake_translated(struct broker *broker, int fd,
+				   const struct wire_key *key)
 {
 	const struct fake_socket *s = fake_by_key(key);
 
 	(void)broker;
 	(void)fd;
-	return s ? s->route : WIRE_NO_DEVICE;
+	return !s || s->translated;
+}
+
+static inline bool fake_attached(struct broker *broker, uint32_t device)
+{
+	(void)broker;
+	return device == FAKE_DEVICE;
 }
 
 static inline struct fake_flow *fake_flow_of(const struct wire_key *key)
@@ -132,11 +147,9 @@ static inline unsigned int fake_flow_count(void)
 	return count;
 }
 
-static inline int fake_flow_insert(struct broker *broker,
-				   const struct wire_key *key,
-				   const struct wire_flow *flow)
+static inline int fake_flow_insert(const struct wire_key *key, uint32_t index,
+				   uint32_t leg)
 {
-	(void)broker;
 	if (fake.insert_error)
 		return fake.insert_error;
 	if (fake_flow_of(key))
@@ -144,10 +157,37 @@ static inline int fake_flow_insert(struct broker *broker,
 	for (size_t i = 0; i < FAKE_FLOWS; i++) {
 		if (fake.flows[i].used)
 			continue;
-		fake.flows[i] = (struct fake_flow){ true, *key, *flow };
+		fake.flows[i] =
+			(struct fake_flow){ true, *key, { index, leg } };
 		return 0;
 	}
 	return -E2BIG;
+}
+
+static inline void fake_flow_delete(struct broker *broker,
+				    const struct wire_key *key)
+{
+	struct fake_flow *flow = fake_flow_of(key);
+
+	(void)broker;
+	if (flow)
+		flow->used = false;
+}
+
+static inline int fake_hook(struct broker *broker,
+			    const struct wire_key keys[WIRE_LEGS],
+			    uint32_t index, struct wire_snapshot out[WIRE_LEGS])
+{
+	for (uint32_t leg = 0; leg < WIRE_LEGS; leg++) {
+		int err = fake_flow_insert(&keys[leg], index, leg);
+
+		if (!err)
+			continue;
+		if (leg)
+			fake_flow_delete(broker, &keys[0]);
+		return err;
+	}
+	return fake_snapshot(broker, keys, out);
 }
 
 static inline int fake_flow_find(struct broker *broker,
@@ -161,16 +201,6 @@ static inline int fake_flow_find(struct broker *broker,
 		return -ENOENT;
 	*out = flow->flow;
 	return 0;
-}
-
-static inline void fake_flow_delete(struct broker *broker,
-				    const struct wire_key *key)
-{
-	struct fake_flow *flow = fake_flow_of(key);
-
-	(void)broker;
-	if (flow)
-		flow->used = false;
 }
 
 static inline void fake_flows(struct broker *broker,
@@ -233,9 +263,11 @@ static inline void fake_sockmap_release(struct sockmap_bpf *bpf)
 
 static const struct broker_ops fake_ops = {
 	.socket_key = fake_socket_key,
+	.socket_ours = fake_socket_ours,
 	.snapshot = fake_snapshot,
-	.route = fake_route,
-	.flow_insert = fake_flow_insert,
+	.hook = fake_hook,
+	.translated = fake_translated,
+	.attached = fake_attached,
 	.flow_find = fake_flow_find,
 	.flow_delete = fake_flow_delete,
 	.flows = fake_flows,
@@ -303,6 +335,9 @@ static inline struct wire_snapshot fake_snapshot_usual(uint32_t number)
 		.mss_clamp = 1460,
 		.advmss = 1460,
 		.pmtu = 1500,
+		.arrival = FAKE_DEVICE,
+		.departure = FAKE_DEVICE,
+		.device = FAKE_DEVICE,
 	};
 }
 

@@ -520,9 +520,6 @@ static void refusals_leave_nothing(void **state)
 	struct rig *rig = *state;
 	struct broker_answer pair;
 
-	fake.sockets[0].route = WIRE_NO_LOCAL;
-	assert_int_equal(join(rig, &pair), WIRE_NO_LOCAL);
-	fake.sockets[0].route = WIRE_OK;
 	fake.sockets[1].error = -ENOTCONN;
 	assert_int_equal(join(rig, &pair), WIRE_NO_STATE);
 	fake.sockets[1].error = -EAFNOSUPPORT;
@@ -548,6 +545,113 @@ static void refusals_leave_nothing(void **state)
 	assert_int_equal(fake_flow_count(), 0);
 	assert_int_equal(rig->broker->latched, 0);
 	joined(rig, &pair);
+}
+
+/* `*way` of socket `i` is `value` for once. */
+static void refuse_way(struct rig *rig, uint32_t *way, uint32_t value,
+		       enum wire_reason reason)
+{
+	struct broker_answer pair;
+	uint32_t usual = *way;
+
+	*way = value;
+	assert_int_equal(join(rig, &pair), reason);
+	*way = usual;
+}
+
+static void another_way_than_that_of_the_programs_is_refused(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+
+	for (int i = 0; i < WIRE_LEGS; i++) {
+		struct wire_snapshot *s = &fake.sockets[i].snapshot;
+
+		refuse_way(rig, &s->device, 0, WIRE_NO_DEVICE);
+		refuse_way(rig, &s->device, FAKE_DEVICE + 1, WIRE_NO_DEVICE);
+		refuse_way(rig, &s->arrival, FAKE_DEVICE + 1, WIRE_NO_DEVICE);
+		refuse_way(rig, &s->arrival, 1, WIRE_NO_LOCAL);
+		refuse_way(rig, &s->departure, 1, WIRE_NO_LOCAL);
+		refuse_way(rig, &s->bound, FAKE_DEVICE, WIRE_NO_DEVICE);
+		refuse_way(rig, &s->mark, 3, WIRE_NO_DEVICE);
+		refuse_way(rig, &s->ipsec, 1, WIRE_NO_DEVICE);
+		/* It is said at once, though another try would be due, too. */
+		s->out_of_order = 1;
+		refuse_way(rig, &s->device, 0, WIRE_NO_DEVICE);
+		s->out_of_order = 0;
+		fake.sockets[i].translated = true;
+		assert_int_equal(join(rig, &pair), WIRE_NO_LOCAL);
+		fake.sockets[i].translated = false;
+	}
+	assert_int_equal(fake_flow_count(), 0);
+	/* Where it has not been seen it is not held against it. */
+	fake.sockets[0].snapshot.arrival = 0;
+	joined(rig, &pair);
+}
+
+static void close_client(unsigned int snapshots)
+{
+	if (snapshots == 1)
+		fake.sockets[0].snapshot.found = 0;
+}
+
+static void replace_client(unsigned int snapshots)
+{
+	if (snapshots == 1)
+		fake.sockets[0].snapshot.cookie++;
+}
+
+static void one_that_is_gone_at_the_second_look_is_refused(void **state)
+{
+	void (*const each[])(unsigned int) = { close_client, replace_client };
+	struct rig *rig = *state;
+	struct broker_answer pair;
+
+	for (int i = 0; i < 2; i++) {
+		fake.snapshots = 0;
+		fake.between = each[i];
+		assert_int_equal(join(rig, &pair), WIRE_NO_STATE);
+		assert_int_equal(fake_flow_count(), 0);
+		fake.between = NULL;
+		fake.sockets[0].snapshot.found = 1;
+	}
+}
+
+/*
+ * What is not proven by a look is asked: a descriptor of another kind or network
+ * namespace, whatever its addresses, is nothing an honest relay has.
+ */
+static void what_no_relay_may_hand_over_is_a_breach(void **state)
+{
+	struct rig *rig = *state;
+
+	for (int i = 0; i < 3; i++) {
+		struct broker_join message = join_usual();
+		int channel = session_open(rig);
+
+		greet(rig, channel, false);
+		fake.sockets[1].foreign = true;
+		fake.sockets[1].error = i == 1 ? -ENOTCONN :
+					i == 2 ? -EAFNOSUPPORT :
+						 0;
+		/* Its addresses lead to another socket, or to none. */
+		fake.sockets[1].snapshot.found = 0;
+		request(rig, channel, &message, sizeof(message), rig->fds, 2);
+		assert_true(is_closed(channel));
+		close(channel);
+	}
+	assert_int_equal(fake_flow_count(), 0);
+}
+
+static void one_socket_twice_is_a_breach(void **state)
+{
+	const int fds[] = { ((struct rig *)*state)->fds[0],
+			    ((struct rig *)*state)->fds[0] };
+	struct broker_join message = join_usual();
+	struct rig *rig = *state;
+
+	request(rig, rig->channel, &message, sizeof(message), fds, 2);
+	assert_true(is_closed(rig->channel));
 }
 
 static void the_same_sockets_join_once(void **state)
@@ -820,7 +924,6 @@ static void what_is_pinned_is_adopted(void **state)
 	struct broker *broker = rig->broker;
 	struct wire_pair *r = broker->records;
 	struct wire_key key;
-	struct wire_flow flow;
 
 	for (uint32_t i = 0; i < 4; i++) {
 		r[i].family = AF_INET;
@@ -830,9 +933,8 @@ static void what_is_pinned_is_adopted(void **state)
 		for (int leg = 0; leg < WIRE_LEGS; leg++) {
 			r[i].leg[leg].remote_port = (__be16)(2 * i + leg + 1);
 			check_key(&r[i], leg, &key);
-			flow = (struct wire_flow){ i, (uint32_t)leg };
-			assert_int_equal(fake_flow_insert(broker, &key, &flow),
-					 0);
+			assert_int_equal(
+				fake_flow_insert(&key, i, (uint32_t)leg), 0);
 		}
 	}
 	r[1].state = WIRE_JOINING;
@@ -841,11 +943,9 @@ static void what_is_pinned_is_adopted(void **state)
 	r[3].end = WIRE_END_FIN;
 	/* One that nobody knows, one beyond the table. */
 	memset(&key, 1, sizeof(key));
-	flow = (struct wire_flow){ 0, 0 };
-	fake_flow_insert(broker, &key, &flow);
+	fake_flow_insert(&key, 0, 0);
 	memset(&key, 2, sizeof(key));
-	flow = (struct wire_flow){ CAPACITY, 0 };
-	fake_flow_insert(broker, &key, &flow);
+	fake_flow_insert(&key, CAPACITY, 0);
 	places_adopt(broker);
 	assert_int_equal(fake_flow_count(), 4);
 	assert_int_equal(broker->places[0].state, PLACE_ACTIVE);
@@ -1072,6 +1172,10 @@ int main(void)
 		WITH_RIG(an_acknowledgement_meanwhile_is_taken_over),
 		WITH_RIG(an_acknowledgement_bpf_never_saw_opens_the_latch),
 		WITH_RIG(refusals_leave_nothing),
+		WITH_RIG(another_way_than_that_of_the_programs_is_refused),
+		WITH_RIG(one_that_is_gone_at_the_second_look_is_refused),
+		WITH_RIG(what_no_relay_may_hand_over_is_a_breach),
+		WITH_RIG(one_socket_twice_is_a_breach),
 		WITH_RIG(the_same_sockets_join_once),
 		WITH_RIG(a_reset_hits_both_ends),
 		WITH_RIG(a_reset_waits_for_the_last_user),

@@ -49,9 +49,11 @@ static struct device *find(const struct kernel *kernel, int index)
 	return NULL;
 }
 
-const struct device *device_find(const struct kernel *kernel, int index)
+bool device_attached(const struct kernel *kernel, int index)
 {
-	return find(kernel, index);
+	const struct device *device = find(kernel, index);
+
+	return device && device->attached;
 }
 
 static bool wanted(const struct kernel *kernel, const struct seen *seen)

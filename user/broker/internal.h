@@ -18,20 +18,28 @@ struct sockmap_bpf;
 /* What the kernel does for the broker (kernel.c, socket.c); tests bring their own. */
 struct broker_ops {
 	/*
-	 * A connected TCP socket's ends, as a key. -ENOTCONN, -EAFNOSUPPORT (not
-	 * one that wire could carry), or -EBADMSG: nothing a relay may hand over.
+	 * The ends of a connection, as a key. -ENOTCONN, or another negative errno
+	 * when it has none that a key can hold. What kind of socket it is nobody
+	 * has asked: a look that finds the cookie under the key proves it.
 	 */
-	int (*socket_key)(struct broker *broker, int fd, struct wire_key *key,
-			  uint64_t *cookie);
+	int (*socket_key)(int fd, struct wire_key *key, uint64_t *cookie);
+	/* Is it a TCP socket of this network namespace? */
+	bool (*socket_ours)(struct broker *broker, int fd);
 	int (*snapshot)(struct broker *broker,
 			const struct wire_key keys[WIRE_LEGS],
 			struct wire_snapshot out[WIRE_LEGS]);
-	/* WIRE_OK, WIRE_NO_LOCAL (or translated here) or WIRE_NO_DEVICE */
-	enum wire_reason (*route)(struct broker *broker, int fd,
-				  const struct wire_key *key);
-	/* 0, -EEXIST, ... */
-	int (*flow_insert)(struct broker *broker, const struct wire_key *key,
-			   const struct wire_flow *flow);
+	/*
+	 * The keys become flows of the place, then both sockets are looked at.
+	 * 0, or there is neither flow: -EEXIST, -E2BIG, ...
+	 */
+	int (*hook)(struct broker *broker,
+		    const struct wire_key keys[WIRE_LEGS], uint32_t index,
+		    struct wire_snapshot out[WIRE_LEGS]);
+	/* Are its addresses others on the device than in the socket (NAT)? */
+	bool (*translated)(struct broker *broker, int fd,
+			   const struct wire_key *key);
+	/* Do our programs see the packets of this device? */
+	bool (*attached)(struct broker *broker, uint32_t device);
 	/* 0, -ENOENT, ... */
 	int (*flow_find)(struct broker *broker, const struct wire_key *key,
 			 struct wire_flow *out);

@@ -17,9 +17,13 @@
 /* More than any relay holds of early bytes and the answer before them. */
 #define TO_CLIENT_MAX (16u << 20)
 
+#define LOOPBACK_INDEX 1 /* of lo, in every network namespace */
+
 struct attempt {
 	struct wire_key keys[WIRE_LEGS];
 	uint64_t cookies[WIRE_LEGS];
+	/* The descriptors are of the sockets that the keys lead to. */
+	bool proven;
 	struct wire_snapshot first[WIRE_LEGS], second[WIRE_LEGS];
 };
 
@@ -41,47 +45,71 @@ static bool key_is_scoped(const struct wire_key *key)
 	       (key->remote[1] & 0xc0) == 0x80;
 }
 
-static int sockets_describe(struct broker *broker, const int fds[WIRE_LEGS],
-			    struct attempt *attempt, enum wire_reason *reason)
+static enum wire_reason sockets_describe(struct broker *broker,
+					 const int fds[WIRE_LEGS],
+					 struct attempt *attempt)
 {
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		int err = broker->ops->socket_key(broker, fds[leg],
-						  &attempt->keys[leg],
+		int err = broker->ops->socket_key(fds[leg], &attempt->keys[leg],
 						  &attempt->cookies[leg]);
 
-		if (err == -EBADMSG)
-			return err;
-		if (err == -EAFNOSUPPORT)
-			*reason = WIRE_NO_DEVICE;
-		else if (err)
-			*reason = WIRE_NO_STATE;
+		if (err)
+			return err == -EAFNOSUPPORT ? WIRE_NO_DEVICE :
+						      WIRE_NO_STATE;
 	}
-	if (*reason)
-		return 0;
-	if (attempt->cookies[WIRE_CLIENT] == attempt->cookies[WIRE_PEER])
-		return -EBADMSG;
 	if (attempt->keys[WIRE_CLIENT].family !=
 	    attempt->keys[WIRE_PEER].family)
-		*reason = WIRE_NO_FAMILY;
-	for (int leg = 0; leg < WIRE_LEGS && !*reason; leg++) {
+		return WIRE_NO_FAMILY;
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
 		if (key_is_loopback(&attempt->keys[leg]))
-			*reason = WIRE_NO_LOCAL;
-		else if (key_is_scoped(&attempt->keys[leg]))
-			*reason = WIRE_NO_DEVICE;
+			return WIRE_NO_LOCAL;
+		if (key_is_scoped(&attempt->keys[leg]))
+			return WIRE_NO_DEVICE;
 	}
-	return 0;
+	return WIRE_OK;
 }
 
-/* Looks at both sockets; they must be the very ones that were handed over. */
-static enum wire_reason look(struct broker *broker,
-			     const struct attempt *attempt,
-			     struct wire_snapshot out[WIRE_LEGS])
+/* Two TCP sockets of this network namespace, and not one twice? */
+static bool sockets_sane(struct broker *broker, const int fds[WIRE_LEGS],
+			 const struct attempt *attempt)
 {
-	if (broker->ops->snapshot(broker, attempt->keys, out))
-		return WIRE_NO_ERROR;
+	const uint64_t *cookies = attempt->cookies;
+
+	if (cookies[WIRE_CLIENT] && cookies[WIRE_CLIENT] == cookies[WIRE_PEER])
+		return false;
+	return attempt->proven ||
+	       (broker->ops->socket_ours(broker, fds[WIRE_CLIENT]) &&
+		broker->ops->socket_ours(broker, fds[WIRE_PEER]));
+}
+
+/*
+ * Both must be the very sockets that were handed over. A cookie is given once while
+ * this host runs, so that the right one under a key of this network namespace's
+ * TCP connections says all there is to know of the descriptor.
+ */
+static enum wire_reason look_judge(const struct attempt *attempt,
+				   const struct wire_snapshot seen[WIRE_LEGS])
+{
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
-		if (!out[leg].found || out[leg].cookie != attempt->cookies[leg])
+		if (!seen[leg].found ||
+		    seen[leg].cookie != attempt->cookies[leg])
 			return WIRE_NO_STATE;
+	return WIRE_OK;
+}
+
+/* Do its packets go the way that the programs send and see packets? */
+static enum wire_reason way_check(struct broker *broker, int fd,
+				  const struct wire_key *key,
+				  const struct wire_snapshot *seen)
+{
+	if (seen->arrival == LOOPBACK_INDEX ||
+	    seen->departure == LOOPBACK_INDEX ||
+	    broker->ops->translated(broker, fd, key))
+		return WIRE_NO_LOCAL;
+	if (seen->bound || seen->mark || seen->ipsec ||
+	    !broker->ops->attached(broker, seen->device) ||
+	    (seen->arrival && !broker->ops->attached(broker, seen->arrival)))
+		return WIRE_NO_DEVICE;
 	return WIRE_OK;
 }
 
@@ -89,22 +117,23 @@ static enum wire_reason check(struct broker *broker, struct attempt *attempt,
 			      const struct broker_join *msg,
 			      const int fds[WIRE_LEGS])
 {
-	enum wire_reason reason = look(broker, attempt, attempt->first);
+	enum wire_reason reason, way = WIRE_OK;
 
+	if (broker->ops->snapshot(broker, attempt->keys, attempt->first))
+		return WIRE_NO_ERROR;
+	reason = look_judge(attempt, attempt->first);
+	attempt->proven = !reason;
 	if (!reason)
 		reason = check_pair(attempt->first,
 				    attempt->keys[WIRE_CLIENT].family,
 				    msg->to_client);
 	if (reason && reason != WIRE_AGAIN)
 		return reason;
-	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		enum wire_reason route = broker->ops->route(
-			broker, fds[leg], &attempt->keys[leg]);
-
-		if (route)
-			return route;
-	}
-	return reason;
+	/* What no other try would change is said at once. */
+	for (int leg = 0; leg < WIRE_LEGS && !way; leg++)
+		way = way_check(broker, fds[leg], &attempt->keys[leg],
+				&attempt->first[leg]);
+	return way ? way : reason;
 }
 
 static void record_fill(struct broker *broker, uint32_t index,
@@ -135,48 +164,54 @@ static void record_fill(struct broker *broker, uint32_t index,
  * These ends may still be in the map for an older connection that ended, was
  * forgotten by both ends and lingers; one that has not ended is not given up.
  */
-static int flow_insert(struct broker *broker, const struct wire_key *key,
-		       uint32_t index, uint32_t leg)
+static int lingering_forget(struct broker *broker,
+			    const struct wire_key keys[WIRE_LEGS])
 {
-	struct wire_flow flow = { .pair = index, .leg = leg }, old;
-	int err = broker->ops->flow_insert(broker, key, &flow);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		struct wire_flow old;
+
+		if (broker->ops->flow_find(broker, &keys[leg], &old))
+			continue;
+		if (old.pair >= broker->capacity ||
+		    broker->places[old.pair].state != PLACE_LINGER)
+			return -EEXIST;
+		place_unhook(broker, old.pair);
+		place_release(broker, old.pair);
+	}
+	return 0;
+}
+
+static int hook(struct broker *broker, uint32_t index, struct attempt *attempt)
+{
+	const struct broker_ops *ops = broker->ops;
+	int err = ops->hook(broker, attempt->keys, index, attempt->second);
 
 	if (err != -EEXIST)
 		return err;
-	err = broker->ops->flow_find(broker, key, &old);
-	if (err || old.pair >= broker->capacity || old.pair == index ||
-	    broker->places[old.pair].state != PLACE_LINGER)
-		return -EEXIST;
-	place_unhook(broker, old.pair);
-	place_release(broker, old.pair);
-	return broker->ops->flow_insert(broker, key, &flow);
+	err = lingering_forget(broker, attempt->keys);
+	return err ? err :
+		     ops->hook(broker, attempt->keys, index, attempt->second);
 }
 
-static enum wire_reason flows_insert(struct broker *broker, uint32_t index,
-				     const struct attempt *attempt)
+static enum wire_reason hook_reason(int err)
 {
 	static struct log_limit limit;
 	uint64_t more;
 
-	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		int err = flow_insert(broker, &attempt->keys[leg], index,
-				      (uint32_t)leg);
-
-		if (err == -EEXIST)
-			return WIRE_NO_STATE;
-		if (err == -E2BIG)
-			return WIRE_NO_ROOM;
-		if (err) {
-			if (log_allow(&limit, clock_ms(), &more))
-				log_error("broker",
-					  "event=flow_failed error=\"%s\" "
-					  "more=%llu",
-					  strerror(-err),
-					  (unsigned long long)more);
-			return WIRE_NO_ERROR;
-		}
+	switch (err) {
+	case 0:
+		return WIRE_OK;
+	case -EEXIST:
+		return WIRE_NO_STATE;
+	case -E2BIG:
+		return WIRE_NO_ROOM;
+	default:
+		if (log_allow(&limit, clock_ms(), &more))
+			log_error("broker",
+				  "event=flow_failed error=\"%s\" more=%llu",
+				  strerror(-err), (unsigned long long)more);
+		return WIRE_NO_ERROR;
 	}
-	return WIRE_OK;
 }
 
 /*
@@ -201,9 +236,9 @@ static enum wire_reason join(struct broker *broker, uint32_t index,
 
 	record_fill(broker, index, msg, attempt);
 	__atomic_store_n(&record->state, WIRE_JOINING, __ATOMIC_SEQ_CST);
-	reason = flows_insert(broker, index, attempt);
+	reason = hook_reason(hook(broker, index, attempt));
 	if (!reason)
-		reason = look(broker, attempt, attempt->second);
+		reason = look_judge(attempt, attempt->second);
 	if (!reason && !check_quiet(attempt->first, attempt->second))
 		reason = WIRE_AGAIN;
 	if (reason) {
@@ -227,18 +262,17 @@ int join_pair(struct broker *broker, struct session *session,
 	      const struct broker_join *msg, const int fds[WIRE_LEGS],
 	      struct broker_answer *answer)
 {
-	enum wire_reason reason = WIRE_OK;
-	struct attempt attempt;
+	struct attempt attempt = { .proven = false };
+	enum wire_reason reason;
 	int64_t index = -1;
-	int err;
 
 	if (!message_sane(msg))
 		return -EBADMSG;
-	err = sockets_describe(broker, fds, &attempt, &reason);
-	if (err)
-		return err;
+	reason = sockets_describe(broker, fds, &attempt);
 	if (!reason)
 		reason = check(broker, &attempt, msg, fds);
+	if (!sockets_sane(broker, fds, &attempt))
+		return -EBADMSG;
 	if (!reason) {
 		index = broker->latched < broker->latched_max ?
 				place_take(broker) :

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The real kernel behind broker_ops: BPF maps and programs, routes, sockets. */
+/* The real kernel behind broker_ops: BPF maps and programs, devices, sockets. */
 #include "broker/kernel.h"
 
 #include <bpf/bpf.h>
@@ -23,17 +23,16 @@
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25
 
-static int ops_socket_key(struct broker *broker, int fd, struct wire_key *key,
-			  uint64_t *cookie)
+static bool ops_socket_ours(struct broker *broker, int fd)
 {
-	return socket_key(fd, broker->kernel->header.netns, key, cookie);
+	return socket_is_ours(fd, broker->kernel->header.netns);
 }
 
-static int ops_snapshot(struct broker *broker,
-			const struct wire_key keys[WIRE_LEGS],
-			struct wire_snapshot out[WIRE_LEGS])
+/* Fills *kernel->call; `hook`: for the place `index`. */
+static int snapshot_run(struct kernel *kernel,
+			const struct wire_key keys[WIRE_LEGS], bool hook,
+			uint32_t index)
 {
-	struct kernel *kernel = broker->kernel;
 	char packet[64] = { 0 }; /* the program wants one, and ignores it */
 	struct bpf_test_run_opts run = { .sz = sizeof(run),
 					 .data_in = packet,
@@ -43,6 +42,8 @@ static int ops_snapshot(struct broker *broker,
 
 	memset(kernel->call, 0, sizeof(*kernel->call));
 	memcpy(kernel->call->key, keys, sizeof(kernel->call->key));
+	kernel->call->hook = hook;
+	kernel->call->pair = index;
 	err = bpf_prog_test_run_opts(
 		bpf_program__fd(kernel->bpf->progs.wire_snapshot), &run);
 	if (err) {
@@ -50,27 +51,49 @@ static int ops_snapshot(struct broker *broker,
 			  strerror(-err));
 		return err;
 	}
-	memcpy(out, kernel->call->snapshot, sizeof(kernel->call->snapshot));
-	return 0;
+	return kernel->call->error;
 }
 
-static enum wire_reason ops_route(struct broker *broker, int fd,
-				  const struct wire_key *key)
+static int ops_snapshot(struct broker *broker,
+			const struct wire_key keys[WIRE_LEGS],
+			struct wire_snapshot out[WIRE_LEGS])
 {
-	if (conntrack_translates(broker->kernel, fd, key))
-		return WIRE_NO_LOCAL;
-	return route_check(broker->kernel, key);
+	struct kernel *kernel = broker->kernel;
+	int err = snapshot_run(kernel, keys, false, 0);
+
+	if (!err)
+		memcpy(out, kernel->call->snapshot,
+		       sizeof(kernel->call->snapshot));
+	return err;
+}
+
+static int ops_hook(struct broker *broker,
+		    const struct wire_key keys[WIRE_LEGS], uint32_t index,
+		    struct wire_snapshot out[WIRE_LEGS])
+{
+	struct kernel *kernel = broker->kernel;
+	int err = snapshot_run(kernel, keys, true, index);
+
+	if (!err)
+		memcpy(out, kernel->call->snapshot,
+		       sizeof(kernel->call->snapshot));
+	return err;
+}
+
+static bool ops_translated(struct broker *broker, int fd,
+			   const struct wire_key *key)
+{
+	return conntrack_translates(broker->kernel, fd, key);
+}
+
+static bool ops_attached(struct broker *broker, uint32_t device)
+{
+	return device_attached(broker->kernel, (int)device);
 }
 
 static int flows_fd(const struct broker *broker)
 {
 	return bpf_map__fd(broker->kernel->bpf->maps.wire_flows);
-}
-
-static int ops_flow_insert(struct broker *broker, const struct wire_key *key,
-			   const struct wire_flow *flow)
-{
-	return bpf_map_update_elem(flows_fd(broker), key, flow, BPF_NOEXIST);
 }
 
 static int ops_flow_find(struct broker *broker, const struct wire_key *key,
@@ -109,10 +132,12 @@ static void ops_flows(struct broker *broker,
 }
 
 const struct broker_ops kernel_ops = {
-	.socket_key = ops_socket_key,
+	.socket_key = socket_key,
+	.socket_ours = ops_socket_ours,
 	.snapshot = ops_snapshot,
-	.route = ops_route,
-	.flow_insert = ops_flow_insert,
+	.hook = ops_hook,
+	.translated = ops_translated,
+	.attached = ops_attached,
 	.flow_find = ops_flow_find,
 	.flow_delete = ops_flow_delete,
 	.flows = ops_flows,
@@ -202,11 +227,9 @@ static int kernel_start(struct kernel *kernel, const char *pin)
 	kernel->header.netns = socket_namespace();
 	if (!kernel->header.netns)
 		return refuse(broker, -ENOPROTOOPT, "SO_NETNS_COOKIE");
-	err = route_open(kernel);
-	if (!err)
-		err = conntrack_open(kernel);
+	err = conntrack_open(kernel);
 	if (err)
-		return refuse(broker, err, "rtnetlink");
+		return refuse(broker, err, "ctnetlink");
 	err = load_run(kernel, broker->why);
 	if (!err)
 		err = devices_start(kernel);
@@ -235,7 +258,6 @@ static struct kernel *kernel_alloc(struct broker *broker,
 	kernel->forwarding_fds[0] = -1;
 	kernel->forwarding_fds[1] = -1;
 	kernel->link_watch.fd = -1;
-	kernel->route_fd = -1;
 	kernel->conntrack_fd = -1;
 	list_init(&kernel->devices);
 	kernel->wanted = params->devices;
@@ -284,7 +306,6 @@ void kernel_free(struct kernel *kernel)
 	ring_buffer__free(kernel->events);
 	forwarding_close(kernel);
 	load_undo(kernel);
-	fd_close(&kernel->route_fd);
 	fd_close(&kernel->conntrack_fd);
 	fd_close(&kernel->lock);
 	free(kernel);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the files share that deal with the real kernel: BPF, pins, devices, routes. */
+/* What the files share that deal with the real kernel: BPF, pins, devices. */
 #ifndef BROKER_KERNEL_H
 #define BROKER_KERNEL_H
 
@@ -72,8 +72,6 @@ struct kernel {
 	bool clsact; /* this kernel has no tcx */
 	struct watch link_watch; /* rtnetlink: devices come and go */
 	struct timer link_again; /* looks at all devices once more */
-	int route_fd; /* rtnetlink: which device for an address */
-	uint32_t route_seq;
 	int conntrack_fd; /* ctnetlink; -1: no netfilter */
 	uint32_t conntrack_seq;
 };
@@ -111,11 +109,7 @@ int attach_pin_index(const char *name);
 /* Network devices (device.c). */
 int devices_start(struct kernel *kernel);
 void devices_free(struct kernel *kernel);
-const struct device *device_find(const struct kernel *kernel, int index);
-
-/* Which way to an address (route.c). */
-int route_open(struct kernel *kernel);
-enum wire_reason route_check(struct kernel *kernel, const struct wire_key *key);
+bool device_attached(const struct kernel *kernel, int index);
 
 /* Addresses that this host translates (conntrack.c). */
 int conntrack_open(struct kernel *kernel);

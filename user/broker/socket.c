@@ -45,7 +45,7 @@ static bool option_is(int fd, int name, int want)
 	       value == want;
 }
 
-static bool socket_is_ours(int fd, uint64_t netns)
+bool socket_is_ours(int fd, uint64_t netns)
 {
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
@@ -59,10 +59,9 @@ static bool socket_is_ours(int fd, uint64_t netns)
 	       cookie == netns;
 }
 
-/* One bound to a device or marked is routed otherwise than forwarded packets. */
-static bool socket_is_plain(int fd)
+static bool is_inet(const union addr *addr)
 {
-	return option_is(fd, SO_BINDTOIFINDEX, 0) && option_is(fd, SO_MARK, 0);
+	return addr_family(addr) == AF_INET || addr_family(addr) == AF_INET6;
 }
 
 static void key_side(const union addr *addr, uint8_t out[16], __be16 *port)
@@ -75,22 +74,22 @@ static void key_side(const union addr *addr, uint8_t out[16], __be16 *port)
 	*port = htons(addr_port(addr));
 }
 
-int socket_key(int fd, uint64_t netns, struct wire_key *key, uint64_t *cookie)
+int socket_key(int fd, struct wire_key *key, uint64_t *cookie)
 {
-	union addr local, remote;
+	union addr local = { .sa = { .sa_family = AF_UNSPEC } }, remote = local;
 	socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
 	socklen_t len = sizeof(*cookie);
 	uint64_t number;
 
-	if (!socket_is_ours(fd, netns) ||
-	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &number, &len) < 0)
-		return -EBADMSG;
 	if (getpeername(fd, &remote.sa, &remote_len) < 0 ||
-	    getsockname(fd, &local.sa, &local_len) < 0)
+	    getsockname(fd, &local.sa, &local_len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &number, &len) < 0)
 		return -errno;
+	if (!is_inet(&local) || !is_inet(&remote))
+		return -EAFNOSUPPORT;
 	addr_unmap(&local);
 	addr_unmap(&remote);
-	if (addr_family(&local) != addr_family(&remote) || !socket_is_plain(fd))
+	if (addr_family(&local) != addr_family(&remote))
 		return -EAFNOSUPPORT;
 	memset(key, 0, sizeof(*key));
 	key->family = (__u8)addr_family(&remote);

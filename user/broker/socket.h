@@ -3,6 +3,7 @@
 #ifndef BROKER_SOCKET_H
 #define BROKER_SOCKET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <culvert/kern_user.h>
@@ -10,8 +11,9 @@
 /* This network namespace, as sockets name it; 0: the kernel cannot say. */
 uint64_t socket_namespace(void);
 
-/* As broker_ops.socket_key, with the namespace the socket must be of. */
-int socket_key(int fd, uint64_t netns, struct wire_key *key, uint64_t *cookie);
+/* As broker_ops says of each. */
+int socket_key(int fd, struct wire_key *key, uint64_t *cookie);
+bool socket_is_ours(int fd, uint64_t netns);
 
 void socket_acknowledge(int fd);
 void socket_silence(int fd);
