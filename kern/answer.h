@@ -78,7 +78,7 @@ static __noinline int answer_send(struct __sk_buff *skb, struct work *work,
 				BPF_F_RECOMPUTE_CSUM))
 		return drop(WIRE_DROP_ERROR);
 	count(what);
-	return route_take(work);
+	return route_take(skb, work);
 }
 
 #endif

@@ -191,7 +191,7 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 		return drop(WIRE_DROP_ERROR);
 	segment_learn(&t);
 	count(WIRE_COUNT_FORWARDED);
-	return route_take(work);
+	return route_take(skb, work);
 }
 
 #endif

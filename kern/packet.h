@@ -28,6 +28,7 @@ enum packet_kind {
 #define NEXT_FRAGMENT   44
 #define NEXT_AUTH       51
 #define NEXT_OPTIONS    60
+#define VLAN_NUMBER     0x0fff /* of a tag */
 #define JUMBO_OPTION    0xc2
 #define JUMBO_SIZE      4
 
@@ -216,8 +217,11 @@ static __always_inline int packet_parse_v6(struct __sk_buff *skb,
 static __always_inline int packet_parse(struct __sk_buff *skb, struct packet *p,
 					bool outgoing)
 {
-	/* A tagged frame is the VLAN device's, whose own hook will see it. */
-	if (skb->vlan_present)
+	/*
+	 * A tagged frame is the VLAN device's, whose own hook will see it; but
+	 * VLAN 0 is none: such a tag is for the priority alone (IEEE 802.1Q).
+	 */
+	if (skb->vlan_present && skb->vlan_tci & VLAN_NUMBER)
 		return PACKET_OTHER;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		packet_pull(skb, IPV4_HEAD);

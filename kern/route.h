@@ -55,8 +55,9 @@ static __noinline int route_find(struct __sk_buff *skb,
 	return ROUTE_FOUND;
 }
 
-/* The packet leaves by the route in work->fib. */
-static __always_inline int route_take(const struct work *work)
+/* The packet leaves by the route in work->fib, without a priority tag. */
+static __always_inline int route_take(struct __sk_buff *skb,
+				      const struct work *work)
 {
 	struct bpf_redir_neigh hop = {
 		/* The next hop's: IPv4 may be sent by way of IPv6. */
@@ -64,6 +65,8 @@ static __always_inline int route_take(const struct work *work)
 	};
 	long done;
 
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		return drop(WIRE_DROP_ERROR);
 	__builtin_memcpy(hop.ipv6_nh, work->fib.ipv6_dst, 16);
 	done = bpf_redirect_neigh(work->fib.ifindex, &hop, sizeof(hop), 0);
 	return done == TC_ACT_REDIRECT ? TC_ACT_REDIRECT :

@@ -10,7 +10,8 @@
  *   WAY KEY VALUE ...   WAY: up, down, both. KEY: loss dup reorder corrupt (per
  *                       cent), gap delay jitter (ms), rate (Mbit/s), queue
  *                       (KiB), mtu (bytes), tell (1: packet-too-big is sent
- *                       back for what mtu stops)
+ *                       back for what mtu stops), tag (1: every frame gets a
+ *                       priority tag, 802.1Q with VLAN 0)
  *   WAY rule ACTION MATCH FIRST COUNT PORT [MS]
  *                       ACTION: drop dup hold corrupt; MATCH: any data ack syn
  *                       synack fin rst; from the FIRST such frame on, COUNT of
@@ -86,11 +87,39 @@ static int port_open(struct port *port, const char *name)
 	return 0;
 }
 
-static void batch_send(struct box *box, int fd, struct mmsghdr *batch,
+/* A frame in three parts, the second a tag. */
+static void frame_tag(const struct iovec *frame, struct iovec parts[3])
+{
+	static uint8_t tag[] = { 0x81, 0, 5 << 5, 0 };
+	size_t head = WAY_HEADER + 2 * ETH_ALEN;
+	uint8_t *bytes = frame->iov_base;
+	struct virtio_net_hdr virtio;
+
+	memcpy(&virtio, bytes, sizeof(virtio));
+	if (virtio.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+		virtio.csum_start += sizeof(tag);
+	if (virtio.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		virtio.hdr_len += sizeof(tag);
+	memcpy(bytes, &virtio, sizeof(virtio));
+	parts[0] = (struct iovec){ bytes, head };
+	parts[1] = (struct iovec){ tag, sizeof(tag) };
+	parts[2] = (struct iovec){ bytes + head, frame->iov_len - head };
+}
+
+/* At most BATCH frames out at ports[to]. */
+static void batch_send(struct box *box, size_t to, struct mmsghdr *batch,
 		       unsigned int count)
 {
+	struct iovec parts[BATCH][3];
 	unsigned int sent = 0;
+	int fd = box->ports[to].fd;
 
+	if (box->ways[!to].conf.tag)
+		for (unsigned int i = 0; i < count; i++) {
+			frame_tag(batch[i].msg_hdr.msg_iov, parts[i]);
+			batch[i].msg_hdr.msg_iov = parts[i];
+			batch[i].msg_hdr.msg_iovlen = 3;
+		}
 	while (sent < count) {
 		int n = sendmmsg(fd, batch + sent, count - sent, 0);
 
@@ -111,7 +140,7 @@ static void frame_send(struct box *box, size_t to, struct way_frame *frame)
 		.msg_hdr = { .msg_iov = &part, .msg_iovlen = 1 },
 	};
 
-	batch_send(box, box->ports[to].fd, &one, 1);
+	batch_send(box, to, &one, 1);
 	free(frame);
 }
 
@@ -152,7 +181,7 @@ static bool port_forward(struct box *box, size_t from)
 		if (answer)
 			frame_send(box, from, answer);
 	}
-	batch_send(box, box->ports[!from].fd, out, passing);
+	batch_send(box, !from, out, passing);
 	return got == BATCH;
 }
 
@@ -267,6 +296,7 @@ static int conf_parse(char **words, size_t count, struct way_conf *conf)
 		{ "queue", &conf->queue, 1024, 1e6 },
 		{ "mtu", &conf->mtu, 1, 65535 },
 		{ "tell", &conf->tell, 1, 1 },
+		{ "tag", &conf->tag, 1, 1 },
 	};
 	size_t key;
 	double value;

@@ -498,6 +498,20 @@ def plain_segments():
     boxes.offloads(lab.topo, tx=1, tso=0, gso=0, gro=0)
 
 
+@case("frames with a priority tag on both legs")
+def _(engine):
+    changes = config(engine)
+    faults(tag=1)
+    for version in (4, 6):
+        data, peer, client = pair(engine, changes=changes, version=version)
+        swap(data, peer, BULK // 3, version)
+        for sock in (data, peer):
+            sock.shutdown(socket.SHUT_WR)
+        for sock in (peer, data):
+            equal(ended(sock), "fin", "end")
+        client.close()
+
+
 # Quiet.
 
 def keepalive(sock, idle=1, interval=1):

@@ -55,6 +55,7 @@ struct way_conf {
 	uint64_t rate; /* bits a second; 0: unlimited */
 	uint64_t queue; /* bytes that wait for the rate */
 	uint64_t mtu; /* bytes of an IP packet; 0: any */
+	uint64_t tag; /* 1: frames leave with a priority tag, VLAN 0 (impair) */
 	uint64_t tell; /* 1: the sender of a longer one is told, as routers do */
 };
 
