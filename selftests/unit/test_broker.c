@@ -490,12 +490,41 @@ static void an_acknowledgement_meanwhile_is_taken_over(void **state)
 	struct broker_answer pair;
 
 	fake.sockets[1].snapshot.snd_una -= 30;
-	fake.sockets[0].snapshot.rcv_wup -= 5;
 	fake.between = acknowledge_client;
 	joined(rig, &pair);
 	assert_false(rig->broker->records[pair.pair].leg[WIRE_PEER].flags &
 		     WIRE_LEG_LATCHED);
-	assert_int_equal(fake.acknowledged, 1);
+	assert_int_equal(fake.acknowledged, 0);
+}
+
+/* `late`: the leg whose socket has not acknowledged all that it has taken. */
+static unsigned int acknowledged(struct rig *rig, int late, uint32_t to_client)
+{
+	struct wire_snapshot *s = &fake.sockets[late].snapshot;
+	struct broker_join message = join_usual();
+	struct broker_answer pair;
+
+	fake.acknowledged = 0;
+	message.to_client = to_client;
+	s->rcv_wup -= 5;
+	request(rig, rig->channel, &message, sizeof(message), rig->fds, 2);
+	answer(rig->channel, BROKER_ANSWER, &pair, sizeof(pair));
+	assert_int_equal(pair.reason, WIRE_OK);
+	s->rcv_wup += 5;
+	place_reset(rig->broker, pair.pair, WIRE_END_RESET);
+	while (!is_silent(rig->channel))
+		;
+	return fake.acknowledged;
+}
+
+static void what_the_sockets_have_taken_is_acknowledged(void **state)
+{
+	struct rig *rig = *state;
+
+	assert_int_equal(acknowledged(rig, WIRE_PEER, 48), 1);
+	assert_int_equal(acknowledged(rig, WIRE_CLIENT, 0), 1);
+	/* The answer to the bind does it. */
+	assert_int_equal(acknowledged(rig, WIRE_CLIENT, 48), 0);
 }
 
 static void an_acknowledgement_bpf_never_saw_opens_the_latch(void **state)
@@ -1170,6 +1199,7 @@ int main(void)
 		WITH_RIG(a_pair_lives_and_ends),
 		WITH_RIG(one_that_moves_meanwhile_is_left_alone),
 		WITH_RIG(an_acknowledgement_meanwhile_is_taken_over),
+		WITH_RIG(what_the_sockets_have_taken_is_acknowledged),
 		WITH_RIG(an_acknowledgement_bpf_never_saw_opens_the_latch),
 		WITH_RIG(refusals_leave_nothing),
 		WITH_RIG(another_way_than_that_of_the_programs_is_refused),

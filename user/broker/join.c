@@ -216,14 +216,17 @@ static enum wire_reason hook_reason(int err)
 
 /*
  * A remote end whose bytes our socket has taken and not acknowledged yet would
- * send them again, since that socket is about to fall silent.
+ * send them again, since that socket is about to fall silent. What the relay is
+ * still to send to the client acknowledges, too.
  */
 static void acknowledge(struct broker *broker, const struct attempt *attempt,
-			const int fds[WIRE_LEGS])
+			const int fds[WIRE_LEGS], uint32_t to_client)
 {
+	const struct wire_snapshot *seen = attempt->second;
+
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
-		if (attempt->second[leg].rcv_wup !=
-		    attempt->second[leg].rcv_nxt)
+		if (seen[leg].rcv_wup != seen[leg].rcv_nxt &&
+		    (leg != WIRE_CLIENT || !to_client))
 			broker->ops->acknowledge(fds[leg]);
 }
 
@@ -248,7 +251,7 @@ static enum wire_reason join(struct broker *broker, uint32_t index,
 	}
 	check_refresh(attempt->second, record);
 	__atomic_store_n(&record->state, WIRE_JOINED, __ATOMIC_SEQ_CST);
-	acknowledge(broker, attempt, fds);
+	acknowledge(broker, attempt, fds, msg->to_client);
 	return WIRE_OK;
 }
 
