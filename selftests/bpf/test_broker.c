@@ -542,6 +542,43 @@ static void test_reset_latched(struct lab *lab, int channel)
 	ends_close(&e);
 }
 
+/* As a reset leaves it that had come by when the programs began to look. */
+static void leg_close(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	int on = 1;
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) ||
+	    connect(fd, &none, sizeof(none)))
+		lab_die("repair");
+}
+
+static void test_reset_swallowed(struct lab *lab, int channel)
+{
+	struct broker_join join = join_message(11);
+	struct broker_answer answer;
+	char bytes[ANSWER] = { 0 };
+	struct ends e;
+	bool joined;
+
+	ends_open(lab, AF_INET, &e);
+	joined = !join_send(channel, &join, &e, &answer);
+	leg_close(e.peer_leg);
+	send(e.client_leg, bytes, ANSWER, MSG_NOSIGNAL);
+	lab_check(joined && take(e.client, ANSWER) &&
+			  ended_wait(channel, WIRE_END_RESET_PEER, NULL) &&
+			  is_reset(e.client),
+		  "a reset that only our socket has seen reaches the client");
+	ends_close(&e);
+	ends_open(lab, AF_INET6, &e);
+	joined = !join_send(channel, &join, &e, &answer);
+	leg_close(e.client_leg);
+	lab_check(joined && ended_wait(channel, WIRE_END_RESET_CLIENT, NULL) &&
+			  is_reset(e.peer),
+		  "and the peer, though the client acknowledges nothing");
+	ends_close(&e);
+}
+
 static void test_expiry(struct lab *lab, int channel)
 {
 	struct broker_expire expire = { .type = BROKER_EXPIRE,
@@ -1192,6 +1229,7 @@ int main(void)
 	test_reset(&lab, channel, AF_INET);
 	test_reset(&lab, channel, AF_INET6);
 	test_reset_latched(&lab, channel);
+	test_reset_swallowed(&lab, channel);
 	test_expiry(&lab, channel);
 	test_forwarding();
 	test_devices();

@@ -30,6 +30,7 @@ struct fake_socket {
 	bool silent;
 	bool foreign; /* no TCP socket of this network namespace */
 	bool translated;
+	bool closed; /* by a reset */
 };
 
 struct fake_flow {
@@ -216,6 +217,17 @@ static inline void fake_flows(struct broker *broker,
 	}
 }
 
+static inline int fake_closed(const int fds[WIRE_LEGS])
+{
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		const struct fake_socket *s = fake_by_fd(fds[leg]);
+
+		if (s && s->closed)
+			return leg;
+	}
+	return WIRE_LEGS;
+}
+
 static inline void fake_acknowledge(int fd)
 {
 	(void)fd;
@@ -271,6 +283,7 @@ static const struct broker_ops fake_ops = {
 	.flow_find = fake_flow_find,
 	.flow_delete = fake_flow_delete,
 	.flows = fake_flows,
+	.closed = fake_closed,
 	.acknowledge = fake_acknowledge,
 	.silence = fake_silence,
 	.disconnect = fake_silence,

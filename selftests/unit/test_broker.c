@@ -1015,6 +1015,43 @@ static void an_end_while_latched_is_told_by_resets(void **state)
 	assert_int_equal(fake_flow_count(), 0);
 }
 
+/* Found at the activation, or by looking where that never comes. */
+static void a_reset_that_a_socket_swallowed_is_told(void **state)
+{
+	struct rig *rig = *state;
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		enum wire_end expected = leg == WIRE_CLIENT ?
+						 WIRE_END_RESET_CLIENT :
+						 WIRE_END_RESET_PEER;
+
+		for (int looked = 0; looked < 2; looked++) {
+			struct wire_event event = {
+				.kind = WIRE_EVENT_UNLATCHED
+			};
+			struct broker_answer pair;
+			struct broker_ended ended;
+
+			joined(rig, &pair);
+			event.pair = pair.pair;
+			event.generation = pair.generation;
+			fake.resets = 0;
+			fake.sockets[leg].closed = true;
+			for (int i = 0; looked && i < 12; i++)
+				places_sweep(rig->broker);
+			if (!looked)
+				place_event(rig->broker, &event);
+			answer(rig->channel, BROKER_ENDED, &ended,
+			       sizeof(ended));
+			assert_int_equal(ended.end, expected);
+			assert_true(is_silent(rig->channel));
+			assert_int_equal(fake.resets, 2);
+			assert_int_equal(fake_flow_count(), 0);
+			fake.sockets[leg].closed = false;
+		}
+	}
+}
+
 static void a_breach_closes_the_channel(void **state)
 {
 	struct rig *rig = *state;
@@ -1218,6 +1255,7 @@ int main(void)
 		WITH_RIG(what_is_pinned_is_adopted),
 		WITH_RIG(a_pair_nobody_was_told_of_is_not_adopted),
 		WITH_RIG(an_end_while_latched_is_told_by_resets),
+		WITH_RIG(a_reset_that_a_socket_swallowed_is_told),
 		WITH_RIG(a_breach_closes_the_channel),
 		WITH_RIG(no_descriptor_stays),
 		WITH_RIG(who_does_not_read_is_dropped),

@@ -49,6 +49,8 @@ struct broker_ops {
 		      void (*fn)(struct broker *broker,
 				 const struct wire_key *key,
 				 const struct wire_flow *flow));
+	/* The first leg whose socket is closed, by a reset; WIRE_LEGS: neither. */
+	int (*closed)(const int fds[WIRE_LEGS]);
 	void (*acknowledge)(int fd); /* sends an acknowledgement that waits */
 	void (*silence)(int fd); /* it never sends anything again */
 	void (*disconnect)(int fd); /* silently; the ends are free again */

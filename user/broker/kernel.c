@@ -141,6 +141,7 @@ const struct broker_ops kernel_ops = {
 	.flow_find = ops_flow_find,
 	.flow_delete = ops_flow_delete,
 	.flows = ops_flows,
+	.closed = sockets_closed,
 	.acknowledge = socket_acknowledge,
 	.silence = socket_silence,
 	.disconnect = socket_disconnect,

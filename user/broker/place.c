@@ -206,11 +206,27 @@ static void sockets_silence(struct broker *broker, struct place *place)
 	}
 }
 
+/*
+ * A reset that waited in a socket's backlog during the join, behind all that was
+ * looked at, has ended that socket and reached nobody else.
+ */
+static bool reset_swallowed(struct broker *broker, uint32_t index)
+{
+	int leg = broker->ops->closed(broker->places[index].fds);
+
+	if (leg == WIRE_LEGS)
+		return false;
+	place_reset(broker, index,
+		    leg == WIRE_CLIENT ? WIRE_END_RESET_CLIENT :
+					 WIRE_END_RESET_PEER);
+	return true;
+}
+
 void place_activate(struct broker *broker, uint32_t index)
 {
 	struct place *place = &broker->places[index];
 
-	if (place->state != PLACE_LATCHED)
+	if (place->state != PLACE_LATCHED || reset_swallowed(broker, index))
 		return;
 	sockets_silence(broker, place);
 	state_set(broker, place, PLACE_ACTIVE, &broker->queues[PLACE_ACTIVE]);
@@ -404,6 +420,8 @@ static void latch_look(struct broker *broker, uint32_t index)
 	struct wire_snapshot now[WIRE_LEGS];
 	struct wire_key keys[WIRE_LEGS];
 
+	if (reset_swallowed(broker, index))
+		return;
 	check_key(record, WIRE_CLIENT, &keys[WIRE_CLIENT]);
 	check_key(record, WIRE_PEER, &keys[WIRE_PEER]);
 	if (broker->ops->snapshot(broker, keys, now))

@@ -7,8 +7,9 @@
 #include "broker/socket.h"
 
 #include <errno.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -104,6 +105,30 @@ static int tcp_set(int fd, int name, int value)
 	return setsockopt(fd, IPPROTO_TCP, name, &value, sizeof(value)) < 0 ?
 		       -errno :
 		       0;
+}
+
+static bool is_closed(int fd)
+{
+	struct tcp_info info = { .tcpi_state = TCP_CLOSE };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       info.tcpi_state == TCP_CLOSE;
+}
+
+int sockets_closed(const int fds[WIRE_LEGS])
+{
+	struct pollfd both[WIRE_LEGS] = { { .fd = fds[WIRE_CLIENT] },
+					  { .fd = fds[WIRE_PEER] } };
+	int leg = 0;
+
+	/* One that is shut down both ways hangs up, too. */
+	if (poll(both, WIRE_LEGS, 0) <= 0)
+		return WIRE_LEGS;
+	while (leg < WIRE_LEGS &&
+	       !(both[leg].revents & POLLHUP && is_closed(fds[leg])))
+		leg++;
+	return leg;
 }
 
 void socket_acknowledge(int fd)

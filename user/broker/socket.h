@@ -15,6 +15,7 @@ uint64_t socket_namespace(void);
 int socket_key(int fd, struct wire_key *key, uint64_t *cookie);
 bool socket_is_ours(int fd, uint64_t netns);
 
+int sockets_closed(const int fds[WIRE_LEGS]);
 void socket_acknowledge(int fd);
 void socket_silence(int fd);
 void socket_disconnect(int fd);
