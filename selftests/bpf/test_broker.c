@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "base/message.h"
 #include "broker/broker.h"
+#include "broker/kernel.h"
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
 #include "main/privilege.h"
@@ -813,6 +815,38 @@ static void test_devices(void)
 		  "gone it leaves no pins");
 }
 
+/* In mounts of its own, in case they do hide it. */
+static void test_pins_hide_nothing(void)
+{
+	char dir[] = "/tmp/culvert-pin-XXXXXX", file[64], below[64];
+	int status = -1, fd;
+	pid_t pid;
+
+	if (!mkdtemp(dir))
+		lab_die("mkdtemp");
+	snprintf(file, sizeof(file), "%s/.file", dir);
+	snprintf(below, sizeof(below), "%s/below", dir);
+	fd = open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	if (fd < 0)
+		lab_die(file);
+	close(fd);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		if (unshare(CLONE_NEWNS) ||
+		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+			_exit(2);
+		_exit(pin_dir_make(dir, below) != -ENOTEMPTY ||
+		      access(file, F_OK) || unlink(file) ||
+		      pin_dir_make(dir, below) || access(below, F_OK));
+	}
+	waitpid(pid, &status, 0);
+	lab_check(status == 0,
+		  "a directory that holds files is not mounted on");
+	unlink(file);
+	rmdir(dir);
+}
+
 /* Everything but two fine sockets; each on a channel of its own. */
 static void test_hostile_descriptors(struct lab *lab, struct child *child)
 {
@@ -1233,6 +1267,7 @@ int main(void)
 	test_expiry(&lab, channel);
 	test_forwarding();
 	test_devices();
+	test_pins_hide_nothing();
 	test_hostile_descriptors(&lab, &child);
 	test_translated(&lab, channel);
 	test_routes(&lab, channel);

@@ -72,10 +72,32 @@ static int directories_make(const char *path)
 	}
 }
 
+static bool directory_is_empty(const char *path)
+{
+	DIR *listing = opendir(path);
+	const struct dirent *entry;
+	bool empty = listing;
+
+	while (empty && (entry = readdir(listing)) != NULL)
+		empty = !strcmp(entry->d_name, ".") ||
+			!strcmp(entry->d_name, "..");
+	if (listing)
+		closedir(listing);
+	return empty;
+}
+
 static int bpffs_mount(const char *where)
 {
 	if (is_bpffs(where))
 		return 0;
+	if (!directory_is_empty(where)) {
+		log_error("broker",
+			  "event=bpffs_refused path=%s reason=\"a BPF file "
+			  "system mounted here would hide what this directory "
+			  "holds\" hint=\"change [engine] pin\"",
+			  where);
+		return -ENOTEMPTY;
+	}
 	if (mount("bpf", where, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC,
 		  "mode=0700") < 0)
 		return -errno;
@@ -109,7 +131,7 @@ int pin_dir_make(const char *pin, const char *dir)
 			return err;
 	}
 	err = directories_make(pin);
-	/* Elsewhere it is mounted on the directory itself: hides nothing else. */
+	/* Elsewhere it is mounted on the directory itself. */
 	if (!err && !usual)
 		err = bpffs_mount(pin);
 	if (!err && !is_bpffs(pin))

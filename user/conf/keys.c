@@ -303,7 +303,10 @@ const struct key conf_keys[] = {
 	{ ENGINE(pin), .name = "pin", .type = KEY_PATH,
 	  .preset = "/sys/fs/bpf/culvert",
 	  .help = "Directory in a BPF file system for what must outlive the\n"
-		  "daemon, so that connections on wire go on without it." },
+		  "daemon, so that connections on wire go on without it.\n"
+		  "Where there is none, one is mounted: elsewhere than below\n"
+		  ".Pa /sys/fs/bpf\n"
+		  "on the directory itself, which must then be empty." },
 	{ ENGINE(wire_max_rtt_ms), .name = "wire_max_rtt", .type = KEY_DURATION,
 	  .flags = KEY_ZERO, .min = 1, .max = MINUTE, .preset = "20ms",
 	  .help = "With\n"
