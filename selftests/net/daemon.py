@@ -14,7 +14,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import proc, tap, turn  # noqa: E402
+from culvertlab import engines, proc, tap, turn  # noqa: E402
 from culvertlab.data import MIB, ping, swap  # noqa: E402
 from culvertlab.lab import Lab, need, need_root  # noqa: E402
 from culvertlab.server import Culvertd, binary  # noqa: E402
@@ -403,6 +403,16 @@ def _():
     said, status = fails_to_start({"listener main": {"address": "192.0.2.77:3478"}})
     equal(status, 1, "exit status")
     check("192.0.2.77:3478" in said, f"said {said!r}")
+
+
+@test("a relayed address or a device this host does not have: the log says which")
+def _():
+    changes = engines.config(lab, "wire", relay={"address": "192.0.2.77"})
+    changes["engine"]["wire_devices"] = "nosuch0"
+    server = lab.server(changes)
+    equal(lab.client().code(ALLOCATE, [transport()]), 508, "Allocate")
+    for told in ("allocate_failed host=192.0.2.77 .*hint=", "device_missing device=nosuch0 hint="):
+        wait_for(lambda told=told: re.search(told, server.log()), 5, told)
 
 
 def nobody():

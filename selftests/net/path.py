@@ -19,8 +19,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import boxes, engines, stun, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, payload, ping, question, receive,  # noqa: E402
-                             receive_slowly, receive_to_any_end, receive_to_end, reset, same,
-                             send_all, send_until_blocked, sender, swap, unacknowledged)
+                             receive_slowly, receive_to_end, reset, same, send_until_blocked,
+                             sender, swap, unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import ACK, Tap  # noqa: E402

@@ -321,6 +321,18 @@ static void stale_remove(void *arg, const char *name)
 		attach_remove(kernel->dir, index);
 }
 
+/* A name that is written wrong looks like a device that has yet to come. */
+static void missing_tell(const struct kernel *kernel)
+{
+	for (size_t i = 0; i < kernel->wanted_count; i++)
+		if (!if_nametoindex(kernel->wanted[i]))
+			log_warn("broker",
+				 "event=device_missing device=%s "
+				 "hint=\"in [engine] wire_devices; it is "
+				 "attached to when it comes\"",
+				 kernel->wanted[i]);
+}
+
 int devices_start(struct kernel *kernel)
 {
 	/* Watched before they are listed: nothing falls between. */
@@ -328,9 +340,11 @@ int devices_start(struct kernel *kernel)
 
 	if (!err)
 		err = devices_list(kernel);
-	if (!err)
-		pin_each(kernel->dir, stale_remove, kernel);
-	return err;
+	if (err)
+		return err;
+	pin_each(kernel->dir, stale_remove, kernel);
+	missing_tell(kernel);
+	return 0;
 }
 
 void devices_free(struct kernel *kernel)

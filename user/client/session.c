@@ -41,7 +41,9 @@ static const struct advice advices[] = {
 	  "is the peer listening, and does its firewall let the relay in?" },
 	{ STUN_CODE_ALLOCATION_QUOTA_REACHED,
 	  "close other allocations of this user, or have its quota raised" },
-	{ STUN_CODE_INSUFFICIENT_CAPACITY, "the server is full; try later" },
+	{ STUN_CODE_INSUFFICIENT_CAPACITY,
+	  "the server is full, or cannot use its relayed address: its log "
+	  "says which" },
 	{ -ECONNREFUSED, "is the server running, and is this its port?" },
 	{ -ETIMEDOUT, "does a firewall drop this, or is the server stuck?" },
 	{ -EPROTO, "is this a TURN server's TCP port?" },

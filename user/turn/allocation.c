@@ -132,13 +132,22 @@ static struct allocation *allocation_make(const struct request *req)
 	return allocation;
 }
 
-static void resource_log(struct turn_worker *worker, int err)
+static void resource_log(struct turn_worker *worker, const union addr *host,
+			 int err)
 {
+	char address[ADDR_STRLEN];
 	uint64_t suppressed;
 
-	if (turn_worker_may_log(worker, TURN_LOG_RESOURCE, &suppressed))
-		log_warn(ROOM, "event=allocate_failed error=%s suppressed=%ju",
-			 strerrorname_np(-err), (uintmax_t)suppressed);
+	if (!turn_worker_may_log(worker, TURN_LOG_RESOURCE, &suppressed))
+		return;
+	log_warn(ROOM,
+		 "event=allocate_failed host=%s error=%s%s suppressed=%ju",
+		 addr_format_host(host, address), strerrorname_np(-err),
+		 err == -EADDRNOTAVAIL ?
+			 " hint=\"this host does not have this address: "
+			 "see [relay] address\"" :
+			 "",
+		 (uintmax_t)suppressed);
 }
 
 static int allocation_open(const struct request *req, const union addr *host,
@@ -183,7 +192,7 @@ int turn_allocation_new(const struct request *req, const union addr *host,
 		return 0;
 	auth_quota_release(req->account);
 	turn_gauge_release(&worker->shared->allocations);
-	resource_log(worker, err);
+	resource_log(worker, host, err);
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 

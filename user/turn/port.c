@@ -86,7 +86,7 @@ static int port_try(int *fd, const union addr *addr, unsigned int mss)
 	return 0;
 }
 
-/* One port: listens and registers. -EADDRINUSE: try another. */
+/* One port: listens and registers. -EADDRINUSE: try another; -EBUSY: enough. */
 static int port_take(struct turn_shared *shared, struct relayed *relayed,
 		     uint16_t port, int *fd, int *binds, unsigned int mss)
 {
@@ -96,7 +96,7 @@ static int port_take(struct turn_shared *shared, struct relayed *relayed,
 	if (turn_relayed_taken(shared, &relayed->addr))
 		return -EADDRINUSE;
 	if (++*binds > BIND_TRIES)
-		return -EADDRNOTAVAIL;
+		return -EBUSY;
 	err = port_try(fd, &relayed->addr, mss);
 	if (err)
 		return err;
@@ -128,7 +128,7 @@ int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
 		turn_relayed_full_note(shared, &relayed->addr, min, max, freed);
 	if (err) {
 		fd_close(&fd);
-		return err;
+		return err == -EBUSY ? -EADDRINUSE : err;
 	}
 	return fd;
 }
