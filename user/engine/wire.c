@@ -278,7 +278,7 @@ void wire_forget(struct wire_link *link)
 
 	if (link->state == WIRE_LINK_OUT)
 		return;
-	if (!ask) {
+	if (link->state != WIRE_LINK_ASKED) {
 		link_leave(link);
 		return;
 	}

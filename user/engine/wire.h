@@ -61,8 +61,12 @@ struct wire_link {
 	struct list list;
 	const struct wire_link_ops *ops;
 	struct wire *wire;
-	struct wire_ask *ask; /* while asked */
-	uint32_t place, generation; /* when joined */
+	union {
+		struct wire_ask *ask; /* while asked */
+		struct {
+			uint32_t place, generation; /* when joined */
+		};
+	};
 	uint8_t state; /* enum wire_link_state */
 	uint8_t reset; /* private */
 };

@@ -47,6 +47,8 @@ struct streams {
 	unsigned int drain_ms; /* between two looks at the queues */
 	bool detaching;
 	/* Of the join. */
+	struct wire *wire;
+	void (*on_active)(void *owner);
 	unsigned int tries;
 	size_t answer_len; /* of the client's preface: not the peer's bytes */
 	uint64_t allocation;
@@ -59,10 +61,8 @@ struct streams {
 struct pair {
 	struct loop *loop;
 	struct streams *streams; /* NULL: active on wire */
-	struct wire *wire; /* NULL: not to be asked */
 	struct wire_link link;
 	struct timer timer;
-	void (*on_active)(void *owner);
 	void (*on_closed)(void *owner, enum pair_end end);
 	void *owner;
 	/* Delivered by prefaces, and by wire once that has ended. */

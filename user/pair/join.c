@@ -130,7 +130,7 @@ static enum wire_reason join_ask(struct pair *pair)
 		return why;
 	join.to_client = (uint32_t)streams->half[PAIR_CLIENT].preface_len;
 	streams->tries++;
-	err = wire_join(pair->wire, &pair->link, &join);
+	err = wire_join(streams->wire, &pair->link, &join);
 	if (err)
 		return err == -ENOTCONN ? WIRE_NO_BROKER : WIRE_NO_ERROR;
 	return WIRE_OK;
@@ -201,11 +201,13 @@ static void join_answered(struct wire_link *link, enum wire_reason reason)
 static void wire_is_active(struct wire_link *link)
 {
 	struct pair *pair = list_entry(link, struct pair, link);
+	void (*on_active)(void *owner);
 
 	if (!pair->streams)
 		return;
+	on_active = pair->streams->on_active;
 	pair_streams_free(pair, false);
-	pair->on_active(pair->owner);
+	on_active(pair->owner);
 }
 
 static enum pair_end end_of(const struct pair *pair, enum wire_end end)
@@ -270,10 +272,10 @@ void pair_join(struct pair *pair, const struct pair_params *params)
 	struct streams *streams = pair->streams;
 	enum wire_reason why = WIRE_OK;
 
-	pair->wire = wire->wire;
-	pair->on_active = wire->on_active;
 	pair->link.ops = &link_ops;
 	pair->state = PAIR_JOINING;
+	streams->wire = wire->wire;
+	streams->on_active = wire->on_active;
 	streams->allocation = wire->allocation;
 	streams->expires_ns = wire->expires_ns;
 	streams->on_decided = wire->on_decided;
@@ -288,7 +290,7 @@ void pair_join(struct pair *pair, const struct pair_params *params)
 		why = WIRE_NO_STATE;
 	else if (streams->half[PAIR_PEER].preface)
 		why = WIRE_NO_EARLY;
-	else if (!wire_ready(pair->wire))
+	else if (!wire_ready(streams->wire))
 		why = WIRE_NO_BROKER;
 	if (why == WIRE_OK)
 		why = policy_ask(pair, wire);
