@@ -765,28 +765,44 @@ static bool flows_go(void)
 	return false;
 }
 
-static int forwarding(void)
+static int forwarding_of(const char *file)
 {
 	char text[4] = "";
-	int fd = open("/proc/sys/net/ipv4/conf/lo/forwarding", O_RDONLY);
+	int fd = open(file, O_RDONLY);
 	ssize_t n = read(fd, text, sizeof(text) - 1);
 
 	close(fd);
 	return n > 0 ? atoi(text) : -1;
 }
 
-/* Turned off for all devices it is off for lo, too. */
-static void test_forwarding(void)
+static int forwarding(void)
+{
+	return forwarding_of("/proc/sys/net/ipv4/conf/lo/forwarding");
+}
+
+static void test_forwarding_again(const char *what, const char *of_lo)
 {
 	bool again = false;
 
-	lab_write("/proc/sys/net/ipv4/ip_forward", "1");
-	lab_write("/proc/sys/net/ipv4/ip_forward", "0");
+	lab_write(what, "1");
+	lab_write(what, "0");
 	for (int i = 0; i < WAIT_MS / 10 && !again; i++) {
-		again = forwarding() == 1;
+		again = forwarding_of(of_lo) == 1;
 		poll(NULL, 0, 10);
 	}
-	lab_check(again, "lo forwards again after somebody turned it off");
+	lab_check(again, "lo forwards again after %s was turned off", what);
+}
+
+/* Turned off for all devices it is off for lo, too. */
+static void test_forwarding(void)
+{
+	const char *lo4 = "/proc/sys/net/ipv4/conf/lo/forwarding",
+		   *lo6 = "/proc/sys/net/ipv6/conf/lo/forwarding";
+
+	test_forwarding_again("/proc/sys/net/ipv4/ip_forward", lo4);
+	test_forwarding_again("/proc/sys/net/ipv6/conf/all/forwarding", lo6);
+	test_forwarding_again(lo4, lo4);
+	test_forwarding_again(lo6, lo6);
 }
 
 static void test_devices(void)

@@ -4,18 +4,24 @@
  * device is lo; the kernel answers only if lo forwards. The host need not forward
  * otherwise. What the switches were before is kept with the pins, so that the
  * broker which ends cleanly restores what the first one found.
+ *
+ * Whoever writes net.ipv4.ip_forward sets the switch of every device, lo's, too:
+ * the kernel tells of changed switches by rtnetlink, and they are set again.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/kernel.h"
 
-#define LOOK_MS 200
+#define MESSAGE_SIZE 4096
 
 static const char *const paths[2] = {
 	"/proc/sys/net/ipv4/conf/lo/forwarding",
@@ -82,14 +88,8 @@ int forwarding_start(struct kernel *kernel)
 	return 0;
 }
 
-/*
- * Whoever writes net.ipv4.ip_forward sets the switch of every device, lo's, too.
- */
-static void look(struct timer *timer)
+static void switches_look(struct kernel *kernel)
 {
-	struct kernel *kernel =
-		list_entry(timer, struct kernel, forwarding_look);
-
 	for (int i = 0; i < 2; i++) {
 		if (kernel->forwarding_fds[i] < 0 ||
 		    switch_read(kernel->forwarding_fds[i]) != 0)
@@ -100,12 +100,42 @@ static void look(struct timer *timer)
 			 "cleared it: nothing went by wire\"",
 			 paths[i]);
 	}
-	timer_arm(kernel->loop, timer, LOOK_MS, look);
 }
 
-void forwarding_keep(struct kernel *kernel)
+/* Some switch of some device has changed: which one does not matter. */
+static void changed(struct watch *watch, uint32_t events)
 {
-	timer_arm(kernel->loop, &kernel->forwarding_look, LOOK_MS, look);
+	char message[MESSAGE_SIZE];
+
+	(void)events;
+	/* ENOBUFS says that some were lost, and is over with that. */
+	while (recv(watch->fd, message, sizeof(message), MSG_DONTWAIT) >= 0 ||
+	       errno == EINTR || errno == ENOBUFS)
+		;
+	switches_look(list_entry(watch, struct kernel, forwarding_watch));
+}
+
+int forwarding_keep(struct kernel *kernel)
+{
+	struct sockaddr_nl groups = {
+		.nl_family = AF_NETLINK,
+		.nl_groups = 1u << (RTNLGRP_IPV4_NETCONF - 1) |
+			     1u << (RTNLGRP_IPV6_NETCONF - 1),
+	};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
+			NETLINK_ROUTE);
+	int err = fd < 0 ? -errno : 0;
+
+	if (!err && bind(fd, (struct sockaddr *)&groups, sizeof(groups)) < 0)
+		err = -errno;
+	if (!err)
+		err = watch_add(kernel->loop, &kernel->forwarding_watch, fd,
+				EPOLLIN, changed);
+	if (err)
+		fd_close(&fd);
+	else
+		switches_look(kernel); /* what changed before we listened */
+	return err;
 }
 
 void forwarding_restore(struct kernel *kernel)
@@ -131,6 +161,7 @@ void forwarding_undo(const struct pin_header *header)
 
 void forwarding_close(struct kernel *kernel)
 {
+	watch_close(kernel->loop, &kernel->forwarding_watch);
 	fd_close(&kernel->forwarding_fds[0]);
 	fd_close(&kernel->forwarding_fds[1]);
 }

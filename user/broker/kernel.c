@@ -236,7 +236,8 @@ static int kernel_start(struct kernel *kernel, const char *pin)
 		err = devices_start(kernel);
 	if (err)
 		return refuse(broker, err, "network devices");
-	return 0;
+	err = forwarding_keep(kernel);
+	return err ? refuse(broker, err, "rtnetlink") : 0;
 }
 
 static struct kernel *kernel_alloc(struct broker *broker,
@@ -258,6 +259,7 @@ static struct kernel *kernel_alloc(struct broker *broker,
 	kernel->events_watch.fd = -1;
 	kernel->forwarding_fds[0] = -1;
 	kernel->forwarding_fds[1] = -1;
+	kernel->forwarding_watch.fd = -1;
 	kernel->link_watch.fd = -1;
 	kernel->conntrack_fd = -1;
 	list_init(&kernel->devices);
@@ -285,7 +287,6 @@ int kernel_new(struct broker *broker, const struct broker_params *params)
 		return err;
 	}
 	broker->records = kernel->records;
-	forwarding_keep(kernel);
 	return 0;
 }
 
@@ -301,7 +302,6 @@ void kernel_free(struct kernel *kernel)
 {
 	if (!kernel)
 		return;
-	timer_cancel(kernel->loop, &kernel->forwarding_look);
 	devices_free(kernel);
 	watch_del(kernel->loop, &kernel->events_watch);
 	ring_buffer__free(kernel->events);

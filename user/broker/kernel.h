@@ -65,7 +65,7 @@ struct kernel {
 	struct ring_buffer *events;
 	struct watch events_watch;
 	int forwarding_fds[2]; /* the switches, open while we run */
-	struct timer forwarding_look;
+	struct watch forwarding_watch; /* rtnetlink: switches change */
 	struct list devices;
 	const char *const *wanted; /* names of devices; none: all that can */
 	size_t wanted_count;
@@ -118,8 +118,8 @@ bool conntrack_translates(struct kernel *kernel, int fd,
 
 /* net.ipv4.conf.lo.forwarding and its IPv6 twin (forwarding.c). */
 int forwarding_start(struct kernel *kernel);
-/* Sets them again after somebody has changed them. */
-void forwarding_keep(struct kernel *kernel);
+/* Sets them again when somebody has changed them. 0 or a negative errno. */
+int forwarding_keep(struct kernel *kernel);
 void forwarding_restore(struct kernel *kernel);
 /* The same by name, for what an earlier broker has set. */
 void forwarding_undo(const struct pin_header *header);
