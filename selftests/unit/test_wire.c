@@ -231,7 +231,7 @@ static void introduces_itself_and_is_welcome(void **state)
 	struct broker_hello hello;
 
 	assert_false(wire_ready(rig->wire));
-	assert_string_equal(wire_why(rig->wire), "there is no broker");
+	assert_non_null(strstr(wire_why(rig->wire), "there is no broker"));
 	assert_int_equal(ask(&rig->probe[0]), -ENOTCONN);
 	broker_connect(&rig->broker, rig->wire);
 	broker_expect_hello(&rig->broker, &hello);

@@ -290,13 +290,15 @@ const struct key conf_keys[] = {
 	{ ENGINE(wire_pairs), .name = "wire_pairs", .type = KEY_COUNT,
 	  .min = 16, .max = 1000000, .preset = "32768",
 	  .help = "Connections that may be on wire at once.\n"
-		  "Each place takes about 600 bytes of kernel memory, used or\n"
+		  "Each place takes about 400 bytes of kernel memory, used or\n"
 		  "not.\n"
 		  "A change takes effect when the daemon is started again, and\n"
 		  "ends connections left by one with another number." },
 	{ ENGINE(wire_devices), .name = "wire_devices", .type = KEY_DEVICES,
 	  .second = offsetof(struct conf, engine.wire_device_count),
-	  .preset = "", .shown = "every Ethernet device with an address",
+	  .preset = "",
+	  .shown = "every Ethernet device but ports of a bridge and members "
+		   "of a bond",
 	  .help = "Network devices whose packets wire may translate.\n"
 		  "Both connections of a pair must come and go by one of\n"
 		  "them." },

@@ -176,7 +176,9 @@ int wire_new(const struct wire_params *params, struct wire **out)
 	list_init(&wire->asked);
 	list_init(&wire->messages);
 	list_init(&wire->unsent);
-	snprintf(wire->why, sizeof(wire->why), "there is no broker");
+	snprintf(wire->why, sizeof(wire->why),
+		 "there is no broker: culvertd was not started as root, "
+		 "or its log says why");
 	*out = wire;
 	return 0;
 }
