@@ -45,6 +45,22 @@ static void read_as_everything(const struct stun_msg *msg,
 	}
 }
 
+/* Any bytes as PASSWORD-ALGORITHMS: each step within them, or the end. */
+static void walk_algorithms(const struct stun_attr *attr)
+{
+	size_t at = 0, before = 0;
+	uint16_t number;
+	bool plain;
+	int more;
+
+	while ((more = stun_next_algorithm(attr, &at, &number, &plain)) > 0) {
+		must(at >= before + 4 && at <= attr->len && at % 4 == 0);
+		must(plain == (at == before + 4));
+		before = at;
+	}
+	must(at == before && (more == 0) == (at == attr->len));
+}
+
 static void check_walk(const struct stun_msg *msg)
 {
 	struct stun_attr attr, first;
@@ -54,6 +70,7 @@ static void check_walk(const struct stun_msg *msg)
 		must(at > before && at <= msg->len);
 		before = at;
 		read_as_everything(msg, &attr);
+		walk_algorithms(&attr);
 		must(attr.type != STUN_ATTR_FINGERPRINT || at == msg->len);
 		must(stun_has(msg, attr.type));
 		must(stun_find(msg, attr.type, &first));
@@ -164,14 +181,18 @@ static void check_seal(const struct stun_msg *msg)
 
 	rewrite(&w, buf, sizeof(buf), msg, false);
 	stun_put_integrity(&w, key, sizeof(key));
+	stun_put_integrity_sha256(&w, key, sizeof(key));
 	stun_put_fingerprint(&w);
 	if (stun_end(&w) < 0)
 		return; /* the message was as long as they get */
 	must(stun_parse(buf, w.len, &again) == 0);
 	must(stun_check_integrity(&again, key, sizeof(key)) == 1);
 	must(stun_check_integrity(&again, other, sizeof(other)) < 0);
+	must(stun_check_integrity_sha256(&again, key, sizeof(key), 32) == 1);
+	must(stun_check_integrity_sha256(&again, other, sizeof(other), 32) < 0);
 	must(stun_check_fingerprint(&again) == 1);
 	buf[8] ^= 1;
+	must(stun_check_integrity_sha256(&again, key, sizeof(key), 16) < 0);
 	must(stun_check_integrity(&again, key, sizeof(key)) < 0);
 	must(stun_check_fingerprint(&again) < 0);
 }
@@ -189,6 +210,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	must(stun_has(&msg, STUN_ATTR_MESSAGE_INTEGRITY) == !!msg.integrity_at);
 	must(stun_check_fingerprint(&msg) <= 1);
 	must(stun_check_integrity(&msg, key, sizeof(key)) <= 1);
+	must(stun_has(&msg, STUN_ATTR_MESSAGE_INTEGRITY_SHA256) ==
+	     !!msg.integrity_sha256_at);
+	must(stun_check_integrity_sha256(&msg, key, sizeof(key), 16) <= 1);
+	/* Nothing uncovered may count as signed by the one that is checked. */
+	must(!msg.integrity_sha256_at ||
+	     msg.integrity_at < msg.integrity_sha256_at);
 	check_walk(&msg);
 	check_unknown(&msg);
 	check_auth(&msg);

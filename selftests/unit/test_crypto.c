@@ -86,6 +86,25 @@ static void md5_of_rfc_1321(void **state)
 		   "57edf4a22be3c955ac49da2e2107b67a");
 }
 
+static void sha256_of_fips_180(void **state)
+{
+	static const char text[] =
+		"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+	uint8_t expected[CRYPTO_SHA256_LEN], got[CRYPTO_SHA256_LEN];
+	struct iovec parts[3];
+
+	(void)state;
+	from_hex("248d6a61d20638b8e5c026930c3e6039"
+		 "a33ce45964ff2167f6ecedd419db06c1",
+		 expected, sizeof(expected));
+	for (size_t cut = 0; cut < sizeof(text); cut++) {
+		size_t count = pieces(text, sizeof(text) - 1, cut, parts);
+
+		assert_int_equal(crypto_sha256(parts, count, got), 0);
+		assert_memory_equal(got, expected, sizeof(expected));
+	}
+}
+
 static void hmac_of_rfc_2202_and_4231(void **state)
 {
 	char key[131];
@@ -193,6 +212,8 @@ static int refused_in_child(void)
 			return 1;
 		if (crypto_hmac_sha1("k", 1, &part, 1, out) != -EIO)
 			return 2;
+		if (crypto_sha256(&part, 1, out) != -EIO)
+			return 6;
 		if (crypto_hmac_sha256("k", 1, &part, 1, out) != -EIO)
 			return 3;
 	}
@@ -252,6 +273,7 @@ int main(void)
 		/* First: it needs a process without fetched algorithms. */
 		cmocka_unit_test(refused_algorithm_is_eio),
 		cmocka_unit_test(md5_of_rfc_1321),
+		cmocka_unit_test(sha256_of_fips_180),
 		cmocka_unit_test(hmac_of_rfc_2202_and_4231),
 		cmocka_unit_test(empty_key_is_not_the_last_key),
 		cmocka_unit_test(no_pieces_are_an_empty_message),

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "crypto/crypto.h"
 #include "stun/stun.h"
 
 static const uint8_t txid[STUN_TXID_LEN] = "abcdefghijkl";
@@ -387,26 +388,30 @@ static void what_follows_sha256_integrity_is_ignored(void **state)
 	assert_false(stun_next(&msg, &at, &attr));
 }
 
-/* With it, it signs all that is before, whatever the order (RFC 8489 9). */
-static void integrity_behind_sha256_closes_the_list(void **state)
+/*
+ * What the one that is checked does not cover must not count (RFC 8489 14.6): who
+ * appends a name and a MESSAGE-INTEGRITY to a signed message gains nothing.
+ */
+static void integrity_behind_sha256_does_not_count(void **state)
 {
 	uint8_t mac[32] = { 0 };
 	struct raw raw;
 	struct stun_msg msg;
-	struct stun_attr attr;
 
 	(void)state;
 	raw_begin(&raw, 0x0003);
 	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY_SHA256, mac, 32);
 	raw_put(&raw, STUN_ATTR_USERNAME, "alice", 5);
 	raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY, mac, 20);
-	raw_put(&raw, STUN_ATTR_USERNAME, "mallory", 7);
 	raw_put(&raw, STUN_ATTR_REALM, "evil", 4);
+	raw_put(&raw, STUN_ATTR_FINGERPRINT, mac, 4);
 	assert_int_equal(stun_parse(raw.data, raw.len, &msg), 0);
-	assert_int_equal(msg.integrity_at, STUN_HEADER_LEN + 36 + 12);
-	assert_true(stun_find(&msg, STUN_ATTR_USERNAME, &attr));
-	assert_memory_equal(attr.value, "alice", 5);
+	assert_int_equal(msg.integrity_sha256_at, STUN_HEADER_LEN);
+	assert_int_equal(msg.integrity_at, 0);
+	assert_false(stun_has(&msg, STUN_ATTR_MESSAGE_INTEGRITY));
+	assert_false(stun_has(&msg, STUN_ATTR_USERNAME));
 	assert_false(stun_has(&msg, STUN_ATTR_REALM));
+	assert_true(stun_has(&msg, STUN_ATTR_FINGERPRINT));
 }
 
 static void fingerprint_must_be_last(void **state)
@@ -964,6 +969,168 @@ static void integrity_of_another_length_is_wrong(void **state)
 	}
 }
 
+/* Both may be there, the SHA-256 one behind and over the other. */
+static void sha256_integrity_covers_what_is_before_it(void **state)
+{
+	uint8_t buf[512], longer[32] = "0123456789abcdef0123456789abcdef";
+	struct stun_writer w;
+	struct stun_msg msg;
+
+	(void)state;
+	for (int both = 0; both < 2; both++) {
+		stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE,
+			   txid);
+		stun_put_string(&w, STUN_ATTR_USERNAME, "alice");
+		if (both)
+			stun_put_integrity(&w, key, sizeof(key));
+		stun_put_integrity_sha256(&w, longer, sizeof(longer));
+		stun_put_fingerprint(&w);
+		assert_int_equal(stun_end(&w),
+				 20 + 12 + (both ? 24 : 0) + 36 + 8);
+		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
+		assert_int_equal(msg.integrity_at, both ? 32 : 0);
+		assert_int_equal(stun_check_integrity(&msg, key, sizeof(key)),
+				 both);
+		assert_int_equal(stun_check_integrity_sha256(
+					 &msg, longer, sizeof(longer), 32),
+				 1);
+		assert_int_equal(stun_check_integrity_sha256(
+					 &msg, longer, sizeof(longer) - 1, 32),
+				 -EBADMSG);
+		for (size_t i = 0; i < msg.integrity_sha256_at + 36; i++) {
+			buf[i] ^= 1;
+			if (stun_parse(buf, w.len, &msg) == 0)
+				assert_int_not_equal(
+					stun_check_integrity_sha256(
+						&msg, longer, sizeof(longer),
+						16),
+					1);
+			buf[i] ^= 1;
+		}
+	}
+}
+
+/* RFC 8489 14.6: 16 to 32 bytes in fours, and not fewer than the usage wants. */
+static void sha256_integrity_may_be_cut(void **state)
+{
+	uint8_t whole[512], *heap;
+	struct stun_writer w;
+	struct stun_msg msg;
+	struct raw raw;
+	bool fits;
+
+	(void)state;
+	for (size_t len = 0; len <= 40; len++) {
+		/* The header's length is under the digest: one for each. */
+		memset(whole, 0, sizeof(whole));
+		stun_begin(&w, whole, sizeof(whole), STUN_REQUEST,
+			   STUN_ALLOCATE, txid);
+		put_be16(whole + 2, (uint16_t)(4 + len));
+		struct iovec part = { whole, 20 };
+
+		assert_int_equal(crypto_hmac_sha256(key, sizeof(key), &part, 1,
+						    whole + 24),
+				 0);
+		raw_begin(&raw, 0x0003);
+		raw_put(&raw, STUN_ATTR_MESSAGE_INTEGRITY_SHA256, whole + 24,
+			len);
+		assert_int_equal(raw_parse(&raw, &msg, &heap), 0);
+		fits = len >= 16 && len <= 32 && len % 4 == 0;
+		assert_int_equal(stun_check_integrity_sha256(&msg, key,
+							     sizeof(key), 16),
+				 fits ? 1 : -EBADMSG);
+		/* No usage may go below 16. */
+		assert_int_equal(stun_check_integrity_sha256(&msg, key,
+							     sizeof(key), 0),
+				 fits ? 1 : -EBADMSG);
+		assert_int_equal(stun_check_integrity_sha256(&msg, key,
+							     sizeof(key), 32),
+				 len == 32 ? 1 : -EBADMSG);
+		free(heap);
+	}
+}
+
+/* What PASSWORD-ALGORITHMS of these bytes holds; -1: malformed. */
+static int algorithms_read(const void *value, size_t len, uint16_t *numbers,
+			   bool *plain)
+{
+	struct stun_attr attr;
+	struct stun_msg msg;
+	uint8_t *heap;
+	struct raw raw;
+	size_t at = 0;
+	int count = 0, more;
+
+	raw_begin(&raw, 0x0113);
+	raw_put(&raw, STUN_ATTR_PASSWORD_ALGORITHMS, value, len);
+	assert_int_equal(raw_parse(&raw, &msg, &heap), 0);
+	assert_true(stun_find(&msg, STUN_ATTR_PASSWORD_ALGORITHMS, &attr));
+	while ((more = stun_next_algorithm(&attr, &at, &numbers[count],
+					   &plain[count])) > 0)
+		count++;
+	free(heap);
+	assert_true(more == 0 || more == -EBADMSG);
+	return more ? -1 : count;
+}
+
+static void password_algorithms_are_walked(void **state)
+{
+	uint16_t numbers[8];
+	bool plain[8];
+
+	(void)state;
+	assert_int_equal(algorithms_read("", 0, numbers, plain), 0);
+	assert_int_equal(algorithms_read("\0\2\0\0\0\1\0\0", 8, numbers, plain),
+			 2);
+	assert_int_equal(numbers[0], STUN_ALGORITHM_SHA256);
+	assert_int_equal(numbers[1], STUN_ALGORITHM_MD5);
+	assert_true(plain[0] && plain[1]);
+	/* Parameters are padded as an attribute is. */
+	assert_int_equal(algorithms_read("\x12\x34\0\5abcdexyz\0\1\0\0", 16,
+					 numbers, plain),
+			 2);
+	assert_int_equal(numbers[0], 0x1234);
+	assert_int_equal(numbers[1], STUN_ALGORITHM_MD5);
+	assert_true(!plain[0] && plain[1]);
+	for (size_t len = 1; len < 4; len++)
+		assert_int_equal(algorithms_read("\0\1\0", len, numbers, plain),
+				 -1);
+	assert_int_equal(algorithms_read("\0\1\0\1", 4, numbers, plain), -1);
+	assert_int_equal(algorithms_read("\0\1\0\5abcdefg", 11, numbers, plain),
+			 -1);
+	assert_int_equal(algorithms_read("\0\1\xff\xff"
+					 "abcd",
+					 8, numbers, plain),
+			 -1);
+	assert_int_equal(algorithms_read("\0\1\0\0\0", 5, numbers, plain), -1);
+}
+
+static void password_algorithms_are_written(void **state)
+{
+	static const enum stun_algorithm both[] = { STUN_ALGORITHM_SHA256,
+						    STUN_ALGORITHM_MD5 };
+	struct stun_writer w;
+	struct stun_attr attr;
+	struct stun_msg msg;
+	uint8_t buf[64];
+
+	(void)state;
+	memset(buf, 0xff, sizeof(buf));
+	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE, txid);
+	stun_put_algorithms(&w, STUN_ATTR_PASSWORD_ALGORITHMS, both, 2);
+	stun_put_algorithms(&w, STUN_ATTR_PASSWORD_ALGORITHM, both, 1);
+	assert_int_equal(stun_end(&w), 20 + 12 + 8);
+	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
+	assert_true(stun_find(&msg, STUN_ATTR_PASSWORD_ALGORITHMS, &attr));
+	assert_int_equal(attr.len, 8);
+	assert_memory_equal(attr.value, "\0\2\0\0\0\1\0\0", 8);
+	assert_true(stun_find(&msg, STUN_ATTR_PASSWORD_ALGORITHM, &attr));
+	assert_int_equal(attr.len, 4);
+	assert_memory_equal(attr.value, "\0\2\0\0", 4);
+	stun_put_algorithms(&w, STUN_ATTR_PASSWORD_ALGORITHMS, both, SIZE_MAX);
+	assert_int_equal(stun_end(&w), -EINVAL);
+}
+
 /* The first of two counts, even when only the second is right. */
 static void second_integrity_does_not_help(void **state)
 {
@@ -1061,6 +1228,27 @@ static void long_term_key_is_the_md5_of_three(void **state)
 	assert_memory_equal(got, expected, sizeof(expected));
 }
 
+/* The same three and two texts, as `printf %s user:realm:pass | sha256sum`. */
+static void sha256_sums_of_credentials(void **state)
+{
+	static const uint8_t expected[] = { 0x07, 0xe9, 0x34, 0x11, 0x7a, 0xbd,
+					    0x40, 0x83, 0x6e, 0x7c, 0x63, 0x29,
+					    0xb5, 0x47, 0x31, 0xb2, 0xb2, 0xd2,
+					    0xa5, 0xf9, 0xa7, 0x1f, 0x54, 0x49,
+					    0x22, 0xd7, 0x5e, 0x07, 0x30, 0xd8,
+					    0x25, 0x1b };
+	const struct iovec part = { (void *)"user:realm", 10 };
+	uint8_t got[STUN_SHA256_LEN], sum[STUN_SHA256_LEN];
+
+	(void)state;
+	assert_int_equal(
+		stun_long_term_key_sha256("user", "realm", "pass", got), 0);
+	assert_memory_equal(got, expected, sizeof(expected));
+	assert_int_equal(stun_userhash("user", "realm", got), 0);
+	assert_int_equal(crypto_sha256(&part, 1, sum), 0);
+	assert_memory_equal(got, sum, sizeof(sum));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1079,7 +1267,7 @@ int main(void)
 		cmocka_unit_test(empty_value_is_there),
 		cmocka_unit_test(what_follows_integrity_is_ignored),
 		cmocka_unit_test(what_follows_sha256_integrity_is_ignored),
-		cmocka_unit_test(integrity_behind_sha256_closes_the_list),
+		cmocka_unit_test(integrity_behind_sha256_does_not_count),
 		cmocka_unit_test(fingerprint_must_be_last),
 		cmocka_unit_test(padding_may_hold_anything),
 		cmocka_unit_test(unaligned_message_is_read),
@@ -1107,6 +1295,11 @@ int main(void)
 		cmocka_unit_test(fingerprint_of_another_length_is_wrong),
 		cmocka_unit_test(fingerprint_is_the_crc_of_the_rest),
 		cmocka_unit_test(long_term_key_is_the_md5_of_three),
+		cmocka_unit_test(sha256_sums_of_credentials),
+		cmocka_unit_test(sha256_integrity_covers_what_is_before_it),
+		cmocka_unit_test(sha256_integrity_may_be_cut),
+		cmocka_unit_test(password_algorithms_are_walked),
+		cmocka_unit_test(password_algorithms_are_written),
 	};
 
 	return cmocka_run_group_tests_name("stun", tests, NULL, NULL);

@@ -24,14 +24,14 @@
 #include <string.h>
 
 /* Fetched once; NULL where no provider has it. */
-static EVP_MD *md5;
+static EVP_MD *md5, *sha256;
 static EVP_MAC *hmac;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
 static bool thread_key_made;
 
 struct contexts {
-	EVP_MD_CTX *md5;
+	EVP_MD_CTX *md5, *sha256;
 	EVP_MAC_CTX *hmac_sha1;
 	EVP_MAC_CTX *hmac_sha256;
 };
@@ -43,6 +43,7 @@ static void contexts_free(void *arg)
 	struct contexts *contexts = arg;
 
 	EVP_MD_CTX_free(contexts->md5);
+	EVP_MD_CTX_free(contexts->sha256);
 	EVP_MAC_CTX_free(contexts->hmac_sha1);
 	EVP_MAC_CTX_free(contexts->hmac_sha256);
 	*contexts = (struct contexts){ 0 };
@@ -52,14 +53,16 @@ static void process_exit(void)
 {
 	contexts_free(&mine);
 	EVP_MD_free(md5);
+	EVP_MD_free(sha256);
 	EVP_MAC_free(hmac);
-	md5 = NULL;
+	md5 = sha256 = NULL;
 	hmac = NULL;
 }
 
 static void process_init(void)
 {
 	md5 = EVP_MD_fetch(NULL, "MD5", NULL);
+	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	thread_key_made = pthread_key_create(&thread_key, contexts_free) == 0;
 	/* Without a handler the contexts stay until the process is gone. */
@@ -111,12 +114,10 @@ static int hmac_make(EVP_MAC_CTX **slot, const char *digest)
 	return 0;
 }
 
-static int md5_make(EVP_MD_CTX **slot)
+static int digest_make(EVP_MD_CTX **slot)
 {
 	if (!contexts_get())
 		return -ENOMEM;
-	if (!md5)
-		return -EIO;
 	*slot = EVP_MD_CTX_new();
 	return *slot ? 0 : -ENOMEM;
 }
@@ -140,25 +141,43 @@ static int hmac_run(EVP_MAC_CTX *ctx, const void *key, size_t key_len,
 	return 0;
 }
 
+static int digest_run(EVP_MD_CTX *ctx, const EVP_MD *type,
+		      const struct iovec *parts, size_t count, uint8_t *out,
+		      size_t out_len)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+
+	if (!type || !EVP_DigestInit_ex2(ctx, type, NULL))
+		return fail(-EIO);
+	for (size_t i = 0; i < count; i++)
+		if (!EVP_DigestUpdate(ctx, parts[i].iov_base, parts[i].iov_len))
+			return fail(-EIO);
+	if (!EVP_DigestFinal_ex(ctx, digest, NULL))
+		return fail(-EIO);
+	memcpy(out, digest, out_len);
+	crypto_wipe(digest, sizeof(digest)); /* it may be a user's key */
+	return 0;
+}
+
 int crypto_md5(const struct iovec *parts, size_t count,
 	       uint8_t out[CRYPTO_MD5_LEN])
 {
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	int error = mine.md5 ? 0 : md5_make(&mine.md5);
+	int error = mine.md5 ? 0 : digest_make(&mine.md5);
 
 	if (error)
 		return fail(error);
-	if (!EVP_DigestInit_ex2(mine.md5, md5, NULL))
-		return fail(-EIO);
-	for (size_t i = 0; i < count; i++)
-		if (!EVP_DigestUpdate(mine.md5, parts[i].iov_base,
-				      parts[i].iov_len))
-			return fail(-EIO);
-	if (!EVP_DigestFinal_ex(mine.md5, digest, NULL))
-		return fail(-EIO);
-	memcpy(out, digest, CRYPTO_MD5_LEN);
-	crypto_wipe(digest, sizeof(digest)); /* it may be a user's key */
-	return 0;
+	return digest_run(mine.md5, md5, parts, count, out, CRYPTO_MD5_LEN);
+}
+
+int crypto_sha256(const struct iovec *parts, size_t count,
+		  uint8_t out[CRYPTO_SHA256_LEN])
+{
+	int error = mine.sha256 ? 0 : digest_make(&mine.sha256);
+
+	if (error)
+		return fail(error);
+	return digest_run(mine.sha256, sha256, parts, count, out,
+			  CRYPTO_SHA256_LEN);
 }
 
 int crypto_hmac_sha1(const void *key, size_t key_len, const struct iovec *parts,

@@ -15,6 +15,8 @@
 /* Each takes `count` pieces as one message. Returns 0 or -ENOMEM/-EIO. */
 int crypto_md5(const struct iovec *parts, size_t count,
 	       uint8_t out[CRYPTO_MD5_LEN]);
+int crypto_sha256(const struct iovec *parts, size_t count,
+		  uint8_t out[CRYPTO_SHA256_LEN]);
 int crypto_hmac_sha1(const void *key, size_t key_len, const struct iovec *parts,
 		     size_t count, uint8_t out[CRYPTO_SHA1_LEN]);
 int crypto_hmac_sha256(const void *key, size_t key_len,

@@ -10,8 +10,11 @@
 
 #define STUN_ATTR_HEADER 4
 /* Most bytes of attributes in a message: a multiple of four in 16 bits. */
-#define STUN_MAX_ATTRS       65532
-#define STUN_INTEGRITY_LEN   20
+#define STUN_MAX_ATTRS     65532
+#define STUN_INTEGRITY_LEN 20
+/* RFC 8489 14.6: how far MESSAGE-INTEGRITY-SHA256 may be cut. */
+#define STUN_SHA256_MIN      16
+#define STUN_ALGORITHM_LEN   4 /* number and length of the parameters */
 #define STUN_FINGERPRINT_LEN 4
 
 static inline size_t stun_padded(size_t len)
@@ -32,6 +35,10 @@ void stun_xor_bytes(uint8_t *bytes, size_t len, const uint8_t *txid);
  */
 int stun_integrity(const uint8_t *data, size_t at, const uint8_t *key,
 		   size_t key_len, uint8_t out[STUN_INTEGRITY_LEN]);
+/* The same for MESSAGE-INTEGRITY-SHA256 with a value of `len` bytes. */
+int stun_integrity_sha256(const uint8_t *data, size_t at, size_t len,
+			  const uint8_t *key, size_t key_len,
+			  uint8_t out[STUN_SHA256_LEN]);
 
 /* The value of FINGERPRINT for a message that starts it at `at`. */
 uint32_t stun_fingerprint(const uint8_t *data, size_t at);

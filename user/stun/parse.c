@@ -64,18 +64,20 @@ static int attr_read(const struct stun_msg *msg, size_t *at,
 
 /*
  * Is the attribute at `at` behind an integrity attribute that closed the list?
- * MESSAGE-INTEGRITY lets only its SHA-256 sister and FINGERPRINT follow, the
- * sister without it only FINGERPRINT (RFC 8489 9): anyone on the path could
- * have added the rest.
+ * MESSAGE-INTEGRITY lets only one of its SHA-256 sister and FINGERPRINT follow,
+ * the sister only FINGERPRINT (RFC 8489 14.5, 14.6): anyone on the path could
+ * have added the rest. A MESSAGE-INTEGRITY behind the sister is part of that
+ * rest: did it count, what stands between the two would pass for signed though
+ * the sister, which is the one that is checked, does not cover it.
  */
 static bool attr_ignored(const struct stun_msg *msg, size_t at, uint16_t type)
 {
 	if (type == STUN_ATTR_FINGERPRINT)
 		return false;
-	if (msg->integrity_at)
-		return at > msg->integrity_at &&
-		       type != STUN_ATTR_MESSAGE_INTEGRITY_SHA256;
-	return msg->integrity_sha256_at && at > msg->integrity_sha256_at;
+	if (msg->integrity_sha256_at && at > msg->integrity_sha256_at)
+		return true;
+	return msg->integrity_at && at > msg->integrity_at &&
+	       type != STUN_ATTR_MESSAGE_INTEGRITY_SHA256;
 }
 
 /* Notes where the attributes stand that the walk and the checks ask for. */
@@ -89,7 +91,7 @@ static int attr_note(struct stun_msg *msg, size_t at, size_t next,
 		msg->fingerprint_at = at;
 		break;
 	case STUN_ATTR_MESSAGE_INTEGRITY:
-		if (!msg->integrity_at)
+		if (!msg->integrity_at && !msg->integrity_sha256_at)
 			msg->integrity_at = at;
 		break;
 	case STUN_ATTR_MESSAGE_INTEGRITY_SHA256:

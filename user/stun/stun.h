@@ -17,6 +17,8 @@
 #define STUN_TXID_LEN   12
 #define STUN_MAGIC      0x2112a442u
 #define STUN_KEY_LEN    16 /* MD5(user:realm:password) */
+/* A SHA-256 sum whole: a key, USERHASH, MESSAGE-INTEGRITY-SHA256. */
+#define STUN_SHA256_LEN 32
 /* The header's length field counts 16 bits, a multiple of four. */
 #define STUN_MAX_LEN (STUN_HEADER_LEN + 65532)
 
@@ -58,9 +60,12 @@ enum stun_attr_type {
 	STUN_ATTR_REQUESTED_TRANSPORT = 0x0019,
 	STUN_ATTR_DONT_FRAGMENT = 0x001a,
 	STUN_ATTR_MESSAGE_INTEGRITY_SHA256 = 0x001c,
+	STUN_ATTR_PASSWORD_ALGORITHM = 0x001d,
+	STUN_ATTR_USERHASH = 0x001e,
 	STUN_ATTR_XOR_MAPPED_ADDRESS = 0x0020,
 	STUN_ATTR_RESERVATION_TOKEN = 0x0022,
 	STUN_ATTR_CONNECTION_ID = 0x002a,
+	STUN_ATTR_PASSWORD_ALGORITHMS = 0x8002,
 	STUN_ATTR_SOFTWARE = 0x8022,
 	STUN_ATTR_ALTERNATE_SERVER = 0x8023,
 	STUN_ATTR_FINGERPRINT = 0x8028,
@@ -74,6 +79,12 @@ enum stun_transport {
 enum stun_family {
 	STUN_FAMILY_IPV4 = 1,
 	STUN_FAMILY_IPV6 = 2,
+};
+
+/* How a password becomes a key (RFC 8489 18.5). */
+enum stun_algorithm {
+	STUN_ALGORITHM_MD5 = 1,
+	STUN_ALGORITHM_SHA256 = 2,
 };
 
 enum stun_code {
@@ -102,6 +113,12 @@ struct stun_attr {
 	const uint8_t *value;
 };
 
+/* A key of long-term credentials; len 0: none. */
+struct stun_key {
+	uint8_t bytes[STUN_SHA256_LEN];
+	size_t len;
+};
+
 /* A parsed message: a view; `data` must outlive it. */
 struct stun_msg {
 	const uint8_t *data;
@@ -109,9 +126,10 @@ struct stun_msg {
 	enum stun_class class;
 	uint16_t method; /* may be one we do not know */
 	const uint8_t *txid;
-	size_t integrity_at; /* offset of MESSAGE-INTEGRITY, 0: none */
-	size_t fingerprint_at; /* offset of FINGERPRINT, 0: none */
-	size_t integrity_sha256_at; /* of MESSAGE-INTEGRITY-SHA256, 0: none */
+	/* Offsets; 0: none. Of several the first; one that is ignored is none. */
+	size_t integrity_at; /* MESSAGE-INTEGRITY */
+	size_t integrity_sha256_at; /* MESSAGE-INTEGRITY-SHA256 */
+	size_t fingerprint_at; /* FINGERPRINT */
 };
 
 /*
@@ -130,9 +148,10 @@ ssize_t stun_frame(const uint8_t *data, size_t len);
 int stun_parse(const uint8_t *data, size_t len, struct stun_msg *out);
 
 /*
- * The first attribute of this type. What follows MESSAGE-INTEGRITY is
- * ignored (RFC 8489 9) but FINGERPRINT and MESSAGE-INTEGRITY-SHA256.
- * Returns true and fills *out when there.
+ * The first attribute of this type. What follows MESSAGE-INTEGRITY is ignored
+ * (RFC 8489 14.5) but one MESSAGE-INTEGRITY-SHA256 and FINGERPRINT, what follows
+ * MESSAGE-INTEGRITY-SHA256 (14.6) but FINGERPRINT. Returns true and fills *out
+ * when there.
  */
 bool stun_find(const struct stun_msg *msg, uint16_t type,
 	       struct stun_attr *out);
@@ -169,9 +188,33 @@ int stun_check_fingerprint(const struct stun_msg *msg);
 int stun_check_integrity(const struct stun_msg *msg, const uint8_t *key,
 			 size_t key_len);
 
+/*
+ * MESSAGE-INTEGRITY-SHA256, as above. A value cut to fewer than `min` bytes is
+ * wrong, whatever it holds; min is 16 to 32, and 32 where the usage does not
+ * speak of cutting (14.6), as TURN does not.
+ */
+int stun_check_integrity_sha256(const struct stun_msg *msg, const uint8_t *key,
+				size_t key_len, size_t min);
+
 /* The long-term key of RFC 8489 9.2.2: MD5(user ":" realm ":" password). */
 int stun_long_term_key(const char *user, const char *realm,
 		       const char *password, uint8_t out[STUN_KEY_LEN]);
+/* The same with SHA-256 (18.5.1.2). */
+int stun_long_term_key_sha256(const char *user, const char *realm,
+			      const char *password,
+			      uint8_t out[STUN_SHA256_LEN]);
+/* The value of USERHASH (14.4): SHA-256(user ":" realm). */
+int stun_userhash(const char *user, const char *realm,
+		  uint8_t out[STUN_SHA256_LEN]);
+
+/*
+ * Walks PASSWORD-ALGORITHMS, or reads PASSWORD-ALGORITHM: *at starts at 0.
+ * 1: *number is the next one's, an enum stun_algorithm or one not known here;
+ * *plain tells that it has no parameters, as those two. 0: the end. -EBADMSG:
+ * what is left is no entry.
+ */
+int stun_next_algorithm(const struct stun_attr *attr, size_t *at,
+			uint16_t *number, bool *plain);
 
 /*
  * The encoder. Errors stick: puts after an overflow do nothing and stun_end
@@ -201,6 +244,11 @@ void stun_put_unknown(struct stun_writer *w, const uint16_t *types,
 		      size_t count);
 void stun_put_integrity(struct stun_writer *w, const uint8_t *key,
 			size_t key_len);
+void stun_put_integrity_sha256(struct stun_writer *w, const uint8_t *key,
+			       size_t key_len);
+/* PASSWORD-ALGORITHM or PASSWORD-ALGORITHMS: entries without parameters. */
+void stun_put_algorithms(struct stun_writer *w, uint16_t type,
+			 const enum stun_algorithm *algorithms, size_t count);
 void stun_put_fingerprint(struct stun_writer *w);
 /* The message's length, or -ENOBUFS/-EINVAL/-ENOMEM/-EIO. */
 ssize_t stun_end(struct stun_writer *w);

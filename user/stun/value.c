@@ -71,6 +71,25 @@ int stun_get_xor_address(const struct stun_msg *msg,
 	return address_get(attr, msg->txid, out);
 }
 
+int stun_next_algorithm(const struct stun_attr *attr, size_t *at,
+			uint16_t *number, bool *plain)
+{
+	size_t left = attr->len - *at, len;
+	const uint8_t *entry = attr->value + *at;
+
+	if (left == 0)
+		return 0;
+	if (left < STUN_ALGORITHM_LEN)
+		return -EBADMSG;
+	len = get_be16(entry + 2);
+	if (stun_padded(len) > left - STUN_ALGORITHM_LEN)
+		return -EBADMSG;
+	*number = get_be16(entry);
+	*plain = len == 0;
+	*at += STUN_ALGORITHM_LEN + stun_padded(len);
+	return 1;
+}
+
 int stun_get_error(const struct stun_attr *attr, int *code, const char **reason,
 		   size_t *reason_len)
 {

@@ -165,6 +165,34 @@ void stun_put_integrity(struct stun_writer *w, const uint8_t *key,
 		w->error = stun_integrity(w->buf, start, key, key_len, at);
 }
 
+void stun_put_integrity_sha256(struct stun_writer *w, const uint8_t *key,
+			       size_t key_len)
+{
+	size_t start = w->len;
+	uint8_t *at = attr_reserve(w, STUN_ATTR_MESSAGE_INTEGRITY_SHA256,
+				   STUN_SHA256_LEN);
+
+	if (at)
+		w->error = stun_integrity_sha256(w->buf, start, STUN_SHA256_LEN,
+						 key, key_len, at);
+}
+
+void stun_put_algorithms(struct stun_writer *w, uint16_t type,
+			 const enum stun_algorithm *algorithms, size_t count)
+{
+	/* As in stun_put_unknown. */
+	size_t len = count > STUN_MAX_ATTRS ? count :
+					      count * STUN_ALGORITHM_LEN;
+	uint8_t *at = attr_reserve(w, type, len);
+
+	if (!at)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		put_be16(at + i * STUN_ALGORITHM_LEN, (uint16_t)algorithms[i]);
+		put_be16(at + i * STUN_ALGORITHM_LEN + 2, 0);
+	}
+}
+
 void stun_put_fingerprint(struct stun_writer *w)
 {
 	size_t start = w->len;
