@@ -202,7 +202,8 @@ static void invariants_check(const struct run *run)
 		    (place->fds[0] >= 0) != (place->fds[1] >= 0))
 			abort();
 	}
-	if (flows != fake_flow_count() || latched != broker->latched)
+	if (flows != fake_flow_count() ||
+	    latched != broker->counts[PLACE_LATCHED])
 		abort();
 }
 

@@ -432,11 +432,11 @@ static void a_pair_lives_and_ends(void **state)
 	assert_int_equal(record->allocation, 7);
 	assert_int_equal(record->leg[0].remote_port, htons(1001));
 	assert_int_equal(fake_flow_count(), 2);
-	assert_int_equal(rig->broker->latched, 1);
+	assert_int_equal(rig->broker->counts[PLACE_LATCHED], 1);
 	unlatch(rig, &pair);
 	assert_true(fake_by_fd(rig->fds[0])->silent);
 	assert_true(fake_by_fd(rig->fds[1])->silent);
-	assert_int_equal(rig->broker->latched, 0);
+	assert_int_equal(rig->broker->counts[PLACE_LATCHED], 0);
 	record->leg[WIRE_CLIENT].acked += 48 + 10;
 	record->leg[WIRE_PEER].acked += 20;
 	end(rig, &pair, WIRE_END_FIN);
@@ -572,7 +572,7 @@ static void refusals_leave_nothing(void **state)
 	assert_int_equal(join(rig, &pair), WIRE_NO_ROOM);
 	rig->broker->latched_max = CAPACITY;
 	assert_int_equal(fake_flow_count(), 0);
-	assert_int_equal(rig->broker->latched, 0);
+	assert_int_equal(rig->broker->counts[PLACE_LATCHED], 0);
 	joined(rig, &pair);
 }
 

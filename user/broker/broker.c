@@ -53,7 +53,6 @@ static int start(struct broker *broker, const struct broker_params *params)
 	err = kernel_events(broker->kernel);
 	if (err)
 		return err;
-	places_sweep_start(broker);
 	return 0;
 }
 

@@ -119,15 +119,15 @@ struct broker {
 	 */
 	struct list queues[PLACE_STATES];
 	struct list lingering_reset;
-	unsigned int latched, latched_max;
+	uint32_t counts[PLACE_STATES]; /* places in each state */
+	unsigned int latched_max;
 	struct list orphans;
 	struct list sessions;
 	struct session *adopter; /* takes orphans; NULL: they wait */
 	struct list late_resets;
 	unsigned int late_count;
 	struct timer late;
-	struct timer sweep;
-	uint32_t sweep_at; /* next place to look at */
+	struct timer sweep; /* armed while a place is not free */
 	struct deferred reap; /* frees dead sessions */
 };
 
@@ -157,7 +157,6 @@ struct place *place_find(struct broker *broker, uint32_t index,
 			 uint32_t generation);
 uint32_t place_index(const struct broker *broker, const struct place *place);
 /* Time-outs, expiries, what an event that was lost would have told. */
-void places_sweep_start(struct broker *broker);
 void places_sweep(struct broker *broker);
 /* The end: resets every pair. */
 void places_reset_all(struct broker *broker);

@@ -277,7 +277,7 @@ int join_pair(struct broker *broker, struct session *session,
 	if (!sockets_sane(broker, fds, &attempt))
 		return -EBADMSG;
 	if (!reason) {
-		index = broker->latched < broker->latched_max ?
+		index = broker->counts[PLACE_LATCHED] < broker->latched_max ?
 				place_take(broker) :
 				-1;
 		reason = index < 0 ? WIRE_NO_ROOM :

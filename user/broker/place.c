@@ -33,8 +33,9 @@
 #define LINGER_RESET_NS  (1 * SECOND_NS)
 #define TOLD             2 /* wire_pair.unlatched */
 #define REST_NS          (SECOND_NS / 10)
-#define SWEEP_MS         100
-#define SWEEP_ROUNDS     10 /* the whole table in so many */
+#define SWEEP_MS         1000 /* every place that is in use is looked at */
+#define SWEEP_FEW        1024 /* in use: more are swept in so many slices */
+#define SWEEP_SLICES     10
 #define LATE_MS          50
 #define LATE_TRIES       100
 #define LATE_MAX         4096
@@ -54,6 +55,7 @@ int places_new(struct broker *broker, uint32_t capacity)
 		return -ENOMEM;
 	broker->places = places;
 	broker->capacity = capacity;
+	broker->counts[PLACE_FREE] = capacity;
 	for (int i = 0; i < PLACE_STATES; i++)
 		list_init(&broker->queues[i]);
 	list_init(&broker->lingering_reset);
@@ -88,17 +90,19 @@ void places_free(struct broker *broker)
 	broker->places = NULL;
 }
 
+static void sweep_run(struct timer *timer);
+
 /* The one place where a state changes. */
 static void state_set(struct broker *broker, struct place *place,
 		      enum place_state state, struct list *queue)
 {
-	if (place->state == PLACE_LATCHED)
-		broker->latched--;
-	if (state == PLACE_LATCHED)
-		broker->latched++;
+	broker->counts[place->state]--;
+	broker->counts[state]++;
 	place->state = state;
 	list_del(&place->queue_link);
 	list_add_tail(&place->queue_link, queue);
+	if (state != PLACE_FREE && !broker->sweep.armed)
+		timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
 }
 
 static void record_state(struct broker *broker, uint32_t index,
@@ -467,18 +471,41 @@ static void lingering_sweep(struct broker *broker, struct list *queue,
 	}
 }
 
+/* Many places are looked at a part at a time: joins do not wait for them all. */
+static unsigned int sweep_slices(const struct broker *broker)
+{
+	uint32_t used = broker->capacity - broker->counts[PLACE_FREE];
+
+	return used > SWEEP_FEW ? SWEEP_SLICES : 1;
+}
+
+/* Who has been looked at goes to the end of its queue. */
+static void queue_look(struct broker *broker, enum place_state state,
+		       uint64_t now)
+{
+	struct list *queue = &broker->queues[state];
+	unsigned int slices = sweep_slices(broker);
+	uint32_t count = (broker->counts[state] + slices - 1) / slices;
+
+	for (; count; count--) {
+		struct place *place = queue_first(queue);
+
+		if (!place)
+			return;
+		list_del(&place->queue_link);
+		list_add_tail(&place->queue_link, queue);
+		place_look(broker, place_index(broker, place), now);
+	}
+}
+
 void places_sweep(struct broker *broker)
 {
-	uint32_t count = broker->capacity / SWEEP_ROUNDS + 1;
 	uint64_t now = clock_ns();
 
 	lingering_sweep(broker, &broker->queues[PLACE_LINGER], now);
 	lingering_sweep(broker, &broker->lingering_reset, now);
-	for (uint32_t i = 0; i < count; i++) {
-		place_look(broker, broker->sweep_at, now);
-		if (++broker->sweep_at >= broker->capacity)
-			broker->sweep_at = 0;
-	}
+	queue_look(broker, PLACE_LATCHED, now);
+	queue_look(broker, PLACE_ACTIVE, now);
 }
 
 static void sweep_run(struct timer *timer)
@@ -486,12 +513,9 @@ static void sweep_run(struct timer *timer)
 	struct broker *broker = list_entry(timer, struct broker, sweep);
 
 	places_sweep(broker);
-	timer_arm(broker->loop, timer, SWEEP_MS, sweep_run);
-}
-
-void places_sweep_start(struct broker *broker)
-{
-	timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
+	if (broker->counts[PLACE_FREE] < broker->capacity)
+		timer_arm(broker->loop, timer, SWEEP_MS / sweep_slices(broker),
+			  sweep_run);
 }
 
 /* A flow without a pair, or of one that does not know it. */
