@@ -581,6 +581,27 @@ static void test_reset_swallowed(struct lab *lab, int channel)
 	ends_close(&e);
 }
 
+/* The sweep, which finds what no event told, comes by once a second. */
+static void test_events(struct lab *lab, int channel)
+{
+	struct timespec begin, end;
+	struct broker_answer answer;
+	struct ends e;
+	bool good = true;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (int i = 0; i < 16 && good; i++) {
+		ends_open(lab, AF_INET, &e);
+		good = join_whole(channel, &e, &answer);
+		fd_reset(&e.client);
+		good = good && ended_wait(channel, WIRE_END_RESET_CLIENT, NULL);
+		ends_close(&e);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	lab_check(good && end.tv_sec - begin.tv_sec < 4,
+		  "16 pairs are active, and ended, one by one and at once");
+}
+
 static void test_expiry(struct lab *lab, int channel)
 {
 	struct broker_expire expire = { .type = BROKER_EXPIRE,
@@ -1280,6 +1301,7 @@ int main(void)
 	test_reset(&lab, channel, AF_INET6);
 	test_reset_latched(&lab, channel);
 	test_reset_swallowed(&lab, channel);
+	test_events(&lab, channel);
 	test_expiry(&lab, channel);
 	test_forwarding();
 	test_devices();

@@ -63,7 +63,8 @@ struct kernel {
 	size_t records_size;
 	struct wire_call *call;
 	struct ring_buffer *events;
-	struct watch events_watch;
+	struct watch events_watch; /* silent during a pause */
+	struct timer events_pause;
 	int forwarding_fds[2]; /* the switches, open while we run */
 	struct watch forwarding_watch; /* rtnetlink: switches change */
 	struct list devices;
