@@ -5,6 +5,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -560,6 +561,22 @@ def _():
     check(row["id"] in said and "alice" in said, f"table {said!r}")
     said = server.ctl("allocations")
     check("alice" in said and rows[0]["relayed"] in said, f"table {said!r}")
+
+
+@test("culvertctl connections shows more than a worker tells of in one go")
+def _():
+    server = lab.server({"server": {"workers": 1}, "limits": {"pending_binds": 4000}}, fresh=True)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    client = lab.allocated(on=server)
+    client.permit(lab.topo.peer.addr())
+    for _ in range(2100):
+        lab.keep(lab.topo.peer.connect(client.relayed))
+        client.attempt()
+    for limit, shown in ((100000, 2100), (1500, 1500), (10, 10)):
+        said = server.ctl_json("connections", "--limit", str(limit))
+        equal(len({row["id"] for row in said["connections"]}), shown, f"rows, limit {limit}")
+        equal((len(said["connections"]), said["total"]), (shown, 2100), f"limit {limit}")
 
 
 @test("culvertctl kick: one connection, then the allocation; an unknown id is an error")

@@ -403,9 +403,11 @@ static struct rows allocations(void)
 
 static struct rows connections(void)
 {
+	struct turn_cursor at = { 0 };
 	struct rows rows = { 0 };
 
-	turn_worker_each_connection(rig.worker[0], connection_row, &rows);
+	turn_worker_each_connection(rig.worker[0], &at, SIZE_MAX,
+				    connection_row, &rows);
 	return rows;
 }
 
@@ -421,6 +423,7 @@ static void shows_allocations_and_connections(void **state)
 	union addr relayed, peer, other, from;
 	struct tc tc, data;
 	struct rows rows;
+	struct turn_cursor at = { 0 };
 	int listener, second, fd, visits = 0;
 	uint32_t id;
 
@@ -463,13 +466,91 @@ static void shows_allocations_and_connections(void **state)
 	assert_int_equal(rows.allocation.pending, 0);
 	assert_int_equal(rows.allocation.connections, 1);
 	assert_int_equal(tc_connect(&tc, &other, &id), 0);
-	turn_worker_each_connection(rig.worker[0], first_only, &visits);
+	assert_false(turn_worker_each_connection(rig.worker[0], &at, SIZE_MAX,
+						 first_only, &visits));
 	assert_int_equal(visits, 1);
 	close(fd);
 	close(listener);
 	close(second);
 	tc_close(&data);
 	tc_close(&tc);
+}
+
+struct page {
+	char ids[128]; /* "c0.1 c0.2 " */
+	bool more;
+};
+
+static bool page_row(void *arg, const struct turn_connection_info *info)
+{
+	struct page *page = arg;
+
+	strcat(page->ids, info->id);
+	strcat(page->ids, " ");
+	return true;
+}
+
+static struct page page_next(struct turn_cursor *at, size_t count)
+{
+	struct page page = { 0 };
+
+	page.more = turn_worker_each_connection(rig.worker[0], at, count,
+						page_row, &page);
+	return page;
+}
+
+/* What comes and goes between two calls neither repeats nor hides the rest. */
+static void connections_are_told_in_pages(void **state)
+{
+	struct turn_cursor at = { 0 };
+	union addr relayed, peer[3];
+	int listener[3];
+	struct tc tc[3];
+	struct page page;
+	uint32_t id;
+
+	(void)state;
+	open_with("");
+	for (int i = 0; i < 3; i++) {
+		static const char *const hosts[] = { "127.0.0.2", "127.0.0.3",
+						     "127.0.0.4" };
+
+		listener[i] = peer_listen(hosts[i], &peer[i]);
+	}
+	for (int i = 0; i < 3; i++) {
+		tc_open(&tc[i], &rig, 0);
+		assert_int_equal(tc_allocate(&tc[i], &relayed), 0);
+	}
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(tc_peer(&tc[i % 3], STUN_CREATE_PERMISSION,
+					 &peer[i / 3]),
+				 0);
+		assert_int_equal(tc_connect(&tc[i % 3], &peer[i / 3], &id), 0);
+	}
+	for (int i = 0; i < 6; i++) {
+		page = page_next(&at, 1);
+		assert_int_equal(strlen(page.ids), strlen("c0.1 "));
+		/* Allocation after allocation. */
+		assert_int_equal(page.ids[3], "142536"[i]);
+		assert_int_equal(page.more, i < 5);
+	}
+	memset(&at, 0, sizeof(at));
+	page = page_next(&at, 3);
+	assert_string_equal(page.ids, "c0.1 c0.4 c0.2 ");
+	assert_true(page.more);
+	/* The allocation it has come to goes, and the next gets one more. */
+	tc_close(&tc[1]);
+	while (rig_counters(&rig).allocations > 2)
+		rig_tick(&rig, 10);
+	assert_int_equal(tc_peer(&tc[2], STUN_CREATE_PERMISSION, &peer[2]), 0);
+	assert_int_equal(tc_connect(&tc[2], &peer[2], &id), 0);
+	page = page_next(&at, 4);
+	assert_string_equal(page.ids, "c0.3 c0.6 c0.7 ");
+	assert_false(page.more);
+	tc_close(&tc[0]);
+	tc_close(&tc[2]);
+	for (int i = 0; i < 3; i++)
+		close(listener[i]);
 }
 
 static void lists_engines(void **state)
@@ -791,6 +872,7 @@ int main(void)
 		TEST(survives_a_lack_of_descriptors),
 		TEST(keeps_descriptors_in_reserve),
 		TEST(shows_allocations_and_connections),
+		TEST(connections_are_told_in_pages),
 		TEST(lists_engines),
 		TEST(kicks),
 		TEST(kicks_a_connect_under_way),

@@ -39,9 +39,19 @@ static void fanout_there(struct letter *letter)
 {
 	struct fanout_part *part =
 		list_entry(letter, struct fanout_part, letter);
+	struct relay *relay = part->fanout->relay;
 
+	part->again = false;
 	part->fanout->each(part->fanout, part->worker);
-	loop_post(part->fanout->relay->loop, letter, fanout_back);
+	if (part->again && !relay->ending)
+		loop_post(part->worker->loop, letter, fanout_there);
+	else
+		loop_post(relay->loop, letter, fanout_back);
+}
+
+void fanout_again(struct fanout *fanout, const struct relay_worker *worker)
+{
+	fanout->parts[worker->index].again = true;
 }
 
 void fanout_start(struct relay *relay, struct fanout *fanout,
@@ -179,6 +189,7 @@ static void workers_end(struct relay *relay)
 	for (unsigned int i = 0; i < relay->worker_count; i++)
 		if (relay->workers[i].running)
 			pthread_join(relay->workers[i].thread, NULL);
+	relay->ending = true;
 	letters_finish(relay);
 	for (unsigned int i = 0; i < relay->worker_count; i++)
 		turn_worker_free(relay->workers[i].turn);

@@ -13,6 +13,9 @@
 #include "main/channel.h"
 #include "main/relay_internal.h"
 
+/* Connections a worker tells of before its clients have their turn again. */
+#define PAGE 1000
+
 /* Rows of one worker: fixed size each, at most `limit`; total counts all. */
 struct rows {
 	char *data;
@@ -26,6 +29,7 @@ struct query {
 	struct control_request request;
 	size_t row_size;
 	struct rows rows[CONF_MAX_WORKERS];
+	struct turn_cursor cursors[CONF_MAX_WORKERS]; /* of connections */
 	struct counters counters[CONF_MAX_WORKERS];
 	struct turn_wire_info wire[CONF_MAX_WORKERS];
 	bool found[CONF_MAX_WORKERS];
@@ -178,7 +182,12 @@ static void connections_each(struct fanout *fanout, struct relay_worker *worker)
 	struct query *query = list_entry(fanout, struct query, fanout);
 	struct collector to = { .query = query, .worker = worker };
 
-	turn_worker_each_connection(worker->turn, connection_row, &to);
+	if (turn_worker_each_connection(worker->turn,
+					&query->cursors[worker->index], PAGE,
+					connection_row, &to)) {
+		fanout_again(fanout, worker);
+		return;
+	}
 	/* There may be very many beyond the limit: these are only counted. */
 	query->rows[worker->index].total =
 		turn_worker_connections(worker->turn);

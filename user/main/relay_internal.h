@@ -58,6 +58,7 @@ struct relay {
 	int reloads_asked; /* WANT_RELOADs sent */
 	int reloads_covered; /* of these, answered by the one under way */
 	bool reloading;
+	bool ending; /* its threads have ended */
 	int status; /* exit status when the loop ends */
 };
 
@@ -71,6 +72,7 @@ struct fanout_part {
 	struct letter letter;
 	struct fanout *fanout;
 	struct relay_worker *worker;
+	bool again;
 };
 
 struct fanout {
@@ -85,6 +87,12 @@ void fanout_start(struct relay *relay, struct fanout *fanout,
 		  void (*each)(struct fanout *fanout,
 			       struct relay_worker *worker),
 		  void (*done)(struct fanout *fanout));
+
+/*
+ * From `each`: that it be called again on this worker, after what else waits there.
+ * Not any more when the relay ends.
+ */
+void fanout_again(struct fanout *fanout, const struct relay_worker *worker);
 
 /* Answers the control socket (relay_control.c). */
 void relay_control(void *arg, const struct control_request *request,

@@ -161,18 +161,70 @@ static void conn_info(const struct peer_conn *conn,
 	info->idle_ms = pair.idle_ms;
 }
 
-struct connection_visit {
+/* One call of turn_worker_each_connection. */
+struct walk {
+	struct turn_cursor *at;
+	size_t left; /* connections it may still tell of */
+	bool stopped; /* by fn */
 	bool (*fn)(void *arg, const struct turn_connection_info *info);
 	void *arg;
 };
 
-static bool connection_visit(void *arg, struct peer_conn *conn)
+static bool walk_tell(struct walk *walk,
+		      const struct turn_connection_info *info)
 {
-	const struct connection_visit *visit = arg;
+	walk->stopped = !walk->fn(walk->arg, info);
+	return !walk->stopped;
+}
+
+static bool walk_conn(void *arg, struct peer_conn *conn)
+{
 	struct turn_connection_info info;
 
 	conn_info(conn, &info);
-	return visit->fn(visit->arg, &info);
+	return walk_tell(arg, &info);
+}
+
+/* Serials ascend in every list. false: this call has told enough. */
+static bool walk_allocation(struct walk *walk,
+			    const struct allocation *allocation)
+{
+	struct turn_cursor *at = walk->at;
+	struct list *pos;
+
+	if (at->allocation != allocation->serial)
+		at->connection = 0;
+	at->allocation = allocation->serial;
+	list_for_each(pos, &allocation->conns) {
+		struct peer_conn *conn =
+			list_entry(pos, struct peer_conn, link);
+
+		if (conn->serial <= at->connection)
+			continue;
+		if (!walk->left)
+			return false;
+		walk->left--;
+		at->connection = conn->serial;
+		if (!walk_conn(walk, conn))
+			return false;
+	}
+	return true;
+}
+
+static bool walk_allocations(struct walk *walk,
+			     const struct turn_worker *worker)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->allocations) {
+		struct allocation *allocation =
+			list_entry(pos, struct allocation, link);
+
+		if (allocation->serial >= walk->at->allocation &&
+		    !walk_allocation(walk, allocation))
+			return false;
+	}
+	return true;
 }
 
 static void adopted_info(struct adopted *adopted,
@@ -201,28 +253,47 @@ static void adopted_info(struct adopted *adopted,
 	id_format(info->id, 'c', adopted->worker, adopted->serial);
 }
 
-static void each_adopted(struct turn_worker *worker,
-			 const struct connection_visit *visit)
+static bool walk_adopted(struct walk *walk, const struct turn_worker *worker)
 {
 	struct turn_connection_info info;
 	struct list *pos;
 
 	list_for_each(pos, &worker->adopted) {
-		adopted_info(list_entry(pos, struct adopted, link), &info);
-		if (!visit->fn(visit->arg, &info))
-			return;
+		struct adopted *adopted = list_entry(pos, struct adopted, link);
+
+		if (adopted->serial <= walk->at->connection)
+			continue;
+		if (!walk->left)
+			return false;
+		walk->left--;
+		walk->at->connection = adopted->serial;
+		adopted_info(adopted, &info);
+		if (!walk_tell(walk, &info))
+			return false;
 	}
+	return true;
 }
 
-void turn_worker_each_connection(
-	struct turn_worker *worker,
+bool turn_worker_each_connection(
+	struct turn_worker *worker, struct turn_cursor *at, size_t count,
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
 	void *arg)
 {
-	struct connection_visit visit = { fn, arg };
+	struct walk walk = { .at = at, .left = count, .fn = fn, .arg = arg };
 
-	if (each_conn(worker, connection_visit, &visit))
-		each_adopted(worker, &visit);
+	/* First: one that ends during the walk must not be met again here. */
+	if (at->walk == TURN_WALK_ENDED) {
+		at->walk = TURN_WALK_ALLOCATIONS;
+		if (!each_conn_of(&worker->ended, walk_conn, &walk))
+			return false;
+	}
+	if (at->walk == TURN_WALK_ALLOCATIONS) {
+		if (!walk_allocations(&walk, worker))
+			return !walk.stopped;
+		at->walk = TURN_WALK_ADOPTED;
+		at->connection = 0;
+	}
+	return !walk_adopted(&walk, worker) && !walk.stopped;
 }
 
 static size_t conns_count(const struct list *allocations)

@@ -118,13 +118,35 @@ struct turn_connection_info {
 	uint64_t age_ms, idle_ms;
 };
 
-/* Each calls fn per row until it returns false. */
+/* Calls fn per row until it returns false. */
 void turn_worker_each_allocation(
 	struct turn_worker *worker,
 	bool (*fn)(void *arg, const struct turn_allocation_info *info),
 	void *arg);
-void turn_worker_each_connection(
-	struct turn_worker *worker,
+
+enum turn_walk {
+	TURN_WALK_ENDED, /* allocations that have ended, all in one go */
+	TURN_WALK_ALLOCATIONS,
+	TURN_WALK_ADOPTED,
+};
+
+/*
+ * Where a walk over the connections goes on. Zero-initialise. What begins or ends
+ * between two calls may be left out; nothing is told twice.
+ */
+struct turn_cursor {
+	enum turn_walk walk;
+	uint64_t allocation; /* serial of the one it has come to */
+	uint64_t connection; /* serial of the last one told of */
+};
+
+/*
+ * Calls fn for the next `count` connections at most, and for those of allocations
+ * that have ended beside them. true: there are more; false: no more, or fn has
+ * returned false.
+ */
+bool turn_worker_each_connection(
+	struct turn_worker *worker, struct turn_cursor *at, size_t count,
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
 	void *arg);
 
