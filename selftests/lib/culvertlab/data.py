@@ -12,6 +12,7 @@ import time
 
 from .tap import Fail
 from .turn import timeout_of
+from .wait import wait_for
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -149,6 +150,24 @@ def unacknowledged(sock):
     import fcntl
     import termios
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def send_accepted(sock, data, quiet=0.5):
+    """Send until nothing more is taken; how many bytes the other end has acknowledged then.
+
+    How much a relay's sockets take for a reader that reads nothing is each kernel's own affair.
+    """
+    went = send_until_blocked(sock, data, quiet)
+    left, since = unacknowledged(sock), time.monotonic()
+
+    def at_rest():
+        nonlocal left, since
+        now = unacknowledged(sock)
+        if now != left:
+            left, since = now, time.monotonic()
+        return left == 0 or time.monotonic() - since > quiet
+    wait_for(at_rest, 10, "nothing more is acknowledged")
+    return went - left
 
 
 def swap(left, right, size, seed=0):
