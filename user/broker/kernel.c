@@ -23,7 +23,7 @@
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25
 
-#define EVENTS_PAUSE_MS 1
+#define EVENTS_PAUSE_MS 10
 
 static bool ops_socket_ours(struct broker *broker, int fd)
 {
@@ -165,7 +165,7 @@ static int event_handle(void *arg, void *data, size_t size)
 	return 0;
 }
 
-/* Nobody waits for what they tell: many at a time cost fewer wake-ups. */
+/* Nobody waits for what they tell: a pause's worth at a time costs fewer wake-ups. */
 static void events_paused(struct timer *timer)
 {
 	struct kernel *kernel = list_entry(timer, struct kernel, events_pause);
