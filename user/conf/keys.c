@@ -290,8 +290,9 @@ const struct key conf_keys[] = {
 	{ ENGINE(wire_pairs), .name = "wire_pairs", .type = KEY_COUNT,
 	  .min = 16, .max = 1000000, .preset = "32768",
 	  .help = "Connections that may be on wire at once.\n"
-		  "Each place takes about 400 bytes of kernel memory, used or\n"
-		  "not.\n"
+		  "Each place takes about 400 bytes of kernel memory, and 64 of\n"
+		  "the broker's, used or not; a connection on it takes some 800\n"
+		  "more while it is there.\n"
 		  "A change takes effect when the daemon is started again, and\n"
 		  "ends connections left by one with another number." },
 	{ ENGINE(wire_devices), .name = "wire_devices", .type = KEY_DEVICES,
