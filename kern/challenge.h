@@ -50,7 +50,7 @@ static __always_inline void challenge_fill(struct challenge *tcp,
 	tcp->offset = sizeof(*tcp) / 4 << 4;
 	tcp->flags = TCP_ACK;
 	tcp->window = window_field(ack, to->right - from->seq_delta,
-				   from->window_shift_out);
+				   from->window_shift_out, to->window);
 	tcp->check = 0;
 	tcp->urgent = 0;
 	if (from->flags & WIRE_LEG_TIMESTAMPS) {

@@ -30,7 +30,8 @@ static __always_inline void egress_acknowledge(const struct passage *t)
 	if (before(ack, known))
 		ack = known;
 	tcp->ack = bpf_htonl(ack);
-	tcp->window = window_field(ack, right, leg->window_shift_out);
+	tcp->window =
+		window_field(ack, right, leg->window_shift_out, other->window);
 }
 
 /*

@@ -94,6 +94,12 @@ static __always_inline __u32 window_unit(const struct wire_leg *leg)
 	return 1U << (leg->window_shift_out & 31);
 }
 
+/* Whether nothing of it needs the receiver's answer but what it acknowledges. */
+static __always_inline bool segment_bare(const struct segment *s)
+{
+	return !s->payload && !(s->flags & (TCP_FIN | TCP_RST));
+}
+
 /*
  * By how much a window that `leg`'s remote reads may exceed what was offered, its
  * field being rounded up. That remote may number a bare acknowledgement so far
@@ -102,8 +108,7 @@ static __always_inline __u32 window_unit(const struct wire_leg *leg)
 static __always_inline bool
 segment_ahead(const struct segment *s, const struct wire_leg *leg, __u32 ahead)
 {
-	return !s->payload && !(s->flags & (TCP_FIN | TCP_RST)) &&
-	       ahead < window_unit(leg);
+	return segment_bare(s) && ahead < window_unit(leg);
 }
 
 /*
@@ -147,13 +152,22 @@ static __always_inline int segment_check(const struct segment *s,
 	return SEGMENT_PASS;
 }
 
-/* A window from ack to at least `right`, in a scale of `shift`. */
-static __always_inline __be16 window_field(__u32 ack, __u32 right, __u8 shift)
+/* A unit up to which a receiver that has room has room for one. */
+#define WINDOW_FINE 1024
+
+/*
+ * A window from ack to `right`, in a scale of `shift`, of a receiver that has once
+ * offered `most`. Rounded down, but for a receiver of which too little would be left.
+ */
+static __always_inline __be16 window_field(__u32 ack, __u32 right, __u8 shift,
+					   __u32 most)
 {
 	__u64 window = before(ack, right) ? right - ack : 0;
+	__u64 unit = 1ULL << (shift & 31);
 
-	shift &= 31;
-	window = (window + (1ULL << shift) - 1) >> shift;
+	if (unit > WINDOW_FINE || most < 2 * unit)
+		window += unit - 1;
+	window >>= shift & 31;
 	return bpf_htons(window > 65535 ? 65535 : window);
 }
 
@@ -166,6 +180,38 @@ static __always_inline __u32 segment_right(const struct segment *s,
 	return before(right, edge) ? edge : right;
 }
 
+/*
+ * A bare acknowledgement by rounding numbered below the end of what its sender has
+ * sent, where a window moves back with what is acknowledged: the other end, having
+ * received all, would not read it. A probe, of one who lacks no acknowledgement, is
+ * numbered so on purpose.
+ */
+static __always_inline bool segment_behind(const struct segment *s,
+					   const struct wire_leg *from,
+					   const struct wire_leg *to)
+{
+	__u32 end = from->sent_end;
+	bool probe = s->seq + 1 == end &&
+		     (__u32)to->acked == end + from->seq_delta;
+
+	return segment_bare(s) && before(s->seq, end) && !probe &&
+	       end - s->seq < 2 * window_unit(from);
+}
+
+/* The number that a segment has on the other side. */
+static __always_inline __u32 segment_number(const struct segment *s,
+					    const struct wire_leg *from,
+					    const struct wire_leg *to)
+{
+	__u32 seq = s->seq + from->seq_delta, right = to->right;
+
+	if (segment_behind(s, from, to))
+		seq = from->sent_end + from->seq_delta;
+	if (before(right, seq) && segment_ahead(s, from, seq - right))
+		return right;
+	return seq;
+}
+
 /* work->after becomes the header for the other side. SEGMENT_PASS or why not. */
 static __always_inline int segment_translate(const struct passage *t)
 {
@@ -174,18 +220,15 @@ static __always_inline int segment_translate(const struct passage *t)
 	const struct segment *s = &work->segment;
 	struct options *o = &work->options;
 	struct tcp_head *tcp = &work->after;
-	__u32 seq = s->seq + from->seq_delta, right = to->right;
 	__u32 ack = s->raise ? from->latch : s->ack;
 
-	if (before(right, seq) && segment_ahead(s, from, seq - right))
-		seq = right;
 	tcp->source = to->local_port;
 	tcp->dest = to->remote_port;
-	tcp->seq = bpf_htonl(seq);
+	tcp->seq = bpf_htonl(segment_number(s, from, to));
 	if (s->flags & TCP_ACK)
 		tcp->ack = bpf_htonl(ack + from->ack_delta);
-	tcp->window =
-		window_field(ack, segment_right(s, from), to->window_shift_out);
+	tcp->window = window_field(ack, segment_right(s, from),
+				   to->window_shift_out, from->window);
 	o->tsval_delta = from->tsval_delta;
 	o->tsecr_delta = from->tsecr_delta;
 	o->tsval = from->tsval;

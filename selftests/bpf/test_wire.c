@@ -149,13 +149,27 @@ static void test_scales(struct world *w)
 	static const struct {
 		uint8_t in, out;
 		uint16_t field, result;
+		uint32_t most; /* ever offered */
 	} cases[] = {
-		{ 0, 0, 1234, 1234 }, { 14, 14, 65535, 65535 },
-		{ 14, 0, 4, 65535 },  { 14, 0, 3, 49152 },
-		{ 0, 14, 65535, 4 },  { 0, 7, 100, 1 },
-		{ 3, 0, 0, 0 },       { 0, 1, 65535, 32768 },
-		{ 0, 10, 0, 0 },      { 0, 10, 1024, 1 },
-		{ 0, 10, 1025, 2 },   { 0, 10, 2047, 2 },
+		{ 0, 0, 1234, 1234, 0 },
+		{ 14, 14, 65535, 65535, 0 },
+		{ 14, 0, 4, 65535, 0 },
+		{ 14, 0, 3, 49152, 0 },
+		{ 3, 0, 0, 0, 0 },
+		{ 0, 10, 0, 0, 0 },
+		/* Down: at most 1024, of a receiver that has more. */
+		{ 0, 7, 100, 0, 256 },
+		{ 0, 1, 65535, 32767, 65535 },
+		{ 0, 10, 1023, 0, 2048 },
+		{ 0, 10, 1024, 1, 2048 },
+		{ 0, 10, 2047, 1, 2048 },
+		{ 0, 10, 65535, 63, 65535 },
+		/* Up: more than that, and of one that has little. */
+		{ 0, 11, 2049, 2, 65535 },
+		{ 0, 14, 65535, 4, 65535 },
+		{ 0, 7, 100, 1, 255 },
+		{ 0, 10, 1, 1, 2047 },
+		{ 0, 10, 1025, 2, 2047 },
 	};
 	bool good = true;
 
@@ -166,6 +180,7 @@ static void test_scales(struct world *w)
 		w->pair.leg[0].window_shift_in = cases[i].in;
 		w->pair.leg[1].window_shift_out = cases[i].out;
 		w->pair.leg[0].right = (uint32_t)w->pair.leg[0].acked;
+		w->pair.leg[0].window = cases[i].most;
 		world_set(w);
 		c = world_craft(w, WIRE_CLIENT);
 		c.window = cases[i].field;
@@ -179,40 +194,49 @@ static void test_scales(struct world *w)
 /* The right edge that the peer sees when the client has received `ack`. */
 static uint32_t edge(struct world *w, uint32_t ack, uint16_t window)
 {
+	uint8_t *tcp = frame_l4(&w->out),
+		scale = w->pair.leg[1].window_shift_out;
 	struct craft c = world_craft(w, WIRE_CLIENT);
-	uint8_t *tcp = frame_l4(&w->out);
 
 	c.ack = ack;
 	c.window = window;
 	world_send(w, &c);
 	if (!world_forwarded(w, WIRE_PEER))
 		return 0;
-	return frame_get32(tcp + 8) + ((uint32_t)frame_get16(tcp + 14) << 10);
+	return frame_get32(tcp + 8) +
+	       ((uint32_t)frame_get16(tcp + 14) << scale);
+}
+
+/* Whether none is shown below `least` or beyond `most` while it fills up. */
+static bool edges(struct world *w, uint8_t scale, uint32_t least, uint32_t most)
+{
+	bool good = true;
+
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[0].window_shift_in = 0;
+	w->pair.leg[1].window_shift_out = scale;
+	w->pair.leg[0].right = 1050000;
+	/* All that is acknowledged below was sent. */
+	w->pair.leg[1].sent_end += 60000;
+	world_set(w);
+	for (uint32_t ack = 1000000; ack < 1050000; ack += 777) {
+		uint32_t shown = edge(w, ack, (uint16_t)(1050000 - ack));
+
+		good = good && shown >= least && shown <= most;
+	}
+	return good && edge(w, 1050000, 0) == 4050000;
 }
 
 /* A fine scale into a coarse one, acknowledged piece by piece until it is full. */
 static void test_edges(struct world *w)
 {
 	const char *name = family_name(w);
-	uint32_t shown, most = 0, least = UINT32_MAX;
 	struct craft c;
 
-	world_join(w, w->family, &spaces_plain);
-	w->pair.leg[0].window_shift_in = 0;
-	w->pair.leg[1].window_shift_out = 10;
-	w->pair.leg[0].right = 1050000;
-	/* All that is acknowledged below was sent. */
-	w->pair.leg[1].sent_end += 60000;
-	world_set(w);
-	for (uint32_t ack = 1000000; ack < 1050000; ack += 777) {
-		shown = edge(w, ack, (uint16_t)(1050000 - ack));
-		most = shown > most ? shown : most;
-		least = shown < least ? shown : least;
-	}
-	lab_check(least >= 4050000 && most < 4050000 + 1024,
-		  "%s: no rounding moves the right edge back", name);
-	lab_check(edge(w, 1050000, 0) == 4050000, "%s: a closed window is 0",
-		  name);
+	lab_check(edges(w, 10, 4050000 - 1023, 4050000),
+		  "%s: nothing is shown that was not offered", name);
+	lab_check(edges(w, 11, 4050000, 4050000 + 2047),
+		  "%s: but in a coarse scale, where nothing less is", name);
 	world_join(w, w->family, &spaces_plain);
 	c = world_craft(w, WIRE_CLIENT);
 	/* The client reads windows in units of 256. */
@@ -225,6 +249,44 @@ static void test_edges(struct world *w)
 	world_send(w, &c);
 	lab_check(world_dropped(w, WIRE_DROP_SEQUENCE),
 		  "%s: one unit beyond, nothing was offered", name);
+}
+
+/* The number on the peer's side of an ACK numbered `back` before its sender's end. */
+static uint32_t numbered(struct world *w, uint32_t back, uint32_t unacked,
+			 size_t payload)
+{
+	struct craft c;
+
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[0].sent_end += 5000;
+	w->pair.leg[1].acked += 5000 - unacked;
+	world_set(w);
+	c = world_craft(w, WIRE_CLIENT);
+	c.seq -= back;
+	c.payload = payload;
+	world_send(w, &c);
+	return w->verdict == TC_ACT_REDIRECT && frame_right(&w->out) ?
+		       frame_get32(frame_l4(&w->out) + 4) :
+		       0;
+}
+
+/* The client reads windows in units of 256, so its numbers may go back by 511. */
+static void test_numbers(struct world *w)
+{
+	const char *name = family_name(w);
+
+	lab_check(numbered(w, 0, 0, 0) == 3005000 &&
+			  numbered(w, 2, 0, 0) == 3005000 &&
+			  numbered(w, 511, 0, 0) == 3005000 &&
+			  numbered(w, 511, 400, 0) == 3005000 &&
+			  numbered(w, 1, 1, 0) == 3005000,
+		  "%s: an ACK numbered low by a window's rounding is raised",
+		  name);
+	lab_check(numbered(w, 512, 0, 0) == 3005000 - 512 &&
+			  numbered(w, 2, 0, 2) == 3005000 - 2,
+		  "%s: nothing older, nothing with payload", name);
+	lab_check(numbered(w, 1, 0, 0) == 3005000 - 1,
+		  "%s: a probe stays what it is", name);
 }
 
 static bool flagged(struct world *w, uint8_t flags, int why)
@@ -634,6 +696,7 @@ int main(void)
 		test_windows(&w);
 		test_scales(&w);
 		test_edges(&w);
+		test_numbers(&w);
 		test_flags(&w);
 		test_states(&w);
 		test_lengths(&w);

@@ -42,7 +42,7 @@ static bool asked(struct world *w, uint32_t why, const uint8_t *options)
 		return false;
 	return frame_get32(tcp + 4) == 1000700 &&
 	       frame_get32(tcp + 8) == 2000000 && tcp[12] == 8 << 4 &&
-	       tcp[13] == ACK && frame_get16(tcp + 14) == (100000 + 255) >> 8 &&
+	       tcp[13] == ACK && frame_get16(tcp + 14) == 100000 >> 8 &&
 	       !memcmp(tcp + 20, options, 12);
 }
 

@@ -581,6 +581,32 @@ def _(engine):
         client.close()
 
 
+@case("a reader that has paused for long goes on at once")
+def _(engine):
+    changes = config(engine)
+    text = payload(24 * MIB, "pause")
+    stalled = []
+    for version, toward in ((4, "peer"), (6, "client")):
+        data, peer, client = pair(engine, changes=changes, version=version, rcvbuf=200 * KIB,
+                                  peer_rcvbuf=200 * KIB)
+        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        stalled.append((source, sink, sender(source, text), client))
+    # Three seconds, and it would be three more until the sender tries again by itself.
+    wait_for(lambda: all(backed_off(source) >= 4 for source, *_ in stalled), 20, "both are stuck")
+    for source, sink, job, client in stalled:
+        start = time.monotonic()
+        same(receive(sink, len(text)), text, "read after the pause")
+        took = time.monotonic() - start
+        job.finish()
+        check(took < 2.5, f"{took:.1f} s until all had come")
+        client.close()
+
+
+def backed_off(sock):
+    """How often the timer that repeats or probes has been doubled."""
+    return sock.getsockopt(TCP, socket.TCP_INFO, 8)[4]
+
+
 @case("nothing for a long while, then bytes", 400 if LONG else 30)
 def _(engine):
     data, peer, _ = pair(engine, changes=config(engine))
