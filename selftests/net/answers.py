@@ -18,7 +18,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import stun, tap, turn  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, payload, ping, receive, receive_slowly,  # noqa: E402
-                             receive_to_end, reset, same, send_all, send_until_blocked, sender)
+                             receive_to_end, reset, same, send_all, send_until_blocked, sender,
+                             toward)
 from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
 from culvertlab.stun import (ALLOCATE, CONNECT, CONNECTION_BIND, CREATE_PERMISSION,  # noqa: E402
                              REFRESH, SEND)
@@ -584,13 +585,13 @@ def _(version):
 @row_both("row 31: the sender writes MiBs and closes at once: every byte, then FIN", 60)
 def _(version):
     sent = payload(6 * MIB, 31)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = lab.pair(version=version, rcvbuf=64 * KIB, peer_rcvbuf=64 * KIB)
-        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        source, sink = toward(whom, data, peer)
         reader = Worker(receive_slowly, sink)
         send_all(source, sent)
         source.close()
-        same(reader.finish(), sent, f"stream to the {toward}")
+        same(reader.finish(), sent, f"stream to the {whom}")
         client.close()
 
 

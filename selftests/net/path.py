@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import boxes, engines, stun, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, payload, ping, question, receive,  # noqa: E402
                              receive_slowly, receive_to_end, reset, same, send_until_blocked,
-                             sender, swap, unacknowledged)
+                             sender, swap, toward, unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.packets import ACK, Tap  # noqa: E402
@@ -153,6 +153,11 @@ def dialogue(engine, changes, before=None, after=None):
         box.clear()
 
 
+def before_relay(whom):
+    """(box, way) that what goes to this end meets on its way to the relay."""
+    return (lab.near, "up") if whom == "peer" else (lab.far, "down")
+
+
 # (what, box, way, match, which): on the data connection and the peer's, counted from its start.
 ACCIDENTS = [
     ("the ConnectionBind", "near", "up", "data", 1),
@@ -252,11 +257,11 @@ def late_twin(changes, match):
 @case("a reset that is lost: the next segment brings it back")
 def _(engine):
     changes = config(engine)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes)
-        source, sink = (data, peer) if toward == "peer" else (peer, data)
+        source, sink = toward(whom, data, peer)
         ping(data, peer)
-        box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
+        box, way = before_relay(whom)
         box.rule(way, "drop", "rst")
         reset(source)
         wait_for(lambda box=box, way=way: box.stats()[way]["ruled"] > 0, 5, "the reset is lost")
@@ -274,18 +279,18 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     for version in (4, 6):
-        for toward in ("peer", "client"):
+        for whom in ("peer", "client"):
             data, peer, client = pair(engine, changes=changes, version=version)
-            source, sink = (data, peer) if toward == "peer" else (peer, data)
+            source, sink = toward(whom, data, peer)
             ping(data, peer)
             # No acknowledgement is under way that the source could still answer.
             wait_for(lambda pair=(data, peer): not any(map(unacknowledged, pair)), 5, "quiet")
-            box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
+            box, way = before_relay(whom)
             box.rule(way, "drop", "data", 1, 1000)
             source.sendall(b"nobody hears this")
             wait_for(lambda box=box, way=way: box.stats()[way]["ruled"] > 0, 5, "bytes are lost")
             reset(source)
-            equal(ended(sink, 5), "rst", f"end of the silent {toward}, IPv{version}")
+            equal(ended(sink, 5), "rst", f"end of the silent {whom}, IPv{version}")
             box.clear()
             client.close()
 
@@ -317,10 +322,10 @@ def sink_ended(sock, seconds):
 def _(engine):
     changes = config(engine)
     answer = payload(BULK // 4, "half")
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         faults(loss=2)
         data, peer, client = pair(engine, changes=changes)
-        question(*(data, peer) if toward == "peer" else (peer, data), answer)
+        question(*toward(whom, data, peer), answer)
         client.close()
 
 
@@ -441,16 +446,16 @@ def longest(tapped, source):
 def _(engine):
     changes = config(engine)
     for version in (4, 6):
-        for toward, mtu in (("peer", 1300), ("client", 1400)):
-            box, way = (lab.far, "up") if toward == "peer" else (lab.near, "down")
+        for whom, mtu in (("peer", 1300), ("client", 1400)):
+            box, way = (lab.far, "up") if whom == "peer" else (lab.near, "down")
             routes_forget()
             data, peer, client = pair(engine, changes=changes, version=version)
-            source, sink = (data, peer) if toward == "peer" else (peer, data)
+            source, sink = toward(whom, data, peer)
             box.set(way, mtu=mtu, tell=1)
             before = box.stats()[way]
             text = payload(BULK // 3, f"narrow{mtu}")
             job = sender(source, text)
-            same(receive(sink, len(text)), text, f"to the {toward} through {mtu} bytes")
+            same(receive(sink, len(text)), text, f"to the {whom} through {mtu} bytes")
             job.finish()
             now = box.stats()[way]
             check(now["told"] > before["told"], "nothing was too long")
@@ -458,10 +463,10 @@ def _(engine):
             ping(data, peer)
             if engine in engines.PACKET:
                 # Who sends has learnt it: nothing longer leaves it any more.
-                leg = lab.topo.legs[0 if toward == "peer" else 3]
+                leg = lab.topo.legs[0 if whom == "peer" else 3]
                 tapped = lab.keep(Tap(*leg))
                 job = sender(source, text)
-                same(receive(sink, len(text)), text, f"again to the {toward}")
+                same(receive(sink, len(text)), text, f"again to the {whom}")
                 job.finish()
                 equal(longest(tapped, source.getsockname()[:2]), mtu, "longest packet")
             box.clear()
@@ -555,11 +560,11 @@ def _(engine):
 @case("a window of zero: probes go on through loss, and it opens again")
 def _(engine):
     changes = config(engine)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes, rcvbuf=8 * KIB, peer_rcvbuf=8 * KIB)
-        source, sink = (data, peer) if toward == "peer" else (peer, data)
-        box, way = (lab.near, "up") if toward == "peer" else (lab.far, "down")
-        tapped = lab.keep(Tap(*lab.topo.legs[0 if toward == "peer" else 3]))
+        source, sink = toward(whom, data, peer)
+        box, way = before_relay(whom)
+        tapped = lab.keep(Tap(*lab.topo.legs[0 if whom == "peer" else 3]))
         flood = payload(24 * MIB, "zero")
         sent = send_until_blocked(source, flood, 0.4)
         check(sent < len(flood), "no back-pressure")
@@ -575,7 +580,7 @@ def _(engine):
             seen += [s for s in tapped.segments() if s.source == me]
             return len(seen) >= (4 if LONG else 2)
         wait_for(probed, 30 if LONG else 15, "probes, the first of them lost")
-        same(receive(sink, sent), flood[:sent], f"stalled bytes to the {toward}")
+        same(receive(sink, sent), flood[:sent], f"stalled bytes to the {whom}")
         ping(data, peer)
         box.clear()
         client.close()

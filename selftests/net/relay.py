@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import boxes, engines, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, question,  # noqa: E402
                              receive, receive_slowly, receive_to_any_end, receive_to_end, reset,
-                             same, send_accepted, send_all, send_until_blocked, sender, swap)
+                             same, send_accepted, send_all, send_until_blocked, sender, swap,
+                             toward)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
@@ -48,11 +49,6 @@ def begins(got, sent, accepted, what):
     """What was accepted has arrived; more may have."""
     check(len(got) >= accepted > 0, f"{what}: {len(got)} bytes of {accepted} accepted")
     same(got, sent[:len(got)], what)
-
-
-def way(data, peer, toward):
-    """(sender, receiver) of one direction."""
-    return (data, peer) if toward == "peer" else (peer, data)
 
 
 @case("bulk both ways at once, IPv4 and IPv6", 40)
@@ -130,9 +126,9 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     answer = payload(3 * MIB, 3)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes)
-        question(*way(data, peer, toward), answer)
+        question(*toward(whom, data, peer), answer)
         client.close()
 
 
@@ -152,13 +148,13 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     sent = payload(5 * MIB, 6)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes, rcvbuf=32 * KIB, peer_rcvbuf=32 * KIB)
-        source, sink = way(data, peer, toward)
+        source, sink = toward(whom, data, peer)
         reader = Worker(receive_slowly, sink)
         send_all(source, sent)
         source.close()
-        same(reader.finish(), sent, f"to the {toward}")
+        same(reader.finish(), sent, f"to the {whom}")
         client.close()
 
 
@@ -166,26 +162,26 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     sent = payload(200 * KIB, 7)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes, rcvbuf=8 * KIB, peer_rcvbuf=8 * KIB)
-        source, sink = way(data, peer, toward)
+        source, sink = toward(whom, data, peer)
         # Accepted by whom: the relay, or with packets relayed the far end alone.
         reader = Worker(receive, sink, len(sent)) if engine in engines.PACKET else None
         accepted = send_accepted(source, sent)
         got = reader.finish() if reader else b""
         reset(source)
         rest, how = receive_to_any_end(sink)
-        begins(got + rest, sent, accepted, f"to the {toward} before the reset")
-        equal(how, "rst", f"end of the stream to the {toward}")
+        begins(got + rest, sent, accepted, f"to the {whom} before the reset")
+        equal(how, "rst", f"end of the stream to the {whom}")
         client.close()
 
 
 @case("a reset while the other side sends")
 def _(engine):
     changes = config(engine)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes)
-        source, sink = way(data, peer, toward)
+        source, sink = toward(whom, data, peer)
         # Far more than any relay holds, or takes until it has heard of the reset.
         flood = payload(30 * MIB, 8) * 8
         job = sender(source, flood)
@@ -218,11 +214,11 @@ def _(engine):
 def _(engine):
     data, peer, _ = pair(engine, changes=config(engine))
     text = payload(100 * KIB, 17)
-    for toward in ("peer", "client"):
-        source, sink = way(data, peer, toward)
+    for whom in ("peer", "client"):
+        source, sink = toward(whom, data, peer)
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         job = Worker(send_urgent, source, text)
-        same(receive(sink, 4 * len(text) + 4), (text + b"!") * 4, f"to the {toward}")
+        same(receive(sink, 4 * len(text) + 4), (text + b"!") * 4, f"to the {whom}")
         job.finish()
     ping(data, peer)
 
@@ -239,7 +235,7 @@ def _(engine):
     rng = random.Random(10)
     for _ in range(60):
         size = rng.choice((1, 100, 4096, 16384, 16385, 65536, 300000, MIB))
-        source, sink = way(data, peer, rng.choice(("peer", "client")))
+        source, sink = toward(rng.choice(("peer", "client")), data, peer)
         text = payload(size, size)
         job = sender(source, text)
         same(receive(sink, size), text, f"{size} bytes")
@@ -253,8 +249,8 @@ def _(engine):
     for directions in (("peer",), ("client",), ("peer", "client")):
         data, peer, client = pair(engine, changes=changes, rcvbuf=16 * KIB, peer_rcvbuf=16 * KIB)
         jobs, readers = [], []
-        for toward in directions:
-            source, sink = way(data, peer, toward)
+        for whom in directions:
+            source, sink = toward(whom, data, peer)
             jobs.append(sender(source, sent))
             readers.append(Worker(receive_slowly, sink, len(sent), 32 * KIB))
         for reader in readers:
@@ -268,9 +264,9 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     flood = payload(40 * MIB, 12)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes)
-        source, sink = way(data, peer, toward)
+        source, sink = toward(whom, data, peer)
         sent = send_until_blocked(source, flood, 0.3)
         check(sent < len(flood), "no back-pressure")
         text = payload(4 * MIB, 13)
@@ -372,9 +368,9 @@ def _(engine):
 def _(engine):
     changes = config(engine)
     sent = payload(200 * KIB, 18)
-    for toward in ("peer", "client"):
+    for whom in ("peer", "client"):
         data, peer, client = pair(engine, changes=changes, rcvbuf=8 * KIB, peer_rcvbuf=8 * KIB)
-        source, sink = way(data, peer, toward)
+        source, sink = toward(whom, data, peer)
         # With packets relayed this is what the sink has taken, for the relay holds nothing.
         accepted = send_accepted(source, sent)
         equal(client.refresh(0), 0)
@@ -385,7 +381,7 @@ def _(engine):
         else:
             got = receive_slowly(sink, step=8 * KIB)
             check(ended(source) in ("fin", "rst"), "the sender's leg is open")
-        begins(got, sent, accepted, f"to the {toward}")
+        begins(got, sent, accepted, f"to the {whom}")
 
 
 @case("idle_timeout closes what is idle, not what moves", 20)

@@ -181,6 +181,11 @@ def swap(left, right, size, seed=0):
     same(got[1].finish(), down, "peer to client")
 
 
+def toward(whom, data, peer):
+    """(sender, receiver) of the direction to "peer" or to "client"."""
+    return (data, peer) if whom == "peer" else (peer, data)
+
+
 def question(asker, other, answer):
     """`asker` says something and ends its stream; the answer arrives all the same."""
     send_all(asker, b"question", fin=True)
