@@ -43,6 +43,12 @@ static uint64_t expires_ns(void *owner)
 	return 4711;
 }
 
+static void label(void *owner, char out[WIRE_LABEL])
+{
+	(void)owner;
+	strcpy(out, "alice@example.org");
+}
+
 static void wire_setup(struct loop *loop)
 {
 	const struct wire_params params = {
@@ -74,7 +80,7 @@ static int setup(void **state)
 		.control = -1,
 		.allocation = 42,
 		.expires_ns = expires_ns,
-		.label = "alice@example.org",
+		.label = label,
 		.on_decided = on_decided,
 		.on_active = on_active,
 	};

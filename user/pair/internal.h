@@ -54,7 +54,7 @@ struct streams {
 	uint64_t allocation;
 	uint64_t (*expires_ns)(void *owner);
 	void (*on_decided)(void *owner, enum wire_reason why);
-	char label[WIRE_LABEL];
+	void (*label)(void *owner, char out[WIRE_LABEL]);
 };
 
 /* Small: there may be very many on wire, of which nothing else is left. */

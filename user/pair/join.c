@@ -28,7 +28,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -114,12 +113,13 @@ static enum wire_reason half_drain(struct pair *pair, int i)
 static enum wire_reason join_ask(struct pair *pair)
 {
 	struct streams *streams = pair->streams;
+	char label[WIRE_LABEL];
 	struct wire_join join = {
 		.client = streams->half[PAIR_CLIENT].fd,
 		.peer = streams->half[PAIR_PEER].fd,
 		.allocation = streams->allocation,
 		.expires_ns = streams->expires_ns(pair->owner),
-		.label = streams->label,
+		.label = label,
 	};
 	enum wire_reason why = half_drain(pair, PAIR_PEER);
 	int err;
@@ -129,6 +129,7 @@ static enum wire_reason join_ask(struct pair *pair)
 	if (why != WIRE_OK)
 		return why;
 	join.to_client = (uint32_t)streams->half[PAIR_CLIENT].preface_len;
+	streams->label(pair->owner, label);
 	streams->tries++;
 	err = wire_join(streams->wire, &pair->link, &join);
 	if (err)
@@ -280,7 +281,7 @@ void pair_join(struct pair *pair, const struct pair_params *params)
 	streams->expires_ns = wire->expires_ns;
 	streams->on_decided = wire->on_decided;
 	streams->answer_len = client->preface_len;
-	snprintf(streams->label, sizeof(streams->label), "%s", wire->label);
+	streams->label = wire->label;
 	if (pair_half_append(&streams->half[PAIR_CLIENT], client->preface,
 			     client->preface_len)) {
 		pair_stop(pair, PAIR_END_ERROR, STOP_DRAIN_RESET);

@@ -65,7 +65,7 @@ struct pair_wire_params {
 	int control; /* the client's older connection; -1: none */
 	uint64_t allocation; /* for wire_expire */
 	uint64_t (*expires_ns)(void *owner); /* as wire_join's, at this moment */
-	const char *label;
+	void (*label)(void *owner, char out[WIRE_LABEL]); /* for lists */
 	/* It is on wire (WIRE_OK), or will not be. From pair_new, too. */
 	void (*on_decided)(void *owner, enum wire_reason why);
 	/* Both descriptors have been closed; the pair goes on. */

@@ -212,6 +212,15 @@ static uint64_t conn_expires(void *owner)
 	return allocation_expires(conn->allocation);
 }
 
+static void conn_label(void *owner, char out[WIRE_LABEL])
+{
+	const struct peer_conn *conn = owner;
+	const struct auth_account *account = conn->allocation->account;
+
+	snprintf(out, WIRE_LABEL, "%s@%s", auth_account_user(account),
+		 auth_account_realm(account));
+}
+
 static bool engines_have_wire(char *const *order, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
@@ -228,7 +237,7 @@ static int control_fd(const struct allocation *allocation)
 }
 
 enum wire_reason turn_wire_params(const struct peer_conn *conn,
-				  struct pair_policy *policy, char *label,
+				  struct pair_policy *policy,
 				  struct pair_wire_params *out)
 {
 	struct turn_worker *worker = conn->worker;
@@ -246,7 +255,6 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 		return WIRE_NO_PINNED;
 	if (!wire_ready(worker->wire))
 		return WIRE_NO_BROKER;
-	snprintf(label, WIRE_LABEL, "%s@%s", user, realm);
 	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;
 	policy->max_loss = conf->wire_max_loss;
 	*out = (struct pair_wire_params){
@@ -254,7 +262,7 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 		.control = control_fd(conn->allocation),
 		.allocation = turn_wire_allocation(conn->allocation),
 		.expires_ns = conn_expires,
-		.label = label,
+		.label = conn_label,
 	};
 	if (conf->wire == CONF_WIRE_AUTO && !pinned)
 		out->policy = policy;

@@ -33,10 +33,10 @@ void turn_wire_prolong(const struct allocation *allocation);
 
 /*
  * Shall a bound connection be put on wire? Fills `out` and returns WIRE_OK, or
- * says why not. `policy` and `label` (WIRE_LABEL bytes) are for `out` to point to.
+ * says why not. `policy` is for `out` to point to.
  */
 enum wire_reason turn_wire_params(const struct peer_conn *conn,
-				  struct pair_policy *policy, char *label,
+				  struct pair_policy *policy,
 				  struct pair_wire_params *out);
 
 /* Notes why a pair has not gone on wire, or that it has (WIRE_OK). */

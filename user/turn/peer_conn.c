@@ -334,7 +334,6 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		auth_account_realm(conn->allocation->account));
 	struct pair_wire_params wire;
 	struct pair_policy policy;
-	char label[WIRE_LABEL];
 	struct pair_params params = {
 		.loop = worker->loop,
 		.engines = engines->set,
@@ -353,7 +352,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		params.prefer = engine_set_prefer(
 			engines->set, (const char *const *)pinned->order,
 			pinned->count);
-	params.why = turn_wire_params(conn, &policy, label, &wire);
+	params.why = turn_wire_params(conn, &policy, &wire);
 	wire.on_active = pair_active;
 	wire.on_decided = pair_decided;
 	if (params.why == WIRE_OK)
