@@ -812,6 +812,50 @@ static void lost_events_are_found(void **state)
 	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
 }
 
+static void one_that_has_ended_is_not_called_active(void **state)
+{
+	struct rig *rig = *state;
+	struct wire_event event = { .kind = WIRE_EVENT_UNLATCHED };
+	struct broker_answer pair;
+	struct broker_ended ended;
+	struct wire_pair *record;
+
+	joined(rig, &pair);
+	record = &rig->broker->records[pair.pair];
+	for (int i = 0; i < WIRE_LEGS; i++)
+		record->leg[i].flags &= ~WIRE_LEG_LATCHED;
+	record->state = WIRE_ENDED;
+	record->end = WIRE_END_FIN;
+	event.pair = pair.pair;
+	event.generation = pair.generation;
+	place_event(rig->broker, &event);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_FIN);
+	assert_true(fake.sockets[0].silent && fake.sockets[1].silent);
+	event.kind = WIRE_EVENT_ENDED;
+	place_event(rig->broker, &event);
+	assert_true(is_silent(rig->channel));
+	assert_int_equal(fake.resets, 0);
+}
+
+static void an_end_is_told_when_its_kind_is_known(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	struct broker_ended ended;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	/* BPF, on another CPU, is between the two. */
+	end(rig, &pair, WIRE_END_NONE);
+	for (int i = 0; i < 12; i++)
+		places_sweep(rig->broker);
+	assert_true(is_silent(rig->channel));
+	end(rig, &pair, WIRE_END_FIN);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.end, WIRE_END_FIN);
+}
+
 static void a_closed_channel_leaves_orphans(void **state)
 {
 	struct rig *rig = *state;
@@ -1249,6 +1293,8 @@ int main(void)
 		WITH_RIG(expiry_is_by_allocation),
 		WITH_RIG(a_latch_that_never_opens_is_reset),
 		WITH_RIG(lost_events_are_found),
+		WITH_RIG(one_that_has_ended_is_not_called_active),
+		WITH_RIG(an_end_is_told_when_its_kind_is_known),
 		WITH_RIG(a_closed_channel_leaves_orphans),
 		WITH_RIG(a_pair_can_be_claimed),
 		WITH_RIG(places_run_out_and_are_reclaimed),

@@ -23,6 +23,8 @@
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25
 
+/* So many events in a millisecond are a crowd. */
+#define EVENTS_CROWD    4
 #define EVENTS_PAUSE_MS 10
 
 static bool ops_socket_ours(struct broker *broker, int fd)
@@ -165,12 +167,18 @@ static int event_handle(void *arg, void *data, size_t size)
 	return 0;
 }
 
-/* Nobody waits for what they tell: a pause's worth at a time costs fewer wake-ups. */
+/*
+ * Each event is handled at once, for the client that ended a connection may ask for
+ * the next one to the same peer. A crowd of them is handled after a pause, for as
+ * long as it is one: waking up for each, and the worker for each message, would
+ * take longer.
+ */
 static void events_paused(struct timer *timer)
 {
 	struct kernel *kernel = list_entry(timer, struct kernel, events_pause);
 
-	if (ring_buffer__consume(kernel->events) > 0)
+	if (ring_buffer__consume(kernel->events) >=
+	    EVENTS_CROWD * EVENTS_PAUSE_MS)
 		timer_arm(kernel->loop, timer, EVENTS_PAUSE_MS, events_paused);
 	else
 		watch_set(kernel->loop, &kernel->events_watch, EPOLLIN);
@@ -179,9 +187,16 @@ static void events_paused(struct timer *timer)
 static void events_ready(struct watch *watch, uint32_t events)
 {
 	struct kernel *kernel = list_entry(watch, struct kernel, events_watch);
+	uint64_t now = loop_now(kernel->loop);
+	int count = ring_buffer__consume(kernel->events);
 
 	(void)events;
-	ring_buffer__consume(kernel->events);
+	if (now != kernel->events_ms)
+		kernel->events_count = 0;
+	kernel->events_ms = now;
+	kernel->events_count += count > 0 ? (unsigned int)count : 0;
+	if (kernel->events_count < EVENTS_CROWD)
+		return;
 	watch_set(kernel->loop, watch, 0);
 	timer_arm(kernel->loop, &kernel->events_pause, EVENTS_PAUSE_MS,
 		  events_paused);

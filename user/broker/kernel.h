@@ -65,6 +65,8 @@ struct kernel {
 	struct ring_buffer *events;
 	struct watch events_watch; /* silent during a pause */
 	struct timer events_pause;
+	uint64_t events_ms; /* when the last one came */
+	unsigned int events_count; /* in that millisecond */
 	int forwarding_fds[2]; /* the switches, open while we run */
 	struct watch forwarding_watch; /* rtnetlink: switches change */
 	struct list devices;

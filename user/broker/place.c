@@ -112,6 +112,16 @@ static void record_state(struct broker *broker, uint32_t index,
 			 __ATOMIC_SEQ_CST);
 }
 
+/* BPF has ended it, and said how, which is a moment later. */
+static bool record_ended(const struct broker *broker, uint32_t index)
+{
+	const struct wire_pair *record = &broker->records[index];
+
+	return __atomic_load_n(&record->state, __ATOMIC_ACQUIRE) ==
+		       WIRE_ENDED &&
+	       __atomic_load_n(&record->end, __ATOMIC_ACQUIRE) != WIRE_END_NONE;
+}
+
 static struct place *queue_first(const struct list *queue)
 {
 	return list_empty(queue) ?
@@ -230,7 +240,14 @@ void place_activate(struct broker *broker, uint32_t index)
 {
 	struct place *place = &broker->places[index];
 
-	if (place->state != PLACE_LATCHED || reset_swallowed(broker, index))
+	if (place->state != PLACE_LATCHED)
+		return;
+	/* A short life: the end alone is news. */
+	if (record_ended(broker, index)) {
+		place_ended(broker, index);
+		return;
+	}
+	if (reset_swallowed(broker, index))
 		return;
 	sockets_silence(broker, place);
 	state_set(broker, place, PLACE_ACTIVE, &broker->queues[PLACE_ACTIVE]);
@@ -405,8 +422,7 @@ void place_event(struct broker *broker, const struct wire_event *event)
 		place_activate(broker, event->pair);
 		break;
 	case WIRE_EVENT_ENDED:
-		if (__atomic_load_n(&broker->records[event->pair].state,
-				    __ATOMIC_ACQUIRE) == WIRE_ENDED)
+		if (record_ended(broker, event->pair))
 			place_ended(broker, event->pair);
 		break;
 	default:
@@ -447,7 +463,7 @@ static void place_look(struct broker *broker, uint32_t index, uint64_t now)
 
 	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
 		return;
-	if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) == WIRE_ENDED)
+	if (record_ended(broker, index))
 		place_ended(broker, index);
 	else if (record->expires_ns && record->expires_ns <= now)
 		place_reset(broker, index, WIRE_END_EXPIRED);
