@@ -97,13 +97,15 @@ static void check_unknown(const struct stun_msg *msg)
 static void check_auth(const struct stun_msg *msg)
 {
 	static const struct auth_params params = { .nonce_lifetime_s = 60 };
+	static struct auth_keys keys = { .md5.len = STUN_KEY_LEN,
+					 .sha256.len = STUN_SHA256_LEN };
 	static struct auth *auth;
 	struct auth_identity id;
 
 	if (!auth) {
 		must(auth_new(&params, &auth) == 0);
 		must(auth_add_realm(auth, "example.org", 0) == 0);
-		must(auth_add_user(auth, "example.org", "alice", key) == 0);
+		must(auth_add_user(auth, "example.org", "alice", &keys) == 0);
 	}
 	/* A nonce of ours takes our secret: nobody finds it. */
 	must(auth_check(auth, msg, NOW, &id) < 0);

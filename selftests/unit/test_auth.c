@@ -14,40 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "auth/auth.h"
 #include "base/bytes.h"
 #include "failalloc.h"
-
-#define NOW      1700000000u
-#define LIFETIME 3600u
-
-static const struct auth_params params = {
-	.nonce_lifetime_s = LIFETIME,
-	.nonce_secret = "thirty-two bytes kept by nobody",
-};
-
-static void add_user(struct auth *auth, const char *realm, const char *user,
-		     const char *password)
-{
-	uint8_t key[STUN_KEY_LEN];
-
-	assert_int_equal(stun_long_term_key(user, realm, password, key), 0);
-	assert_int_equal(auth_add_user(auth, realm, user, key), 0);
-}
-
-/* Two realms, the same name in both, a quota of 3 in the first. */
-static struct auth *auth_sample(void)
-{
-	struct auth *auth;
-
-	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "example.org", 3), 0);
-	assert_int_equal(auth_add_realm(auth, "example.net", 0), 0);
-	add_user(auth, "example.org", "alice", "wonder");
-	add_user(auth, "example.org", "bob", "builder");
-	add_user(auth, "example.net", "alice", "other");
-	return auth;
-}
+#include "unit/auth_rig.h"
 
 /* A request as a client makes it; a NULL leaves its attribute out. */
 struct request {
@@ -102,7 +71,9 @@ static int checked(const struct auth *auth, struct request *req, uint64_t now_s,
 	error = auth_check(auth, &req->msg, now_s, &id);
 	if (error)
 		assert_memory_equal(&id, &before, sizeof(id));
-	else if (out)
+	else
+		auth_account_unref(id.account); /* the user's keeps it */
+	if (!error && out)
 		*out = id;
 	return error;
 }
@@ -118,7 +89,7 @@ static int check_as(const struct auth *auth, const char *realm,
 			       .nonce = nonce,
 			       .password = password };
 
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	return checked(auth, &req, NOW, out);
 }
 
@@ -135,7 +106,9 @@ static void right_credentials_identify(void **state)
 	assert_string_equal(auth_account_realm(id.account), "example.org");
 	assert_int_equal(
 		stun_long_term_key("alice", "example.org", "wonder", key), 0);
-	assert_memory_equal(id.key, key, sizeof(key));
+	assert_int_equal(id.key.len, sizeof(key));
+	assert_memory_equal(id.key.bytes, key, sizeof(key));
+	assert_false(id.sha256);
 	auth_unref(auth);
 }
 
@@ -192,7 +165,7 @@ static void key_of_nobody_opens_nothing(void **state)
 	uint8_t buf[512];
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE, NULL);
 	stun_put_string(&w, STUN_ATTR_USERNAME, "carol");
 	stun_put_string(&w, STUN_ATTR_REALM, "example.org");
@@ -224,7 +197,7 @@ static void signed_request_must_be_complete(void **state)
 	char nonce[AUTH_NONCE_MAX];
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	for (int have = 0; have < 8; have++) {
 		struct request req = {
 			.user = have & 1 ? "alice" : NULL,
@@ -252,7 +225,7 @@ static void attributes_behind_the_signature_do_not_count(void **state)
 	struct stun_msg msg;
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	assert_int_equal(
 		stun_long_term_key("alice", "example.org", "wonder", key), 0);
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE, NULL);
@@ -287,7 +260,7 @@ static void names_with_nul_are_rejected(void **state)
 	struct stun_msg msg;
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	assert_int_equal(
 		stun_long_term_key("alice", "example.org", "wonder", key), 0);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -321,7 +294,7 @@ static void overlong_names_are_rejected(void **state)
 
 	(void)state;
 	memset(name, 'a', sizeof(name));
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	for (size_t i = 0; i < 2 * sizeof(lens) / sizeof(lens[0]); i++) {
 		size_t len = lens[i / 2];
 
@@ -356,7 +329,7 @@ static void nonce_ages(void **state)
 	char nonce[AUTH_NONCE_MAX];
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	assert_int_equal(nonce_verdict(auth, nonce, NOW), 0);
 	assert_int_equal(nonce_verdict(auth, nonce, NOW + LIFETIME), 0);
 	assert_int_equal(nonce_verdict(auth, nonce, NOW + LIFETIME + 1),
@@ -367,9 +340,9 @@ static void nonce_ages(void **state)
 	assert_int_equal(nonce_verdict(auth, nonce, NOW - 60), -EKEYEXPIRED);
 	assert_int_equal(nonce_verdict(auth, nonce, 0), -EKEYEXPIRED);
 	/* Seconds past 32 bits: the year 2106 is no end. */
-	assert_int_equal(auth_nonce(auth, UINT32_MAX, nonce), 0);
+	nonce_of(auth, "example.org", UINT32_MAX, nonce);
 	assert_int_equal(nonce_verdict(auth, nonce, UINT32_MAX + 100ull), 0);
-	assert_int_equal(auth_nonce(auth, UINT32_MAX + 9ull, nonce), 0);
+	nonce_of(auth, "example.org", UINT32_MAX + 9ull, nonce);
 	assert_int_equal(nonce_verdict(auth, nonce, UINT32_MAX + 9ull), 0);
 	assert_int_equal(nonce_verdict(auth, nonce, 9), -EKEYEXPIRED);
 	auth_unref(auth);
@@ -382,7 +355,7 @@ static void nonce_cannot_be_forged(void **state)
 	size_t len;
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	len = strlen(nonce);
 	for (size_t i = 0; i < len; i++) {
 		memcpy(forged, nonce, sizeof(nonce));
@@ -416,12 +389,12 @@ static void nonce_serves_every_configuration_with_its_secret(void **state)
 	same = auth_sample();
 	changed.nonce_secret[0] ^= 1;
 	assert_int_equal(auth_new(&changed, &other), 0);
-	assert_int_equal(auth_nonce(one, NOW, nonce), 0);
-	/* RFC 8489 9.2: the cookie, and no security feature. */
-	assert_memory_equal(nonce, "obMatJos2AAAA", 13);
+	nonce_of(one, "example.org", NOW, nonce);
+	/* RFC 8489 9.2, 18.1: the cookie and both security features. */
+	assert_memory_equal(nonce, "obMatJos2wAAA", 13);
 	assert_true(strlen(nonce) < AUTH_NONCE_MAX);
 	assert_int_equal(nonce_verdict(same, nonce, NOW), 0);
-	assert_int_equal(auth_nonce(other, NOW, nonce), 0);
+	nonce_of(other, "example.org", NOW, nonce);
 	assert_int_equal(nonce_verdict(one, nonce, NOW), -EKEYEXPIRED);
 	auth_unref(other);
 	auth_unref(same);
@@ -436,7 +409,7 @@ static void nonces_of_one_second_differ(void **state)
 
 	(void)state;
 	for (int i = 0; i < 50; i++) {
-		assert_int_equal(auth_nonce(auth, NOW, nonces[i]), 0);
+		nonce_of(auth, "example.org", NOW, nonces[i]);
 		assert_int_equal(nonce_verdict(auth, nonces[i], NOW), 0);
 		for (int k = 0; k < i; k++)
 			assert_string_not_equal(nonces[i], nonces[k]);
@@ -470,7 +443,7 @@ static void integrity_of_another_length_is_rejected(void **state)
 	uint8_t buf[512];
 
 	(void)state;
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, STUN_ALLOCATE, NULL);
 	stun_put_string(&w, STUN_ATTR_USERNAME, "alice");
 	stun_put_string(&w, STUN_ATTR_REALM, "example.org");
@@ -484,7 +457,7 @@ static void integrity_of_another_length_is_rejected(void **state)
 
 static void realms_and_users_are_checked_when_added(void **state)
 {
-	static const uint8_t key[STUN_KEY_LEN];
+	static const struct auth_keys keys = { .md5.len = STUN_KEY_LEN };
 	char name[AUTH_NAME_MAX + 2], realm[AUTH_REALM_MAX + 1];
 	struct auth *auth;
 
@@ -495,21 +468,21 @@ static void realms_and_users_are_checked_when_added(void **state)
 	realm[AUTH_REALM_MAX] = '\0';
 	assert_int_equal(auth_new(&params, &auth), 0);
 	assert_null(auth_default_realm(auth));
-	assert_int_equal(auth_add_user(auth, "a", "u", key), -ENOENT);
+	assert_int_equal(auth_add_user(auth, "a", "u", &keys), -ENOENT);
 	assert_int_equal(auth_add_realm(auth, "", 0), -EINVAL);
 	assert_int_equal(auth_add_realm(auth, realm, 0), -EINVAL);
 	assert_int_equal(auth_add_realm(auth, realm + 1, 0), 0);
 	assert_int_equal(auth_add_realm(auth, "a", 0), 0);
 	assert_int_equal(auth_add_realm(auth, "a", 7), -EEXIST);
 	assert_string_equal(auth_default_realm(auth), realm + 1);
-	assert_int_equal(auth_add_user(auth, "a", "", key), -EINVAL);
-	assert_int_equal(auth_add_user(auth, "a", name, key), -EINVAL);
-	assert_int_equal(auth_add_user(auth, "", "u", key), -EINVAL);
-	assert_int_equal(auth_add_user(auth, realm, "u", key), -EINVAL);
-	assert_int_equal(auth_add_user(auth, "b", "u", key), -ENOENT);
-	assert_int_equal(auth_add_user(auth, "a", name + 1, key), 0);
-	assert_int_equal(auth_add_user(auth, "a", name + 1, key), -EEXIST);
-	assert_int_equal(auth_add_user(auth, realm + 1, name + 1, key), 0);
+	assert_int_equal(auth_add_user(auth, "a", "", &keys), -EINVAL);
+	assert_int_equal(auth_add_user(auth, "a", name, &keys), -EINVAL);
+	assert_int_equal(auth_add_user(auth, "", "u", &keys), -EINVAL);
+	assert_int_equal(auth_add_user(auth, realm, "u", &keys), -EINVAL);
+	assert_int_equal(auth_add_user(auth, "b", "u", &keys), -ENOENT);
+	assert_int_equal(auth_add_user(auth, "a", name + 1, &keys), 0);
+	assert_int_equal(auth_add_user(auth, "a", name + 1, &keys), -EEXIST);
+	assert_int_equal(auth_add_user(auth, realm + 1, name + 1, &keys), 0);
 	auth_unref(auth);
 }
 
@@ -757,7 +730,7 @@ static void quota_hands_out_exactly_the_limit(void **state)
 /* Configurations come and go in threads while all of them want one account. */
 static void *race_accounts(void *arg)
 {
-	static const uint8_t key[STUN_KEY_LEN];
+	static const struct auth_keys keys = { .md5.len = STUN_KEY_LEN };
 	struct auth *auth;
 
 	(void)arg;
@@ -765,8 +738,8 @@ static void *race_accounts(void *arg)
 		if (auth_new(&params, &auth))
 			return NULL;
 		auth_add_realm(auth, "r", 0);
-		auth_add_user(auth, "r", "u", key);
-		auth_add_user(auth, "r", i & 1 ? "odd" : "even", key);
+		auth_add_user(auth, "r", "u", &keys);
+		auth_add_user(auth, "r", i & 1 ? "odd" : "even", &keys);
 		auth_unref(auth_ref(auth));
 		auth_unref(auth);
 	}
@@ -803,13 +776,13 @@ static void *race_check(void *arg)
 			       .nonce = nonce,
 			       .password = "wonder" };
 
-	if (auth_nonce(race->auth, NOW, nonce))
-		return NULL;
+	nonce_of(race->auth, "example.org", NOW, nonce);
 	for (int i = 0; i < 500; i++) {
 		request_build(&req);
-		if (auth_check(race->auth, &req.msg, NOW, &id) == 0 &&
-		    id.account == race->account)
-			atomic_fetch_add(&race->taken, 1);
+		if (auth_check(race->auth, &req.msg, NOW, &id))
+			continue;
+		atomic_fetch_add(&race->taken, id.account == race->account);
+		auth_account_unref(id.account);
 	}
 	return NULL;
 }
@@ -844,7 +817,7 @@ static void references_keep_a_configuration(void **state)
 /* Builds a configuration and uses it, however far memory allows. */
 static void build_and_use(void *arg)
 {
-	static const uint8_t key[STUN_KEY_LEN];
+	static const struct auth_keys keys = { .md5.len = STUN_KEY_LEN };
 	struct auth *auth, *untouched = (struct auth *)&auth;
 	char nonce[AUTH_NONCE_MAX];
 	char user[16];
@@ -862,17 +835,17 @@ static void build_and_use(void *arg)
 	assert_true(error == 0 || error == -ENOMEM);
 	for (int i = 0; i < 40 && !error; i++) {
 		snprintf(user, sizeof(user), "u%d", i);
-		error = auth_add_user(auth, "r", user, key);
+		error = auth_add_user(auth, "r", user, &keys);
 		assert_true(error == 0 || error == -ENOMEM);
 		/* Tried again it works: nothing half made is in the way. */
 		if (error)
-			assert_int_equal(auth_add_user(auth, "r", user, key),
+			assert_int_equal(auth_add_user(auth, "r", user, &keys),
 					 0);
 	}
 	/* An error is told only when an allocation failed. */
 	if (error)
 		assert_true(failalloc_hit());
-	assert_int_equal(auth_nonce(auth, NOW, nonce), 0);
+	nonce_of(auth, "example.org", NOW, nonce);
 	auth_unref(auth);
 }
 

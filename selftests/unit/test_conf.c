@@ -22,6 +22,7 @@
 #define MANUAL_BEGIN ".\\\" The key reference: written by the conf unit test.\n"
 #define MANUAL_END   ".\\\" End of the key reference.\n"
 
+#define HEX32 "00112233445566778899aabbccddeeff"
 #define USABLE                  \
 	"[realm example.org]\n" \
 	"[user alice]\n"        \
@@ -316,11 +317,12 @@ static void users_get_realm_name_and_secret(void **state)
 	assert_string_equal(conf->users[0].name, "alice");
 	assert_string_equal(conf->users[0].realm, "example.org");
 	assert_string_equal(conf->users[0].password, "secret");
-	assert_false(conf->users[0].has_ha1);
+	assert_false(conf->users[0].ha1.has_md5);
 	assert_string_equal(conf->users[1].realm, "example.net");
 	assert_null(conf->users[1].password);
-	assert_true(conf->users[1].has_ha1);
-	assert_memory_equal(conf->users[1].ha1, ha1, sizeof(ha1));
+	assert_true(conf->users[1].ha1.has_md5);
+	assert_false(conf->users[1].ha1.has_sha256);
+	assert_memory_equal(conf->users[1].ha1.md5, ha1, sizeof(ha1));
 	assert_string_equal(conf->users[2].name, "alice");
 	assert_string_equal(conf->users[2].realm, "example.net");
 	conf_unref(conf);
@@ -676,10 +678,53 @@ static void a_user_has_exactly_one_secret(void **state)
 		"exactly one of them\n");
 	refused(USABLE "[user bob]\nha1 = 0011\n",
 		"5 error: [user bob] ha1: found a value of 4 bytes (not "
-		"shown); allowed: 32 hexadecimal digits\n");
+		"shown); allowed: 32 hexadecimal digits (MD5), 64 (SHA-256)\n");
+	refused(USABLE "[user bob]\nha1 = " HEX32 "\nha1 = " HEX32 "\n",
+		"6 error: [user bob] ha1: found a value of 32 bytes (not "
+		"shown); allowed: 32 hexadecimal digits (MD5), 64 (SHA-256)\n");
+	refused(USABLE "[user bob]\nha1 = " HEX32 HEX32 "\n"
+		       "ha1 = " HEX32 HEX32 "\n",
+		"6 error: [user bob] ha1: found a value of 64 bytes (not "
+		"shown); allowed: 32 hexadecimal digits (MD5), 64 (SHA-256)\n");
+	refused(USABLE "[user bob]\nha1 = " HEX32 "0011\n",
+		"5 error: [user bob] ha1: found a value of 36 bytes (not "
+		"shown); allowed: 32 hexadecimal digits (MD5), 64 (SHA-256)\n");
 	refused(USABLE "[user bob]\npassword =\n",
 		"5 error: [user bob] password: found a value of 0 bytes (not "
 		"shown); allowed: text of 1 to 900 bytes\n");
+}
+
+static void a_digest_may_be_of_either_kind_or_of_both(void **state)
+{
+	struct conf *conf = accepted(USABLE
+				     "[user bob]\nha1 = " HEX32 HEX32 "\n"
+				     "ha1 = " HEX32 "\n"
+				     "[user carol]\nha1 = " HEX32 HEX32 "\n");
+
+	(void)state;
+	assert_true(conf->users[1].ha1.has_md5);
+	assert_true(conf->users[1].ha1.has_sha256);
+	assert_int_equal(conf->users[1].ha1.md5[15], 0xff);
+	assert_int_equal(conf->users[1].ha1.sha256[31], 0xff);
+	assert_false(conf->users[2].ha1.has_md5);
+	conf_unref(conf);
+}
+
+/* MD5 is then all that the realm can offer, and carol has no such key. */
+static void a_realm_with_each_digest_alone_is_refused(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	refused(USABLE "[user carol]\nha1 = " HEX32 HEX32 "\n"
+		       "[user bob]\nha1 = " HEX32 "\n",
+		"5 error: [user carol] ha1: found a SHA-256 digest alone, but "
+		"the realm can only offer MD5, which is all that the user in "
+		"line 6 has; allowed: the MD5 digest, too\n");
+	conf = accepted(USABLE "[realm other]\n"
+			       "[user carol]\nha1 = " HEX32 HEX32 "\n"
+			       "[user bob]\nrealm = other\nha1 = " HEX32 "\n");
+	conf_unref(conf);
 }
 
 static void overlapping_listeners_are_refused(void **state)
@@ -1217,6 +1262,8 @@ int main(void)
 		cmocka_unit_test(repeats_are_refused),
 		cmocka_unit_test(realms_must_fit_users_and_listeners),
 		cmocka_unit_test(a_user_has_exactly_one_secret),
+		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),
+		cmocka_unit_test(a_realm_with_each_digest_alone_is_refused),
 		cmocka_unit_test(overlapping_listeners_are_refused),
 		cmocka_unit_test(lifetimes_must_be_in_order),
 		cmocka_unit_test(odd_but_possible_values_draw_a_warning),

@@ -1244,7 +1244,9 @@ static void sha256_sums_of_credentials(void **state)
 	assert_int_equal(
 		stun_long_term_key_sha256("user", "realm", "pass", got), 0);
 	assert_memory_equal(got, expected, sizeof(expected));
-	assert_int_equal(stun_userhash("user", "realm", got), 0);
+	assert_int_equal(stun_userhash("user", strlen("user"), "realm",
+				       strlen("realm"), got),
+			 0);
 	assert_int_equal(crypto_sha256(&part, 1, sum), 0);
 	assert_memory_equal(got, sum, sizeof(sum));
 }

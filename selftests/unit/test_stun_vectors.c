@@ -228,7 +228,9 @@ static void userhash_request_is_read_and_written_alike(void **state)
 	struct stun_writer w;
 
 	(void)state;
-	assert_int_equal(stun_userhash(user, "example.org", hash), 0);
+	assert_int_equal(stun_userhash(user, strlen(user), "example.org",
+				       strlen("example.org"), hash),
+			 0);
 	assert_int_equal(stun_long_term_key_sha256(user, "example.org",
 						   "TheMatrIX", key),
 			 0);

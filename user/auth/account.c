@@ -27,7 +27,6 @@ struct auth_account {
 	struct table_node node;
 	_Atomic unsigned int refs;
 	_Atomic unsigned int used; /* allocations that exist now */
-	size_t realm_len, user_len;
 	const char *user; /* behind the realm's NUL */
 	char realm[];
 };
@@ -35,8 +34,8 @@ struct auth_account {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct table registry; /* without buckets while it is empty */
 
-uint64_t auth_identity_hash(const void *realm, size_t realm_len,
-			    const void *user, size_t user_len)
+static uint64_t identity_hash(const char *realm, size_t realm_len,
+			      const char *user, size_t user_len)
 {
 	uint8_t text[AUTH_REALM_BYTES + 1 + AUTH_NAME_MAX];
 
@@ -46,26 +45,17 @@ uint64_t auth_identity_hash(const void *realm, size_t realm_len,
 	return table_hash(text, realm_len + 1 + user_len);
 }
 
-bool auth_account_is(const struct auth_account *account, const void *realm,
-		     size_t realm_len, const void *user, size_t user_len)
-{
-	return account->realm_len == realm_len &&
-	       account->user_len == user_len &&
-	       memcmp(account->realm, realm, realm_len) == 0 &&
-	       memcmp(account->user, user, user_len) == 0;
-}
-
 static struct auth_account *registry_find(uint64_t hash, const char *realm,
 					  const char *user)
 {
-	size_t realm_len = strlen(realm), user_len = strlen(user);
 	struct table_node *node = table_first(&registry, hash);
 
 	for (; node; node = table_next(node)) {
 		struct auth_account *account =
 			list_entry(node, struct auth_account, node);
 
-		if (auth_account_is(account, realm, realm_len, user, user_len))
+		if (strcmp(account->realm, realm) == 0 &&
+		    strcmp(account->user, user) == 0)
 			return account;
 	}
 	return NULL;
@@ -80,11 +70,7 @@ static struct auth_account *account_new(const char *realm, const char *user)
 	account = malloc(sizeof(*account) + realm_len + 1 + user_len + 1);
 	if (!account)
 		return NULL;
-	*account = (struct auth_account){
-		.refs = 1,
-		.realm_len = realm_len,
-		.user_len = user_len,
-	};
+	*account = (struct auth_account){ .refs = 1 };
 	memcpy(account->realm, realm, realm_len + 1);
 	copy = account->realm + realm_len + 1;
 	memcpy(copy, user, user_len + 1);
@@ -96,8 +82,7 @@ static struct auth_account *account_new(const char *realm, const char *user)
 static int registry_get(const char *realm, const char *user,
 			struct auth_account **out)
 {
-	uint64_t hash =
-		auth_identity_hash(realm, strlen(realm), user, strlen(user));
+	uint64_t hash = identity_hash(realm, strlen(realm), user, strlen(user));
 	struct auth_account *account;
 
 	if (!registry.buckets && table_init(&registry))
@@ -163,11 +148,6 @@ void auth_account_unref(struct auth_account *account)
 		free(account);
 	}
 	pthread_mutex_unlock(&lock);
-}
-
-uint64_t auth_account_hash(const struct auth_account *account)
-{
-	return account->node.hash;
 }
 
 const char *auth_account_user(const struct auth_account *account)

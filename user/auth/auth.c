@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Realms, users and the check of a request.
+ * Realms and users.
  *
  * A `struct auth` is filled by one thread and then never changes but in its
  * reference count: workers read it without a lock. It owns its realms and users,
@@ -15,29 +15,7 @@
 #include <string.h>
 
 #include "auth/internal.h"
-#include "base/list.h"
-#include "base/table.h"
 #include "crypto/crypto.h"
-
-struct realm {
-	struct list node;
-	unsigned int allocations_per_user; /* 0: no limit */
-	char name[];
-};
-
-struct user {
-	struct table_node node; /* under the account's hash */
-	const struct realm *realm;
-	struct auth_account *account;
-	uint8_t key[STUN_KEY_LEN];
-};
-
-struct auth {
-	_Atomic unsigned int refs;
-	struct auth_params params;
-	struct list realms; /* the default one first */
-	struct table users;
-};
 
 int auth_new(const struct auth_params *params, struct auth **out)
 {
@@ -97,53 +75,83 @@ void auth_unref(struct auth *auth)
 	free(auth);
 }
 
-static struct realm *realm_find(const struct auth *auth, const char *name)
+struct realm *auth_realm_find(const struct auth *auth, const void *name,
+			      size_t len)
 {
 	struct list *pos;
 
 	list_for_each(pos, &auth->realms) {
 		struct realm *realm = list_entry(pos, struct realm, node);
 
-		if (strcmp(realm->name, name) == 0)
+		if (strlen(realm->name) == len &&
+		    memcmp(realm->name, name, len) == 0)
 			return realm;
 	}
 	return NULL;
 }
 
-static struct user *user_find(const struct auth *auth, const void *realm,
-			      size_t realm_len, const void *name,
-			      size_t name_len)
+/* "a:b" of "c" has the hash of "a" of "b:c": the realm tells them apart. */
+static bool user_is(const struct user *user,
+		    const uint8_t hash[STUN_SHA256_LEN], const void *realm,
+		    size_t realm_len)
 {
-	uint64_t hash = auth_identity_hash(realm, realm_len, name, name_len);
-	struct table_node *node = table_first(&auth->users, hash);
+	bool same = crypto_equal(user->userhash, hash, STUN_SHA256_LEN);
 
-	for (; node; node = table_next(node)) {
-		struct user *user = list_entry(node, struct user, node);
-
-		if (auth_account_is(user->account, realm, realm_len, name,
-				    name_len))
-			return user;
-	}
-	return NULL;
+	return strlen(user->realm->name) == realm_len &&
+	       memcmp(user->realm->name, realm, realm_len) == 0 && same;
 }
 
-static struct user *user_of(const struct auth *auth,
-			    const struct auth_account *account)
+static const struct user *decoy_find(const struct table *users, uint64_t hash)
 {
-	struct table_node *node =
-		table_first(&auth->users, auth_account_hash(account));
+	size_t at = hash & users->mask;
 
-	for (; node; node = table_next(node)) {
-		struct user *user = list_entry(node, struct user, node);
+	if (!users->count)
+		return NULL;
+	while (!users->buckets[at])
+		at = (at + 1) & users->mask;
+	return list_entry(users->buckets[at], struct user, node);
+}
 
-		if (user->account == account)
-			return user;
+const struct user *auth_user_find(const struct auth *auth,
+				  const uint8_t hash[STUN_SHA256_LEN],
+				  const void *realm, size_t realm_len,
+				  bool *known)
+{
+	uint64_t short_hash = table_hash(hash, STUN_SHA256_LEN);
+	struct table_node *node = table_first(&auth->users, short_hash);
+	const struct user *user = NULL;
+
+	*known = false;
+	for (; node && !*known; node = table_next(node)) {
+		user = list_entry(node, struct user, node);
+		*known = user_is(user, hash, realm, realm_len);
 	}
-	return NULL;
+	if (user)
+		return user;
+	user = decoy_find(&auth->users, short_hash);
+	if (user)
+		*known = user_is(user, hash, realm, realm_len);
+	return user;
+}
+
+/* The user an account is of; NULL when there is none any more. */
+static const struct user *user_of(const struct auth *auth,
+				  const struct auth_account *account)
+{
+	const char *realm = auth_account_realm(account);
+	const char *name = auth_account_user(account);
+	const struct user *user;
+	uint8_t hash[STUN_SHA256_LEN];
+	bool known;
+
+	if (stun_userhash(name, strlen(name), realm, strlen(realm), hash))
+		return NULL;
+	user = auth_user_find(auth, hash, realm, strlen(realm), &known);
+	return known ? user : NULL;
 }
 
 /* RFC 8489 14.9: fewer than 128 characters, UTF-8 making each up to 4 bytes. */
-static bool realm_ok(const void *realm, size_t len)
+bool auth_realm_ok(const void *realm, size_t len)
 {
 	const uint8_t *p = realm;
 	size_t characters = 0;
@@ -156,7 +164,7 @@ static bool realm_ok(const void *realm, size_t len)
 }
 
 /* RFC 8489 14.3 ends below 509 bytes, RFC 5389's clients may send 512. */
-static bool name_ok(const void *name, size_t len)
+bool auth_name_ok(const void *name, size_t len)
 {
 	return len > 0 && len <= AUTH_NAME_MAX && !memchr(name, 0, len);
 }
@@ -167,32 +175,41 @@ int auth_add_realm(struct auth *auth, const char *name,
 	size_t len = strlen(name);
 	struct realm *realm;
 
-	if (!realm_ok(name, len))
+	if (!auth_realm_ok(name, len))
 		return -EINVAL;
-	if (realm_find(auth, name))
+	if (auth_realm_find(auth, name, len))
 		return -EEXIST;
 	realm = malloc(sizeof(*realm) + len + 1);
 	if (!realm)
 		return -ENOMEM;
 	realm->allocations_per_user = allocations_per_user;
+	realm->offer = AUTH_OFFER_SHA256 | AUTH_OFFER_ANONYMITY;
 	memcpy(realm->name, name, len + 1);
 	list_add_tail(&realm->node, &auth->realms);
 	return 0;
 }
 
 int auth_add_user(struct auth *auth, const char *realm_name, const char *name,
-		  const uint8_t key[STUN_KEY_LEN])
+		  const struct auth_keys *keys)
 {
 	size_t realm_len = strlen(realm_name), len = strlen(name);
-	const struct realm *realm = realm_find(auth, realm_name);
+	uint8_t hash[STUN_SHA256_LEN];
+	struct realm *realm;
 	struct user *user;
+	bool known;
 	int error;
 
-	if (!realm_ok(realm_name, realm_len) || !name_ok(name, len))
+	if (!auth_realm_ok(realm_name, realm_len) || !auth_name_ok(name, len) ||
+	    !(keys->md5.len || keys->sha256.len))
 		return -EINVAL;
+	realm = auth_realm_find(auth, realm_name, realm_len);
 	if (!realm)
 		return -ENOENT;
-	if (user_find(auth, realm_name, realm_len, name, len))
+	error = stun_userhash(name, len, realm_name, realm_len, hash);
+	if (error)
+		return error;
+	auth_user_find(auth, hash, realm_name, realm_len, &known);
+	if (known)
 		return -EEXIST;
 	user = calloc(1, sizeof(*user));
 	if (!user)
@@ -203,9 +220,12 @@ int auth_add_user(struct auth *auth, const char *realm_name, const char *name,
 		return error;
 	}
 	user->realm = realm;
-	memcpy(user->key, key, STUN_KEY_LEN);
+	user->keys = *keys;
+	memcpy(user->userhash, hash, sizeof(hash));
+	if (!keys->sha256.len)
+		realm->offer &= ~(unsigned int)AUTH_OFFER_SHA256;
 	table_insert(&auth->users, &user->node,
-		     auth_account_hash(user->account));
+		     table_hash(user->userhash, sizeof(user->userhash)));
 	return 0;
 }
 
@@ -214,68 +234,6 @@ const char *auth_default_realm(const struct auth *auth)
 	if (list_empty(&auth->realms))
 		return NULL;
 	return list_entry(auth->realms.next, struct realm, node)->name;
-}
-
-int auth_nonce(const struct auth *auth, uint64_t now_s,
-	       char out[AUTH_NONCE_MAX])
-{
-	return auth_nonce_make(&auth->params, now_s, out);
-}
-
-/* Whom a request claims to come from; NULL when there is no such user. */
-static const struct user *user_claimed(const struct auth *auth,
-				       const struct stun_attr *realm,
-				       const struct stun_attr *name)
-{
-	if (!realm_ok(realm->value, realm->len) ||
-	    !name_ok(name->value, name->len))
-		return NULL;
-	return user_find(auth, realm->value, realm->len, name->value,
-			 name->len);
-}
-
-/*
- * A name nobody has is checked against a key nobody has, so that the time of an
- * answer does not tell which names exist.
- */
-static int integrity_check(const struct stun_msg *msg, const struct user *user)
-{
-	static const uint8_t nobody[STUN_KEY_LEN];
-	int got = stun_check_integrity(msg, user ? user->key : nobody,
-				       STUN_KEY_LEN);
-
-	if (got == -ENOMEM || got == -EIO)
-		return got;
-	return got == 1 && user ? 0 : -EKEYREJECTED;
-}
-
-int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, struct auth_identity *out)
-{
-	struct stun_attr name, realm, nonce;
-	const struct user *user;
-	int error;
-
-	if (!msg->integrity_at)
-		return -ENOKEY;
-	if (!stun_find(msg, STUN_ATTR_USERNAME, &name) ||
-	    !stun_find(msg, STUN_ATTR_REALM, &realm) ||
-	    !stun_find(msg, STUN_ATTR_NONCE, &nonce))
-		return -EBADMSG;
-	user = user_claimed(auth, &realm, &name);
-	error = integrity_check(msg, user);
-	if (error)
-		return error;
-	/*
-	 * Last, as RFC 8489 9.2.4 has it (RFC 5389 asked this first): only who
-	 * knows the key hears that the nonce alone is amiss.
-	 */
-	error = auth_nonce_check(&auth->params, now_s, nonce.value, nonce.len);
-	if (error)
-		return error;
-	out->account = user->account;
-	memcpy(out->key, user->key, STUN_KEY_LEN);
-	return 0;
 }
 
 bool auth_account_valid(const struct auth *auth,

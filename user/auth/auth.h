@@ -37,33 +37,47 @@ int auth_new(const struct auth_params *params, struct auth **out);
 struct auth *auth_ref(struct auth *auth);
 void auth_unref(struct auth *auth); /* accepts NULL; wipes keys */
 
+/* A user's keys, one by each algorithm; a len of 0: not known. */
+struct auth_keys {
+	struct stun_key md5, sha256;
+};
+
 /* Both copy. -EEXIST on a repeat, -ENOENT when the realm is not there, -EINVAL
- * for an empty or overlong name, -ENOMEM. allocations: 0 means no limit.
+ * for an empty or overlong name or no key, -ENOMEM, -EIO. allocations: 0 means
+ * no limit.
+ *
+ * A challenge goes to who is not known yet, so a realm offers SHA-256 only while
+ * each of its users has that key: clients take the first algorithm they know.
  */
 int auth_add_realm(struct auth *auth, const char *realm,
 		   unsigned int allocations_per_user);
 int auth_add_user(struct auth *auth, const char *realm, const char *user,
-		  const uint8_t key[STUN_KEY_LEN]);
+		  const struct auth_keys *keys);
 
 /* The first realm added, NULL when there is none. */
 const char *auth_default_realm(const struct auth *auth);
 
-/* Writes a fresh NUL-terminated nonce for this realm's challenges. */
-int auth_nonce(const struct auth *auth, uint64_t now_s,
-	       char out[AUTH_NONCE_MAX]);
+/*
+ * Puts the attributes of a 401 or 438 answer: REALM, a fresh NONCE and
+ * PASSWORD-ALGORITHMS. A failure sticks to the writer.
+ */
+void auth_challenge_put(const struct auth *auth, const char *realm,
+			uint64_t now_s, struct stun_writer *w);
 
-/* Who sent a request: borrowed account, and the key to sign the answer with. */
+/* Who sent a request, and how to sign the answer. */
 struct auth_identity {
-	struct auth_account *account; /* take a reference to keep it */
-	uint8_t key[STUN_KEY_LEN];
+	struct auth_account *account; /* a reference, the caller's */
+	struct stun_key key;
+	bool sha256; /* with MESSAGE-INTEGRITY-SHA256 */
 };
 
 /*
- * Verifies a request. Returns 0 and fills *out, or
- *   -ENOKEY        no MESSAGE-INTEGRITY: challenge (401)
- *   -EBADMSG       MESSAGE-INTEGRITY without USERNAME, REALM or NONCE (400)
- *   -EKEYEXPIRED   nonce not ours or too old (438)
+ * Verifies a request as RFC 8489 9.2.4 has it. Returns 0 and fills *out, or
+ *   -ENOKEY        no MESSAGE-INTEGRITY of either kind: challenge (401)
+ *   -EBADMSG       one without a user, REALM or NONCE, or with password
+ *                  algorithms other than those that came with the NONCE (400)
  *   -EKEYREJECTED  unknown user or realm, or wrong password (401)
+ *   -EKEYEXPIRED   nonce not ours or too old (438)
  *   -ENOMEM, -EIO  the digest failed (500)
  * An unknown user costs the same time as a wrong password.
  */

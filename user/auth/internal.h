@@ -7,16 +7,56 @@
 #include <stdint.h>
 
 #include "auth/auth.h"
+#include "base/list.h"
+#include "base/table.h"
 
 /* RFC 8489 14.9: bytes of a realm's 127 characters in UTF-8. */
 #define AUTH_REALM_BYTES 508
 
+/* What a challenge offers beside RFC 5389; goes into its nonce. */
+enum auth_offer {
+	AUTH_OFFER_SHA256 = 1, /* SHA-256 before MD5; otherwise MD5 alone */
+	AUTH_OFFER_ANONYMITY = 2, /* USERHASH instead of USERNAME */
+};
+
+struct realm {
+	struct list node;
+	unsigned int allocations_per_user; /* 0: no limit */
+	unsigned int offer; /* of enum auth_offer */
+	char name[];
+};
+
+struct user {
+	struct table_node node; /* of auth->users, under the user hash */
+	const struct realm *realm;
+	struct auth_account *account;
+	struct auth_keys keys;
+	uint8_t userhash[STUN_SHA256_LEN];
+};
+
+struct auth {
+	_Atomic unsigned int refs;
+	struct auth_params params;
+	struct list realms; /* the default one first */
+	struct table users;
+};
+
+/* Fit to be a realm, a user name? */
+bool auth_realm_ok(const void *realm, size_t len);
+bool auth_name_ok(const void *name, size_t len);
+
+/* NULL: there is none. */
+struct realm *auth_realm_find(const struct auth *auth, const void *name,
+			      size_t len);
 /*
- * An identity's hash: the one under which its account is registered and its
- * user found. Neither name may be longer than its limit.
+ * The user of this USERHASH and realm, with *known true. Without one *known is
+ * false and a decoy is returned, always the same one for a hash, after the same
+ * comparisons and as many misses of the cache; NULL: there are no users at all.
  */
-uint64_t auth_identity_hash(const void *realm, size_t realm_len,
-			    const void *user, size_t user_len);
+const struct user *auth_user_find(const struct auth *auth,
+				  const uint8_t hash[STUN_SHA256_LEN],
+				  const void *realm, size_t realm_len,
+				  bool *known);
 
 /*
  * The account of (realm, user), made when nothing refers to it yet; the caller
@@ -24,18 +64,21 @@ uint64_t auth_identity_hash(const void *realm, size_t realm_len,
  */
 int auth_account_get(const char *realm, const char *user,
 		     struct auth_account **out);
-uint64_t auth_account_hash(const struct auth_account *account);
-bool auth_account_is(const struct auth_account *account, const void *realm,
-		     size_t realm_len, const void *user, size_t user_len);
 
 /* One more allocation unless there are `limit` (0: none). 0 or -EDQUOT. */
 int auth_account_take(struct auth_account *account, unsigned int limit);
 
-/* Writes a nonce of this second. Returns 0, -ENOMEM or -EIO. */
+/* Writes a nonce of this second and offer. Returns 0, -ENOMEM or -EIO. */
 int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
-		    char out[AUTH_NONCE_MAX]);
-/* Returns 0, -EKEYEXPIRED, -ENOMEM or -EIO. */
+		    unsigned int offer, char out[AUTH_NONCE_MAX]);
+/*
+ * 0: ours and fresh; -EKEYEXPIRED: ours, not of now; both with what was offered
+ * beside it in *offer. -EKEYREVOKED: not ours. -ENOMEM, -EIO.
+ */
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
-		     const uint8_t *nonce, size_t len);
+		     const uint8_t *nonce, size_t len, unsigned int *offer);
+
+/* The algorithms of an offer, the preferred one first; how many. */
+size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2]);
 
 #endif

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Stateless nonces: the second they were made in, random bytes that set each
- * apart, and a keyed digest that proves they are ours, in hexadecimal behind the
- * nonce cookie.
+ * Stateless nonces: the second they were made in, what was offered beside them,
+ * random bytes that set each apart, and a keyed digest that proves they are ours,
+ * in hexadecimal behind the nonce cookie.
  *
  * Nothing is stored per client, and nothing of the 5-tuple goes in: RFC 6062
  * clients use the control connection's nonce on their data connections. Two
- * clients must not be given the same one (RFC 8489 9.2.4), hence the salt.
+ * clients must not be given the same one (RFC 8489 9.2.4), hence the salt. The
+ * offer goes in so that the list a client sends back can be held against the one
+ * it was given, also when a reload has changed it since.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,20 +19,24 @@
 #include "crypto/crypto.h"
 
 #define TIME_LEN  5 /* seconds until the year 36812 */
-#define SALT_LEN  8
-#define CLAIM_LEN (TIME_LEN + SALT_LEN)
+#define OFFER_LEN 1
+#define SALT_LEN  7
+#define CLAIM_LEN (TIME_LEN + OFFER_LEN + SALT_LEN)
 #define MAC_LEN \
 	12 /* of the digest's 32 bytes: a guess has one chance in 2^96 */
 #define RAW_LEN (CLAIM_LEN + MAC_LEN)
 /*
  * RFC 8489 9.2: a server of that specification says so at the start of its
- * nonces, with 24 bits in base64 for the security features it uses: none.
+ * nonces, with 24 bits in base64 for the security features it uses. The first
+ * bit says that PASSWORD-ALGORITHMS comes along, the next one asks for USERHASH
+ * (18.1); a nonce without them is not ours, so taking them off gains nobody
+ * anything.
  */
-#define COOKIE      \
-	"obMatJos2" \
-	"AAAA"
-#define COOKIE_LEN (sizeof(COOKIE) - 1)
-#define TEXT_LEN   (COOKIE_LEN + (size_t)2 * RAW_LEN)
+#define COOKIE           "obMatJos2"
+#define COOKIE_ALGORITHM "gAAA"
+#define COOKIE_ANONYMITY "wAAA"
+#define COOKIE_LEN       (sizeof(COOKIE) - 1 + sizeof(COOKIE_ALGORITHM) - 1)
+#define TEXT_LEN         (COOKIE_LEN + (size_t)2 * RAW_LEN)
 
 /* A nonce from the future is a forgery or a clock set back: little is let by. */
 #define SKEW_S 5
@@ -48,7 +54,7 @@ static uint64_t time_get(const uint8_t in[TIME_LEN])
 	return (uint64_t)in[0] << 32 | get_be32(in + 1);
 }
 
-/* The nonce that has this time and salt. */
+/* The nonce that has this time, offer and salt. */
 static int nonce_text(const struct auth_params *params,
 		      const uint8_t claim[CLAIM_LEN], char text[TEXT_LEN])
 {
@@ -66,7 +72,11 @@ static int nonce_text(const struct auth_params *params,
 				   raw + CLAIM_LEN);
 	if (error)
 		return error;
-	memcpy(text, COOKIE, COOKIE_LEN);
+	memcpy(text, COOKIE, sizeof(COOKIE) - 1);
+	memcpy(text + sizeof(COOKIE) - 1,
+	       claim[TIME_LEN] & AUTH_OFFER_ANONYMITY ? COOKIE_ANONYMITY :
+							COOKIE_ALGORITHM,
+	       sizeof(COOKIE_ALGORITHM) - 1);
 	text += COOKIE_LEN;
 	for (size_t i = 0; i < RAW_LEN; i++) {
 		text[2 * i] = digits[raw[i] >> 4];
@@ -76,14 +86,15 @@ static int nonce_text(const struct auth_params *params,
 }
 
 int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
-		    char out[AUTH_NONCE_MAX])
+		    unsigned int offer, char out[AUTH_NONCE_MAX])
 {
 	uint8_t claim[CLAIM_LEN];
 	char text[TEXT_LEN];
 	int error;
 
 	time_put(claim, now_s);
-	random_bytes(claim + TIME_LEN, SALT_LEN);
+	claim[TIME_LEN] = (uint8_t)offer;
+	random_bytes(claim + TIME_LEN + OFFER_LEN, SALT_LEN);
 	error = nonce_text(params, claim, text);
 	if (error)
 		return error;
@@ -119,7 +130,7 @@ static bool nonce_claim(const uint8_t *nonce, uint8_t claim[CLAIM_LEN])
 }
 
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
-		     const uint8_t *nonce, size_t len)
+		     const uint8_t *nonce, size_t len, unsigned int *offer)
 {
 	uint8_t claim[CLAIM_LEN];
 	char expected[TEXT_LEN];
@@ -127,13 +138,15 @@ int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
 	int error;
 
 	if (len != TEXT_LEN || !nonce_claim(nonce, claim))
-		return -EKEYEXPIRED;
-	time_s = time_get(claim);
-	if (time_s > now_s ? time_s - now_s > SKEW_S :
-			     now_s - time_s > params->nonce_lifetime_s)
-		return -EKEYEXPIRED;
+		return -EKEYREVOKED;
 	error = nonce_text(params, claim, expected);
 	if (error)
 		return error;
-	return crypto_equal(nonce, expected, TEXT_LEN) ? 0 : -EKEYEXPIRED;
+	if (!crypto_equal(nonce, expected, TEXT_LEN))
+		return -EKEYREVOKED;
+	*offer = claim[TIME_LEN];
+	time_s = time_get(claim);
+	if (time_s > now_s)
+		return time_s - now_s > SKEW_S ? -EKEYEXPIRED : 0;
+	return now_s - time_s > params->nonce_lifetime_s ? -EKEYEXPIRED : 0;
 }

@@ -150,6 +150,46 @@ static void user_check_unique(struct parser *p, struct table *users,
 	table_insert(users, &s->by_user, hash);
 }
 
+/*
+ * SHA-256 cannot be offered to one user alone: who is asked for credentials is not
+ * known yet.
+ */
+static void user_check_digest(struct parser *p, const struct section *s)
+{
+	const struct conf_user *user = &p->conf->users[s->index];
+	const struct section *realm;
+	char label[CONF_LABEL_MAX];
+
+	if (!user->realm || !user->ha1.has_sha256 || user->ha1.has_md5)
+		return;
+	realm = conf_section_find(p, SECTION_REALM, user->realm);
+	if (realm && realm->md5_only)
+		conf_error(
+			p, conf_key_line(s, "ha1"),
+			"%s ha1: found a SHA-256 digest alone, but the realm "
+			"can only offer MD5, which is all that the user in "
+			"line %u has; allowed: the MD5 digest, too",
+			conf_label(s->kind, s, label), realm->md5_only->line);
+}
+
+static void users_check_digests(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_USER)) != NULL) {
+		const struct conf_user *user = &p->conf->users[s->index];
+		struct section *realm;
+
+		if (!user->realm || !user->ha1.has_md5 || user->ha1.has_sha256)
+			continue;
+		realm = conf_section_find(p, SECTION_REALM, user->realm);
+		if (realm && !realm->md5_only)
+			realm->md5_only = s;
+	}
+	while ((s = next_of(p, s, SECTION_USER)) != NULL)
+		user_check_digest(p, s);
+}
+
 static void users_check(struct parser *p)
 {
 	struct section *s = NULL;
@@ -172,6 +212,8 @@ static void users_check(struct parser *p)
 			user_check_unique(p, &users, s);
 	}
 	table_destroy(&users);
+	if (!p->no_memory)
+		users_check_digests(p);
 }
 
 /* Port 0 is a new port each time. */

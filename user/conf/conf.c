@@ -182,7 +182,7 @@ static void users_free(struct conf *conf)
 		free(conf->users[i].name);
 		free(conf->users[i].realm);
 		conf_secret_free(conf->users[i].password);
-		explicit_bzero(conf->users[i].ha1, sizeof(conf->users[i].ha1));
+		explicit_bzero(&conf->users[i].ha1, sizeof(conf->users[i].ha1));
 		names_free(conf->users[i].engines.order,
 			   conf->users[i].engines.count);
 	}

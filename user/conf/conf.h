@@ -47,13 +47,19 @@ struct conf_realm {
 	struct conf_engines engines;
 };
 
+/* Keys instead of a password, by the algorithm of their digest. */
+struct conf_ha1 {
+	bool has_md5, has_sha256;
+	uint8_t md5[16];
+	uint8_t sha256[32];
+};
+
 /* [user NAME] */
 struct conf_user {
 	char *name; /* the TURN USERNAME */
 	char *realm; /* never NULL after parsing */
 	char *password; /* NULL when ha1 is given; wiped by conf_unref */
-	bool has_ha1;
-	uint8_t ha1[16];
+	struct conf_ha1 ha1; /* none with a password */
 	struct conf_engines engines; /* before those of the realm */
 };
 

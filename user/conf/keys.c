@@ -193,12 +193,17 @@ const struct key conf_keys[] = {
 		  "quotation mark, or has a semicolon after a space must be\n"
 		  "put in double quotes; see\n"
 		  ".Sx FORMAT ." },
-	{ USER(ha1), .name = "ha1", .type = KEY_HA1,
-	  .second = offsetof(struct conf_user, has_ha1), .shown = "none",
-	  .help = "Instead of the password: MD5 of\n"
+	{ USER(ha1), .name = "ha1", .type = KEY_HA1, .flags = KEY_REPEAT,
+	  .shown = "none",
+	  .help = "Instead of the password: the MD5 or the SHA-256 digest of\n"
 		  ".Ar name : Ns Ar realm : Ns Ar password\n"
-		  "in hexadecimal.\n"
-		  "It is worth as much as the password to a thief." },
+		  "in hexadecimal, or both, each on its line.\n"
+		  "It is worth as much as the password to a thief.\n"
+		  "Clients of RFC 5389 need the MD5 form.\n"
+		  "Those of RFC 8489 take the strongest that is offered to all\n"
+		  "users of the realm, so a single user with the MD5 form alone\n"
+		  "keeps the whole realm on MD5; another one with the SHA-256 form\n"
+		  "alone could then not log in, and the file is refused." },
 	{ USER(name), .name = "name", .type = KEY_TEXT, .min = 1,
 	  .max = USERNAME_BYTES, .shown = "the section's name",
 	  .help = "The TURN user name when it differs from the section's\n"
@@ -518,7 +523,7 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		text = "an absolute path of at most 107 bytes";
 		break;
 	case KEY_HA1:
-		text = "32 hexadecimal digits";
+		text = "32 hexadecimal digits (MD5), 64 (SHA-256)";
 		break;
 	case KEY_WORD:
 		words_allowed("", key->words, " or ", out);

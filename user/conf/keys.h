@@ -34,7 +34,7 @@ enum key_type {
 	KEY_TEXT, /* char * */
 	KEY_PATH, /* char *, absolute and fit for a UNIX socket */
 	KEY_SECRET, /* char *, never shown */
-	KEY_HA1, /* uint8_t[16], never shown; second: bool */
+	KEY_HA1, /* struct conf_ha1, never shown */
 	KEY_WORD, /* an enum: the word's place in `words` */
 	KEY_LISTEN, /* union addr *; second: size_t count; port optional */
 	KEY_HOSTS, /* union addr *; second: size_t count; no port */

@@ -25,6 +25,8 @@ struct section {
 	size_t index; /* in its array of struct conf, for named kinds */
 	/* Where each of conf_keys_of(kind) was given; 0: nowhere. */
 	unsigned int key_lines[CONF_KEYS_MAX];
+	/* [realm]: its first user with an MD5 key alone; NULL: none. */
+	const struct section *md5_only;
 	bool key_refused[CONF_KEYS_MAX]; /* reported; the field has its default */
 };
 

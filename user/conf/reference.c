@@ -14,7 +14,7 @@ static void key_write(FILE *out, const struct key *key)
 	fprintf(out, ".It Cm %s\n%s\n.br\n", key->name, key->help);
 	fprintf(out, "Allowed: %s", allowed);
 	if (key->flags & KEY_REPEAT)
-		fprintf(out, "; if given several times, the lists add up");
+		fprintf(out, "; if given several times, they add up");
 	fprintf(out, ".\n.br\nDefault:\n");
 	if (key->shown)
 		fprintf(out, "%s.\n", key->shown);

@@ -217,20 +217,31 @@ static int hex_digit(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* Exactly so many bytes, once. */
+static int hex_set(const char *text, uint8_t *out, size_t len, bool *has)
+{
+	if (*has || strlen(text) != 2 * len)
+		return -EINVAL;
+	for (size_t i = 0; i < 2 * len; i++)
+		if (hex_digit(text[i]) < 0)
+			return -EINVAL;
+	for (size_t i = 0; i < len; i++)
+		out[i] = (uint8_t)(hex_digit(text[2 * i]) << 4 |
+				   hex_digit(text[2 * i + 1]));
+	*has = true;
+	return 0;
+}
+
+/* A repeated key brings the other digest (KEY_REPEAT). */
 static int ha1_set(struct value *v)
 {
-	uint8_t *out = field(v);
+	struct conf_ha1 *ha1 = field(v);
 
-	if (strlen(v->text) != 32)
-		return -EINVAL;
-	for (size_t i = 0; i < 32; i++)
-		if (hex_digit(v->text[i]) < 0)
-			return -EINVAL;
-	for (size_t i = 0; i < 16; i++)
-		out[i] = (uint8_t)(hex_digit(v->text[2 * i]) << 4 |
-				   hex_digit(v->text[2 * i + 1]));
-	*(bool *)field_at(v, v->key->second) = true;
-	return 0;
+	if (strlen(v->text) == 2 * sizeof(ha1->md5))
+		return hex_set(v->text, ha1->md5, sizeof(ha1->md5),
+			       &ha1->has_md5);
+	return hex_set(v->text, ha1->sha256, sizeof(ha1->sha256),
+		       &ha1->has_sha256);
 }
 
 /* Without negative values an enum is an unsigned int. */

@@ -134,11 +134,14 @@ int stun_long_term_key_sha256(const char *user, const char *realm,
 	return crypto_sha256(parts, 5, out);
 }
 
-int stun_userhash(const char *user, const char *realm,
-		  uint8_t out[STUN_SHA256_LEN])
+int stun_userhash(const void *user, size_t user_len, const void *realm,
+		  size_t realm_len, uint8_t out[STUN_SHA256_LEN])
 {
-	struct iovec parts[5];
+	const struct iovec parts[] = {
+		{ (void *)user, user_len },
+		{ (void *)":", 1 },
+		{ (void *)realm, realm_len },
+	};
 
-	credentials(user, realm, "", parts);
 	return crypto_sha256(parts, 3, out);
 }

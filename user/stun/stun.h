@@ -204,8 +204,8 @@ int stun_long_term_key_sha256(const char *user, const char *realm,
 			      const char *password,
 			      uint8_t out[STUN_SHA256_LEN]);
 /* The value of USERHASH (14.4): SHA-256(user ":" realm). */
-int stun_userhash(const char *user, const char *realm,
-		  uint8_t out[STUN_SHA256_LEN]);
+int stun_userhash(const void *user, size_t user_len, const void *realm,
+		  size_t realm_len, uint8_t out[STUN_SHA256_LEN]);
 
 /*
  * Walks PASSWORD-ALGORITHMS, or reads PASSWORD-ALGORITHM: *at starts at 0.

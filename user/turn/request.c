@@ -32,6 +32,9 @@ static const uint16_t known[] = {
 	STUN_ATTR_EVEN_PORT,
 	STUN_ATTR_REQUESTED_TRANSPORT,
 	STUN_ATTR_DONT_FRAGMENT,
+	STUN_ATTR_MESSAGE_INTEGRITY_SHA256,
+	STUN_ATTR_PASSWORD_ALGORITHM,
+	STUN_ATTR_USERHASH,
 	STUN_ATTR_XOR_MAPPED_ADDRESS,
 	STUN_ATTR_RESERVATION_TOKEN,
 	STUN_ATTR_CONNECTION_ID,
@@ -81,8 +84,10 @@ ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 {
 	if (turn_conf(worker)->software)
 		stun_put_string(w, STUN_ATTR_SOFTWARE, SOFTWARE);
-	if (tx->authenticated)
-		stun_put_integrity(w, tx->key, sizeof(tx->key));
+	if (tx->authenticated && tx->sha256)
+		stun_put_integrity_sha256(w, tx->key.bytes, tx->key.len);
+	else if (tx->authenticated)
+		stun_put_integrity(w, tx->key.bytes, tx->key.len);
 	if (tx->fingerprint)
 		stun_put_fingerprint(w);
 	return stun_end(w);
@@ -100,28 +105,15 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 		transport_stream_send(client->stream, w->buf, (size_t)len);
 }
 
-/* 401 and 438 tell how to authenticate (RFC 8489 9.2.4). */
-static void challenge_put(struct stun_writer *w, const struct client *client)
-{
-	const struct turn_worker *worker = client->worker;
-	char nonce[AUTH_NONCE_MAX];
-	int err = auth_nonce(worker->settings->auth, clock_wall(), nonce);
-
-	if (err) {
-		w->error = err;
-		return;
-	}
-	stun_put_string(w, STUN_ATTR_REALM, client->listener->realm);
-	stun_put_string(w, STUN_ATTR_NONCE, nonce);
-}
-
 static void error_put(struct stun_writer *w, const struct client *client,
 		      int code)
 {
 	client->worker->counters.errors_answered++;
 	stun_put_error(w, code);
+	/* These two tell how to authenticate (RFC 8489 9.2.4). */
 	if (code == STUN_CODE_UNAUTHENTICATED || code == STUN_CODE_STALE_NONCE)
-		challenge_put(w, client);
+		auth_challenge_put(client->worker->settings->auth,
+				   client->listener->realm, clock_wall(), w);
 }
 
 ssize_t turn_answer_error_write(struct client *client,
@@ -188,7 +180,8 @@ static int authenticate(struct request *req)
 	}
 	req->account = identity.account;
 	req->tx.authenticated = true;
-	memcpy(req->tx.key, identity.key, sizeof(req->tx.key));
+	req->tx.key = identity.key;
+	req->tx.sha256 = identity.sha256;
 	crypto_wipe(&identity, sizeof(identity));
 	turn_client_authenticated(req->client);
 	return 0;
@@ -231,6 +224,7 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 		turn_answer_error(client, &req.tx, code);
 	else if (code == 0)
 		turn_answer_send(client, &req.answer, &req.tx);
+	auth_account_unref(req.account);
 	crypto_wipe(&req.tx, sizeof(req.tx));
 }
 

@@ -23,8 +23,9 @@
 struct transaction {
 	uint16_t method;
 	uint8_t txid[STUN_TXID_LEN];
-	uint8_t key[STUN_KEY_LEN]; /* when authenticated */
+	struct stun_key key; /* when authenticated */
 	bool authenticated;
+	bool sha256; /* the answer's integrity is MESSAGE-INTEGRITY-SHA256 */
 	bool fingerprint; /* the request had one, so has the answer */
 };
 
@@ -33,7 +34,7 @@ struct request {
 	struct client *client;
 	const struct stun_msg *msg;
 	struct transaction tx;
-	struct auth_account *account; /* borrowed; NULL: not authenticated */
+	struct auth_account *account; /* a reference; NULL: nobody known */
 	struct stun_writer answer;
 };
 
@@ -43,7 +44,7 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg);
 /* Starts an answer in a buffer of TURN_ANSWER_MAX bytes. */
 void turn_answer_begin(struct stun_writer *w, uint8_t *buf,
 		       enum stun_class class, const struct transaction *tx);
-/* Adds SOFTWARE, MESSAGE-INTEGRITY and FINGERPRINT. Its length or an errno. */
+/* Adds SOFTWARE, integrity and FINGERPRINT. Its length or an errno. */
 ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 			const struct turn_worker *worker);
 /* Ends and sends. */

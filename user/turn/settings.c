@@ -22,21 +22,42 @@ static int realms_add(struct auth *auth, const struct conf *conf)
 	return err;
 }
 
+static int keys_make(const struct conf_user *user, struct auth_keys *keys)
+{
+	int err;
+
+	keys->md5.len = STUN_KEY_LEN;
+	keys->sha256.len = STUN_SHA256_LEN;
+	err = stun_long_term_key(user->name, user->realm, user->password,
+				 keys->md5.bytes);
+	if (!err)
+		err = stun_long_term_key_sha256(user->name, user->realm,
+						user->password,
+						keys->sha256.bytes);
+	return err;
+}
+
+static void key_take(struct stun_key *key, const uint8_t *bytes, size_t len)
+{
+	memcpy(key->bytes, bytes, len);
+	key->len = len;
+}
+
 static int user_add(struct auth *auth, const struct conf_user *user)
 {
-	uint8_t key[STUN_KEY_LEN];
+	const struct conf_ha1 *ha1 = &user->ha1;
+	struct auth_keys keys = { 0 };
 	int err = 0;
 
-	if (user->has_ha1)
-		memcpy(key, user->ha1, sizeof(key));
-	else if (user->password)
-		err = stun_long_term_key(user->name, user->realm,
-					 user->password, key);
-	else
-		err = -EINVAL;
+	if (user->password)
+		err = keys_make(user, &keys);
+	if (ha1->has_md5)
+		key_take(&keys.md5, ha1->md5, sizeof(ha1->md5));
+	if (ha1->has_sha256)
+		key_take(&keys.sha256, ha1->sha256, sizeof(ha1->sha256));
 	if (!err)
-		err = auth_add_user(auth, user->realm, user->name, key);
-	crypto_wipe(key, sizeof(key));
+		err = auth_add_user(auth, user->realm, user->name, &keys);
+	crypto_wipe(&keys, sizeof(keys));
 	return err;
 }
 

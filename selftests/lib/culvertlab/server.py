@@ -30,7 +30,9 @@ def config_text(sections):
     lines = []
     for section, keys in sections.items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {value}" for key, value in keys.items()]
+        for key, value in keys.items():
+            values = value if isinstance(value, list) else [value]  # a key given several times
+            lines += [f"{key} = {one}" for one in values]
         lines.append("")
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ A Message is a method, a class, a transaction id and a list of (type, value) att
 is strict on purpose: what a server sends must be well formed down to its padding.
 """
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -56,6 +57,7 @@ FINGERPRINT = 0x8028
 NONCE_COOKIE = b"obMatJos2"
 ALGORITHM_MD5 = struct.pack("!HH", 1, 0)
 ALGORITHM_SHA256 = struct.pack("!HH", 2, 0)
+PASSWORD_ALGORITHMS_BIT, USERNAME_ANONYMITY = 0x800000, 0x400000  # RFC 8489 18.1
 
 
 class Malformed(Exception):
@@ -72,6 +74,13 @@ def key_sha256(user, realm, password):
 
 def userhash(user, realm):
     return hashlib.sha256(f"{user}:{realm}".encode()).digest()
+
+
+def features(nonce):
+    """The security features that a nonce announces, 24 bits."""
+    if not nonce.startswith(NONCE_COOKIE):
+        return 0
+    return int.from_bytes(base64.b64decode(nonce[9:13], validate=True), "big")
 
 
 def xor_address(address, txid):
@@ -170,15 +179,19 @@ class Message:
         value = self.get(UNKNOWN_ATTRIBUTES) or b""
         return [struct.unpack("!H", value[i:i + 2])[0] for i in range(0, len(value) - 1, 2)]
 
-    def build(self, key=None, fingerprint=True, sha256=False):
-        """Bytes for the wire; with a key, MESSAGE-INTEGRITY(-SHA256) is appended."""
+    def build(self, key=None, fingerprint=True, sha256=False, cut=32):
+        """Bytes for the wire; with a key, MESSAGE-INTEGRITY(-SHA256) is appended.
+
+        cut: so many bytes of the SHA-256 form's.
+        """
         body = b"".join(attribute(t, v) for t, v in self.attrs)
         kind = type_encode(self.method, self.cls)
         if key is not None:
-            size = 36 if sha256 else 24
+            size = 4 + (cut if sha256 else 20)
             signed = header(kind, len(body) + size, self.txid) + body
             digest = hmac.new(key, signed, "sha256" if sha256 else "sha1").digest()
-            body += attribute(MESSAGE_INTEGRITY_SHA256 if sha256 else MESSAGE_INTEGRITY, digest)
+            body += attribute(MESSAGE_INTEGRITY_SHA256 if sha256 else MESSAGE_INTEGRITY,
+                              digest[:size - 4])
         if fingerprint:
             crc = zlib.crc32(header(kind, len(body) + 8, self.txid) + body) ^ 0x5354554E
             body += attribute(FINGERPRINT, struct.pack("!I", crc))

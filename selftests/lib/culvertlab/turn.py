@@ -67,7 +67,8 @@ class Control:
         self.sock = node.connect(server, index)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.realm = self.nonce = None
-        self.sha256 = False
+        self.offer = None  # PASSWORD-ALGORITHMS of the last challenge
+        self.sha256 = False  # speak RFC 8489: SHA-256, and USERHASH if the nonce asks for it
         self.relayed = self.mapped = None
         self.indications = []
 
@@ -104,13 +105,21 @@ class Control:
         if realm is None or nonce is None:
             raise Fail(f"{response} lacks realm or nonce")
         self.realm, self.nonce = realm.decode(), nonce
+        self.offer = response.get(stun.PASSWORD_ALGORITHMS)
 
     def message(self, method, attrs=(), cls=stun.REQUEST):
         """A request with this user's credentials, not yet built."""
         msg = stun.Message(method, cls, attrs)
-        msg.add(stun.USERNAME, self.user.encode())
+        if self.sha256 and stun.features(self.nonce) & stun.USERNAME_ANONYMITY:
+            msg.add(stun.USERHASH, stun.userhash(self.user, self.realm))
+        else:
+            msg.add(stun.USERNAME, self.user.encode())
         msg.add(stun.REALM, self.realm.encode())
-        return msg.add(stun.NONCE, self.nonce)
+        msg.add(stun.NONCE, self.nonce)
+        if self.sha256:
+            msg.add(stun.PASSWORD_ALGORITHMS, self.offer)
+            msg.add(stun.PASSWORD_ALGORITHM, stun.ALGORITHM_SHA256)
+        return msg
 
     def signed(self, method, attrs=()):
         """The bytes of an authenticated request and its transaction id."""
@@ -154,6 +163,9 @@ class Control:
             and response.get(stun.MESSAGE_INTEGRITY_SHA256) is None
         if bare and response.cls != stun.SUCCESS:
             return
+        if response.get(stun.MESSAGE_INTEGRITY_SHA256 if self.sha256
+                        else stun.MESSAGE_INTEGRITY) is None:
+            raise Fail(f"{response} is not signed as its request was")
         if not response.signed_by(self.key):
             raise Fail(f"{response} is not signed with the user's key")
 
@@ -257,7 +269,8 @@ class Control:
         """Another connection of the same client with the nonce it already has."""
         twin = Control(self.node, self.server, **{"user": self.user, "password": self.password,
                                                    **more})
-        twin.realm, twin.nonce, twin.sha256 = self.realm, self.nonce, self.sha256
+        twin.realm, twin.nonce = self.realm, self.nonce
+        twin.offer, twin.sha256 = self.offer, self.sha256
         return twin
 
     def bind(self, cid, early=b"", rcvbuf=0):

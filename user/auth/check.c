@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The challenge and the check of a request (RFC 8489 9.2.4).
+ *
+ * The checks run in the order of the RFC: each answer tells what somebody who got
+ * this far may know. Bidding down fails at the nonce, which holds what was offered
+ * beside it under our key: a list that was changed on the way does not match it, a
+ * nonce that was changed is not ours.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "auth/internal.h"
+#include "crypto/crypto.h"
+
+/* What a request says of its sender. */
+struct claim {
+	struct stun_attr name; /* USERNAME or USERHASH */
+	struct stun_attr realm, nonce;
+	bool hashed; /* it is USERHASH */
+	bool negotiated; /* it has password algorithms */
+	enum stun_algorithm algorithm;
+	const struct user *user; /* NULL: none was looked for */
+	bool known; /* it is the sender's own, not a decoy */
+};
+
+size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2])
+{
+	size_t count = 0;
+
+	if (offer & AUTH_OFFER_SHA256)
+		out[count++] = STUN_ALGORITHM_SHA256;
+	out[count++] = STUN_ALGORITHM_MD5;
+	return count;
+}
+
+void auth_challenge_put(const struct auth *auth, const char *realm_name,
+			uint64_t now_s, struct stun_writer *w)
+{
+	const struct realm *realm =
+		auth_realm_find(auth, realm_name, strlen(realm_name));
+	/* A realm that is gone offers what most do: nobody gets in anyway. */
+	unsigned int offer = realm ? realm->offer :
+				     AUTH_OFFER_SHA256 | AUTH_OFFER_ANONYMITY;
+	enum stun_algorithm algorithms[2];
+	size_t count = auth_offer_algorithms(offer, algorithms);
+	char nonce[AUTH_NONCE_MAX];
+	int error = auth_nonce_make(&auth->params, now_s, offer, nonce);
+
+	if (error) {
+		w->error = error;
+		return;
+	}
+	stun_put_string(w, STUN_ATTR_REALM, realm_name);
+	stun_put_string(w, STUN_ATTR_NONCE, nonce);
+	stun_put_algorithms(w, STUN_ATTR_PASSWORD_ALGORITHMS, algorithms,
+			    count);
+}
+
+/* Who, by either name but not by both; 0 or -EBADMSG. */
+static int claim_read(const struct stun_msg *msg, struct claim *out)
+{
+	bool named = stun_find(msg, STUN_ATTR_USERNAME, &out->name);
+
+	out->hashed = stun_has(msg, STUN_ATTR_USERHASH);
+	if (named == out->hashed ||
+	    !stun_find(msg, STUN_ATTR_REALM, &out->realm) ||
+	    !stun_find(msg, STUN_ATTR_NONCE, &out->nonce))
+		return -EBADMSG;
+	if (out->hashed)
+		stun_find(msg, STUN_ATTR_USERHASH, &out->name);
+	return 0;
+}
+
+/* Is this PASSWORD-ALGORITHMS byte for byte as it was sent? */
+static bool list_is_ours(const struct stun_attr *list, unsigned int offer)
+{
+	enum stun_algorithm algorithms[2];
+	size_t count = auth_offer_algorithms(offer, algorithms), at = 0;
+	uint16_t number;
+	bool plain;
+
+	for (size_t i = 0; i < count; i++)
+		if (stun_next_algorithm(list, &at, &number, &plain) != 1 ||
+		    !plain || number != algorithms[i])
+			return false;
+	return at == list->len;
+}
+
+/* Is PASSWORD-ALGORITHM one entry, which the list has and we know? */
+static bool algorithm_is_listed(const struct stun_attr *one,
+				const struct stun_attr *list, uint16_t *out)
+{
+	size_t at = 0;
+	uint16_t number, other;
+	bool plain;
+
+	if (stun_next_algorithm(one, &at, &number, &plain) != 1 || !plain ||
+	    at != one->len)
+		return false;
+	if (number != STUN_ALGORITHM_MD5 && number != STUN_ALGORITHM_SHA256)
+		return false;
+	at = 0;
+	while (stun_next_algorithm(list, &at, &other, &plain) == 1)
+		if (plain && other == number) {
+			*out = number;
+			return true;
+		}
+	return false;
+}
+
+/*
+ * Which algorithm makes the key. offer: what was sent with this nonce, NULL when
+ * the nonce is not ours: then the list cannot be held against anything, and the
+ * request can at most earn a new nonce. 0 or -EBADMSG.
+ */
+static int algorithm_read(const struct stun_msg *msg, const unsigned int *offer,
+			  struct claim *out)
+{
+	struct stun_attr list, one;
+	bool has_list = stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHMS, &list);
+	bool has_one = stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHM, &one);
+	uint16_t number;
+
+	out->negotiated = has_list || has_one;
+	out->algorithm = STUN_ALGORITHM_MD5;
+	if (!out->negotiated)
+		return 0;
+	if (!has_list || !has_one || (offer && !list_is_ours(&list, *offer)) ||
+	    !algorithm_is_listed(&one, &list, &number))
+		return -EBADMSG;
+	out->algorithm = (enum stun_algorithm)number;
+	return 0;
+}
+
+/*
+ * Whom a request claims to come from. By name, too, the user is found by the hash,
+ * so that either way costs the same; a name nobody has is checked against a
+ * decoy's key, so that the time of an answer does not tell which names exist.
+ */
+static int user_claimed(const struct auth *auth, struct claim *claim)
+{
+	const struct stun_attr *name = &claim->name, *realm = &claim->realm;
+	uint8_t hash[STUN_SHA256_LEN];
+	int error = 0;
+
+	claim->user = NULL;
+	claim->known = false;
+	if (!auth_realm_ok(realm->value, realm->len))
+		return 0;
+	if (claim->hashed && name->len == STUN_SHA256_LEN)
+		memcpy(hash, name->value, sizeof(hash));
+	else if (!claim->hashed && auth_name_ok(name->value, name->len))
+		error = stun_userhash(name->value, name->len, realm->value,
+				      realm->len, hash);
+	else
+		return 0;
+	if (error)
+		return error;
+	claim->user = auth_user_find(auth, hash, realm->value, realm->len,
+				     &claim->known);
+	return 0;
+}
+
+/* 1: signed with this key; otherwise as stun_check_integrity. */
+static int signature_check(const struct stun_msg *msg,
+			   const struct stun_key *key)
+{
+	if (msg->integrity_sha256_at)
+		return stun_check_integrity_sha256(msg, key->bytes, key->len,
+						   STUN_SHA256_LEN);
+	return stun_check_integrity(msg, key->bytes, key->len);
+}
+
+/*
+ * The key a request was signed with. Where there is none to check against, because
+ * the user has no key for the algorithm, one that nobody has takes its place.
+ */
+static int key_check(const struct stun_msg *msg, const struct claim *claim,
+		     struct stun_key *out)
+{
+	static const struct auth_keys nobody = {
+		.md5.len = STUN_KEY_LEN,
+		.sha256.len = STUN_SHA256_LEN,
+	};
+	const struct auth_keys *keys = claim->user ? &claim->user->keys :
+						     &nobody;
+	bool sha256 = claim->algorithm == STUN_ALGORITHM_SHA256;
+	const struct stun_key *key = sha256 ? &keys->sha256 : &keys->md5;
+	bool known = claim->known && key->len;
+	int got;
+
+	if (!key->len)
+		key = sha256 ? &nobody.sha256 : &nobody.md5;
+	got = signature_check(msg, key);
+	if (got == -ENOMEM || got == -EIO)
+		return got;
+	if (got != 1 || !known)
+		return -EKEYREJECTED;
+	*out = *key;
+	return 0;
+}
+
+int auth_check(const struct auth *auth, const struct stun_msg *msg,
+	       uint64_t now_s, struct auth_identity *out)
+{
+	struct claim claim;
+	struct stun_key key;
+	unsigned int offer = 0;
+	int error, nonce;
+
+	if (!msg->integrity_at && !msg->integrity_sha256_at)
+		return -ENOKEY;
+	error = claim_read(msg, &claim);
+	if (error)
+		return error;
+	nonce = auth_nonce_check(&auth->params, now_s, claim.nonce.value,
+				 claim.nonce.len, &offer);
+	if (nonce == -ENOMEM || nonce == -EIO)
+		return nonce;
+	error = algorithm_read(msg, nonce == -EKEYREVOKED ? NULL : &offer,
+			       &claim);
+	if (error)
+		return error;
+	error = user_claimed(auth, &claim);
+	if (!error)
+		error = key_check(msg, &claim, &key);
+	if (error)
+		return error;
+	/* Only who knows the key hears that the nonce alone is amiss. */
+	if (nonce) {
+		crypto_wipe(&key, sizeof(key));
+		return -EKEYEXPIRED;
+	}
+	assert(claim.user);
+	out->account = auth_account_ref(claim.user->account);
+	out->key = key;
+	out->sha256 = claim.negotiated;
+	crypto_wipe(&key, sizeof(key));
+	return 0;
+}
