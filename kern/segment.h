@@ -204,9 +204,11 @@ static __always_inline __u32 segment_number(const struct segment *s,
 					    const struct wire_leg *to)
 {
 	__u32 seq = s->seq + from->seq_delta, right = to->right;
+	__u32 end = from->sent_end + from->seq_delta;
 
-	if (segment_behind(s, from, to))
-		seq = from->sent_end + from->seq_delta;
+	/* Beyond the window that end has not been accepted. */
+	if (segment_behind(s, from, to) && !before(right, end))
+		seq = end;
 	if (before(right, seq) && segment_ahead(s, from, seq - right))
 		return right;
 	return seq;

@@ -274,6 +274,7 @@ static uint32_t numbered(struct world *w, uint32_t back, uint32_t unacked,
 static void test_numbers(struct world *w)
 {
 	const char *name = family_name(w);
+	struct craft c;
 
 	lab_check(numbered(w, 0, 0, 0) == 3005000 &&
 			  numbered(w, 2, 0, 0) == 3005000 &&
@@ -287,6 +288,15 @@ static void test_numbers(struct world *w)
 		  "%s: nothing older, nothing with payload", name);
 	lab_check(numbered(w, 1, 0, 0) == 3005000 - 1,
 		  "%s: a probe stays what it is", name);
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[0].sent_end += 100001;
+	world_set(w);
+	c = world_craft(w, WIRE_CLIENT);
+	c.seq -= 200;
+	world_send(w, &c);
+	lab_check(w->verdict == TC_ACT_REDIRECT &&
+			  frame_get32(frame_l4(&w->out) + 4) == 3099801,
+		  "%s: none is put beyond the window", name);
 }
 
 static bool flagged(struct world *w, uint8_t flags, int why)
