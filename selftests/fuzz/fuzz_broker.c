@@ -160,7 +160,7 @@ static void socket_step(struct run *run)
 	struct fake_socket *s = &fake.sockets[byte(run) % 6];
 	struct wire_snapshot *snapshot = &s->snapshot;
 
-	switch (byte(run) % 6) {
+	switch (byte(run) % 10) {
 	case 0:
 		snapshot->rcv_nxt++;
 		break;
@@ -175,6 +175,18 @@ static void socket_step(struct run *run)
 		break;
 	case 4:
 		s->error = byte(run) % 2 ? -ENOTCONN : 0;
+		break;
+	case 5:
+		s->closed = byte(run) % 2;
+		break;
+	case 6:
+		s->foreign = byte(run) % 2;
+		break;
+	case 7:
+		snapshot->found = byte(run) % 2;
+		break;
+	case 8:
+		snapshot->device = byte(run) % 2 ? FAKE_DEVICE : 0;
 		break;
 	default:
 		fake.reset_error = byte(run) % 2 ? -EADDRNOTAVAIL : 0;
