@@ -49,7 +49,27 @@ static __always_inline void raise_extended(__u64 *at, __u32 value)
 	}
 }
 
-/* The pair that work->packet.key belongs to; false: it is none of ours. */
+/* A key begins as a leg does: ends and ports. */
+#define ENDS_WORDS (__builtin_offsetof(struct wire_leg, seq_delta) / 4)
+_Static_assert(__builtin_offsetof(struct wire_key, local_port) ==
+		       __builtin_offsetof(struct wire_leg, local_port),
+	       "ends");
+
+static __always_inline bool leg_is(const struct wire_leg *leg,
+				   const struct wire_key *key)
+{
+	const __u32 *a = (const __u32 *)leg, *b = (const __u32 *)key;
+	__u32 differ = 0;
+
+	for (__u32 i = 0; i < ENDS_WORDS; i++)
+		differ |= a[i] ^ b[i];
+	return !differ;
+}
+
+/*
+ * The pair that work->packet.key belongs to; false: it is none of ours. A flow that
+ * is deleted while it is read may be another pair's by now: the leg tells.
+ */
 static __always_inline bool passage_find(struct passage *t, struct work *work)
 {
 	struct wire_flow *flow =
@@ -69,6 +89,8 @@ static __always_inline bool passage_find(struct passage *t, struct work *work)
 		return false;
 	t->from = &t->pair->leg[leg];
 	t->to = &t->pair->leg[leg ^ 1];
+	if (!leg_is(t->from, &work->packet.key))
+		return false;
 	work->state = *(volatile __u32 *)&t->pair->state;
 	return work->state != WIRE_FREE;
 }

@@ -149,10 +149,7 @@ static __noinline int snapshot_route(struct __sk_buff *skb,
 	__u32 zero = 0;
 	struct bpf_fib_lookup *fib = bpf_map_lookup_elem(&wire_route, &zero);
 
-	/* What route_find() reads of a leg is what a key begins with. */
-	_Static_assert(__builtin_offsetof(struct wire_leg, local_port) ==
-			       __builtin_offsetof(struct wire_key, local_port),
-		       "ends");
+	/* What route_find() reads of a leg is what a key begins with (pair.h). */
 	s->device = 0;
 	if (fib && route_find(skb, fib, key->family,
 			      (const struct wire_leg *)key, 0) == ROUTE_FOUND)

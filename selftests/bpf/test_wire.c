@@ -327,6 +327,7 @@ static void test_flags(struct world *w)
 static void test_states(struct world *w)
 {
 	const char *name = family_name(w);
+	bool others = true;
 	struct craft c;
 
 	world_join(w, w->family, &spaces_plain);
@@ -340,6 +341,15 @@ static void test_states(struct world *w)
 	world_set(w);
 	world_send(w, &c);
 	lab_check(world_up(w), "%s: a free place's flows are none", name);
+	w->pair.state = WIRE_JOINED;
+	for (size_t i = 0; i < offsetof(struct wire_leg, seq_delta); i++) {
+		((uint8_t *)&w->pair.leg[0])[i] ^= 0x80;
+		world_set(w);
+		world_send(w, &c);
+		others = others && world_up(w);
+		((uint8_t *)&w->pair.leg[0])[i] ^= 0x80;
+	}
+	lab_check(others, "%s: a place that is another pair's by now", name);
 	w->pair.state = WIRE_ENDED;
 	world_set(w);
 	world_send(w, &c);
