@@ -430,7 +430,8 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
 		{ "relay", "ports", "1-65536",
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
-		{ "listener a", "transport", "sctp", "tcp" },
+		{ "listener a", "transport", "sctp",
+		  "tcp or udp" },
 	};
 	char text[300], expected[400], label[40];
 	const char *found;
@@ -725,6 +726,24 @@ static void a_realm_with_each_digest_alone_is_refused(void **state)
 			       "[user carol]\nha1 = " HEX32 HEX32 "\n"
 			       "[user bob]\nrealm = other\nha1 = " HEX32 "\n");
 	conf_unref(conf);
+}
+
+static void udp_and_tcp_may_have_the_same_port(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE "[listener a]\naddress = 192.0.2.1\n"
+			       "[listener b]\ntransport = udp\n"
+			       "address = 0.0.0.0\n");
+	assert_int_equal(conf->listeners[0].transport, CONF_TRANSPORT_TCP);
+	assert_int_equal(conf->listeners[1].transport, CONF_TRANSPORT_UDP);
+	conf_unref(conf);
+	refused(USABLE "[listener a]\ntransport = udp\naddress = 192.0.2.1\n"
+		       "[listener b]\ntransport = udp\naddress = 0.0.0.0\n",
+		"9 error: [listener b] address: found 0.0.0.0:3478, which "
+		"overlaps 192.0.2.1:3478 of [listener a]; allowed: each "
+		"address and port once\n");
 }
 
 static void overlapping_listeners_are_refused(void **state)
@@ -1264,6 +1283,7 @@ int main(void)
 		cmocka_unit_test(a_user_has_exactly_one_secret),
 		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),
 		cmocka_unit_test(a_realm_with_each_digest_alone_is_refused),
+		cmocka_unit_test(udp_and_tcp_may_have_the_same_port),
 		cmocka_unit_test(overlapping_listeners_are_refused),
 		cmocka_unit_test(lifetimes_must_be_in_order),
 		cmocka_unit_test(odd_but_possible_values_draw_a_warning),

@@ -15,6 +15,7 @@
 
 #include "failalloc.h"
 #include "main/sockets.h"
+#include "transport/udp.h"
 #include "unit/open_files.h"
 
 #define WORKERS 3
@@ -226,6 +227,39 @@ static void out_of_memory_leaves_nothing_open(void **state)
 	conf_unref(sweep.conf);
 }
 
+static void udp_and_tcp_share_no_sockets(void **state)
+{
+	struct socket_set tcp =
+		opened("[listener a]\naddress = 127.0.0.1:0\n", NULL);
+	struct socket_set udp = opened("[listener a]\ntransport = udp\n"
+				       "address = 127.0.0.1:0\n",
+				       &tcp);
+	struct socket_set both, again;
+	char text[256], address[ADDR_STRLEN];
+	struct conf *conf;
+
+	(void)state;
+	assert_false(udp_is(tcp.groups[0].fds[0]));
+	assert_true(udp_is(udp.groups[0].fds[WORKERS - 1]));
+	addr_format(&udp.groups[0].bound, address);
+	snprintf(text, sizeof(text),
+		 "[listener a]\naddress = %s\n"
+		 "[listener b]\ntransport = udp\naddress = %s\n",
+		 address, address);
+	sockets_close(&udp, NULL);
+	both = opened(text, NULL);
+	again = opened(text, &both);
+	assert_int_equal(again.count, 2);
+	assert_int_equal(again.groups[1].fds[0], both.groups[1].fds[0]);
+	/* UDP sockets have no backlog; the others get theirs all the same. */
+	conf = conf_of(text);
+	sockets_set_backlog(&again, conf);
+	conf_unref(conf);
+	sockets_close(&both, &again);
+	sockets_close(&again, NULL);
+	sockets_close(&tcp, NULL);
+}
+
 /* For a listening socket the kernel shows the backlog here, tcp_get_info(). */
 static unsigned int backlog_of(int fd)
 {
@@ -266,6 +300,7 @@ int main(void)
 		cmocka_unit_test(an_overlap_with_itself_is_told_apart),
 		cmocka_unit_test(an_address_of_other_hosts_is_refused),
 		cmocka_unit_test(out_of_memory_leaves_nothing_open),
+		cmocka_unit_test(udp_and_tcp_share_no_sockets),
 		cmocka_unit_test(the_backlog_changes_in_place),
 	};
 

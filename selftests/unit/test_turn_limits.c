@@ -669,7 +669,8 @@ static void reload_removes_users_and_keeps_what_is_there(void **state)
 	fd = peer_accept(&rig, listener, &from);
 	tc_open_data(&data, &tc, 0);
 	assert_int_equal(tc_bind(&data, id), 0);
-	rig_listener(&rig, served_by, sizeof(served_by));
+	rig_listener(&rig, "[listener default]\naddress = ", rig.addr,
+		     served_by);
 	len = snprintf(whole, sizeof(whole), "%s%s", text, served_by);
 	assert_int_equal(conf_parse(whole, (size_t)len, "rig", rig_report, NULL,
 				    &conf),

@@ -35,6 +35,7 @@
 #include "conf/conf.h"
 #include "stun/stun.h"
 #include "transport/transport.h"
+#include "transport/udp.h"
 #include "turn/shared.h"
 #include "turn/turn.h"
 #include "unit/failalloc.h"
@@ -59,6 +60,7 @@ struct rig {
 	struct loop *loop[RIG_WORKERS];
 	struct turn_worker *worker[RIG_WORKERS];
 	union addr addr[RIG_WORKERS]; /* where worker i listens */
+	union addr udp[RIG_WORKERS]; /* and for datagrams; AF_UNSPEC: not */
 	bool threads; /* the loops run by themselves */
 };
 
@@ -133,6 +135,22 @@ static inline int rig_worker(struct rig *rig, unsigned int i)
 	return -1;
 }
 
+/* Serves clients over UDP, too. */
+static inline void rig_udp(struct rig *rig)
+{
+	for (unsigned int i = 0; i < rig->count; i++) {
+		socklen_t len = sizeof(rig->udp[i]);
+		int fd;
+
+		assert_int_equal(addr_parse("127.0.0.1", 0, &rig->udp[i]), 0);
+		fd = udp_claim(&rig->udp[i]);
+		assert_true(fd >= 0);
+		assert_int_equal(getsockname(fd, &rig->udp[i].sa, &len), 0);
+		assert_int_equal(
+			turn_worker_listen(rig->worker[i], fd, "datagrams"), 0);
+	}
+}
+
 /* Starts `count` workers; -1 when an allocation failed: rig_close it anyway. */
 static inline int rig_open(struct rig *rig, unsigned int count,
 			   const char *more)
@@ -169,26 +187,34 @@ static inline void rig_wait(struct rig *rig, int fd, short events)
 		rig_tick(rig, 1);
 }
 
-/* The [listener] that the workers serve. */
-static inline void rig_listener(const struct rig *rig, char *text, size_t size)
+/* A [listener] that the workers serve. Returns the end of the text. */
+static inline char *rig_listener(const struct rig *rig, const char *head,
+				 const union addr *addrs, char *text)
 {
 	char addr[ADDR_STRLEN];
-	int at = snprintf(text, size, "[listener default]\naddress = ");
 
+	text += sprintf(text, "%s", head);
 	for (unsigned int i = 0; i < rig->count; i++)
-		at += snprintf(text + at, size - (size_t)at, "%s%s",
-			       i ? ", " : "", addr_format(&rig->addr[i], addr));
-	snprintf(text + at, size - (size_t)at, "\n");
+		text += sprintf(text, "%s%s", i ? ", " : "",
+				addr_format(&addrs[i], addr));
+	return text + sprintf(text, "\n");
 }
 
 /* New settings for all workers, who keep their sockets unless `more` says. */
 static inline void rig_reload(struct rig *rig, const char *more)
 {
 	struct turn_settings *settings;
-	char text[2048], listener[512] = "";
+	char text[2048], listener[512] = "", *end = listener;
 
-	if (!strstr(more, "[listener"))
-		rig_listener(rig, listener, sizeof(listener));
+	if (!strstr(more, "[listener")) {
+		end = rig_listener(
+			rig, "[listener default]\naddress = ", rig->addr, end);
+		if (addr_family(&rig->udp[0]) != AF_UNSPEC)
+			rig_listener(rig,
+				     "[listener datagrams]\n"
+				     "transport = udp\naddress = ",
+				     rig->udp, end);
+	}
 	snprintf(text, sizeof(text), "%s%s", more, listener);
 	settings = rig_settings(text);
 	assert_non_null(settings);
@@ -256,15 +282,33 @@ static inline int tc_dial(const union addr *addr)
 	return fd;
 }
 
-/* A connection to worker i, as alice. */
-static inline void tc_open(struct tc *tc, struct rig *rig, unsigned int i)
+/* A client of the rig as alice, not connected. */
+static inline void tc_init(struct tc *tc, struct rig *rig)
 {
 	memset(tc, 0, sizeof(*tc));
 	tc->rig = rig;
 	tc->user = "alice";
 	tc->password = "wonderland";
 	tc->realm = "example.org";
+}
+
+/* A connection to worker i. */
+static inline void tc_open(struct tc *tc, struct rig *rig, unsigned int i)
+{
+	tc_init(tc, rig);
 	tc->fd = tc_dial(&rig->addr[i]);
+}
+
+/* Datagrams to worker i. */
+static inline void tc_open_udp(struct tc *tc, struct rig *rig, unsigned int i)
+{
+	const union addr *addr = &rig->udp[i];
+
+	tc_init(tc, rig);
+	tc->fd = socket(addr_family(addr), SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_true(tc->fd >= 0);
+	assert_int_equal(connect(tc->fd, &addr->sa, addr_len(addr)), 0);
+	tc_nonblocking(tc->fd);
 }
 
 static inline void tc_close(struct tc *tc)

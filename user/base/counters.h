@@ -20,6 +20,7 @@
 	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
 	X(timeouts, "client connections closed: never authenticated in time") \
 	X(bad_messages, "client connections closed: not STUN")                \
+	X(datagrams_ignored, "datagrams of clients that were no message")     \
 	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
 	X(send_queue_full, "client connections closed: did not read answers") \
 	X(requests, "requests")                                               \

@@ -216,6 +216,14 @@ static void users_check(struct parser *p)
 		users_check_digests(p);
 }
 
+/* A port of UDP is another than the same one of TCP. */
+static bool protocols_differ(const struct conf_listener *a,
+			     const struct conf_listener *b)
+{
+	return (a->transport == CONF_TRANSPORT_UDP) !=
+	       (b->transport == CONF_TRANSPORT_UDP);
+}
+
 /* Port 0 is a new port each time. */
 static bool addresses_overlap(const union addr *a, const union addr *b)
 {
@@ -235,6 +243,8 @@ static void address_check(struct parser *p, const struct section *s,
 		const struct conf_listener *other = &p->conf->listeners[l];
 		size_t count = l == s->index ? position : other->address_count;
 
+		if (protocols_differ(mine, other))
+			continue;
 		for (size_t i = 0; i < count; i++) {
 			if (!addresses_overlap(&mine->addresses[position],
 					       &other->addresses[i]))

@@ -21,6 +21,7 @@
 
 enum conf_transport {
 	CONF_TRANSPORT_TCP,
+	CONF_TRANSPORT_UDP,
 };
 
 /* [listener NAME] */

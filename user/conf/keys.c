@@ -23,6 +23,7 @@ const char *const conf_engine_names[] = { "wire",    "splice", "uring",
 
 static const char *const transport_names[] = {
 	[CONF_TRANSPORT_TCP] = "tcp",
+	[CONF_TRANSPORT_UDP] = "udp",
 	NULL,
 };
 
@@ -127,7 +128,9 @@ const struct key conf_keys[] = {
 
 	{ LISTENER(transport), .name = "transport", .type = KEY_WORD,
 	  .words = transport_names, .preset = "tcp",
-	  .help = "What carries the STUN messages." },
+	  .help = "What carries the STUN messages.\n"
+		  "TCP allocations cannot be had over\n"
+		  ".Cm udp ." },
 	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
 	  .second = offsetof(struct conf_listener, address_count),
 	  .preset = "0.0.0.0:3478, [::]:3478",

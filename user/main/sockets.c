@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "transport/transport.h"
+#include "transport/udp.h"
 
 static bool group_shared(const struct socket_set *set,
 			 const struct socket_group *group)
@@ -29,22 +30,25 @@ static bool group_shared(const struct socket_set *set,
 /* A group of the older set with this address that `set` has not taken yet. */
 static const struct socket_group *group_find(const struct socket_set *old,
 					     const struct socket_set *set,
-					     const union addr *addr)
+					     const union addr *addr, bool udp)
 {
 	for (size_t i = 0; old && i < old->count; i++)
-		if (addr_equal(&old->groups[i].addr, addr) &&
+		if (old->groups[i].udp == udp &&
+		    addr_equal(&old->groups[i].addr, addr) &&
 		    !group_shared(set, &old->groups[i]))
 			return &old->groups[i];
 	return NULL;
 }
 
 /* Does the older set listen where this address would, too? */
-static bool own_overlap(const struct socket_set *old, const union addr *addr)
+static bool own_overlap(const struct socket_set *old, const union addr *addr,
+			bool udp)
 {
 	for (size_t i = 0; old && i < old->count; i++) {
 		const union addr *have = &old->groups[i].bound;
 
-		if (addr_family(have) == addr_family(addr) &&
+		if (old->groups[i].udp == udp &&
+		    addr_family(have) == addr_family(addr) &&
 		    addr_port(have) == addr_port(addr) &&
 		    (addr_is_any(have) || addr_is_any(addr) ||
 		     addr_same_host(have, addr)))
@@ -59,15 +63,24 @@ static void group_close(struct socket_group *group, unsigned int workers)
 		fd_close(&group->fds[i]);
 }
 
+/* The first notices who else listens there; the others join. */
+static int socket_open(const struct socket_group *group, bool first,
+		       unsigned int backlog)
+{
+	if (group->udp)
+		return first ? udp_claim(&group->bound) :
+			       udp_open(&group->bound);
+	return first ? listener_claim(&group->bound, backlog) :
+		       listener_open(&group->bound, backlog);
+}
+
 static int group_open(struct socket_group *group, unsigned int workers,
 		      unsigned int backlog)
 {
 	group->bound = group->addr;
 	for (unsigned int i = 0; i < workers; i++) {
 		socklen_t len = sizeof(group->bound);
-		/* The first notices who else listens there; the others join. */
-		int fd = i ? listener_open(&group->bound, backlog) :
-			     listener_claim(&group->bound, backlog);
+		int fd = socket_open(group, i == 0, backlog);
 
 		if (fd < 0) {
 			group_close(group, i);
@@ -99,7 +112,8 @@ static int group_get(const struct conf_listener *listener,
 		     struct socket_set *set)
 {
 	struct socket_group *group = &set->groups[set->count];
-	const struct socket_group *same = group_find(old, set, addr);
+	const bool udp = listener->transport == CONF_TRANSPORT_UDP;
+	const struct socket_group *same = group_find(old, set, addr, udp);
 	int err;
 
 	if (same) {
@@ -107,6 +121,7 @@ static int group_get(const struct conf_listener *listener,
 		group->served = !strcmp(same->name, listener->name);
 	} else {
 		group->addr = *addr;
+		group->udp = udp;
 		err = group_open(group, set->workers, listener->backlog);
 		if (err)
 			return err;
@@ -128,7 +143,10 @@ static int listener_sockets(const struct conf_listener *listener,
 		if (!err)
 			continue;
 		addr_format(addr, fault->address);
-		fault->own = err == -EADDRINUSE && own_overlap(old, addr);
+		fault->own =
+			err == -EADDRINUSE &&
+			own_overlap(old, addr,
+				    listener->transport == CONF_TRANSPORT_UDP);
 		/* The default is [::] beside 0.0.0.0; not every host has it. */
 		if (err != -EAFNOSUPPORT || !addr_is_any(addr))
 			return err;
@@ -186,7 +204,8 @@ void sockets_set_backlog(const struct socket_set *set, const struct conf *conf)
 {
 	/* listen() on one that listens changes its backlog, nothing else. */
 	for (size_t i = 0; i < set->count; i++)
-		for (unsigned int j = 0; j < set->workers; j++)
+		for (unsigned int j = 0;
+		     j < set->workers && !set->groups[i].udp; j++)
 			if (listen(set->groups[i].fds[j],
 				   (int)backlog_of(conf, set->groups[i].name)) <
 			    0)

@@ -14,6 +14,7 @@ struct socket_group {
 	char name[CONF_NAME_MAX];
 	union addr addr; /* as configured */
 	union addr bound; /* with the port that 0 has become */
+	bool udp; /* its sockets receive datagrams and do not listen */
 	bool served; /* the older set has it under the same name */
 	int fds[CONF_MAX_WORKERS];
 };

@@ -94,9 +94,11 @@ void supervisor_log_listening(const struct socket_set *set, bool fresh)
 	for (size_t i = 0; i < set->count; i++)
 		if (!fresh || !set->groups[i].served)
 			log_info("main",
-				 "event=listening listener=%s address=%s",
+				 "event=listening listener=%s address=%s "
+				 "transport=%s",
 				 set->groups[i].name,
-				 addr_format(&set->groups[i].bound, address));
+				 addr_format(&set->groups[i].bound, address),
+				 set->groups[i].udp ? "udp" : "tcp");
 }
 
 static int sockets_start(struct supervisor *sup)

@@ -14,8 +14,8 @@ static int transport_check(const struct request *req)
 	    attr.len != 4)
 		return STUN_CODE_BAD_REQUEST;
 	switch (attr.value[0]) {
-	case STUN_TRANSPORT_TCP:
-		return 0;
+	case STUN_TRANSPORT_TCP: /* over a connection alone: RFC 6062 5.1 */
+		return req->client->stream ? 0 : STUN_CODE_BAD_REQUEST;
 	case STUN_TRANSPORT_UDP: /* forbidden by policy: RFC 6062 5.1, 1 */
 		return STUN_CODE_FORBIDDEN;
 	default:
@@ -37,11 +37,11 @@ static int attributes_check(const struct request *req)
 static bool dialled_host(const struct client *client, sa_family_t family,
 			 union addr *out)
 {
-	union addr local = { 0 };
+	union addr local = client->local;
 	socklen_t len = sizeof(local);
 
-	if (getsockname(transport_stream_fd(client->stream), &local.sa, &len) <
-		    0 ||
+	if ((client->stream && getsockname(transport_stream_fd(client->stream),
+					   &local.sa, &len) < 0) ||
 	    addr_family(&local) != family)
 		return false;
 	addr_set_port(&local, 0);

@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "turn/allocation.h"
+#include "turn/datagram.h"
 #include "turn/request.h"
 
 /* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
@@ -41,17 +42,13 @@ void turn_client_timer(struct client *client)
 		timer_arm(worker->loop, &client->timer, timeout, timer_expired);
 }
 
-/* One whole message. The client may be over or detached afterwards. */
-static int message_handle(struct client *client, const uint8_t *data,
-			  size_t len)
+int turn_client_message(struct client *client, const uint8_t *data, size_t len)
 {
 	struct turn_worker *worker = client->worker;
 	struct stun_msg msg;
 
-	if (stun_parse(data, len, &msg)) {
-		worker->counters.bad_messages++;
+	if (stun_parse(data, len, &msg))
 		return -EBADMSG;
-	}
 	if (stun_check_fingerprint(&msg) < 0) {
 		worker->counters.bad_fingerprints++;
 		return 0;
@@ -68,18 +65,15 @@ static ssize_t client_received(void *arg, const uint8_t *data, size_t len)
 {
 	struct client *client = arg;
 	ssize_t n = stun_frame(data, len);
-	int err;
 
-	if (n < 0 || n > (ssize_t)MESSAGE_MAX) {
-		client->worker->counters.bad_messages++;
-		return -EBADMSG;
+	if (n >= 0 && n <= (ssize_t)MESSAGE_MAX) {
+		if (n == 0 || (size_t)n > len)
+			return 0;
+		if (!turn_client_message(client, data, (size_t)n))
+			return client->over ? 0 : n;
 	}
-	if (n == 0 || (size_t)n > len)
-		return 0;
-	err = message_handle(client, data, (size_t)n);
-	if (err)
-		return err;
-	return client->over ? 0 : n;
+	client->worker->counters.bad_messages++;
+	return -EBADMSG;
 }
 
 static const char *close_reason(struct client *client, enum stream_close why)
@@ -113,6 +107,14 @@ static void client_closed(void *arg, enum stream_close why)
 	struct client *client = arg;
 
 	turn_client_end(client, close_reason(client, why));
+}
+
+void turn_client_send(struct client *client, const uint8_t *data, size_t len)
+{
+	if (client->stream)
+		transport_stream_send(client->stream, data, len);
+	else
+		turn_datagram_send(client, data, len);
 }
 
 static const struct stream_ops client_stream_ops = {
@@ -227,6 +229,9 @@ static void client_leave_unauthenticated(struct client *client)
 
 void turn_client_authenticated(struct client *client)
 {
+	/* Of datagrams each request is by itself. */
+	if (!client->stream)
+		return;
 	client_leave_unauthenticated(client);
 	turn_client_timer(client);
 }

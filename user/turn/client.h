@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A client's connection while it carries STUN: control, or not yet bound. */
+/*
+ * A client while it speaks STUN: a connection, for control or not yet bound, or a
+ * 5-tuple of datagrams.
+ */
 #ifndef TURN_CLIENT_H
 #define TURN_CLIENT_H
 
 #include "turn/worker.h"
 
 struct allocation;
+struct datagram_port;
 
 struct client {
 	struct list link; /* of worker->clients, or dead_clients */
 	struct turn_worker *worker;
-	struct stream *stream;
+	struct stream *stream; /* NULL: its messages are datagrams */
+	struct datagram_port *port; /* these arrive here; NULL: a stream */
+	union addr local; /* and were sent to this */
 	struct turn_listener *listener;
 	struct allocation *allocation; /* that this connection controls */
 	union addr remote;
@@ -38,6 +44,14 @@ int turn_client_new(const struct client_origin *origin, struct client **out);
 /* A new connection from a listener: takes a slot or closes it. */
 void turn_client_accepted(struct turn_listener *listener, int fd,
 			  const union addr *remote);
+
+/*
+ * One whole message. The client may be over or detached afterwards. 0, or -EBADMSG:
+ * it is not STUN.
+ */
+int turn_client_message(struct client *client, const uint8_t *data, size_t len);
+/* Sends it one message. */
+void turn_client_send(struct client *client, const uint8_t *data, size_t len);
 
 /* Ends the connection and its allocation; frees later. */
 void turn_client_end(struct client *client, const char *reason);

@@ -57,7 +57,7 @@ int turn_connection_bind(struct request *req)
 	unsigned int owner;
 	int code;
 
-	if (client->allocation ||
+	if (!client->stream || client->allocation ||
 	    !stun_find(req->msg, STUN_ATTR_CONNECTION_ID, &attr) ||
 	    attr.len != TURN_CONNECTION_ID_LEN)
 		return STUN_CODE_BAD_REQUEST;

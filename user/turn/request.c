@@ -82,7 +82,10 @@ void turn_answer_begin(struct stun_writer *w, uint8_t *buf,
 ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 			const struct turn_worker *worker)
 {
-	if (turn_conf(worker)->software)
+	/* Who is not known may be somebody else's victim: not a byte more
+	 * than must be.
+	 */
+	if (turn_conf(worker)->software && (tx->authenticated || !tx->datagram))
 		stun_put_string(w, STUN_ATTR_SOFTWARE, SOFTWARE);
 	if (tx->authenticated && tx->sha256)
 		stun_put_integrity_sha256(w, tx->key.bytes, tx->key.len);
@@ -98,11 +101,11 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 {
 	ssize_t len = turn_answer_end(w, tx, client->worker);
 
+	if (len >= 0)
+		turn_client_send(client, w->buf, (size_t)len);
 	/* Without an answer the client could only wait: let it notice. */
-	if (len < 0)
+	else if (client->stream)
 		transport_stream_close(client->stream, STREAM_CLOSE_ERROR);
-	else
-		transport_stream_send(client->stream, w->buf, (size_t)len);
 }
 
 static void error_put(struct stun_writer *w, const struct client *client,
@@ -211,7 +214,8 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 		.client = client,
 		.msg = msg,
 		.tx = { .method = msg->method,
-			.fingerprint = msg->fingerprint_at != 0 },
+			.fingerprint = msg->fingerprint_at != 0,
+			.datagram = !client->stream },
 	};
 	uint8_t buf[TURN_ANSWER_MAX];
 	int code;

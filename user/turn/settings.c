@@ -228,10 +228,13 @@ unsigned int turn_settings_mss(const struct turn_settings *settings,
 }
 
 bool turn_settings_has_address(const struct turn_settings *settings,
-			       const char *listener, const union addr *addr)
+			       const char *listener, const union addr *addr,
+			       bool udp)
 {
 	const struct conf_listener *found = listener_find(settings, listener);
 
+	if (found && (found->transport == CONF_TRANSPORT_UDP) != udp)
+		return false;
 	for (size_t i = 0; found && i < found->address_count; i++) {
 		const union addr *have = &found->addresses[i];
 

@@ -28,9 +28,12 @@ bool turn_settings_has_listener(const struct turn_settings *settings,
 /* The largest segment its clients are asked to send; 0: the kernel's. */
 unsigned int turn_settings_mss(const struct turn_settings *settings,
 			       const char *listener);
-/* Does that listener listen on this address? Port 0 there is any port. */
+/* Does that listener listen on this address, of UDP or of TCP? Port 0 there is
+ * any port.
+ */
 bool turn_settings_has_address(const struct turn_settings *settings,
-			       const char *listener, const union addr *addr);
+			       const char *listener, const union addr *addr,
+			       bool udp);
 
 /* Is the [engine] section the same? */
 bool turn_settings_same_engines(const struct turn_settings *a,

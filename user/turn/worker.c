@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "turn/allocation.h"
 #include "turn/client.h"
+#include "turn/datagram.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -24,10 +25,11 @@
 #define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
 #define ORDINARY_LINES   20 /* a second, of what is no trouble */
 
-/* A socket of a listener. */
+/* A socket of a listener: one of the two. */
 struct listener_socket {
 	struct list link; /* of turn_listener.sockets */
-	struct listener *listener;
+	struct listener *listener; /* NULL: datagrams */
+	struct datagram_port *port;
 };
 
 static struct turn_engines *engines_entry(struct list *link)
@@ -227,9 +229,12 @@ static int worker_open(struct turn_worker *worker)
 	err = turn_own_addresses_read(&worker->own);
 	if (err)
 		goto destroy_conns;
-	err = turn_wire_open(worker);
+	err = udp_new(worker->loop, &worker->udp);
 	if (err)
 		goto clear_own;
+	err = turn_wire_open(worker);
+	if (err)
+		goto free_udp;
 	err = engines_open(worker, worker->settings);
 	if (err)
 		goto close_wire;
@@ -237,6 +242,8 @@ static int worker_open(struct turn_worker *worker)
 
 close_wire:
 	turn_wire_close(worker);
+free_udp:
+	udp_free(worker->udp);
 clear_own:
 	turn_own_addresses_clear(&worker->own);
 destroy_conns:
@@ -292,6 +299,7 @@ static void socket_retire(struct listener_socket *sock)
 {
 	list_del(&sock->link);
 	listener_free(sock->listener);
+	turn_datagram_retire(sock->port);
 	free(sock);
 }
 
@@ -335,6 +343,7 @@ void turn_worker_free(struct turn_worker *worker)
 	rendezvous_destroy(&worker->rendezvous);
 	table_destroy(&worker->permissions);
 	table_destroy(&worker->peer_conns);
+	udp_free(worker->udp);
 	turn_own_addresses_clear(&worker->own);
 	turn_settings_unref(worker->settings);
 	free(worker);
@@ -419,6 +428,20 @@ static void socket_mss(int fd, unsigned int mss)
 	setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value));
 }
 
+/* What the settings say of it; datagrams have neither. */
+static void socket_tune(const struct listener_socket *sock,
+			const struct turn_listener *listener)
+{
+	const struct turn_worker *worker = listener->worker;
+	int fd;
+
+	if (!sock->listener)
+		return;
+	fd = listener_fd(sock->listener);
+	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
+}
+
 static int socket_serve(struct turn_listener *listener, int fd)
 {
 	struct turn_worker *worker = listener->worker;
@@ -427,14 +450,16 @@ static int socket_serve(struct turn_listener *listener, int fd)
 
 	if (!sock)
 		return -ENOMEM;
-	err = listener_new(worker->loop, fd, true, &client_listener_ops,
-			   listener, &sock->listener);
+	if (udp_is(fd))
+		err = turn_datagram_serve(listener, fd, &sock->port);
+	else
+		err = listener_new(worker->loop, fd, true, &client_listener_ops,
+				   listener, &sock->listener);
 	if (err) {
 		free(sock);
 		return err;
 	}
-	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
-	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
+	socket_tune(sock, listener);
 	list_add_tail(&sock->link, &listener->sockets);
 	return 0;
 }
@@ -455,28 +480,33 @@ int turn_worker_listen(struct turn_worker *worker, int fd, const char *name)
 	return err;
 }
 
+static bool socket_is_configured(const struct listener_socket *sock,
+				 const struct turn_listener *listener)
+{
+	int fd = sock->port ? turn_datagram_fd(sock->port) :
+			      listener_fd(sock->listener);
+	union addr addr;
+	socklen_t len = sizeof(addr);
+
+	return getsockname(fd, &addr.sa, &len) < 0 ||
+	       turn_settings_has_address(listener->worker->settings,
+					 listener->name, &addr,
+					 sock->port != NULL);
+}
+
 /* The sockets whose address is still configured go on, the others close. */
 static void sockets_reload(struct turn_listener *listener)
 {
-	struct turn_worker *worker = listener->worker;
 	struct list *pos, *tmp;
 
 	list_for_each_safe(pos, tmp, &listener->sockets) {
 		struct listener_socket *sock =
 			list_entry(pos, struct listener_socket, link);
-		int fd = listener_fd(sock->listener);
-		union addr addr;
-		socklen_t len = sizeof(addr);
 
-		if (getsockname(fd, &addr.sa, &len) == 0 &&
-		    !turn_settings_has_address(worker->settings, listener->name,
-					       &addr)) {
+		if (socket_is_configured(sock, listener))
+			socket_tune(sock, listener);
+		else
 			socket_retire(sock);
-			continue;
-		}
-		socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
-		socket_mss(fd,
-			   turn_settings_mss(worker->settings, listener->name));
 	}
 }
 

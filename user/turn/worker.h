@@ -9,6 +9,7 @@
 #include "engine/wire.h"
 #include "pair/rendezvous.h"
 #include "transport/transport.h"
+#include "transport/udp.h"
 #include "turn/policy.h"
 #include "turn/settings.h"
 #include "turn/shared.h"
@@ -56,6 +57,7 @@ struct turn_worker {
 	void (*broker_lost)(void *arg);
 	void *arg;
 
+	struct udp *udp; /* of its UDP sockets */
 	struct wire *wire; /* may have no channel */
 	bool wire_was_ready;
 	bool sockmap_known; /* whether there will be its maps */

@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * UDP sockets.
+ *
+ * A readable socket is read once per tick, up to RECEIVE_BATCH datagrams with one
+ * recvmmsg(2): the epoll is level triggered, so what is left comes in the next
+ * tick, after everybody else. What is sent is collected in one piece of memory
+ * for all sockets of the loop and leaves at the end of the tick, or when that is
+ * full, with one sendmmsg(2) per socket that has something to send; datagrams of
+ * the same length to the same address go into it as one message that the kernel
+ * cuts (UDP_SEGMENT). Nothing waits longer: a datagram that the kernel does not
+ * take is dropped and counted, as a router would.
+ *
+ * A socket bound to a wildcard address asks for the address that each datagram
+ * was sent to, so that the answer can leave from there.
+ */
+#include "transport/udp.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/list.h"
+
+#define RECEIVE_BATCH 64
+#define SEND_BATCH    128
+#define DATAGRAM_MAX  65535u
+/* Not a power of two: the starts shall not share one set of the cache. */
+#define RECEIVE_STRIDE (DATAGRAM_MAX + 193u)
+#define SEND_BYTES     (256u << 10)
+#define SEGMENTS_MAX   64u /* UDP_MAX_SEGMENTS of kernels before 6.9 */
+#define SEGMENTED_MAX  65000u /* bytes of one message that is cut */
+/* Clients' sockets, best effort: a burst waits here while others are served. */
+#define BUFFER_BYTES (4 << 20)
+
+/* Room for what the kernel says of, or is told about, a datagram. */
+#define CONTROL_MAX \
+	(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
+
+struct udp_socket {
+	struct watch watch;
+	struct udp *udp;
+	struct list waiting; /* struct out */
+	struct list dirty; /* of udp->dirty while anything waits */
+	udp_received_fn received;
+	void *arg;
+	union addr addr;
+	bool wildcard;
+	bool whole; /* the kernel has refused to cut here */
+};
+
+/* A datagram that waits to be sent. */
+struct out {
+	struct list link; /* of socket->waiting */
+	struct udp_path path;
+	struct iovec bytes;
+};
+
+/* A control buffer, aligned as its header must be. */
+union control {
+	struct cmsghdr align;
+	uint8_t bytes[CONTROL_MAX];
+};
+
+struct udp {
+	struct loop *loop;
+	struct list dirty; /* struct udp_socket */
+	struct deferred flush;
+	uint64_t unsent;
+
+	struct out out[SEND_BATCH];
+	size_t out_count, out_bytes;
+
+	/* Of the call to the kernel that is being made. */
+	struct mmsghdr messages[SEND_BATCH];
+	struct iovec pieces[SEND_BATCH];
+	union addr addresses[RECEIVE_BATCH];
+	union control controls[SEND_BATCH];
+
+	uint8_t sent[SEND_BYTES];
+	uint8_t arrived[(size_t)RECEIVE_BATCH * RECEIVE_STRIDE];
+};
+
+static int option_set(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno :
+									0;
+}
+
+/* Only root may go beyond the system's limit. */
+static void buffer_set(int fd, int forced, int name)
+{
+	if (option_set(fd, SOL_SOCKET, forced, BUFFER_BYTES))
+		option_set(fd, SOL_SOCKET, name, BUFFER_BYTES);
+}
+
+/* A claimant asks for SO_REUSEPORT when it is bound, as listener_claim does. */
+static int socket_bind(int fd, const union addr *addr, bool claim)
+{
+	int err = 0;
+
+	if (addr_family(addr) == AF_INET6)
+		err = option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (!err && !claim)
+		err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (!err && bind(fd, &addr->sa, addr_len(addr)) < 0)
+		err = -errno;
+	if (!err && claim)
+		err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	return err;
+}
+
+static int socket_make(const union addr *addr, bool claim)
+{
+	int fd = socket(addr_family(addr),
+			SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = socket_bind(fd, addr, claim);
+	if (err) {
+		fd_close(&fd);
+		return err;
+	}
+	buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+	return fd;
+}
+
+int udp_open(const union addr *addr)
+{
+	return socket_make(addr, false);
+}
+
+int udp_claim(const union addr *addr)
+{
+	return socket_make(addr, true);
+}
+
+bool udp_is(int fd)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+	       type == SOCK_DGRAM;
+}
+
+int udp_new(struct loop *loop, struct udp **out)
+{
+	/* Pages that are never touched are never there. */
+	struct udp *udp = calloc(1, sizeof(*udp));
+
+	if (!udp)
+		return -ENOMEM;
+	udp->loop = loop;
+	list_init(&udp->dirty);
+	*out = udp;
+	return 0;
+}
+
+void udp_free(struct udp *udp)
+{
+	if (!udp)
+		return;
+	loop_undefer(&udp->flush);
+	free(udp);
+}
+
+uint64_t udp_unsent(const struct udp *udp)
+{
+	return udp->unsent;
+}
+
+int udp_socket_fd(const struct udp_socket *socket)
+{
+	return socket->watch.fd;
+}
+
+const union addr *udp_socket_addr(const struct udp_socket *socket)
+{
+	return &socket->addr;
+}
+
+/* The address that a datagram was sent to; its port is the socket's. */
+static void local_read(const struct udp_socket *socket, struct msghdr *message,
+		       union addr *out)
+{
+	uint16_t port = addr_port(&socket->addr);
+	struct cmsghdr *c;
+
+	*out = socket->addr;
+	for (c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo info;
+
+			memcpy(&info, CMSG_DATA(c), sizeof(info));
+			addr_from_bytes(out, AF_INET,
+					(uint8_t *)&info.ipi_spec_dst, port);
+		} else if (c->cmsg_level == IPPROTO_IPV6 &&
+			   c->cmsg_type == IPV6_PKTINFO) {
+			struct in6_pktinfo info;
+
+			memcpy(&info, CMSG_DATA(c), sizeof(info));
+			addr_from_bytes(out, AF_INET6,
+					(uint8_t *)&info.ipi6_addr, port);
+			if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+				out->in6.sin6_scope_id = info.ipi6_ifindex;
+		}
+	}
+}
+
+/* Buffers for one batch. */
+static void batch_prepare(const struct udp_socket *socket)
+{
+	struct udp *udp = socket->udp;
+
+	for (size_t i = 0; i < RECEIVE_BATCH; i++) {
+		udp->pieces[i].iov_base = udp->arrived + i * RECEIVE_STRIDE;
+		udp->pieces[i].iov_len = DATAGRAM_MAX;
+		udp->messages[i].msg_hdr = (struct msghdr){
+			.msg_name = &udp->addresses[i],
+			.msg_namelen = sizeof(udp->addresses[i]),
+			.msg_iov = &udp->pieces[i],
+			.msg_iovlen = 1,
+			.msg_control = socket->wildcard ? &udp->controls[i] :
+							  NULL,
+			.msg_controllen =
+				socket->wildcard ? sizeof(udp->controls[i]) : 0,
+		};
+	}
+}
+
+static void socket_ready(struct watch *watch, uint32_t events)
+{
+	struct udp_socket *socket = list_entry(watch, struct udp_socket, watch);
+	struct udp *udp = socket->udp;
+	size_t lengths[RECEIVE_BATCH];
+	struct udp_path paths[RECEIVE_BATCH];
+	int count;
+
+	(void)events;
+	batch_prepare(socket);
+	count = recvmmsg(watch->fd, udp->messages, RECEIVE_BATCH, MSG_DONTWAIT,
+			 NULL);
+	/* What is sent meanwhile takes the same message headers. */
+	for (int i = 0; i < count; i++) {
+		lengths[i] = udp->messages[i].msg_len;
+		paths[i].remote = udp->addresses[i];
+		local_read(socket, &udp->messages[i].msg_hdr, &paths[i].local);
+	}
+	for (int i = 0; i < count; i++)
+		socket->received(socket->arg, &paths[i],
+				 udp->arrived + (size_t)i * RECEIVE_STRIDE,
+				 lengths[i]);
+}
+
+/* Learns what it is bound to, and asks for what it must know of datagrams. */
+static int socket_learn(struct udp_socket *socket, int fd)
+{
+	socklen_t len = sizeof(socket->addr);
+
+	if (getsockname(fd, &socket->addr.sa, &len) < 0)
+		return -errno;
+	socket->wildcard = addr_is_any(&socket->addr);
+	if (!socket->wildcard)
+		return 0;
+	return addr_family(&socket->addr) == AF_INET6 ?
+		       option_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) :
+		       option_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+}
+
+int udp_socket_new(struct udp *udp, int fd, udp_received_fn received, void *arg,
+		   struct udp_socket **out)
+{
+	struct udp_socket *socket = calloc(1, sizeof(*socket));
+	int err;
+
+	if (!socket)
+		return -ENOMEM;
+	socket->udp = udp;
+	socket->received = received;
+	socket->arg = arg;
+	list_init(&socket->waiting);
+	list_init(&socket->dirty);
+	err = socket_learn(socket, fd);
+	if (!err)
+		err = watch_add(udp->loop, &socket->watch, fd, EPOLLIN,
+				socket_ready);
+	if (err) {
+		free(socket);
+		return err;
+	}
+	*out = socket;
+	return 0;
+}
+
+void udp_socket_free(struct udp_socket *socket)
+{
+	if (!socket)
+		return;
+	if (!list_empty(&socket->waiting))
+		udp_flush(socket->udp);
+	watch_close(socket->udp->loop, &socket->watch);
+	free(socket);
+}
+
+static void flush_deferred(struct deferred *deferred)
+{
+	udp_flush(list_entry(deferred, struct udp, flush));
+}
+
+uint8_t *udp_send(struct udp_socket *socket, const struct udp_path *path,
+		  size_t len)
+{
+	struct udp *udp = socket->udp;
+	struct out *out;
+
+	if (len > DATAGRAM_MAX)
+		return NULL;
+	if (udp->out_count == SEND_BATCH || udp->out_bytes + len > SEND_BYTES)
+		udp_flush(udp);
+	if (!udp->out_count)
+		loop_defer(udp->loop, &udp->flush, flush_deferred);
+	out = &udp->out[udp->out_count++];
+	out->path = *path;
+	out->bytes.iov_base = udp->sent + udp->out_bytes;
+	out->bytes.iov_len = len;
+	udp->out_bytes += len;
+	if (list_empty(&socket->waiting))
+		list_add_tail(&socket->dirty, &udp->dirty);
+	list_add_tail(&out->link, &socket->waiting);
+	return out->bytes.iov_base;
+}
+
+static struct cmsghdr *control_add(struct msghdr *message, int level, int type,
+				   const void *data, size_t len)
+{
+	struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)message->msg_control +
+					       message->msg_controllen);
+
+	c->cmsg_level = level;
+	c->cmsg_type = type;
+	c->cmsg_len = CMSG_LEN(len);
+	memcpy(CMSG_DATA(c), data, len);
+	message->msg_controllen += CMSG_SPACE(len);
+	return c;
+}
+
+/* Which address it shall leave from. */
+static void local_write(struct msghdr *message, const union addr *local)
+{
+	if (addr_family(local) == AF_INET) {
+		const struct in_pktinfo info = {
+			.ipi_spec_dst = local->in4.sin_addr,
+		};
+
+		control_add(message, IPPROTO_IP, IP_PKTINFO, &info,
+			    sizeof(info));
+	} else if (addr_family(local) == AF_INET6) {
+		const struct in6_pktinfo info = {
+			.ipi6_addr = local->in6.sin6_addr,
+			.ipi6_ifindex = local->in6.sin6_scope_id,
+		};
+
+		control_add(message, IPPROTO_IPV6, IPV6_PKTINFO, &info,
+			    sizeof(info));
+	}
+}
+
+static bool path_equal(const struct udp_path *a, const struct udp_path *b)
+{
+	return addr_equal(&a->remote, &b->remote) &&
+	       addr_family(&a->local) == addr_family(&b->local) &&
+	       (addr_family(&a->local) == AF_UNSPEC ||
+		addr_same_host(&a->local, &b->local));
+}
+
+/* How many datagrams from `first` on can go as one message that is cut. */
+static size_t run_length(const struct udp_socket *socket,
+			 const struct out *first)
+{
+	const size_t size = first->bytes.iov_len;
+	size_t count = 1, bytes = size;
+	const struct list *pos = first->link.next;
+
+	if (socket->whole || !size)
+		return 1;
+	for (; pos != &socket->waiting && count < SEGMENTS_MAX;
+	     pos = pos->next) {
+		const struct out *out = list_entry(pos, struct out, link);
+
+		if (!out->bytes.iov_len || out->bytes.iov_len > size ||
+		    bytes + out->bytes.iov_len > SEGMENTED_MAX ||
+		    !path_equal(&first->path, &out->path))
+			break;
+		bytes += out->bytes.iov_len;
+		count++;
+		if (out->bytes.iov_len < size) /* only the last may be short */
+			break;
+	}
+	return count;
+}
+
+/*
+ * Makes messages of what waits on a socket; each takes its datagrams off the list.
+ * Returns how many messages.
+ */
+static size_t messages_make(struct udp_socket *socket)
+{
+	struct udp *udp = socket->udp;
+	size_t count = 0, piece = 0;
+
+	while (!list_empty(&socket->waiting)) {
+		struct out *out =
+			list_entry(socket->waiting.next, struct out, link);
+		struct msghdr *message = &udp->messages[count].msg_hdr;
+		size_t run = run_length(socket, out);
+		uint16_t size = (uint16_t)out->bytes.iov_len;
+
+		*message = (struct msghdr){
+			.msg_name = &out->path.remote,
+			.msg_namelen = addr_len(&out->path.remote),
+			.msg_iov = &udp->pieces[piece],
+			.msg_iovlen = run,
+			.msg_control = &udp->controls[count],
+		};
+		if (socket->wildcard)
+			local_write(message, &out->path.local);
+		if (run > 1)
+			control_add(message, SOL_UDP, UDP_SEGMENT, &size,
+				    sizeof(size));
+		if (!message->msg_controllen)
+			message->msg_control = NULL;
+		for (size_t i = 0; i < run; i++) {
+			out = list_entry(socket->waiting.next, struct out,
+					 link);
+			udp->pieces[piece++] = out->bytes;
+			list_del(&out->link);
+		}
+		count++;
+	}
+	return count;
+}
+
+/* The kernel will not cut: its datagrams one by one. */
+static void run_send(struct udp_socket *socket, const struct msghdr *message)
+{
+	struct udp *udp = socket->udp;
+
+	for (size_t i = 0; i < message->msg_iovlen; i++) {
+		struct msghdr one = *message;
+
+		one.msg_iov = &message->msg_iov[i];
+		one.msg_iovlen = 1;
+		/* UDP_SEGMENT stands last. */
+		one.msg_controllen -= CMSG_SPACE(sizeof(uint16_t));
+		if (!one.msg_controllen)
+			one.msg_control = NULL;
+		if (sendmsg(socket->watch.fd, &one, MSG_NOSIGNAL) < 0)
+			udp->unsent++;
+	}
+}
+
+/* Of one that was not sent. true: the others would not be either. */
+static bool unsent_handle(struct udp_socket *socket, struct mmsghdr *message)
+{
+	struct udp *udp = socket->udp;
+	bool full = errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM;
+
+	if (!full && message->msg_hdr.msg_iovlen > 1) {
+		/* No checksum offload, or longer than the path's MTU. */
+		socket->whole = true;
+		run_send(socket, &message->msg_hdr);
+		return false;
+	}
+	udp->unsent += message->msg_hdr.msg_iovlen;
+	return full;
+}
+
+static void socket_flush(struct udp_socket *socket)
+{
+	struct udp *udp = socket->udp;
+	size_t count = messages_make(socket), at = 0;
+	bool full = false;
+
+	while (at < count && !full) {
+		int sent = sendmmsg(socket->watch.fd, udp->messages + at,
+				    (unsigned int)(count - at), MSG_NOSIGNAL);
+
+		if (sent > 0) {
+			at += (size_t)sent;
+			continue;
+		}
+		full = unsent_handle(socket, &udp->messages[at++]);
+	}
+	for (; at < count; at++)
+		udp->unsent += udp->messages[at].msg_hdr.msg_iovlen;
+}
+
+void udp_flush(struct udp *udp)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &udp->dirty) {
+		list_del(pos);
+		socket_flush(list_entry(pos, struct udp_socket, dirty));
+	}
+	udp->out_count = 0;
+	udp->out_bytes = 0;
+}
