@@ -99,7 +99,10 @@ struct culvert_error {
 	 * wrong credentials, 446 connection already exists, 447 peer not
 	 * reached, 486 quota, ...). Negative: an errno of ours, among them
 	 * -ETIMEDOUT no (valid) answer in time; -EPIPE the server closed the
-	 * connection; -EPROTO it answered nonsense; -ENOMEM; those of connect(2).
+	 * connection; -EPROTO it answered nonsense; -EKEYREJECTED its challenge
+	 * is weaker than it says or than the one before, as if changed on the
+	 * way; -ENOTSUP none of its password algorithms is known; -ENOMEM;
+	 * those of connect(2).
 	 */
 	int code;
 	const char *during; /* "connecting", "Allocate", "ConnectionBind", ... */

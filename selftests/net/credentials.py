@@ -10,11 +10,12 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import stun, tap  # noqa: E402
-from culvertlab.data import ping  # noqa: E402
+from culvertlab.cli import Cli  # noqa: E402
+from culvertlab.data import Worker, ping  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.stun import ALGORITHM_MD5, ALGORITHM_SHA256, ALLOCATE, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
-from culvertlab.turn import transport  # noqa: E402
+from culvertlab.turn import recv_message, transport  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -205,6 +206,48 @@ def _():
         del server.sections["user carol"]
         server.write_config()
         equal(server.reload(), "reloaded")
+
+
+@test("culvert takes SHA-256 where it is offered, and MD5 where that is all")
+def _():
+    sha256_alone = {"user alice": {**digests("alice", "wonderland", "sha256"), "password": None}}
+    status, process = Cli(lab, lab.server(sha256_alone)).run("check")
+    equal(status, 0, f"status of check, said {process.out()} {process.err()}")
+    md5_alone = {"user alice": {**digests("alice", "wonderland", "md5"), "password": None}}
+    status, process = Cli(lab, lab.server(md5_alone)).run("check")
+    equal(status, 0, f"status of check, said {process.out()} {process.err()}")
+
+
+class Impostor:
+    """Answers the first request of one connection with this challenge."""
+
+    def __init__(self, *attrs):
+        self.listener, self.attrs = lab.keep(lab.topo.relay.listen()), attrs
+        self.requests = Worker(self._serve)
+
+    def address(self, _version=4):
+        return self.listener.getsockname()[:2]
+
+    def _serve(self):
+        sock = lab.accept(self.listener)
+        request = recv_message(sock)
+        challenge = stun.Message(request.method, stun.ERROR, [
+            (stun.ERROR_CODE, b"\0\0\4\1Unauthenticated"), (stun.REALM, b"example.org"),
+            *self.attrs], request.txid)
+        sock.sendall(challenge.build())
+        return sock.recv(4096)
+
+
+@test("culvert does not answer a challenge whose algorithms were taken out or are unknown")
+def _():
+    for attrs, words in (([], "weaker credentials"),
+                         ([(stun.PASSWORD_ALGORITHMS, b"\0\7\0\0")], "no password algorithm")):
+        impostor = Impostor((stun.NONCE, b"obMatJos2gAAAnonce"), *attrs)
+        status, process = Cli(lab, impostor).run("receive", "--allow", lab.topo.peer.addr(),
+                                                 os.path.join(lab.dir, "nothing"))
+        check(status != 0, "status 0")
+        check(words in process.out() + process.err(), f"said {process.out()} {process.err()}")
+        equal(impostor.requests.finish(10), b"", "what came after the challenge")
 
 
 tap.main()

@@ -7,6 +7,11 @@
  * not bind nonces to a connection. A challenge is answered at most
  * CHALLENGES_MAX times per request, so that no server keeps us in a circle, and a
  * second 401 under the same key means that the password is wrong.
+ *
+ * Challenges are not signed. Who takes the password algorithms out of one is found
+ * out by the nonce, which announces them (9.2.1); who makes a nonce of his own
+ * gets no further than that with a server whose challenge was heard before, for
+ * nothing weaker than what was agreed on then is used (client_auth_strength).
  */
 #include "client/request.h"
 
@@ -93,6 +98,30 @@ void client_auth_wipe(struct client_auth *auth)
 	crypto_wipe(auth, sizeof(*auth));
 }
 
+static void credentials_put(struct stun_writer *w,
+			    struct client_request *request,
+			    const struct client_auth *auth)
+{
+	request->key = auth->key;
+	request->sha256 = auth->algorithms_len != 0;
+	if (auth->hashed)
+		stun_put(w, STUN_ATTR_USERHASH, auth->userhash,
+			 sizeof(auth->userhash));
+	else
+		stun_put_string(w, STUN_ATTR_USERNAME, auth->user);
+	stun_put_string(w, STUN_ATTR_REALM, auth->realm);
+	stun_put(w, STUN_ATTR_NONCE, auth->nonce, auth->nonce_len);
+	if (!request->sha256) {
+		stun_put_integrity(w, auth->key.bytes, auth->key.len);
+		return;
+	}
+	stun_put(w, STUN_ATTR_PASSWORD_ALGORITHMS, auth->algorithms,
+		 auth->algorithms_len);
+	stun_put_algorithms(w, STUN_ATTR_PASSWORD_ALGORITHM, &auth->algorithm,
+			    1);
+	stun_put_integrity_sha256(w, auth->key.bytes, auth->key.len);
+}
+
 ssize_t client_request_write(struct client_request *request,
 			     const struct client_auth *auth,
 			     client_fill_fn fill, const void *arg, uint8_t *buf,
@@ -106,27 +135,84 @@ ssize_t client_request_write(struct client_request *request,
 	stun_put_string(&w, STUN_ATTR_SOFTWARE, "culvert " CULVERT_VERSION);
 	request->authenticated = auth->user && auth->nonce_len &&
 				 request->method != STUN_BINDING;
-	if (request->authenticated) {
-		memcpy(request->key, auth->key, sizeof(request->key));
-		stun_put_string(&w, STUN_ATTR_USERNAME, auth->user);
-		stun_put_string(&w, STUN_ATTR_REALM, auth->realm);
-		stun_put(&w, STUN_ATTR_NONCE, auth->nonce, auth->nonce_len);
-		stun_put_integrity(&w, auth->key, sizeof(auth->key));
-	}
+	if (request->authenticated)
+		credentials_put(&w, request, auth);
 	stun_put_fingerprint(&w);
 	if (!w.error)
 		memcpy(request->txid, buf + 8, sizeof(request->txid));
 	return stun_end(&w);
 }
 
-/* Takes realm and nonce over: 0, or -EBADMSG and nothing changes. */
-static int challenge_learn(struct client_auth *auth, const struct stun_msg *msg)
+/* The security features of a nonce: bit 0 is 32, bit 1 is 16 (RFC 8489 18.1). */
+#define FEATURE_ALGORITHMS 32
+#define FEATURE_ANONYMITY  16
+
+/* The first six of the 24 bits behind the nonce's cookie; 0 without a cookie. */
+static unsigned int nonce_features(const struct stun_attr *nonce)
 {
-	char text[CLIENT_TEXT_MAX + 1];
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+		"0123456789+/";
+	const char *digit;
+
+	if (nonce->len < 13 || memcmp(nonce->value, "obMatJos2", 9) != 0 ||
+	    !nonce->value[9])
+		return 0;
+	digit = strchr(digits, nonce->value[9]);
+	return digit ? (unsigned int)(digit - digits) : 0;
+}
+
+/* Does it announce password algorithms that are not there (RFC 8489 9.2.5)? */
+static bool algorithms_missing(const struct stun_msg *msg)
+{
+	struct stun_attr nonce;
+
+	return stun_find(msg, STUN_ATTR_NONCE, &nonce) &&
+	       nonce_features(&nonce) & FEATURE_ALGORITHMS &&
+	       !stun_has(msg, STUN_ATTR_PASSWORD_ALGORITHMS);
+}
+
+/*
+ * The list of a challenge and the first of it that is known here. 0; -EBADMSG:
+ * not a list we could send back; -ENOTSUP: none is known.
+ */
+static int algorithms_learn(struct client_auth *auth,
+			    const struct stun_msg *msg)
+{
+	struct stun_attr list;
+	size_t at = 0;
+	uint16_t number;
+	bool plain;
+	int more;
+
+	auth->algorithms_len = 0;
+	auth->algorithm = STUN_ALGORITHM_MD5;
+	if (!stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHMS, &list))
+		return 0;
+	if (list.len == 0 || list.len > sizeof(auth->algorithms))
+		return -EBADMSG;
+	memcpy(auth->algorithms, list.value, list.len);
+	auth->algorithms_len = list.len;
+	while ((more = stun_next_algorithm(&list, &at, &number, &plain)) > 0)
+		if (plain && (number == STUN_ALGORITHM_SHA256 ||
+			      number == STUN_ALGORITHM_MD5)) {
+			auth->algorithm = (enum stun_algorithm)number;
+			return 0;
+		}
+	return more ? more : -ENOTSUP;
+}
+
+/* What stands in the way of a thief, from nothing heard yet up. */
+static int client_auth_strength(const struct client_auth *auth)
+{
+	if (!auth->algorithms_len)
+		return 0;
+	return auth->algorithm == STUN_ALGORITHM_SHA256 ? 2 : 1;
+}
+
+static int nonce_learn(struct client_auth *auth, const struct stun_msg *msg)
+{
 	struct stun_attr realm, nonce;
-	const char *name = auth->realm;
-	uint8_t key[STUN_KEY_LEN];
-	int err;
 
 	if (!stun_find(msg, STUN_ATTR_NONCE, &nonce) || nonce.len == 0 ||
 	    nonce.len > CLIENT_TEXT_MAX)
@@ -136,22 +222,69 @@ static int challenge_learn(struct client_auth *auth, const struct stun_msg *msg)
 		if (realm.len > CLIENT_TEXT_MAX ||
 		    memchr(realm.value, 0, realm.len))
 			return -EBADMSG;
-		memcpy(text, realm.value, realm.len);
-		text[realm.len] = '\0';
-		name = text;
+		memcpy(auth->realm, realm.value, realm.len);
+		auth->realm[realm.len] = '\0';
 	} else if (!auth->nonce_len) {
 		return -EBADMSG;
 	}
-	err = stun_long_term_key(auth->user, name, auth->password, key);
-	if (err)
-		return err;
-	memcpy(auth->key, key, sizeof(key));
-	crypto_wipe(key, sizeof(key));
-	if (name != auth->realm)
-		memcpy(auth->realm, name, strlen(name) + 1);
 	memcpy(auth->nonce, nonce.value, nonce.len);
 	auth->nonce_len = nonce.len;
+	auth->hashed = nonce_features(&nonce) & FEATURE_ANONYMITY;
 	return 0;
+}
+
+static int key_make(struct client_auth *auth)
+{
+	bool sha256 = auth->algorithm == STUN_ALGORITHM_SHA256;
+	int err;
+
+	auth->key.len = sha256 ? STUN_SHA256_LEN : STUN_KEY_LEN;
+	err = sha256 ? stun_long_term_key_sha256(auth->user, auth->realm,
+						 auth->password,
+						 auth->key.bytes) :
+		       stun_long_term_key(auth->user, auth->realm,
+					  auth->password, auth->key.bytes);
+	if (!err && auth->hashed)
+		err = stun_userhash(auth->user, strlen(auth->user), auth->realm,
+				    strlen(auth->realm), auth->userhash);
+	return err;
+}
+
+/*
+ * Takes a challenge over. Otherwise nothing changes: -EBADMSG it is malformed,
+ * -ENOTSUP no algorithm of it is known, -EKEYREJECTED it bids down, -ENOMEM, -EIO.
+ */
+static int challenge_learn(struct client_auth *auth, const struct stun_msg *msg)
+{
+	struct client_auth new = *auth;
+	int err;
+
+	err = nonce_learn(&new, msg);
+	if (!err && algorithms_missing(msg))
+		err = -EKEYREJECTED;
+	if (!err)
+		err = algorithms_learn(&new, msg);
+	if (!err && client_auth_strength(&new) < client_auth_strength(auth))
+		err = -EKEYREJECTED;
+	if (!err)
+		err = key_make(&new);
+	if (!err)
+		*auth = new;
+	crypto_wipe(&new, sizeof(new));
+	return err;
+}
+
+static const char *challenge_trouble(int err)
+{
+	switch (err) {
+	case -EKEYREJECTED:
+		return "weaker credentials than the server offers: somebody on "
+		       "the way may have changed its challenge";
+	case -ENOTSUP:
+		return "no password algorithm of the server's is known here";
+	default:
+		return "a challenge without a usable realm and nonce";
+	}
 }
 
 static enum client_verdict judge_challenge(struct client_request *request,
@@ -171,15 +304,13 @@ static enum client_verdict judge_challenge(struct client_request *request,
 	err = challenge_learn(auth, msg);
 	if (err) {
 		client_failure_set(failure, err == -EBADMSG ? -EPROTO : err,
-				   during,
-				   "a challenge without a usable realm and "
-				   "nonce");
+				   during, "%s", challenge_trouble(err));
 		return CLIENT_VERDICT_ERROR;
 	}
 	request->challenges++;
 	if (code == STUN_CODE_UNAUTHENTICATED && request->authenticated &&
-	    request->challenges > 1 &&
-	    crypto_equal(request->key, auth->key, sizeof(auth->key))) {
+	    request->challenges > 1 && request->key.len == auth->key.len &&
+	    crypto_equal(request->key.bytes, auth->key.bytes, auth->key.len)) {
 		client_failure_set(failure, code, during,
 				   "user name or password is wrong (realm %s)",
 				   auth->realm);
@@ -222,8 +353,7 @@ static void failure_from_answer(const struct client_request *request,
 
 static enum client_verdict judge_error(struct client_request *request,
 				       struct client_auth *auth,
-				       const struct stun_msg *msg,
-				       int integrity,
+				       const struct stun_msg *msg, bool trusted,
 				       struct client_failure *failure)
 {
 	struct stun_attr attr;
@@ -238,12 +368,28 @@ static enum client_verdict judge_error(struct client_request *request,
 	    (code == STUN_CODE_UNAUTHENTICATED ||
 	     code == STUN_CODE_STALE_NONCE))
 		return judge_challenge(request, auth, msg, code, failure);
-	if (request->authenticated && integrity != 1) {
+	if (!trusted) {
 		request->discarded++;
 		return CLIENT_VERDICT_DISCARD;
 	}
 	failure_from_answer(request, msg, code, reason, reason_len, failure);
 	return CLIENT_VERDICT_ERROR;
+}
+
+/* Signed as the request was, with our key, if the request was signed. */
+static bool answer_trusted(const struct client_request *request,
+			   const struct stun_msg *msg)
+{
+	const struct stun_key *key = &request->key;
+
+	if (algorithms_missing(msg))
+		return false;
+	if (!request->authenticated)
+		return true;
+	if (request->sha256)
+		return stun_check_integrity_sha256(msg, key->bytes, key->len,
+						   STUN_SHA256_LEN) == 1;
+	return stun_check_integrity(msg, key->bytes, key->len) == 1;
 }
 
 enum client_verdict client_request_judge(struct client_request *request,
@@ -252,18 +398,16 @@ enum client_verdict client_request_judge(struct client_request *request,
 					 struct client_failure *failure)
 {
 	uint16_t unknown;
-	int integrity = 0;
+	bool trusted;
 
 	if (msg->method != request->method ||
 	    (msg->class != STUN_SUCCESS && msg->class != STUN_ERROR) ||
 	    stun_check_fingerprint(msg) < 0)
 		return CLIENT_VERDICT_DISCARD;
-	if (request->authenticated)
-		integrity = stun_check_integrity(msg, request->key,
-						 sizeof(request->key));
+	trusted = answer_trusted(request, msg);
 	if (msg->class == STUN_ERROR)
-		return judge_error(request, auth, msg, integrity, failure);
-	if (request->authenticated && integrity != 1) {
+		return judge_error(request, auth, msg, trusted, failure);
+	if (!trusted) {
 		request->discarded++;
 		return CLIENT_VERDICT_DISCARD;
 	}

@@ -15,6 +15,8 @@
 
 /* Most bytes of REALM and NONCE (RFC 8489 14.9, 14.10). */
 #define CLIENT_TEXT_MAX 763
+/* Most bytes of PASSWORD-ALGORITHMS that are sent back. */
+#define CLIENT_ALGORITHMS_MAX 128
 /* Room for a request with every text at its longest. */
 #define CLIENT_REQUEST_MAX 2560
 
@@ -38,7 +40,13 @@ struct client_auth {
 	char realm[CLIENT_TEXT_MAX + 1];
 	uint8_t nonce[CLIENT_TEXT_MAX];
 	size_t nonce_len; /* 0: the server has not asked yet */
-	uint8_t key[STUN_KEY_LEN];
+	/* PASSWORD-ALGORITHMS as the server sent it; a len of 0: it did not. */
+	uint8_t algorithms[CLIENT_ALGORITHMS_MAX];
+	size_t algorithms_len;
+	enum stun_algorithm algorithm; /* that makes the key */
+	bool hashed; /* the server asks for USERHASH */
+	uint8_t userhash[STUN_SHA256_LEN];
+	struct stun_key key;
 };
 
 /* user NULL: without credentials. 0, -EINVAL (too long, no password), -ENOMEM. */
@@ -50,7 +58,8 @@ struct client_request {
 	uint16_t method;
 	uint8_t txid[STUN_TXID_LEN];
 	bool authenticated; /* carried credentials: so must the answer */
-	uint8_t key[STUN_KEY_LEN]; /* they were signed with */
+	bool sha256; /* with MESSAGE-INTEGRITY-SHA256: so must the answer */
+	struct stun_key key; /* they were signed with */
 	unsigned int challenges; /* 401 and 438 met so far */
 	unsigned int discarded; /* answers dropped for their integrity */
 };
@@ -76,7 +85,7 @@ enum client_verdict {
 
 /*
  * Judges a message with this request's transaction id (RFC 8489 6.3.3, 6.3.4,
- * 9.2.5) and learns realm and nonce from challenges.
+ * 9.2.5) and learns realm, nonce and algorithms from challenges.
  */
 enum client_verdict client_request_judge(struct client_request *request,
 					 struct client_auth *auth,

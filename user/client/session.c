@@ -47,6 +47,7 @@ static const struct advice advices[] = {
 	{ -ECONNREFUSED, "is the server running, and is this its port?" },
 	{ -ETIMEDOUT, "does a firewall drop this, or is the server stuck?" },
 	{ -EPROTO, "is this a TURN server's TCP port?" },
+	{ -EKEYREJECTED, "is somebody between you and the server?" },
 	{ -ENETUNREACH, "there is no route; try -4 or -6" },
 	{ -EHOSTUNREACH, "there is no route; try -4 or -6" },
 	{ -EMFILE, "raise the limit of open files (ulimit -n)" },
