@@ -5,6 +5,7 @@ see nothing of it."""
 
 import os
 import sys
+import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -216,6 +217,96 @@ def _():
     md5_alone = {"user alice": {**digests("alice", "wonderland", "md5"), "password": None}}
     status, process = Cli(lab, lab.server(md5_alone)).run("check")
     equal(status, 0, f"status of check, said {process.out()} {process.err()}")
+
+
+SECRETS = {"user alice": None, "user bob": None,
+           "realm example.org": {"secret": ["the new one", "the old one"],
+                                 "allocations_per_user": 2}}
+
+
+def temporary(seconds, user="alice", secret="the new one", sha256=False):
+    """A client with credentials that a service made, good for so long."""
+    name = f"{int(time.time()) + seconds}:{user}"
+    client = lab.client(user=name, password=stun.temporary(secret, name), changes=SECRETS)
+    client.sha256 = sha256
+    return client
+
+
+@test("time-limited: by either secret and algorithm, with a whole pair; the challenge fits")
+def _():
+    for secret in ("the new one", "the old one"):
+        for sha256 in (False, True):
+            client = temporary(3600, "carol", secret, sha256)
+            response = client.challenge()
+            equal(stun.features(response.get(stun.NONCE)), stun.PASSWORD_ALGORITHMS_BIT,
+                  "features: nobody is asked for a user hash")
+            client.allocate()
+            ping(*lab.pair(client)[:2])
+            client.refresh(0)
+    equal(temporary(3600, secret="another").code(ALLOCATE, [transport()]), 401, "another secret")
+    rows = lab.server(SECRETS).ctl_json("allocations")["allocations"]
+    check(all(row["user"] == "carol" for row in rows), f"users {rows}")
+
+
+@test("time-limited: names that are none, or that would forge a log line, are 401")
+def _():
+    for name in ("alice", "99999999999:a b", "99999999999:a\nlevel=error", "99999999999x",
+                 "99999999999999999999999:alice"):
+        client = lab.client(user=name, password=stun.temporary("the new one", name),
+                            changes=SECRETS)
+        equal(client.code(ALLOCATE, [transport()]), 401, repr(name))
+
+
+@test("time-limited: when the time is up nothing is made or prolonged, what there is goes on")
+def _():
+    server = lab.server(SECRETS)
+    failures = server.counters()["auth_failures"]
+    client = temporary(3)
+    client.allocate()
+    data, peer, _ = lab.pair(client)
+    equal(wait_for(lambda: client.code(REFRESH), 10, "Refresh is refused"), 401)
+    check(server.counters()["auth_expired"] > 0, "not counted")
+    ping(data, peer)
+    client.permit(lab.topo.peer.addr())
+    ping(*lab.pair(client)[:2])
+    twin = lab.keep(client.other())
+    equal(twin.code(ALLOCATE, [transport()]), 401, "Allocate")
+    equal(server.counters()["auth_failures"], failures, "taken for guesses")
+    equal(client.refresh(0), 0, "giving it back")
+
+
+@test("time-limited: newer credentials of the same user go on with the allocation, another's not")
+def _():
+    client = temporary(60)
+    client.allocate()
+    newer, other = temporary(120), temporary(60, "bob")
+    for who, code in ((other, 441), (newer, 0)):
+        client.user, client.password = who.user, who.password
+        equal(client.code(REFRESH), code, f"Refresh by {who.user}")
+
+
+@test("time-limited: the quota counts by the user, not by the time before it")
+def _():
+    for seconds in (60, 61):
+        temporary(seconds, "dave").allocate()
+    equal(temporary(62, "dave").code(ALLOCATE, [transport()]), 486, "the third")
+    temporary(60, "bob").allocate()
+
+
+@test("time-limited: a secret that is taken out ends what it made, at the next Refresh")
+def _():
+    server = lab.server(SECRETS)
+    old, new = temporary(60, "old", "the old one"), temporary(60, "new")
+    old.allocate()
+    new.allocate()
+    server.sections["realm example.org"]["secret"] = "the new one"
+    server.write_config()
+    equal(server.reload(), "reloaded")
+    equal(old.code(REFRESH), 401, "by the old secret")
+    new.refresh()
+    server.sections["realm example.org"]["secret"] = SECRETS["realm example.org"]["secret"]
+    server.write_config()
+    equal(server.reload(), "reloaded")
 
 
 class Impostor:

@@ -64,6 +64,12 @@ tap.add("turnutils_uclient -T -x over IPv6 loses nothing", uclient_test(10, "-x"
 tap.add("turnutils_uclient -T -G, extra requests, loses nothing", uclient_test(5, "-G"), 70)
 
 
+@test("turnutils_uclient -T -W with time-limited credentials loses nothing", 70)
+def _():
+    changes = {"realm example.org": {"secret": "north"}, "user alice": None, "user bob": None}
+    nothing_lost(uclient(lab.server(changes), 5, "-W", "north"), 5)
+
+
 @test("turnutils_uclient with the wrong password is refused")
 def _():
     need("turnutils_uclient", "coturn")

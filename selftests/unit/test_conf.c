@@ -107,9 +107,10 @@ static void an_empty_text_gives_a_server_nobody_can_use(void **state)
 	struct conf *conf = accepted("");
 
 	(void)state;
-	assert_string_equal(reports.text,
-			    "0 warning: no [user NAME] section: nobody can "
-			    "use this server\n");
+	assert_string_equal(
+		reports.text,
+		"0 warning: no [user NAME] section and no secret: nobody can "
+		"use this server\n");
 	assert_int_equal(conf->listener_count, 1);
 	assert_string_equal(conf->listeners[0].name, "default");
 	assert_int_equal(conf->listeners[0].address_count, 2);
@@ -430,8 +431,7 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
 		{ "relay", "ports", "1-65536",
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
-		{ "listener a", "transport", "sctp",
-		  "tcp or udp" },
+		{ "listener a", "transport", "sctp", "tcp or udp" },
 	};
 	char text[300], expected[400], label[40];
 	const char *found;
@@ -619,7 +619,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"17 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n"
 		"18 error: [realm example.org] : unknown key; allowed: "
-		"allocations_per_user, engine\n"
+		"allocations_per_user, secret, engine\n"
 		"10 error: [user bob]: found neither password nor ha1; "
 		"allowed: exactly one of them\n"
 		"11 error: [user bob] realm: found \"example.com\", for which "
@@ -744,6 +744,41 @@ static void udp_and_tcp_may_have_the_same_port(void **state)
 		"9 error: [listener b] address: found 0.0.0.0:3478, which "
 		"overlaps 192.0.2.1:3478 of [listener a]; allowed: each "
 		"address and port once\n");
+}
+
+static void a_realm_has_users_or_secrets(void **state)
+{
+	struct conf *conf = accepted("[realm a]\nsecret = one\n"
+				     "secret = \" ;two\"\nsecret = 3\n"
+				     "secret = 4\n[realm b]\n"
+				     "[user u]\nrealm = b\npassword = x\n");
+
+	(void)state;
+	assert_int_equal(conf->realms[0].secret_count, 4);
+	assert_string_equal(conf->realms[0].secrets[0], "one");
+	assert_string_equal(conf->realms[0].secrets[1], " ;two");
+	assert_string_equal(conf->realms[0].secrets[3], "4");
+	assert_int_equal(conf->realms[1].secret_count, 0);
+	conf_unref(conf);
+	refused("[realm a]\nsecret = x\n[user u]\npassword = x\n"
+		"[user v]\nrealm = a\npassword = x\n",
+		"3 error: [user u]: found a user of realm \"a\", which has a "
+		"secret; allowed: a realm without\n"
+		"5 error: [user v]: found a user of realm \"a\", which has a "
+		"secret; allowed: a realm without\n");
+	refused("[realm a]\nsecret = x\nsecret = y\nsecret = x\n",
+		"4 error: [realm a] secret: found a value of 1 bytes (not "
+		"shown); allowed: text of 1 to 900 bytes\n");
+	refused("[realm a]\nsecret = 1\nsecret = 2\nsecret = 3\nsecret = 4\n"
+		"secret = 5\n",
+		"6 error: [realm a] secret: found a value of 1 bytes (not "
+		"shown); allowed: text of 1 to 900 bytes\n");
+	refused("[realm a]\nsecret = x ; or a comment?\n",
+		"2 error: [realm a] secret: found a semicolon after a space, "
+		"which may be meant as a comment; allowed: the value in double "
+		"quotes, or the comment on its own line\n"
+		"0 warning: no [user NAME] section and no secret: nobody can "
+		"use this server\n");
 }
 
 static void overlapping_listeners_are_refused(void **state)
@@ -1020,10 +1055,11 @@ static void names_of_sections_have_their_limit(void **state)
 	assert_int_equal(strlen(conf->realms[0].name), 63);
 	conf_unref(conf);
 	snprintf(text, sizeof(text), "[realm %.64s]\n", name);
-	refused(text, "1 error: [realm]: found a name of 64 bytes; allowed: up "
-		      "to 63\n"
-		      "0 warning: no [user NAME] section: nobody can use this "
-		      "server\n");
+	refused(text,
+		"1 error: [realm]: found a name of 64 bytes; allowed: up "
+		"to 63\n"
+		"0 warning: no [user NAME] section and no secret: nobody can use this "
+		"server\n");
 }
 
 static void errors_without_end_are_cut(void **state)
@@ -1281,6 +1317,7 @@ int main(void)
 		cmocka_unit_test(repeats_are_refused),
 		cmocka_unit_test(realms_must_fit_users_and_listeners),
 		cmocka_unit_test(a_user_has_exactly_one_secret),
+		cmocka_unit_test(a_realm_has_users_or_secrets),
 		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),
 		cmocka_unit_test(a_realm_with_each_digest_alone_is_refused),
 		cmocka_unit_test(udp_and_tcp_may_have_the_same_port),

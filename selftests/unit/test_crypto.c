@@ -238,6 +238,20 @@ static void refused_algorithm_is_eio(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void base64_of_rfc_4648(void **state)
+{
+	static const char *const expected[] = {
+		"", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy",
+	};
+	char got[9];
+
+	(void)state;
+	for (size_t len = 0; len <= 6; len++) {
+		crypto_base64("foobar", len, got);
+		assert_string_equal(got, expected[len]);
+	}
+}
+
 static void equal_compares_all(void **state)
 {
 	uint8_t a[32], b[32];
@@ -278,6 +292,7 @@ int main(void)
 		cmocka_unit_test(empty_key_is_not_the_last_key),
 		cmocka_unit_test(no_pieces_are_an_empty_message),
 		cmocka_unit_test(threads_do_not_disturb_each_other),
+		cmocka_unit_test(base64_of_rfc_4648),
 		cmocka_unit_test(equal_compares_all),
 		cmocka_unit_test(wipe_leaves_zeroes),
 	};

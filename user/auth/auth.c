@@ -62,6 +62,15 @@ static void users_free(struct table *users)
 	table_destroy(users);
 }
 
+static void realm_free(struct realm *realm)
+{
+	for (size_t i = 0; i < realm->secret_count; i++) {
+		crypto_wipe(realm->secrets[i], strlen(realm->secrets[i]));
+		free(realm->secrets[i]);
+	}
+	free(realm);
+}
+
 void auth_unref(struct auth *auth)
 {
 	struct list *pos, *tmp;
@@ -70,7 +79,7 @@ void auth_unref(struct auth *auth)
 		return;
 	users_free(&auth->users);
 	list_for_each_safe(pos, tmp, &auth->realms)
-		free(list_entry(pos, struct realm, node));
+		realm_free(list_entry(pos, struct realm, node));
 	crypto_wipe(auth, sizeof(*auth));
 	free(auth);
 }
@@ -134,20 +143,23 @@ const struct user *auth_user_find(const struct auth *auth,
 	return user;
 }
 
-/* The user an account is of; NULL when there is none any more. */
-static const struct user *user_of(const struct auth *auth,
-				  const struct auth_account *account)
+/* The realm whose user an account is; NULL when it is none's any more. */
+static const struct realm *realm_of(const struct auth *auth,
+				    const struct auth_account *account)
 {
-	const char *realm = auth_account_realm(account);
 	const char *name = auth_account_user(account);
-	const struct user *user;
+	const char *realm_name = auth_account_realm(account);
+	size_t len = strlen(realm_name);
+	const struct realm *realm = auth_realm_find(auth, realm_name, len);
 	uint8_t hash[STUN_SHA256_LEN];
 	bool known;
 
-	if (stun_userhash(name, strlen(name), realm, strlen(realm), hash))
+	if (!realm || realm->secret_count)
+		return realm;
+	if (stun_userhash(name, strlen(name), realm_name, len, hash))
 		return NULL;
-	user = auth_user_find(auth, hash, realm, strlen(realm), &known);
-	return known ? user : NULL;
+	auth_user_find(auth, hash, realm_name, len, &known);
+	return known ? realm : NULL;
 }
 
 /* RFC 8489 14.9: fewer than 128 characters, UTF-8 making each up to 4 bytes. */
@@ -179,7 +191,7 @@ int auth_add_realm(struct auth *auth, const char *name,
 		return -EINVAL;
 	if (auth_realm_find(auth, name, len))
 		return -EEXIST;
-	realm = malloc(sizeof(*realm) + len + 1);
+	realm = calloc(1, sizeof(*realm) + len + 1);
 	if (!realm)
 		return -ENOMEM;
 	realm->allocations_per_user = allocations_per_user;
@@ -205,6 +217,8 @@ int auth_add_user(struct auth *auth, const char *realm_name, const char *name,
 	realm = auth_realm_find(auth, realm_name, realm_len);
 	if (!realm)
 		return -ENOENT;
+	if (realm->secret_count)
+		return -EINVAL;
 	error = stun_userhash(name, len, realm_name, realm_len, hash);
 	if (error)
 		return error;
@@ -220,12 +234,33 @@ int auth_add_user(struct auth *auth, const char *realm_name, const char *name,
 		return error;
 	}
 	user->realm = realm;
+	realm->users++;
 	user->keys = *keys;
 	memcpy(user->userhash, hash, sizeof(hash));
 	if (!keys->sha256.len)
 		realm->offer &= ~(unsigned int)AUTH_OFFER_SHA256;
 	table_insert(&auth->users, &user->node,
 		     table_hash(user->userhash, sizeof(user->userhash)));
+	return 0;
+}
+
+int auth_add_secret(struct auth *auth, const char *realm_name,
+		    const char *secret)
+{
+	struct realm *realm =
+		auth_realm_find(auth, realm_name, strlen(realm_name));
+	char *copy;
+
+	if (!realm)
+		return -ENOENT;
+	if (!*secret || realm->users || realm->secret_count == AUTH_SECRETS_MAX)
+		return -EINVAL;
+	copy = strdup(secret);
+	if (!copy)
+		return -ENOMEM;
+	realm->secrets[realm->secret_count++] = copy;
+	/* A name that is not known beforehand cannot be found by its hash. */
+	realm->offer &= ~(unsigned int)AUTH_OFFER_ANONYMITY;
 	return 0;
 }
 
@@ -239,15 +274,15 @@ const char *auth_default_realm(const struct auth *auth)
 bool auth_account_valid(const struct auth *auth,
 			const struct auth_account *account)
 {
-	return user_of(auth, account) != NULL;
+	return realm_of(auth, account) != NULL;
 }
 
 int auth_quota_take(const struct auth *auth, struct auth_account *account)
 {
-	const struct user *user = user_of(auth, account);
+	const struct realm *realm = realm_of(auth, account);
 
 	/* A user the configuration in force does not have gets nothing new. */
-	if (!user)
+	if (!realm)
 		return -EDQUOT;
-	return auth_account_take(account, user->realm->allocations_per_user);
+	return auth_account_take(account, realm->allocations_per_user);
 }

@@ -18,10 +18,11 @@
 
 #include "stun/stun.h"
 
-#define AUTH_NAME_MAX   512 /* bytes of a user name (RFC 8489 14.3: < 509) */
-#define AUTH_REALM_MAX  128 /* characters (RFC 8489 14.9) */
-#define AUTH_NONCE_MAX  64 /* bytes of our nonces with their NUL */
-#define AUTH_SECRET_LEN 32
+#define AUTH_NAME_MAX    512 /* bytes of a user name (RFC 8489 14.3: < 509) */
+#define AUTH_REALM_MAX   128 /* characters (RFC 8489 14.9) */
+#define AUTH_NONCE_MAX   64 /* bytes of our nonces with their NUL */
+#define AUTH_SECRET_LEN  32
+#define AUTH_SECRETS_MAX 4 /* shared with services, of a realm */
 
 struct auth;
 struct auth_account;
@@ -43,8 +44,8 @@ struct auth_keys {
 };
 
 /* Both copy. -EEXIST on a repeat, -ENOENT when the realm is not there, -EINVAL
- * for an empty or overlong name or no key, -ENOMEM, -EIO. allocations: 0 means
- * no limit.
+ * for an empty or overlong name, no key, or a user of a realm with a secret,
+ * -ENOMEM, -EIO. allocations: 0 means no limit.
  *
  * A challenge goes to who is not known yet, so a realm offers SHA-256 only while
  * each of its users has that key: clients take the first algorithm they know.
@@ -53,6 +54,13 @@ int auth_add_realm(struct auth *auth, const char *realm,
 		   unsigned int allocations_per_user);
 int auth_add_user(struct auth *auth, const char *realm, const char *user,
 		  const struct auth_keys *keys);
+
+/*
+ * A secret by which a service makes users of its own (auth/secret.c), instead of
+ * any that are added. Copied, at most AUTH_SECRETS_MAX. Errors as above; -EINVAL
+ * also for one too many, or when the realm has users.
+ */
+int auth_add_secret(struct auth *auth, const char *realm, const char *secret);
 
 /* The first realm added, NULL when there is none. */
 const char *auth_default_realm(const struct auth *auth);
@@ -69,6 +77,11 @@ struct auth_identity {
 	struct auth_account *account; /* a reference, the caller's */
 	struct stun_key key;
 	bool sha256; /* with MESSAGE-INTEGRITY-SHA256 */
+	/*
+	 * Time-limited credentials, and their time is up: good for what there
+	 * is, not for anything new.
+	 */
+	bool expired;
 };
 
 /*

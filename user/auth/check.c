@@ -7,7 +7,6 @@
  * beside it under our key: a list that was changed on the way does not match it, a
  * nonce that was changed is not ours.
  */
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -23,6 +22,9 @@ struct claim {
 	enum stun_algorithm algorithm;
 	const struct user *user; /* NULL: none was looked for */
 	bool known; /* it is the sender's own, not a decoy */
+	/* Of a realm with secrets: USERNAME, and what it says. */
+	char text[AUTH_NAME_MAX + 1];
+	struct auth_temporary temporary;
 };
 
 size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2])
@@ -145,8 +147,6 @@ static int user_claimed(const struct auth *auth, struct claim *claim)
 	uint8_t hash[STUN_SHA256_LEN];
 	int error = 0;
 
-	claim->user = NULL;
-	claim->known = false;
 	if (!auth_realm_ok(realm->value, realm->len))
 		return 0;
 	if (claim->hashed && name->len == STUN_SHA256_LEN)
@@ -202,10 +202,60 @@ static int key_check(const struct stun_msg *msg, const struct claim *claim,
 	return 0;
 }
 
+/* The user's key of a realm whose users are known. */
+static int user_check(const struct auth *auth, const struct stun_msg *msg,
+		      struct claim *claim, struct stun_key *out)
+{
+	int error = user_claimed(auth, claim);
+
+	return error ? error : key_check(msg, claim, out);
+}
+
+/* The key by one of the realm's secrets: each is tried. */
+static int secret_check(const struct realm *realm, const struct stun_msg *msg,
+			struct claim *claim, struct stun_key *out)
+{
+	struct stun_key key;
+	int error = -EKEYREJECTED, got;
+
+	if (claim->hashed || !auth_name_ok(claim->name.value, claim->name.len))
+		return -EKEYREJECTED;
+	memcpy(claim->text, claim->name.value, claim->name.len);
+	claim->text[claim->name.len] = '\0';
+	if (auth_temporary_read(claim->text, &claim->temporary))
+		return -EKEYREJECTED;
+	for (size_t i = 0; i < realm->secret_count && error == -EKEYREJECTED;
+	     i++) {
+		got = auth_temporary_key(realm->secrets[i], claim->text,
+					 realm->name, claim->algorithm, &key);
+		if (!got)
+			got = signature_check(msg, &key);
+		if (got == 1)
+			*out = key;
+		error = got == 1                      ? 0 :
+			got == -ENOMEM || got == -EIO ? got :
+							-EKEYREJECTED;
+	}
+	crypto_wipe(&key, sizeof(key));
+	return error;
+}
+
+/* A reference to the sender's account. 0 or -ENOMEM. */
+static int account_take(const struct realm *realm, const struct claim *claim,
+			struct auth_account **out)
+{
+	if (!claim->user)
+		return auth_account_get(realm->name, claim->temporary.user,
+					out);
+	*out = auth_account_ref(claim->user->account);
+	return 0;
+}
+
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	       uint64_t now_s, struct auth_identity *out)
 {
-	struct claim claim;
+	struct claim claim = { 0 };
+	const struct realm *realm;
 	struct stun_key key;
 	unsigned int offer = 0;
 	int error, nonce;
@@ -223,20 +273,21 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 			       &claim);
 	if (error)
 		return error;
-	error = user_claimed(auth, &claim);
-	if (!error)
-		error = key_check(msg, &claim, &key);
+	realm = auth_realm_find(auth, claim.realm.value, claim.realm.len);
+	error = realm && realm->secret_count ?
+			secret_check(realm, msg, &claim, &key) :
+			user_check(auth, msg, &claim, &key);
 	if (error)
 		return error;
 	/* Only who knows the key hears that the nonce alone is amiss. */
-	if (nonce) {
-		crypto_wipe(&key, sizeof(key));
-		return -EKEYEXPIRED;
+	error = nonce ? -EKEYEXPIRED :
+			account_take(realm, &claim, &out->account);
+	if (!error) {
+		out->key = key;
+		out->sha256 = claim.negotiated;
+		out->expired = !claim.user &&
+			       claim.temporary.expires_s <= now_s;
 	}
-	assert(claim.user);
-	out->account = auth_account_ref(claim.user->account);
-	out->key = key;
-	out->sha256 = claim.negotiated;
 	crypto_wipe(&key, sizeof(key));
-	return 0;
+	return error;
 }

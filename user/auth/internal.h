@@ -23,12 +23,15 @@ struct realm {
 	struct list node;
 	unsigned int allocations_per_user; /* 0: no limit */
 	unsigned int offer; /* of enum auth_offer */
+	size_t users;
+	char *secrets[AUTH_SECRETS_MAX]; /* with any there are no users */
+	size_t secret_count;
 	char name[];
 };
 
 struct user {
 	struct table_node node; /* of auth->users, under the user hash */
-	const struct realm *realm;
+	struct realm *realm;
 	struct auth_account *account;
 	struct auth_keys keys;
 	uint8_t userhash[STUN_SHA256_LEN];
@@ -77,6 +80,18 @@ int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
  */
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
 		     const uint8_t *nonce, size_t len, unsigned int *offer);
+
+/* What a user name of a realm with secrets says. */
+struct auth_temporary {
+	uint64_t expires_s;
+	const char *user; /* whom it is for: a part of the name, or all of it */
+};
+
+/* Reads "1700000000:alice" or "1700000000". 0, or -EINVAL: neither. */
+int auth_temporary_read(const char *name, struct auth_temporary *out);
+/* The key that goes with such a name. 0, -ENOMEM or -EIO. */
+int auth_temporary_key(const char *secret, const char *name, const char *realm,
+		       enum stun_algorithm algorithm, struct stun_key *out);
 
 /* The algorithms of an offer, the preferred one first; how many. */
 size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2]);

@@ -97,14 +97,32 @@ static void user_check_secret(struct parser *p, const struct section *s)
 			      "neither password nor ha1");
 }
 
+/* What a secret makes and what the file says could be one name. */
+static void user_check_secrets(struct parser *p, const struct section *s,
+			       const struct conf_realm *realm)
+{
+	char label[CONF_LABEL_MAX];
+
+	if (realm->secret_count)
+		conf_error(p, s->line,
+			   "%s: found a user of realm \"%.40s\", which has a "
+			   "secret; allowed: a realm without",
+			   conf_label(s->kind, s, label), realm->name);
+}
+
 static void user_check_realm(struct parser *p, const struct section *s)
 {
 	struct conf_user *user = &p->conf->users[s->index];
+	const struct section *realm;
 	char label[CONF_LABEL_MAX];
 
 	if (user->realm) {
-		if (!conf_section_find(p, SECTION_REALM, user->realm))
+		realm = conf_section_find(p, SECTION_REALM, user->realm);
+		if (!realm)
 			realm_unknown(p, s, user->realm);
+		else
+			user_check_secrets(p, s,
+					   &p->conf->realms[realm->index]);
 		return;
 	}
 	if (!p->conf->realm_count) {
@@ -114,6 +132,7 @@ static void user_check_realm(struct parser *p, const struct section *s)
 			   conf_label(s->kind, s, label));
 		return;
 	}
+	user_check_secrets(p, s, &p->conf->realms[0]);
 	user->realm = strdup(p->conf->realms[0].name);
 	if (!user->realm)
 		conf_no_memory(p);
@@ -190,15 +209,25 @@ static void users_check_digests(struct parser *p)
 		user_check_digest(p, s);
 }
 
+static bool realms_have_secret(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->realm_count; i++)
+		if (conf->realms[i].secret_count)
+			return true;
+	return false;
+}
+
 static void users_check(struct parser *p)
 {
 	struct section *s = NULL;
 	struct table users;
 
 	if (!p->conf->user_count) {
-		conf_warn(p, 0,
-			  "no [user NAME] section: nobody can use this "
-			  "server");
+		if (!realms_have_secret(p->conf))
+			conf_warn(
+				p, 0,
+				"no [user NAME] section and no secret: nobody "
+				"can use this server");
 		return;
 	}
 	if (table_init(&users)) {

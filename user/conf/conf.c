@@ -82,7 +82,11 @@ static void file_refuse(const char *path, int err, conf_report_fn report,
 static void mode_check(const char *path, const struct conf *conf, mode_t mode,
 		       conf_report_fn report, void *arg)
 {
-	if (conf->user_count && S_ISREG(mode) && mode & S_IROTH)
+	bool secret = conf->user_count;
+
+	for (size_t i = 0; i < conf->realm_count; i++)
+		secret |= conf->realms[i].secret_count != 0;
+	if (secret && S_ISREG(mode) && mode & S_IROTH)
 		report(arg, false, path, 0,
 		       "every user of this system can read the passwords in "
 		       "this file: chmod o-r it");
@@ -198,6 +202,8 @@ void conf_unref(struct conf *conf)
 	users_free(conf);
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		free(conf->realms[i].name);
+		for (size_t k = 0; k < conf->realms[i].secret_count; k++)
+			conf_secret_free(conf->realms[i].secrets[k]);
 		names_free(conf->realms[i].engines.order,
 			   conf->realms[i].engines.count);
 	}

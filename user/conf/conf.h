@@ -18,6 +18,7 @@
 #define CONF_ENGINES_MAX 8 /* names in [engine] order */
 #define CONF_DEVICES_MAX 32 /* names in [engine] wire_devices */
 #define CONF_MAX_WORKERS 64
+#define CONF_SECRETS_MAX 4 /* of a realm */
 
 enum conf_transport {
 	CONF_TRANSPORT_TCP,
@@ -45,6 +46,9 @@ struct conf_engines {
 struct conf_realm {
 	char *name;
 	unsigned int allocations_per_user; /* 0: no limit */
+	/* With any its users are made with one of these; wiped by conf_unref. */
+	char *secrets[CONF_SECRETS_MAX];
+	size_t secret_count;
 	struct conf_engines engines;
 };
 

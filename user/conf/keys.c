@@ -168,6 +168,19 @@ const struct key conf_keys[] = {
 	  .type = KEY_COUNT, .max = 10000000, .shown = "as in [limits]",
 	  .help = "Allocations each user of this realm may have at once;\n"
 		  "0 means no limit." },
+	{ REALM(secrets), .name = "secret", .type = KEY_SECRETS,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_realm, secret_count), .min = 1,
+	  .max = 900, .shown = "none",
+	  .help = "A secret shared with a service that hands out time-limited\n"
+		  "credentials, as WebRTC services do; see\n"
+		  ".Sx TIME-LIMITED CREDENTIALS .\n"
+		  "Up to 4, so that a new one can be brought in before the old\n"
+		  "one goes.\n"
+		  "With it the realm has no\n"
+		  ".Ic [user]\n"
+		  "sections.\n"
+		  "Written as a password." },
 	{ REALM(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_realm, engines.count),
 	  .shown = "as in [engine]",
@@ -518,6 +531,7 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		return;
 	case KEY_TEXT:
 	case KEY_SECRET:
+	case KEY_SECRETS:
 		snprintf(out, CONF_ALLOWED_MAX,
 			 "text of %" PRIu64 " to %" PRIu64 " bytes", key->min,
 			 key->max);

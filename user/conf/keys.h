@@ -34,6 +34,7 @@ enum key_type {
 	KEY_TEXT, /* char * */
 	KEY_PATH, /* char *, absolute and fit for a UNIX socket */
 	KEY_SECRET, /* char *, never shown */
+	KEY_SECRETS, /* char *[CONF_SECRETS_MAX], as those; second: size_t count */
 	KEY_HA1, /* struct conf_ha1, never shown */
 	KEY_WORD, /* an enum: the word's place in `words` */
 	KEY_LISTEN, /* union addr *; second: size_t count; port optional */

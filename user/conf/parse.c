@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "conf/parser.h"
 
 #define REPORTS_MAX 1000 /* errors shown; the rest is counted */
@@ -160,7 +161,7 @@ static void key_assign(struct parser *p, const struct key *key, size_t index,
 	}
 	if (!s->key_lines[index])
 		s->key_lines[index] = p->line;
-	if (key->type != KEY_SECRET)
+	if (key->type != KEY_SECRET && key->type != KEY_SECRETS)
 		taken = conf_value_set(p, s, key, base, value);
 	else
 		taken = secret_extract(p, key, secret) &&
@@ -187,29 +188,6 @@ static int key_handle(void *user, const char *unused, const char *name,
 	}
 	key_unknown(p, name);
 	return 1;
-}
-
-/* Length of a UTF-8 character at text, 0 when it is none (RFC 3629). */
-static size_t utf8_len(const unsigned char *text, size_t len)
-{
-	size_t n = text[0] < 0x80 ? 1 :
-		   text[0] < 0xe0 ? 2 :
-		   text[0] < 0xf0 ? 3 :
-				    4;
-
-	if (n == 1)
-		return 1;
-	if (text[0] < 0xc2 || text[0] > 0xf4 || n > len)
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-	if ((text[0] == 0xe0 && text[1] < 0xa0) || /* overlong */
-	    (text[0] == 0xed && text[1] > 0x9f) || /* surrogates */
-	    (text[0] == 0xf0 && text[1] < 0x90) || /* overlong */
-	    (text[0] == 0xf4 && text[1] > 0x8f)) /* above U+10FFFF */
-		return 0;
-	return n;
 }
 
 /* Refuses what neither a log nor a JSON answer could carry. */

@@ -61,7 +61,8 @@ static void value_refuse(const struct value *v)
 
 	conf_label(v->key->section, v->section, label);
 	conf_key_allowed(v->key, allowed);
-	if (v->key->type == KEY_SECRET || v->key->type == KEY_HA1)
+	if (v->key->type == KEY_SECRET || v->key->type == KEY_SECRETS ||
+	    v->key->type == KEY_HA1)
 		conf_error(v->p, value_line(v),
 			   "%s %s: found a value of %zu bytes (not shown); "
 			   "allowed: %s",
@@ -198,6 +199,30 @@ static int text_set(struct value *v)
 	if (len < v->key->min || len > v->key->max)
 		return -EINVAL;
 	return string_set(v);
+}
+
+static int name_add(char **names, size_t *count, const char *name)
+{
+	for (size_t i = 0; i < *count; i++)
+		if (!strcmp(names[i], name))
+			return -EINVAL;
+	names[*count] = strdup(name);
+	if (!names[*count])
+		return -ENOMEM;
+	++*count;
+	return 0;
+}
+
+/* One more, unlike those before (KEY_REPEAT). */
+static int secrets_set(struct value *v)
+{
+	char **secrets = field(v);
+	size_t *count = field_at(v, v->key->second), len = strlen(v->text);
+
+	if (len < v->key->min || len > v->key->max ||
+	    *count == CONF_SECRETS_MAX)
+		return -EINVAL;
+	return name_add(secrets, count, v->text);
 }
 
 static int path_set(struct value *v)
@@ -429,18 +454,6 @@ static bool engine_valid(const char *name)
 	return conf_word_find(conf_engine_names, name) >= 0;
 }
 
-static int name_add(char **names, size_t *count, const char *name)
-{
-	for (size_t i = 0; i < *count; i++)
-		if (!strcmp(names[i], name))
-			return -EINVAL;
-	names[*count] = strdup(name);
-	if (!names[*count])
-		return -ENOMEM;
-	++*count;
-	return 0;
-}
-
 /* Replaces a list of up to `room` different names; list NULL: by none. */
 static int names_set(struct value *v, size_t room, bool (*valid)(const char *),
 		     const char *list)
@@ -508,6 +521,8 @@ static int value_assign(struct value *v)
 	case KEY_TEXT:
 	case KEY_SECRET:
 		return text_set(v);
+	case KEY_SECRETS:
+		return secrets_set(v);
 	case KEY_PATH:
 		return path_set(v);
 	case KEY_HA1:

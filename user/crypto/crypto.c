@@ -204,6 +204,11 @@ int crypto_hmac_sha256(const void *key, size_t key_len,
 			CRYPTO_SHA256_LEN);
 }
 
+void crypto_base64(const void *data, size_t len, char *out)
+{
+	EVP_EncodeBlock((unsigned char *)out, data, (int)len);
+}
+
 bool crypto_equal(const void *a, const void *b, size_t len)
 {
 	return CRYPTO_memcmp(a, b, len) == 0;

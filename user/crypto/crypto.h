@@ -23,6 +23,9 @@ int crypto_hmac_sha256(const void *key, size_t key_len,
 		       const struct iovec *parts, size_t count,
 		       uint8_t out[CRYPTO_SHA256_LEN]);
 
+/* Base64 with padding and a NUL: of `len` bytes 4 * ((len + 2) / 3) + 1. */
+void crypto_base64(const void *data, size_t len, char *out);
+
 /* Constant time in the content. */
 bool crypto_equal(const void *a, const void *b, size_t len);
 /* Overwrites a secret; not optimised away. */

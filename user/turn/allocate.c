@@ -96,8 +96,10 @@ int turn_allocate(struct request *req)
 {
 	uint64_t lifetime_ms;
 	union addr host;
-	int code = request_check(req, &host, &lifetime_ms);
+	int code = turn_request_in_time(req);
 
+	if (!code)
+		code = request_check(req, &host, &lifetime_ms);
 	if (!code)
 		code = turn_allocation_new(req, &host, lifetime_ms);
 	if (code)

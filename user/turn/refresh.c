@@ -22,6 +22,8 @@ int turn_refresh(struct request *req)
 	    family != addr_family(&allocation->relayed.addr))
 		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
 	code = turn_request_lifetime(req, true, &lifetime_ms);
+	if (!code && lifetime_ms)
+		code = turn_request_in_time(req);
 	if (code)
 		return code;
 	if (lifetime_ms)

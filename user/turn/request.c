@@ -185,8 +185,11 @@ static int authenticate(struct request *req)
 	req->tx.authenticated = true;
 	req->tx.key = identity.key;
 	req->tx.sha256 = identity.sha256;
+	req->expired = identity.expired;
 	crypto_wipe(&identity, sizeof(identity));
-	turn_client_authenticated(req->client);
+	/* A connection lives on by credentials that are good for something. */
+	if (!req->expired)
+		turn_client_authenticated(req->client);
 	return 0;
 }
 
@@ -280,6 +283,14 @@ int turn_request_lifetime(const struct request *req, bool zero,
 		wanted = limits->max_lifetime_ms;
 	*out_ms = wanted;
 	return 0;
+}
+
+int turn_request_in_time(const struct request *req)
+{
+	if (!req->expired)
+		return 0;
+	req->worker->counters.auth_expired++;
+	return STUN_CODE_UNAUTHENTICATED;
 }
 
 int turn_request_family(const struct request *req, sa_family_t *out)

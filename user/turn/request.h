@@ -36,6 +36,7 @@ struct request {
 	const struct stun_msg *msg;
 	struct transaction tx;
 	struct auth_account *account; /* a reference; NULL: nobody known */
+	bool expired; /* by credentials whose time is up */
 	struct stun_writer answer;
 };
 
@@ -79,6 +80,12 @@ int turn_request_lifetime(const struct request *req, bool zero,
  * *out; 400 malformed, 440 a family that does not exist.
  */
 int turn_request_family(const struct request *req, sa_family_t *out);
+
+/*
+ * May credentials make or prolong something? 0, or 401 when their time is up: what
+ * is there lives on, to the end of its lifetime.
+ */
+int turn_request_in_time(const struct request *req);
 
 /* The handlers. */
 int turn_binding(struct request *req);

@@ -16,9 +16,15 @@ static int realms_add(struct auth *auth, const struct conf *conf)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < conf->realm_count && !err; i++)
-		err = auth_add_realm(auth, conf->realms[i].name,
-				     conf->realms[i].allocations_per_user);
+	for (size_t i = 0; i < conf->realm_count && !err; i++) {
+		const struct conf_realm *realm = &conf->realms[i];
+
+		err = auth_add_realm(auth, realm->name,
+				     realm->allocations_per_user);
+		for (size_t k = 0; k < realm->secret_count && !err; k++)
+			err = auth_add_secret(auth, realm->name,
+					      realm->secrets[k]);
+	}
 	return err;
 }
 

@@ -83,6 +83,12 @@ def features(nonce):
     return int.from_bytes(base64.b64decode(nonce[9:13], validate=True), "big")
 
 
+def temporary(secret, name):
+    """The password of a time-limited user name."""
+    digest = hmac.new(secret.encode(), name.encode(), "sha1").digest()
+    return base64.b64encode(digest).decode()
+
+
 def xor_address(address, txid):
     """Encode (host, port) as an XOR-*-ADDRESS value."""
     ip = ipaddress.ip_address(address[0])
