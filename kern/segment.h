@@ -21,23 +21,36 @@
 /* Never called older than this, whatever the window: RFC 5961 section 5. */
 #define WINDOW_LEAST 65535
 
-/* The header to work->before and after. Returns SEGMENT_PASS or why not. */
+/*
+ * The header to work->before and after. Returns SEGMENT_PASS or why not. What lies
+ * in the linear part is taken first: it mostly ends with the header, and a copy
+ * that goes beyond takes longer.
+ */
 static __always_inline int segment_load(struct __sk_buff *skb,
 					struct work *work, __u32 shift)
 {
 	const struct packet *p = &work->packet;
 	struct segment *s = &work->segment;
 	__u32 rest = p->length + ETH_HLEN - p->payload_at;
+	__u32 linear = skb->data_end - skb->data;
 	__u64 want = rest;
 
 	if (p->length + ETH_HLEN < p->payload_at + TCP_BASE)
 		return WIRE_DROP_HEADER;
+	if (linear > p->payload_at && linear - p->payload_at < want)
+		want = linear - p->payload_at;
 	bound(want, TCP_BASE, TCP_LONGEST);
 	if (bpf_skb_load_bytes(skb, p->payload_at, &work->before, want))
 		return WIRE_DROP_HEADER;
 	s->head = (work->before.offset >> 4) * 4;
 	if (s->head < TCP_BASE || s->head > rest)
 		return WIRE_DROP_HEADER;
+	if (s->head > want) {
+		want = s->head;
+		bound(want, TCP_BASE, TCP_LONGEST);
+		if (bpf_skb_load_bytes(skb, p->payload_at, &work->before, want))
+			return WIRE_DROP_HEADER;
+	}
 	s->payload = rest - s->head;
 	s->seq = bpf_ntohl(work->before.seq);
 	s->ack = bpf_ntohl(work->before.ack);
