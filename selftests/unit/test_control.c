@@ -937,7 +937,9 @@ static void allocations_go_through_whole(void **state)
 {
 	struct control_allocation sent = { .id = "a0.1",
 					   .client = "[2001:db8::1]:1234",
+					   .client_transport = "udp",
 					   .relayed = "192.0.2.1:50000",
+					   .transport = "tcp",
 					   .user = (char *)"al\"ic\xc3\xa9",
 					   .realm = (char *)"example.org",
 					   .age_ms = 1,
@@ -945,6 +947,9 @@ static void allocations_go_through_whole(void **state)
 					   .permissions = 3,
 					   .pending = 4,
 					   .connections = 5,
+					   .channels = 7,
+					   .bytes_to_peers = 1ull << 40,
+					   .bytes_to_client = 9,
 					   .worker = 6 },
 				  *got;
 	struct control_answer *answer;
@@ -962,7 +967,9 @@ static void allocations_go_through_whole(void **state)
 	assert_int_equal(total, 9);
 	assert_string_equal(got->id, sent.id);
 	assert_string_equal(got->client, sent.client);
+	assert_string_equal(got->client_transport, "udp");
 	assert_string_equal(got->relayed, sent.relayed);
+	assert_string_equal(got->transport, "tcp");
 	assert_string_equal(got->user, sent.user);
 	assert_string_equal(got->realm, sent.realm);
 	assert_int_equal(got->age_ms, 1);
@@ -970,6 +977,9 @@ static void allocations_go_through_whole(void **state)
 	assert_int_equal(got->permissions, 3);
 	assert_int_equal(got->pending, 4);
 	assert_int_equal(got->connections, 5);
+	assert_int_equal(got->channels, 7);
+	assert_int_equal(got->bytes_to_peers, sent.bytes_to_peers);
+	assert_int_equal(got->bytes_to_client, 9);
 	assert_int_equal(got->worker, 6);
 	control_allocations_free(got, count);
 	control_answer_free(answer);

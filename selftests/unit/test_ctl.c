@@ -72,7 +72,9 @@ static void allocations_answer(struct control_reply *reply)
 	struct control_allocation rows[2] = {
 		{ .id = "a0.7",
 		  .client = "192.0.2.1:1234",
+		  .client_transport = "tcp",
 		  .relayed = "198.51.100.1:50000",
+		  .transport = "tcp",
 		  .user = (char *)"alice",
 		  .realm = (char *)"example.org",
 		  .age_ms = 400,
@@ -81,7 +83,10 @@ static void allocations_answer(struct control_reply *reply)
 		  .connections = 1000 },
 		{ .id = "a1.12",
 		  .client = "[2001:db8::1]:9",
+		  .client_transport = "udp",
 		  .relayed = "[2001:db8::2]:50001",
+		  .transport = "udp",
+		  .channels = 17,
 		  .user = (char *)"\xc3\xa9mile\x1b[2J",
 		  .realm = (char *)"",
 		  .age_ms = 7500000,
@@ -437,15 +442,17 @@ static void allocations_are_an_aligned_table(void **state)
 	assert_int_equal(run_here("allocations"), CTL_OK);
 	assert_string_equal(
 		fx.out,
-		"ID     CLIENT           RELAYED              USER       "
+		"ID     CLIENT           BY   RELAYED              TO   "
+		"USER       "
 		"REALM          AGE  EXPIRES  PERMITTED  PENDING  CONNS  "
-		"WORKER\n"
-		"a0.7   192.0.2.1:1234   198.51.100.1:50000   alice      "
-		"example.org   0.4s    9m59s          1        0   1000       "
-		"0\n"
-		"a1.12  [2001:db8::1]:9  [2001:db8::2]:50001  "
+		"CHANNELS  WORKER\n"
+		"a0.7   192.0.2.1:1234   tcp  198.51.100.1:50000   tcp  "
+		"alice      "
+		"example.org   0.4s    9m59s          1        0   1000  "
+		"       0       0\n"
+		"a1.12  [2001:db8::1]:9  udp  [2001:db8::2]:50001  udp  "
 		"\xc3\xa9mile?[2J  -            2h05m      12s          0      "
-		"  2      0       1\n");
+		"  2      0        17       1\n");
 }
 
 static void connections_are_an_aligned_table(void **state)

@@ -363,9 +363,20 @@ static void judges_the_requested_transport(void **state)
 	tc_begin(&tc, STUN_ALLOCATE);
 	assert_int_equal(tc_ask(&tc), 400);
 	assert_int_equal(allocate_transport(&tc, "\x06", 1), 400);
-	assert_int_equal(allocate_transport(&tc, "\x11\0\0\0", 4), 403);
 	assert_int_equal(allocate_transport(&tc, "\x84\0\0\0", 4), 442);
 	assert_int_equal(allocate_transport(&tc, "\x06\0\0\0", 4), 0);
+	tc_close(&tc);
+}
+
+static void refuses_udp_when_told_to(void **state)
+{
+	struct tc tc;
+
+	(void)state;
+	rig_reload(&rig, "[relay]\nudp = no\n");
+	tc_open(&tc, &rig, 0);
+	tc_challenge(&tc);
+	assert_int_equal(allocate_transport(&tc, "\x11\0\0\0", 4), 403);
 	tc_close(&tc);
 }
 
@@ -665,6 +676,7 @@ int main(void)
 		TEST(allocates_at_the_dialled_address),
 		TEST(refuses_what_a_tcp_allocation_cannot_have),
 		TEST(judges_the_requested_transport),
+		TEST(refuses_udp_when_told_to),
 		TEST(judges_the_requested_family),
 		TEST(refuses_a_second_allocation_on_a_connection),
 		TEST(grants_lifetimes_between_default_and_maximum),

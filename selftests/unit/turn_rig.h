@@ -498,6 +498,27 @@ static inline bool tc_address(const struct tc *tc, uint16_t type,
 	       stun_get_xor_address(&tc->msg, &attr, out) == 0;
 }
 
+static inline void tc_begin_allocate_udp(struct tc *tc)
+{
+	tc_begin(tc, STUN_ALLOCATE);
+	stun_put_u8(&tc->w, STUN_ATTR_REQUESTED_TRANSPORT, STUN_TRANSPORT_UDP);
+}
+
+/* A UDP allocation. The code; *relayed on success. */
+static inline int tc_allocate_udp(struct tc *tc, union addr *relayed)
+{
+	int code;
+
+	if (!tc->nonce[0] && (code = tc_challenge(tc)) != 401)
+		return code ? code : 1;
+	tc_begin_allocate_udp(tc);
+	code = tc_ask(tc);
+	if (!code)
+		assert_true(
+			tc_address(tc, STUN_ATTR_XOR_RELAYED_ADDRESS, relayed));
+	return code;
+}
+
 /* The code; *relayed on success. */
 static inline int tc_allocate(struct tc *tc, union addr *relayed)
 {

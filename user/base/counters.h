@@ -21,6 +21,11 @@
 	X(timeouts, "client connections closed: never authenticated in time") \
 	X(bad_messages, "client connections closed: not STUN")                \
 	X(datagrams_ignored, "datagrams of clients that were no message")     \
+	X(channels, "channels bound, now")                                    \
+	X(datagrams_to_peers, "datagrams relayed from clients to peers")      \
+	X(datagrams_to_clients, "datagrams relayed from peers to clients")    \
+	X(datagrams_dropped, "datagrams not relayed: no permission or room")  \
+	X(datagrams_unsent, "datagrams the kernel did not take")              \
 	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
 	X(send_queue_full, "client connections closed: did not read answers") \
 	X(requests, "requests")                                               \

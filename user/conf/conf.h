@@ -73,6 +73,8 @@ struct conf_relay {
 	union addr *addresses; /* relayed addresses; none: the dialled one */
 	size_t address_count;
 	uint16_t port_min, port_max;
+	bool udp; /* UDP allocations may be had */
+	bool old_channels; /* channel numbers of RFC 5766, too */
 };
 
 /* [peers] */
@@ -115,11 +117,13 @@ struct conf_limits {
 	unsigned int allocations;
 	unsigned int allocations_per_user;
 	unsigned int permissions_per_allocation;
+	unsigned int channels_per_allocation;
 	unsigned int pending_binds;
 	unsigned int connections_per_allocation;
 	uint64_t default_lifetime_ms;
 	uint64_t max_lifetime_ms;
 	uint64_t permission_lifetime_ms;
+	uint64_t channel_lifetime_ms;
 	uint64_t bind_timeout_ms;
 	uint64_t connect_timeout_ms;
 	uint64_t nonce_lifetime_ms;

@@ -163,6 +163,13 @@ const struct key conf_keys[] = {
 	  .second = offsetof(struct conf, relay.port_max), .min = 1,
 	  .max = 65535, .preset = "49152-65535",
 	  .help = "Ports of relayed transport addresses." },
+	{ RELAY(udp), .name = "udp", .type = KEY_BOOL, .preset = "yes",
+	  .help = "Whether clients may have UDP allocations; those of TCP they\n"
+		  "may have always." },
+	{ RELAY(old_channels), .name = "old_channels", .type = KEY_BOOL,
+	  .preset = "yes",
+	  .help = "Whether channel numbers go up to 0x7FFF, as in RFC 5766, and\n"
+		  "not only to 0x4FFF, as in RFC 8656." },
 
 	{ REALM(allocations_per_user), .name = "allocations_per_user",
 	  .type = KEY_COUNT, .max = 10000000, .shown = "as in [limits]",
@@ -369,6 +376,9 @@ const struct key conf_keys[] = {
 	  .name = "permissions_per_allocation", .type = KEY_COUNT, .min = 1,
 	  .max = 65536, .preset = "256",
 	  .help = "Permissions of one allocation." },
+	{ LIMITS(channels_per_allocation), .name = "channels_per_allocation",
+	  .type = KEY_COUNT, .min = 1, .max = 16384, .preset = "256",
+	  .help = "Channels of one UDP allocation." },
 	{ LIMITS(pending_binds), .name = "pending_binds", .type = KEY_COUNT,
 	  .min = 1, .max = 65536, .preset = "128",
 	  .help = "Peer connections of one allocation that are being opened\n"
@@ -392,6 +402,13 @@ const struct key conf_keys[] = {
 	  .preset = "5m",
 	  .help = "Lifetime of a permission; RFC 8656, section 9, has 5\n"
 		  "minutes, and less draws a warning." },
+	{ LIMITS(channel_lifetime_ms), .name = "channel_lifetime",
+	  .type = KEY_DURATION, .flags = KEY_ADVISED, .min = SECOND,
+	  .max = HOUR, .advised = 10 * MINUTE,
+	  .why = "clients refresh channels every 10 minutes (RFC 8656, 12)",
+	  .preset = "10m",
+	  .help = "Lifetime of a channel's binding; RFC 8656, section 12, has\n"
+		  "10 minutes, and less draws a warning." },
 	{ LIMITS(bind_timeout_ms), .name = "bind_timeout", .type = KEY_DURATION,
 	  .flags = KEY_ADVISED, .min = 100, .max = HOUR, .advised = 30 * SECOND,
 	  .why = "clients count on 30 seconds (RFC 6062, 5.2)", .preset = "30s",

@@ -176,7 +176,9 @@ static json_t *allocation_json(const struct control_allocation *row)
 
 	set(&object, "id", string(row->id));
 	set(&object, "client", string(row->client));
+	set(&object, "client_transport", string(row->client_transport));
 	set(&object, "relayed", string(row->relayed));
+	set(&object, "transport", string(row->transport));
 	set(&object, "user", string(row->user));
 	set(&object, "realm", string(row->realm));
 	set(&object, "age_ms", number(row->age_ms));
@@ -184,6 +186,9 @@ static json_t *allocation_json(const struct control_allocation *row)
 	set(&object, "permissions", number(row->permissions));
 	set(&object, "pending", number(row->pending));
 	set(&object, "connections", number(row->connections));
+	set(&object, "channels", number(row->channels));
+	set(&object, "bytes_to_peers", number(row->bytes_to_peers));
+	set(&object, "bytes_to_client", number(row->bytes_to_client));
 	set(&object, "worker", number(row->worker));
 	return object;
 }

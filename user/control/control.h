@@ -55,9 +55,12 @@ struct control_status {
 struct control_allocation {
 	char id[32];
 	char client[80], relayed[80];
+	/* "tcp" or "udp": what the client speaks, and to peers */
+	char client_transport[8], transport[8];
 	char *user, *realm; /* owned */
 	uint64_t age_ms, expires_in_ms;
-	unsigned int permissions, pending, connections;
+	unsigned int permissions, pending, connections, channels;
+	uint64_t bytes_to_peers, bytes_to_client; /* of a UDP one */
 	unsigned int worker;
 };
 

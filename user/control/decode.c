@@ -236,7 +236,11 @@ static int allocation_decode(const json_t *row, void *to)
 
 	text_copy(row, "id", &ok, out->id, sizeof(out->id));
 	text_copy(row, "client", &ok, out->client, sizeof(out->client));
+	text_copy(row, "client_transport", &ok, out->client_transport,
+		  sizeof(out->client_transport));
 	text_copy(row, "relayed", &ok, out->relayed, sizeof(out->relayed));
+	text_copy(row, "transport", &ok, out->transport,
+		  sizeof(out->transport));
 	user = text(row, "user", &ok);
 	realm = text(row, "realm", &ok);
 	out->age_ms = number(row, "age_ms", &ok);
@@ -244,6 +248,9 @@ static int allocation_decode(const json_t *row, void *to)
 	out->permissions = small_number(row, "permissions", &ok);
 	out->pending = small_number(row, "pending", &ok);
 	out->connections = small_number(row, "connections", &ok);
+	out->channels = small_number(row, "channels", &ok);
+	out->bytes_to_peers = number(row, "bytes_to_peers", &ok);
+	out->bytes_to_client = number(row, "bytes_to_client", &ok);
 	out->worker = small_number(row, "worker", &ok);
 	if (!ok)
 		return -EPROTO;

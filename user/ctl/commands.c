@@ -193,7 +193,9 @@ static void allocation_cells(struct grid *grid,
 
 	grid_cell(grid, "%s", row->id);
 	grid_cell(grid, "%s", row->client);
+	grid_cell(grid, "%s", row->client_transport);
 	grid_cell(grid, "%s", row->relayed);
+	grid_cell(grid, "%s", row->transport);
 	grid_cell(grid, "%s", row->user);
 	grid_cell(grid, "%s", row->realm);
 	grid_cell(grid, "%s", human_duration(row->age_ms, text));
@@ -201,6 +203,7 @@ static void allocation_cells(struct grid *grid,
 	grid_cell(grid, "%u", row->permissions);
 	grid_cell(grid, "%u", row->pending);
 	grid_cell(grid, "%u", row->connections);
+	grid_cell(grid, "%u", row->channels);
 	grid_cell(grid, "%u", row->worker);
 }
 
@@ -208,9 +211,9 @@ static enum ctl_exit allocations_show(struct ctl *ctl,
 				      const struct control_answer *answer)
 {
 	static const char *const titles[] = {
-		"ID",       "CLIENT", "RELAYED",  "USER",
-		"REALM",    ">AGE",   ">EXPIRES", ">PERMITTED",
-		">PENDING", ">CONNS", ">WORKER",
+		"ID",       "CLIENT", "BY",        "RELAYED",  "TO",
+		"USER",     "REALM",  ">AGE",      ">EXPIRES", ">PERMITTED",
+		">PENDING", ">CONNS", ">CHANNELS", ">WORKER",
 	};
 	struct control_allocation *rows;
 	size_t count, total;

@@ -109,6 +109,9 @@ static bool allocation_row(void *arg, const struct turn_allocation_info *info)
 	snprintf(row->id, sizeof(row->id), "%s", info->id);
 	addr_format(&info->client, row->client);
 	addr_format(&info->relayed, row->relayed);
+	snprintf(row->client_transport, sizeof(row->client_transport), "%s",
+		 info->client_transport);
+	snprintf(row->transport, sizeof(row->transport), "%s", info->transport);
 	row->user = strdup(info->user);
 	row->realm = strdup(info->realm);
 	row->age_ms = info->age_ms;
@@ -116,6 +119,9 @@ static bool allocation_row(void *arg, const struct turn_allocation_info *info)
 	row->permissions = info->permissions;
 	row->pending = info->pending;
 	row->connections = info->connections;
+	row->channels = info->channels;
+	row->bytes_to_peers = info->bytes_to_peers;
+	row->bytes_to_client = info->bytes_to_client;
 	row->worker = to->worker->index;
 	return true;
 }

@@ -253,6 +253,29 @@ void stun_put_fingerprint(struct stun_writer *w);
 /* The message's length, or -ENOBUFS/-EINVAL/-ENOMEM/-EIO. */
 ssize_t stun_end(struct stun_writer *w);
 
+/*
+ * ChannelData (RFC 8656 12.4), which shares the transport with STUN messages.
+ */
+#define STUN_CHANNEL_HEADER 4
+
+struct stun_channel_data {
+	uint16_t number;
+	const uint8_t *data; /* a view */
+	size_t len;
+};
+
+/* Does it begin like ChannelData and not like STUN? */
+bool stun_is_channel_data(const uint8_t *data, size_t len);
+/* How long is the one at the start of a stream, with its padding? 0: fewer than
+ * four bytes.
+ */
+ssize_t stun_channel_frame(const uint8_t *data, size_t len);
+/* Reads a whole one; what is behind its data is padding. 0 or -EBADMSG. */
+int stun_channel_parse(const uint8_t *data, size_t len,
+		       struct stun_channel_data *out);
+void stun_channel_begin(uint8_t head[STUN_CHANNEL_HEADER], uint16_t number,
+			uint16_t len);
+
 /* The registered reason phrase; "Error" for a code we do not know. */
 const char *stun_reason(int code);
 /* "Allocate", ...; "unknown" for a method we do not know. */

@@ -97,6 +97,14 @@ static void closed_deliver(struct deferred *work)
 	stream->params.ops->closed(stream->params.arg, stream->why);
 }
 
+bool transport_stream_has_room(const struct stream *stream, size_t len)
+{
+	const size_t room = stream->params.queue_max;
+
+	return stream->queued.len ? stream->queued.len + len <= room / 2 :
+				    len <= room;
+}
+
 void transport_stream_close(struct stream *stream, enum stream_close why)
 {
 	if (!stream->open)

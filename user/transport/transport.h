@@ -114,6 +114,8 @@ int transport_stream_new(const struct stream_params *params, int fd,
 void transport_stream_free(struct stream *stream);
 /* Sends or queues. 0; -ENOBUFS (queue full) and write errors also close. */
 int transport_stream_send(struct stream *stream, const void *data, size_t len);
+/* Would this many bytes more leave half of the queue free, or find none waiting? */
+bool transport_stream_has_room(const struct stream *stream, size_t len);
 /*
  * Ends it: nothing is read or sent any more and closed() follows. What the
  * kernel has taken is still delivered, what is queued here is not.

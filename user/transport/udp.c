@@ -339,6 +339,32 @@ uint8_t *udp_send(struct udp_socket *socket, const struct udp_path *path,
 	return out->bytes.iov_base;
 }
 
+/* Of the socket's own family: a value both families share. */
+static int discover_set(const struct udp_socket *socket, int value)
+{
+	return addr_family(&socket->addr) == AF_INET6 ?
+		       option_set(socket->watch.fd, IPPROTO_IPV6,
+				  IPV6_MTU_DISCOVER, value) :
+		       option_set(socket->watch.fd, IPPROTO_IP, IP_MTU_DISCOVER,
+				  value);
+}
+
+void udp_send_whole(struct udp_socket *socket, const union addr *to,
+		    const uint8_t *data, size_t len)
+{
+	/* What waits may be cut, and comes first. */
+	if (!list_empty(&socket->waiting))
+		udp_flush(socket->udp);
+	/* Not IP_PMTUDISC_DO: what ICMP claims of a path is not to be believed
+	 * on behalf of everybody.
+	 */
+	if (discover_set(socket, IP_PMTUDISC_PROBE) ||
+	    sendto(socket->watch.fd, data, len, MSG_NOSIGNAL, &to->sa,
+		   addr_len(to)) < 0)
+		socket->udp->unsent++;
+	discover_set(socket, IP_PMTUDISC_DONT);
+}
+
 static struct cmsghdr *control_add(struct msghdr *message, int level, int type,
 				   const void *data, size_t len)
 {
@@ -475,8 +501,10 @@ static bool unsent_handle(struct udp_socket *socket, struct mmsghdr *message)
 	bool full = errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM;
 
 	if (!full && message->msg_hdr.msg_iovlen > 1) {
-		/* No checksum offload, or longer than the path's MTU. */
-		socket->whole = true;
+		/* EIO: the device cannot sum what is cut, and will not learn
+		 * to. Else it is this path's MTU.
+		 */
+		socket->whole = errno == EIO;
 		run_send(socket, &message->msg_hdr);
 		return false;
 	}

@@ -64,6 +64,9 @@ const union addr *udp_socket_addr(const struct udp_socket *socket);
  */
 uint8_t *udp_send(struct udp_socket *socket, const struct udp_path *path,
 		  size_t len);
+/* Sends one now that no router may cut (IPv4: DF), or drops and counts it. */
+void udp_send_whole(struct udp_socket *socket, const union addr *to,
+		    const uint8_t *data, size_t len);
 /* Sends everything that waits now. */
 void udp_flush(struct udp *udp);
 

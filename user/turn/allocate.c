@@ -1,35 +1,57 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Allocate (RFC 8656 7.2 with RFC 6062 5.1). */
+/* Allocate (RFC 8656 7.2, with RFC 6062 5.1 for TCP). */
+#include <string.h>
 #include <sys/socket.h>
 
 #include "turn/allocation.h"
+#include "turn/datagram.h"
 #include "turn/request.h"
 
-/* REQUESTED-TRANSPORT: 0 for TCP, else the code that refuses. */
-static int transport_check(const struct request *req)
+#define RESERVE_NEXT 0x80 /* of EVEN-PORT's one byte: R */
+
+/* REQUESTED-TRANSPORT: 0, or the code that refuses. */
+static int transport_check(const struct request *req,
+			   struct allocation_wish *wish)
 {
 	struct stun_attr attr;
 
 	if (!stun_find(req->msg, STUN_ATTR_REQUESTED_TRANSPORT, &attr) ||
 	    attr.len != 4)
 		return STUN_CODE_BAD_REQUEST;
+	wish->transport = attr.value[0];
 	switch (attr.value[0]) {
 	case STUN_TRANSPORT_TCP: /* over a connection alone: RFC 6062 5.1 */
 		return req->client->stream ? 0 : STUN_CODE_BAD_REQUEST;
-	case STUN_TRANSPORT_UDP: /* forbidden by policy: RFC 6062 5.1, 1 */
-		return STUN_CODE_FORBIDDEN;
+	case STUN_TRANSPORT_UDP:
+		return turn_conf(req->worker)->relay.udp ? 0 :
+							   STUN_CODE_FORBIDDEN;
 	default:
 		return STUN_CODE_UNSUPPORTED_TRANSPORT;
 	}
 }
 
-/* What only makes sense for UDP is refused, though it is understood. */
-static int attributes_check(const struct request *req)
+/* EVEN-PORT and its like, which only make sense for UDP: 0 or 400. */
+static int attributes_check(const struct request *req,
+			    struct allocation_wish *wish)
 {
-	if (stun_has(req->msg, STUN_ATTR_DONT_FRAGMENT) ||
-	    stun_has(req->msg, STUN_ATTR_EVEN_PORT) ||
-	    stun_has(req->msg, STUN_ATTR_RESERVATION_TOKEN))
+	struct stun_attr even, token;
+	const bool has_even = stun_find(req->msg, STUN_ATTR_EVEN_PORT, &even);
+	const bool has_token =
+		stun_find(req->msg, STUN_ATTR_RESERVATION_TOKEN, &token);
+
+	if (wish->transport == STUN_TRANSPORT_TCP)
+		return has_even || has_token ||
+				       stun_has(req->msg,
+						STUN_ATTR_DONT_FRAGMENT) ?
+			       STUN_CODE_BAD_REQUEST :
+			       0;
+	if ((has_even && even.len != 1) ||
+	    (has_token &&
+	     (has_even || token.len != TURN_TOKEN_LEN ||
+	      stun_has(req->msg, STUN_ATTR_REQUESTED_ADDRESS_FAMILY))))
 		return STUN_CODE_BAD_REQUEST;
+	wish->even = has_even;
+	wish->reserve = has_even && (even.value[0] & RESERVE_NEXT);
 	return 0;
 }
 
@@ -69,45 +91,95 @@ static int host_choose(const struct request *req, sa_family_t family,
 	return STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED;
 }
 
+/* Takes what RESERVATION-TOKEN means: 0, or 508 when it is not to be had. */
+static int reservation_claim(const struct request *req,
+			     struct allocation_wish *wish)
+{
+	struct stun_attr token;
+
+	if (!stun_find(req->msg, STUN_ATTR_RESERVATION_TOKEN, &token))
+		return 0;
+	wish->reserved = turn_reservation_take(req->worker->shared, token.value,
+					       req->account);
+	if (!wish->reserved)
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	wish->host = wish->reserved->relayed.addr;
+	return 0;
+}
+
 /* Everything that can be refused without making anything. */
-static int request_check(const struct request *req, union addr *host,
-			 uint64_t *lifetime_ms)
+static int request_check(const struct request *req,
+			 struct allocation_wish *wish)
 {
 	sa_family_t family;
 	int code;
 
 	if (req->client->allocation)
 		return STUN_CODE_ALLOCATION_MISMATCH;
-	code = transport_check(req);
+	code = transport_check(req, wish);
 	if (!code)
-		code = attributes_check(req);
+		code = attributes_check(req, wish);
 	if (!code)
 		code = turn_request_family(req, &family);
 	if (!code)
-		code = turn_request_lifetime(req, false, lifetime_ms);
+		code = turn_request_lifetime(req, false, &wish->lifetime_ms);
 	if (code)
 		return code;
 	if (turn_shared_draining(req->worker->shared))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	return host_choose(req, family, host);
+	return stun_has(req->msg, STUN_ATTR_RESERVATION_TOKEN) ?
+		       0 :
+		       host_choose(req, family, &wish->host);
+}
+
+/* Makes it, for a client that lasts. 0 or a code. */
+static int allocation_make(struct request *req, struct allocation_wish *wish)
+{
+	int code = turn_datagram_keep(req);
+
+	if (code)
+		return code;
+	code = reservation_claim(req, wish);
+	if (!code)
+		code = turn_allocation_new(req, wish);
+	/* Of datagrams nobody is known without an allocation. */
+	if (code)
+		turn_client_idle(req->client, "refused");
+	return code;
+}
+
+/* Is it the request that made the allocation, again (RFC 8656 7.2)? */
+static bool is_repeat(const struct request *req)
+{
+	const struct allocation *allocation = req->client->allocation;
+
+	return allocation && allocation->account == req->account &&
+	       memcmp(allocation->txid, req->tx.txid, STUN_TXID_LEN) == 0;
 }
 
 int turn_allocate(struct request *req)
 {
-	uint64_t lifetime_ms;
-	union addr host;
-	int code = turn_request_in_time(req);
+	struct allocation_wish wish = { 0 };
+	const struct allocation *allocation;
+	int code = 0;
 
-	if (!code)
-		code = request_check(req, &host, &lifetime_ms);
-	if (!code)
-		code = turn_allocation_new(req, &host, lifetime_ms);
+	if (!is_repeat(req)) {
+		code = turn_request_in_time(req);
+		if (!code)
+			code = request_check(req, &wish);
+		if (!code)
+			code = allocation_make(req, &wish);
+	}
 	if (code)
 		return code;
+	allocation = req->client->allocation;
 	stun_put_xor_address(&req->answer, STUN_ATTR_XOR_RELAYED_ADDRESS,
-			     &req->client->allocation->relayed.addr);
+			     &allocation->relayed.addr);
 	stun_put_u32(&req->answer, STUN_ATTR_LIFETIME,
-		     (uint32_t)(lifetime_ms / 1000));
+		     (uint32_t)(allocation->granted_ms / 1000));
+	if (allocation->reserved)
+		stun_put(&req->answer, STUN_ATTR_RESERVATION_TOKEN,
+			 allocation->token, TURN_TOKEN_LEN);
 	stun_put_xor_address(&req->answer, STUN_ATTR_XOR_MAPPED_ADDRESS,
 			     &req->client->remote);
 	return 0;

@@ -19,11 +19,13 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "turn/channel.h"
 #include "turn/connect.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 #include "turn/port.h"
+#include "turn/relayed_udp.h"
 
 static void expired(struct timer *timer)
 {
@@ -43,18 +45,22 @@ void turn_allocation_prolong(struct allocation *allocation,
 	turn_wire_prolong(allocation);
 }
 
-/* Opens the relayed transport address. 0 or a negative errno. */
-static int relayed_open(struct allocation *allocation, const union addr *host)
+/* Listens at the relayed transport address. 0 or a negative errno. */
+static int relayed_listen(struct allocation *allocation, const union addr *host)
 {
 	struct turn_worker *worker = allocation->worker;
 	const struct conf_relay *relay = &turn_conf(worker)->relay;
+	const struct port_wish wish = {
+		.min = relay->port_min,
+		.max = relay->port_max,
+		.mss = turn_wire_mss(allocation),
+	};
 	int fd, err = turn_descriptor_take(worker->shared);
 
 	if (err)
 		return err;
 	allocation->relayed.addr = *host;
-	fd = turn_port_listen(worker->shared, relay->port_min, relay->port_max,
-			      turn_wire_mss(allocation), &allocation->relayed);
+	fd = turn_port_open(worker->shared, &wish, &allocation->relayed);
 	if (fd < 0) {
 		err = fd;
 		goto release_descriptor;
@@ -72,10 +78,22 @@ release_descriptor:
 	return err;
 }
 
+static int relayed_open(struct allocation *allocation,
+			const struct allocation_wish *wish)
+{
+	return wish->transport == STUN_TRANSPORT_UDP ?
+		       turn_relayed_udp_open(allocation, wish) :
+		       relayed_listen(allocation, &wish->host);
+}
+
 static void relayed_close(struct allocation *allocation)
 {
 	struct turn_shared *shared = allocation->worker->shared;
 
+	if (allocation->udp) {
+		turn_relayed_udp_close(allocation);
+		return;
+	}
 	listener_free(allocation->listener);
 	allocation->listener = NULL;
 	turn_relayed_remove(shared, &allocation->relayed);
@@ -84,6 +102,11 @@ static void relayed_close(struct allocation *allocation)
 	if (allocation->conn_count)
 		allocation->claim =
 			turn_port_claim(shared, &allocation->relayed.addr);
+}
+
+const char *turn_transport_name(enum stun_transport transport)
+{
+	return transport == STUN_TRANSPORT_UDP ? "udp" : "tcp";
 }
 
 /* Made, or ended for a reason. */
@@ -102,19 +125,21 @@ static void allocation_log(const struct allocation *allocation,
 		return;
 	log_info(
 		ROOM,
-		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s relayed=%s%s%s suppressed=%ju",
+		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s transport=%s relayed=%s%s%s suppressed=%ju",
 		reason ? "allocation_ended" : "allocation", worker->index,
 		(uintmax_t)allocation->serial,
 		auth_account_user(allocation->account),
 		auth_account_realm(allocation->account),
 		addr_format(&allocation->client_addr, client),
+		turn_transport_name(allocation->transport),
 		addr_format(&allocation->relayed.addr, relayed),
 		reason ? " reason=" : "", reason ? reason : "",
 		(uintmax_t)suppressed);
 }
 
 /* A structure without its relayed address. */
-static struct allocation *allocation_make(const struct request *req)
+static struct allocation *allocation_make(const struct request *req,
+					  const struct allocation_wish *wish)
 {
 	struct turn_worker *worker = req->worker;
 	struct allocation *allocation = calloc(1, sizeof(*allocation));
@@ -125,10 +150,14 @@ static struct allocation *allocation_make(const struct request *req)
 	allocation->client = req->client;
 	allocation->client_addr = req->client->remote;
 	allocation->account = auth_account_ref(req->account);
+	allocation->transport = wish->transport;
+	allocation->granted_ms = wish->lifetime_ms;
+	memcpy(allocation->txid, req->tx.txid, sizeof(allocation->txid));
 	allocation->created_ms = loop_now(worker->loop);
 	allocation->serial = ++worker->allocation_serial;
 	list_init(&allocation->conns);
 	list_init(&allocation->permissions);
+	list_init(&allocation->channels);
 	return allocation;
 }
 
@@ -150,16 +179,18 @@ static void resource_log(struct turn_worker *worker, const union addr *host,
 		 (uintmax_t)suppressed);
 }
 
-static int allocation_open(const struct request *req, const union addr *host,
-			   uint64_t lifetime_ms)
+static int allocation_open(const struct request *req,
+			   const struct allocation_wish *wish)
 {
 	struct turn_worker *worker = req->worker;
-	struct allocation *allocation = allocation_make(req);
+	struct allocation *allocation = allocation_make(req, wish);
 	int err;
 
-	if (!allocation)
+	if (!allocation) {
+		turn_reservation_free(worker->shared, wish->reserved);
 		return -ENOMEM;
-	err = relayed_open(allocation, host);
+	}
+	err = relayed_open(allocation, wish);
 	if (err) {
 		turn_allocation_free(allocation);
 		return err;
@@ -168,31 +199,42 @@ static int allocation_open(const struct request *req, const union addr *host,
 	req->client->allocation = allocation;
 	worker->counters.allocations++;
 	worker->counters.allocations_made++;
-	turn_allocation_prolong(allocation, lifetime_ms);
+	turn_allocation_prolong(allocation, wish->lifetime_ms);
 	turn_client_timer(req->client);
 	allocation_log(allocation, NULL);
 	return 0;
 }
 
-int turn_allocation_new(const struct request *req, const union addr *host,
-			uint64_t lifetime_ms)
+/* A place in every quota: 0, or the code that says which is full. */
+static int places_take(const struct request *req)
 {
 	struct turn_worker *worker = req->worker;
-	int err;
 
 	if (!turn_gauge_take(&worker->shared->allocations,
 			     turn_limits(worker)->allocations))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	if (auth_quota_take(worker->settings->auth, req->account)) {
-		turn_gauge_release(&worker->shared->allocations);
-		return STUN_CODE_ALLOCATION_QUOTA_REACHED;
+	if (!auth_quota_take(worker->settings->auth, req->account))
+		return 0;
+	turn_gauge_release(&worker->shared->allocations);
+	return STUN_CODE_ALLOCATION_QUOTA_REACHED;
+}
+
+int turn_allocation_new(const struct request *req,
+			const struct allocation_wish *wish)
+{
+	struct turn_worker *worker = req->worker;
+	int err, code = places_take(req);
+
+	if (code) {
+		turn_reservation_free(worker->shared, wish->reserved);
+		return code;
 	}
-	err = allocation_open(req, host, lifetime_ms);
+	err = allocation_open(req, wish);
 	if (!err)
 		return 0;
 	auth_quota_release(req->account);
 	turn_gauge_release(&worker->shared->allocations);
-	resource_log(worker, host, err);
+	resource_log(worker, &wish->host, err);
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 
@@ -238,6 +280,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	allocation_log(allocation, reason);
 	timer_cancel(worker->loop, &allocation->expiry);
 	relayed_close(allocation);
+	turn_channels_clear(allocation);
 	turn_permissions_clear(allocation);
 	auth_quota_release(allocation->account);
 	turn_gauge_release(&worker->shared->allocations);
@@ -247,7 +290,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	conns_end(allocation, hard);
 	allocation->client = NULL;
 	client->allocation = NULL;
-	turn_client_timer(client);
+	turn_client_idle(client, reason);
 	turn_allocation_release(allocation);
 }
 

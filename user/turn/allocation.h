@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A TCP allocation: its relayed address, permissions and peer connections. */
+/*
+ * An allocation: its relayed address and permissions; of TCP its peer connections,
+ * of UDP its channels.
+ */
 #ifndef TURN_ALLOCATION_H
 #define TURN_ALLOCATION_H
 
+#include "stun/stun.h"
 #include "turn/client.h"
+#include "turn/reservation.h"
 #include "turn/worker.h"
 
 struct request;
@@ -13,7 +18,9 @@ struct allocation {
 	struct turn_worker *worker;
 	struct client *client; /* its control connection; NULL: ended */
 	struct auth_account *account; /* who made it; a reference */
-	struct listener *listener; /* on the relayed transport address */
+	enum stun_transport transport; /* of the relayed transport address */
+	struct listener *listener; /* on it; NULL: UDP, or ended */
+	struct udp_socket *udp; /* bound to it; NULL: TCP, or ended */
 	struct relayed relayed;
 	struct port_claim *claim; /* on it when ended, for pairs on wire */
 	union addr client_addr;
@@ -26,14 +33,37 @@ struct allocation {
 	unsigned int pending; /* connecting or awaiting ConnectionBind */
 	unsigned int conn_count; /* all of conns */
 	bool ended;
+
+	/* Of UDP alone. */
+	struct list channels; /* struct channel */
+	unsigned int channel_count;
+	uint64_t bytes_to_peers, bytes_to_client;
+	struct timer reservation; /* until it is dropped */
+	bool reserved; /* a neighbour was, once, under this token */
+	uint8_t token[TURN_TOKEN_LEN];
+
+	/* Its Allocate, which may come again when its answer was lost. */
+	uint8_t txid[STUN_TXID_LEN];
+	uint64_t granted_ms;
+};
+
+/* What an Allocate asks for. */
+struct allocation_wish {
+	enum stun_transport transport;
+	union addr host; /* of the relayed transport address */
+	uint64_t lifetime_ms;
+	/* Of UDP alone. */
+	bool even; /* EVEN-PORT */
+	bool reserve; /* the next port, too */
+	struct reservation *reserved; /* take this instead of `host`; or NULL */
 };
 
 /*
- * Makes req->client's allocation at `relayed`'s host. 0, or the STUN code that
- * says what ran out.
+ * Makes req->client's allocation; takes over what was reserved in any case. 0, or
+ * the STUN code that says what ran out.
  */
-int turn_allocation_new(const struct request *req, const union addr *host,
-			uint64_t lifetime_ms);
+int turn_allocation_new(const struct request *req,
+			const struct allocation_wish *wish);
 
 /*
  * Ends it: no new connections, permissions gone, pending peer connections
@@ -42,6 +72,9 @@ int turn_allocation_new(const struct request *req, const union addr *host,
  */
 void turn_allocation_end(struct allocation *allocation, const char *reason,
 			 bool hard);
+
+/* "udp" or "tcp". */
+const char *turn_transport_name(enum stun_transport transport);
 
 /* Sets the time it has left. */
 void turn_allocation_prolong(struct allocation *allocation,

@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "turn/allocation.h"
+#include "turn/data.h"
 #include "turn/datagram.h"
 #include "turn/request.h"
 
@@ -36,6 +37,8 @@ void turn_client_timer(struct client *client)
 	struct turn_worker *worker = client->worker;
 	uint64_t timeout = turn_limits(worker)->unauthenticated_timeout_ms;
 
+	if (!client->stream)
+		return; /* known for its allocation alone */
 	if (client->allocation || client->over)
 		timer_cancel(worker->loop, &client->timer);
 	else
@@ -53,27 +56,37 @@ int turn_client_message(struct client *client, const uint8_t *data, size_t len)
 		worker->counters.bad_fingerprints++;
 		return 0;
 	}
-	/* Indications have nothing to say to a TCP allocation (RFC 6062 has
-	 * no Send), responses to a server neither.
-	 */
+	/* Responses and other indications have nothing to say to a server. */
 	if (msg.class == STUN_REQUEST)
 		turn_request_handle(client, &msg);
+	else if (msg.class == STUN_INDICATION && msg.method == STUN_SEND)
+		turn_data_send(client, &msg);
 	return 0;
 }
 
 static ssize_t client_received(void *arg, const uint8_t *data, size_t len)
 {
 	struct client *client = arg;
-	ssize_t n = stun_frame(data, len);
+	/* Data may still be on their way when the allocation has ended, so who
+	 * is known may send them at any time.
+	 */
+	const bool channel = client->authenticated &&
+			     stun_is_channel_data(data, len);
+	ssize_t n = channel ? stun_channel_frame(data, len) :
+			      stun_frame(data, len);
+	int err = -EBADMSG;
 
 	if (n >= 0 && n <= (ssize_t)MESSAGE_MAX) {
 		if (n == 0 || (size_t)n > len)
 			return 0;
-		if (!turn_client_message(client, data, (size_t)n))
-			return client->over ? 0 : n;
+		err = channel ? turn_data_channel(client, data, (size_t)n) :
+				turn_client_message(client, data, (size_t)n);
 	}
-	client->worker->counters.bad_messages++;
-	return -EBADMSG;
+	if (err) {
+		client->worker->counters.bad_messages++;
+		return err;
+	}
+	return client->over ? 0 : n;
 }
 
 static const char *close_reason(struct client *client, enum stream_close why)
@@ -115,6 +128,23 @@ void turn_client_send(struct client *client, const uint8_t *data, size_t len)
 		transport_stream_send(client->stream, data, len);
 	else
 		turn_datagram_send(client, data, len);
+}
+
+bool turn_client_send_data(struct client *client, const uint8_t *data,
+			   size_t len)
+{
+	if (client->stream && !transport_stream_has_room(client->stream, len))
+		return false;
+	turn_client_send(client, data, len);
+	return true;
+}
+
+void turn_client_idle(struct client *client, const char *reason)
+{
+	if (client->stream)
+		turn_client_timer(client);
+	else
+		turn_client_end(client, reason);
 }
 
 static const struct stream_ops client_stream_ops = {
@@ -245,6 +275,8 @@ static void client_leave(struct client *client)
 	timer_cancel(worker->loop, &client->timer);
 	client_leave_unauthenticated(client);
 	worker->counters.clients--;
+	if (!client->stream)
+		table_remove(&worker->paths, &client->by_path);
 	turn_worker_bury(worker, &client->link, &worker->dead_clients);
 }
 
@@ -258,8 +290,10 @@ void turn_client_end(struct client *client, const char *reason)
 	client_leave(client);
 	if (client->allocation)
 		turn_allocation_end(client->allocation, reason, false);
-	turn_slot_release(worker->shared);
-	transport_stream_close(client->stream, STREAM_CLOSE_EOF);
+	if (client->stream) {
+		turn_slot_release(worker->shared);
+		transport_stream_close(client->stream, STREAM_CLOSE_EOF);
+	}
 	log_debug(ROOM, "event=client_closed client=%s reason=%s",
 		  addr_format(&client->remote, remote), reason);
 }

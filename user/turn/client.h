@@ -17,6 +17,7 @@ struct client {
 	struct stream *stream; /* NULL: its messages are datagrams */
 	struct datagram_port *port; /* these arrive here; NULL: a stream */
 	union addr local; /* and were sent to this */
+	struct table_node by_path; /* of worker->paths: both addresses */
 	struct turn_listener *listener;
 	struct allocation *allocation; /* that this connection controls */
 	union addr remote;
@@ -52,6 +53,11 @@ void turn_client_accepted(struct turn_listener *listener, int fd,
 int turn_client_message(struct client *client, const uint8_t *data, size_t len);
 /* Sends it one message. */
 void turn_client_send(struct client *client, const uint8_t *data, size_t len);
+/* The same with data, which may be lost: false, and the client stays as it is. */
+bool turn_client_send_data(struct client *client, const uint8_t *data,
+			   size_t len);
+/* Its allocation is over: a connection may make another, datagrams are forgotten. */
+void turn_client_idle(struct client *client, const char *reason);
 
 /* Ends the connection and its allocation; frees later. */
 void turn_client_end(struct client *client, const char *reason);

@@ -137,6 +137,8 @@ int turn_connect(struct request *req)
 	union addr peer;
 	int code = turn_request_allocation(req, &allocation);
 
+	if (!code && allocation->transport != STUN_TRANSPORT_TCP)
+		code = STUN_CODE_FORBIDDEN;
 	if (!code)
 		code = peer_check(req, allocation, &peer);
 	if (!code)

@@ -4,8 +4,9 @@
  *
  * Such a client is a 5-tuple, and its address may be forged: nothing is kept of
  * it before it has shown its credentials. Its struct client lives on the stack
- * while its request is handled. Only requests are answered, and who is not known
- * gets no more than the answer must hold.
+ * while its request is handled; one that gets an allocation lives as long as that
+ * and is found by its 5-tuple. Only requests are answered, and who is not known gets
+ * no more than the answer must hold.
  */
 #include "turn/datagram.h"
 
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "turn/data.h"
 #include "turn/request.h"
 
 struct datagram_port {
@@ -20,17 +22,89 @@ struct datagram_port {
 	struct udp_socket *socket;
 };
 
-void turn_datagram_send(const struct client *client, const uint8_t *data,
-			size_t len)
+uint8_t *turn_datagram_room(const struct client *client, size_t len)
 {
 	const struct udp_path path = {
 		.remote = client->remote,
 		.local = client->local,
 	};
-	uint8_t *at = udp_send(client->port->socket, &path, len);
+
+	return udp_send(client->port->socket, &path, len);
+}
+
+void turn_datagram_send(const struct client *client, const uint8_t *data,
+			size_t len)
+{
+	uint8_t *at = turn_datagram_room(client, len);
 
 	if (at)
 		memcpy(at, data, len);
+}
+
+static uint8_t *key_add(uint8_t *at, const union addr *addr)
+{
+	const uint16_t port = addr_port(addr);
+	size_t len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+
+	memcpy(at, bytes, len);
+	memcpy(at + len, &port, sizeof(port));
+	return at + len + sizeof(port);
+}
+
+static uint64_t path_hash(const union addr *remote, const union addr *local)
+{
+	uint8_t key[2 * (16 + sizeof(uint16_t))];
+	const uint8_t *end = key_add(key_add(key, remote), local);
+
+	return table_hash(key, (size_t)(end - key));
+}
+
+static struct client *client_find(const struct datagram_port *port,
+				  const struct udp_path *path)
+{
+	struct table_node *node =
+		table_first(&port->listener->worker->paths,
+			    path_hash(&path->remote, &path->local));
+
+	for (; node; node = table_next(node)) {
+		struct client *client =
+			list_entry(node, struct client, by_path);
+
+		if (client->port == port &&
+		    addr_equal(&client->remote, &path->remote) &&
+		    addr_equal(&client->local, &path->local))
+			return client;
+	}
+	return NULL;
+}
+
+int turn_datagram_keep(struct request *req)
+{
+	struct turn_worker *worker = req->worker;
+	struct client *client;
+
+	if (req->client->stream)
+		return 0;
+	client = malloc(sizeof(*client));
+	if (!client)
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	*client = *req->client;
+	turn_listener_ref(client->listener);
+	list_add_tail(&client->link, &worker->clients);
+	table_insert(&worker->paths, &client->by_path,
+		     path_hash(&client->remote, &client->local));
+	worker->counters.clients++;
+	req->client = client;
+	return 0;
+}
+
+/* 0, or -EBADMSG: it is nothing that a client sends. */
+static int handle(struct client *client, const uint8_t *data, size_t len)
+{
+	return stun_is_channel_data(data, len) ?
+		       turn_data_channel(client, data, len) :
+		       turn_client_message(client, data, len);
 }
 
 static void received(void *arg, const struct udp_path *path,
@@ -38,15 +112,21 @@ static void received(void *arg, const struct udp_path *path,
 {
 	struct datagram_port *port = arg;
 	struct turn_worker *worker = port->listener->worker;
-	struct client stranger = {
-		.worker = worker,
-		.listener = port->listener,
-		.port = port,
-		.remote = path->remote,
-		.local = path->local,
-	};
+	struct client *client = client_find(port, path);
+	struct client stranger;
 
-	if (turn_client_message(&stranger, data, len))
+	if (!client) {
+		stranger = (struct client){
+			.worker = worker,
+			.listener = port->listener,
+			.port = port,
+			.remote = path->remote,
+			.local = path->local,
+			.authenticated = true, /* not counted otherwise */
+		};
+		client = &stranger;
+	}
+	if (handle(client, data, len))
 		worker->counters.datagrams_ignored++;
 }
 
@@ -71,8 +151,18 @@ int turn_datagram_serve(struct turn_listener *listener, int fd,
 
 void turn_datagram_retire(struct datagram_port *port)
 {
+	struct turn_worker *worker;
+	struct list *pos, *tmp;
+
 	if (!port)
 		return;
+	worker = port->listener->worker;
+	list_for_each_safe(pos, tmp, &worker->clients) {
+		struct client *client = list_entry(pos, struct client, link);
+
+		if (client->port == port)
+			turn_client_end(client, "listener_removed");
+	}
 	udp_socket_free(port->socket);
 	free(port);
 }

@@ -5,15 +5,26 @@
 
 #include "turn/client.h"
 
+struct request;
+
 /* A socket that such clients send to. */
 struct datagram_port;
 
 /* Serves a socket of udp_open; takes it over on success. 0 or a negative errno. */
 int turn_datagram_serve(struct turn_listener *listener, int fd,
 			struct datagram_port **out);
+/* Closes it; its clients' allocations end. Accepts NULL. */
 void turn_datagram_retire(struct datagram_port *port);
 int turn_datagram_fd(const struct datagram_port *port);
 
+/*
+ * The request has shown credentials and asks for an allocation: a client that
+ * lives on the stack is replaced by one that lives as long as that. 0 or 508.
+ */
+int turn_datagram_keep(struct request *req);
+
+/* Room for one message to a client, to be filled at once; NULL: it is too long. */
+uint8_t *turn_datagram_room(const struct client *client, size_t len);
 /* Sends a client one message. */
 void turn_datagram_send(const struct client *client, const uint8_t *data,
 			size_t len);

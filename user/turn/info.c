@@ -8,6 +8,7 @@
 #include "base/clock.h"
 
 #include "turn/allocation.h"
+#include "turn/channel.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -71,6 +72,7 @@ void turn_worker_counters(const struct turn_worker *worker,
 
 	each_conn(worker, bytes_add, &counters);
 	adopted_bytes_add(worker, &counters);
+	counters.datagrams_unsent = udp_unsent(worker->udp);
 	*out = counters;
 }
 
@@ -98,6 +100,11 @@ static void allocation_info(const struct allocation *allocation,
 		.permissions = turn_permissions_count(allocation),
 		.pending = allocation->pending,
 		.connections = allocation->conn_count - allocation->pending,
+		.channels = turn_channels_count(allocation),
+		.transport = turn_transport_name(allocation->transport),
+		.client_transport = allocation->client->stream ? "tcp" : "udp",
+		.bytes_to_peers = allocation->bytes_to_peers,
+		.bytes_to_client = allocation->bytes_to_client,
 	};
 	id_format(info->id, 'a', allocation->worker, allocation->serial);
 }
@@ -382,9 +389,12 @@ static int allocation_kick(struct turn_worker *worker, uint64_t serial)
 
 		if (allocation->serial != serial)
 			continue;
-		/* The client learns of it by the end of its connection. */
-		transport_stream_close(allocation->client->stream,
-				       STREAM_CLOSE_EOF);
+		/* The client learns of it by the end of its connection, if it
+		 * has one.
+		 */
+		if (allocation->client->stream)
+			transport_stream_close(allocation->client->stream,
+					       STREAM_CLOSE_EOF);
 		turn_allocation_end(allocation, "kicked", true);
 		return 0;
 	}

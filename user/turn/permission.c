@@ -127,6 +127,37 @@ static bool permission_add(struct allocation *allocation, struct list *fresh,
 	return true;
 }
 
+int turn_permission_grant(struct allocation *allocation, const union addr *peer)
+{
+	struct turn_worker *worker = allocation->worker;
+	const uint64_t expires_ms = loop_now(worker->loop) +
+				    turn_limits(worker)->permission_lifetime_ms;
+	struct permission *permission;
+
+	permissions_sweep(allocation);
+	permission = permission_find(allocation, peer);
+	if (permission)
+		permission->expires_ms = expires_ms;
+	else if (!permission_add(allocation, &allocation->permissions, peer,
+				 expires_ms))
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	return 0;
+}
+
+void turn_permissions_judge(struct allocation *allocation)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &allocation->permissions) {
+		struct permission *permission =
+			list_entry(pos, struct permission, link);
+
+		if (!turn_worker_peer_allowed(allocation->worker,
+					      &permission->peer))
+			permission_remove(permission);
+	}
+}
+
 /* Walks the XOR-PEER-ADDRESSes; all were readable when `judge` has passed. */
 static bool peer_next(const struct request *req, size_t *at,
 		      struct stun_attr *attr)

@@ -16,6 +16,11 @@ struct permission {
 
 bool turn_permission_holds(const struct allocation *allocation,
 			   const union addr *peer);
+/* Makes or prolongs the one for this peer's host. 0 or 508. */
+int turn_permission_grant(struct allocation *allocation,
+			  const union addr *peer);
+/* Those that the policy forbids now hold no more. */
+void turn_permissions_judge(struct allocation *allocation);
 void turn_permissions_clear(struct allocation *allocation);
 /* How many hold now. */
 unsigned int turn_permissions_count(const struct allocation *allocation);

@@ -13,6 +13,9 @@
  * Ports are drawn at random (RFC 8656 section 5 on guessing them); when most of
  * the range is taken the rest of it is walked through from a random start; when
  * all of it is, that is remembered: a walk takes as long as many requests.
+ *
+ * A port is one allocation's for UDP and TCP together. A UDP socket has neither
+ * option, so nobody can bind beside it.
  */
 #include "turn/port.h"
 
@@ -27,6 +30,7 @@
 #define RANDOM_TRIES 16
 #define BIND_TRIES   64 /* system calls spent on ports that others hold */
 #define BACKLOG      256
+#define PAIR_TRIES   16
 
 static int option_on(int fd, int level, int name)
 {
@@ -44,15 +48,17 @@ static void mss_limit(int fd, unsigned int mss)
 		setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value));
 }
 
-static int socket_new(const union addr *addr)
+static int socket_new(const union addr *addr, bool udp)
 {
 	int fd = socket(addr_family(addr),
-			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+			(udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK |
+				SOCK_CLOEXEC,
+			0);
 	int err;
 
 	if (fd < 0)
 		return -errno;
-	err = option_on(fd, SOL_SOCKET, SO_REUSEADDR);
+	err = udp ? 0 : option_on(fd, SOL_SOCKET, SO_REUSEADDR);
 	if (err) {
 		fd_close(&fd);
 		return err;
@@ -60,13 +66,14 @@ static int socket_new(const union addr *addr)
 	return fd;
 }
 
-/* Listens at addr on *fd, a fresh socket when it is -1. 0 or negative errno. */
-static int port_try(int *fd, const union addr *addr, unsigned int mss)
+/* Binds *fd, a fresh socket when it is -1, to addr. 0 or negative errno. */
+static int port_try(int *fd, const union addr *addr,
+		    const struct port_wish *wish)
 {
 	int err;
 
 	if (*fd < 0) {
-		*fd = socket_new(addr);
+		*fd = socket_new(addr, wish->udp);
 		if (*fd < 0) {
 			err = *fd;
 			*fd = -1;
@@ -76,7 +83,9 @@ static int port_try(int *fd, const union addr *addr, unsigned int mss)
 	/* A socket that could not be bound may try another port. */
 	if (bind(*fd, &addr->sa, addr_len(addr)) < 0)
 		return -errno;
-	mss_limit(*fd, mss);
+	if (wish->udp)
+		return 0;
+	mss_limit(*fd, wish->mss);
 	if (listen(*fd, BACKLOG) < 0 ||
 	    option_on(*fd, SOL_SOCKET, SO_REUSEPORT)) {
 		err = -errno;
@@ -86,18 +95,20 @@ static int port_try(int *fd, const union addr *addr, unsigned int mss)
 	return 0;
 }
 
-/* One port: listens and registers. -EADDRINUSE: try another; -EBUSY: enough. */
-static int port_take(struct turn_shared *shared, struct relayed *relayed,
-		     uint16_t port, int *fd, int *binds, unsigned int mss)
+/* One port: binds and registers. -EADDRINUSE: try another; -EBUSY: enough. */
+static int port_take(struct turn_shared *shared, const struct port_wish *wish,
+		     struct relayed *relayed, uint16_t port, int *fd,
+		     int *binds)
 {
 	int err;
 
 	addr_set_port(&relayed->addr, port);
-	if (turn_relayed_taken(shared, &relayed->addr))
+	if ((wish->even && port % 2) ||
+	    turn_relayed_taken(shared, &relayed->addr))
 		return -EADDRINUSE;
 	if (++*binds > BIND_TRIES)
 		return -EBUSY;
-	err = port_try(fd, &relayed->addr, mss);
+	err = port_try(fd, &relayed->addr, wish);
 	if (err)
 		return err;
 	err = turn_relayed_add(shared, relayed);
@@ -106,9 +117,10 @@ static int port_take(struct turn_shared *shared, struct relayed *relayed,
 	return err;
 }
 
-int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
-		     unsigned int mss, struct relayed *relayed)
+int turn_port_open(struct turn_shared *shared, const struct port_wish *wish,
+		   struct relayed *relayed)
 {
+	const uint16_t min = wish->min, max = wish->max;
 	uint32_t count = (uint32_t)max - min + 1, start = random_below(count);
 	int fd = -1, binds = 0, err = -EADDRINUSE;
 	uint64_t freed;
@@ -116,21 +128,61 @@ int turn_port_listen(struct turn_shared *shared, uint16_t min, uint16_t max,
 	if (turn_relayed_full(shared, &relayed->addr, min, max, &freed))
 		return -EADDRINUSE;
 	for (int i = 0; i < RANDOM_TRIES && err == -EADDRINUSE; i++)
-		err = port_take(shared, relayed,
+		err = port_take(shared, wish, relayed,
 				(uint16_t)(min + random_below(count)), &fd,
-				&binds, mss);
+				&binds);
 	for (uint32_t i = 0; i < count && err == -EADDRINUSE; i++)
-		err = port_take(shared, relayed,
+		err = port_take(shared, wish, relayed,
 				(uint16_t)(min + (start + i) % count), &fd,
-				&binds, mss);
+				&binds);
 	/* Ports that others hold are given back without our knowing. */
-	if (err == -EADDRINUSE && !binds)
+	if (err == -EADDRINUSE && !binds && !wish->even)
 		turn_relayed_full_note(shared, &relayed->addr, min, max, freed);
 	if (err) {
 		fd_close(&fd);
 		return err == -EBUSY ? -EADDRINUSE : err;
 	}
 	return fd;
+}
+
+/* The port behind an even one that has just been opened. */
+static int neighbour_open(struct turn_shared *shared,
+			  const struct port_wish *wish,
+			  const struct relayed *relayed, struct relayed *next)
+{
+	const uint16_t port = addr_port(&relayed->addr);
+	const struct port_wish one = {
+		.min = (uint16_t)(port + 1),
+		.max = (uint16_t)(port + 1),
+		.udp = wish->udp,
+	};
+
+	if (port == wish->max)
+		return -EADDRINUSE;
+	next->addr = relayed->addr;
+	return turn_port_open(shared, &one, next);
+}
+
+int turn_port_open_pair(struct turn_shared *shared,
+			const struct port_wish *wish, struct relayed *relayed,
+			struct relayed *next, int *fd, int *next_fd)
+{
+	int first, second = -EADDRINUSE;
+
+	for (int i = 0; i < PAIR_TRIES && second == -EADDRINUSE; i++) {
+		first = turn_port_open(shared, wish, relayed);
+		if (first < 0)
+			return first;
+		second = neighbour_open(shared, wish, relayed, next);
+		if (second >= 0) {
+			*fd = first;
+			*next_fd = second;
+			return 0;
+		}
+		turn_relayed_remove(shared, relayed);
+		fd_close(&first);
+	}
+	return second;
 }
 
 static int dial(int fd, const union addr *relayed, const union addr *peer,
@@ -154,7 +206,7 @@ static int dial(int fd, const union addr *relayed, const union addr *peer,
 int turn_port_dial(const union addr *relayed, const union addr *peer,
 		   unsigned int mss, bool *connected)
 {
-	int fd = socket_new(relayed), err;
+	int fd = socket_new(relayed, false), err;
 
 	if (fd < 0)
 		return fd;

@@ -228,9 +228,9 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 	client->fingerprint = req.tx.fingerprint;
 	code = request_process(&req, method_find(msg->method), buf);
 	if (code > 0)
-		turn_answer_error(client, &req.tx, code);
+		turn_answer_error(req.client, &req.tx, code);
 	else if (code == 0)
-		turn_answer_send(client, &req.answer, &req.tx);
+		turn_answer_send(req.client, &req.answer, &req.tx);
 	auth_account_unref(req.account);
 	crypto_wipe(&req.tx, sizeof(req.tx));
 }

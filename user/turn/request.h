@@ -32,7 +32,7 @@ struct transaction {
 
 struct request {
 	struct turn_worker *worker;
-	struct client *client;
+	struct client *client; /* Allocate may replace a passing one */
 	const struct stun_msg *msg;
 	struct transaction tx;
 	struct auth_account *account; /* a reference; NULL: nobody known */

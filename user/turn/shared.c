@@ -49,6 +49,7 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	shared->instance = random_u32() >> 8;
 	pthread_mutex_init(&shared->lock, NULL);
 	list_init(&shared->relayed_hosts);
+	list_init(&shared->reservations);
 	*out = shared;
 	return 0;
 }

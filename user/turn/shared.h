@@ -34,6 +34,7 @@ struct turn_shared {
 	struct table relayed;
 	struct list relayed_hosts;
 	uint64_t relayed_freed; /* addresses given back so far */
+	struct list reservations; /* struct reservation */
 };
 
 /* Counts one more unless there are `limit` (0: no limit). */

@@ -101,7 +101,10 @@ struct turn_allocation_info {
 	union addr client, relayed;
 	const char *user, *realm;
 	uint64_t age_ms, expires_in_ms;
-	unsigned int permissions, pending, connections;
+	unsigned int permissions, pending, connections, channels;
+	/* "tcp" or "udp": of the relayed address, of what the client speaks */
+	const char *transport, *client_transport;
+	uint64_t bytes_to_peers, bytes_to_client; /* of a UDP one */
 };
 
 struct turn_connection_info {

@@ -212,6 +212,32 @@ static void lists_init(struct turn_worker *worker)
 	list_init(&worker->dead_allocations);
 }
 
+static void tables_destroy(struct turn_worker *worker)
+{
+	table_destroy(&worker->permissions);
+	table_destroy(&worker->peer_conns);
+	table_destroy(&worker->channel_numbers);
+	table_destroy(&worker->channel_peers);
+	table_destroy(&worker->paths);
+}
+
+static int tables_init(struct turn_worker *worker)
+{
+	int err = table_init(&worker->permissions);
+
+	if (!err)
+		err = table_init(&worker->peer_conns);
+	if (!err)
+		err = table_init(&worker->channel_numbers);
+	if (!err)
+		err = table_init(&worker->channel_peers);
+	if (!err)
+		err = table_init(&worker->paths);
+	if (err)
+		tables_destroy(worker);
+	return err;
+}
+
 /* Makes the tables and reads what must be known. 0 or a negative errno. */
 static int worker_open(struct turn_worker *worker)
 {
@@ -219,16 +245,13 @@ static int worker_open(struct turn_worker *worker)
 
 	if (err)
 		return err;
-	err = table_init(&worker->permissions);
+	err = tables_init(worker);
 	if (err)
 		goto destroy_rendezvous;
-	err = table_init(&worker->peer_conns);
-	if (err)
-		goto destroy_permissions;
 	/* Without its own addresses a worker would let peers into itself. */
 	err = turn_own_addresses_read(&worker->own);
 	if (err)
-		goto destroy_conns;
+		goto destroy_tables;
 	err = udp_new(worker->loop, &worker->udp);
 	if (err)
 		goto clear_own;
@@ -246,10 +269,8 @@ free_udp:
 	udp_free(worker->udp);
 clear_own:
 	turn_own_addresses_clear(&worker->own);
-destroy_conns:
-	table_destroy(&worker->peer_conns);
-destroy_permissions:
-	table_destroy(&worker->permissions);
+destroy_tables:
+	tables_destroy(worker);
 destroy_rendezvous:
 	rendezvous_destroy(&worker->rendezvous);
 	return err;
@@ -341,8 +362,7 @@ void turn_worker_free(struct turn_worker *worker)
 	list_for_each_safe(pos, tmp, &worker->engine_sets)
 		engines_free(engines_entry(pos));
 	rendezvous_destroy(&worker->rendezvous);
-	table_destroy(&worker->permissions);
-	table_destroy(&worker->peer_conns);
+	tables_destroy(worker);
 	udp_free(worker->udp);
 	turn_own_addresses_clear(&worker->own);
 	turn_settings_unref(worker->settings);
@@ -547,6 +567,16 @@ static void realms_reload(struct turn_worker *worker)
 	}
 }
 
+/* What the new settings forbid is cut off now: a datagram is not judged anew. */
+static void permissions_reload(struct turn_worker *worker)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->allocations)
+		turn_permissions_judge(
+			list_entry(pos, struct allocation, link));
+}
+
 void turn_worker_reload(struct turn_worker *worker,
 			struct turn_settings *settings)
 {
@@ -565,6 +595,7 @@ void turn_worker_reload(struct turn_worker *worker,
 	sockmap_ask(worker);
 	realms_reload(worker);
 	listeners_reload(worker);
+	permissions_reload(worker);
 	turn_shared_budget(worker->shared, turn_conf(worker));
 	engines_reap(worker);
 	turn_settings_unref(old);

@@ -69,6 +69,9 @@ struct turn_worker {
 	struct rendezvous rendezvous; /* CONNECTION-ID -> struct peer_conn */
 	struct table permissions; /* (allocation, host) -> struct permission */
 	struct table peer_conns; /* (allocation, peer) -> struct peer_conn */
+	struct table channel_numbers; /* (allocation, number) -> struct channel */
+	struct table channel_peers; /* (allocation, peer) -> struct channel */
+	struct table paths; /* 5-tuple -> struct client of datagrams */
 	struct list listeners; /* struct turn_listener */
 	struct list clients; /* struct client */
 	struct list allocations; /* struct allocation, active */

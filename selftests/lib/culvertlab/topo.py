@@ -76,9 +76,9 @@ class Node:
         with self.entered():
             return socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind)
 
-    def bound(self, version=4, index=0, port=0):
-        """A TCP socket bound to one of our addresses."""
-        sock = self.socket(version)
+    def bound(self, version=4, index=0, port=0, udp=False):
+        """A TCP, or UDP, socket bound to one of our addresses."""
+        sock = self.socket(version, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.addr(version, index), port))
         sock.settimeout(10)
@@ -96,6 +96,12 @@ class Node:
         if rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.settimeout(timeout)
+        sock.connect(address)
+        return sock
+
+    def datagrams(self, address, index=0):
+        """A UDP socket that talks to this address alone."""
+        sock = self.bound(6 if ":" in address[0] else 4, index, udp=True)
         sock.connect(address)
         return sock
 

@@ -54,6 +54,8 @@ def recv_exact(sock, count):
 
 def recv_message(sock):
     """One message, not a byte more: what follows belongs to the stream."""
+    if sock.type == socket.SOCK_DGRAM:
+        return stun.parse(sock.recv(65536))
     head = recv_exact(sock, 20)
     return stun.parse(head + recv_exact(sock, stun.length_of(head) - 20))
 
@@ -64,13 +66,17 @@ class Control:
     def __init__(self, node, server, user="alice", password="wonderland", index=0):
         self.node, self.server = node, server
         self.user, self.password = user, password
-        self.sock = node.connect(server, index)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self.dial(index)
         self.realm = self.nonce = None
         self.offer = None  # PASSWORD-ALGORITHMS of the last challenge
         self.sha256 = False  # speak RFC 8489: SHA-256, and USERHASH if the nonce asks for it
         self.relayed = self.mapped = None
         self.indications = []
+
+    def dial(self, index):
+        sock = self.node.connect(self.server, index)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def close(self):
         self.sock.close()
@@ -180,8 +186,8 @@ class Control:
             raise Fail(f"{response}, want success")
         return response
 
-    def allocate(self, *attrs):
-        response = self.insist(ALLOCATE, [transport(), *attrs])
+    def allocate(self, *attrs, protocol=TCP):
+        response = self.insist(ALLOCATE, [transport(protocol), *attrs])
         self.relayed = response.address(stun.XOR_RELAYED_ADDRESS)
         self.mapped = response.address(stun.XOR_MAPPED_ADDRESS)
         if self.mapped != self.sock.getsockname()[:2]:
@@ -292,6 +298,13 @@ class Control:
         """Error code of a ConnectionBind on a fresh connection that is closed again."""
         with contextlib.closing(self.other()) as twin:
             return twin.code(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])
+
+
+class Datagrams(Control):
+    """A client over UDP."""
+
+    def dial(self, index):
+        return self.node.datagrams(self.server, index)
 
 
 @contextlib.contextmanager

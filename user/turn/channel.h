@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Channels: a number for a peer of a UDP allocation. */
+#ifndef TURN_CHANNEL_H
+#define TURN_CHANNEL_H
+
+#include "turn/allocation.h"
+
+/* An expired one stays until a ChannelBind sweeps or the end: no timers. */
+struct channel {
+	struct table_node by_number, by_peer; /* of the worker's tables */
+	struct list link; /* of allocation->channels */
+	struct allocation *allocation;
+	union addr peer;
+	uint64_t expires_ms;
+	uint16_t number;
+};
+
+/* One that holds now, or NULL. */
+struct channel *turn_channel_of_number(const struct allocation *allocation,
+				       uint16_t number);
+struct channel *turn_channel_of_peer(const struct allocation *allocation,
+				     const union addr *peer);
+void turn_channels_clear(struct allocation *allocation);
+/* How many hold now. */
+unsigned int turn_channels_count(const struct allocation *allocation);
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Data of UDP allocations: Send and Data indications (RFC 8656 11), ChannelData
+ * (12.5 to 12.7).
+ *
+ * All of it is datagrams: what may not pass, or finds no room, is dropped and
+ * counted, and nobody is told. A client on a connection that does not read loses
+ * data, not its connection: the upper half of its queue is kept for answers.
+ */
+#include "turn/data.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "turn/channel.h"
+#include "turn/datagram.h"
+#include "turn/permission.h"
+#include "turn/request.h"
+
+/* Of a Data indication, beside the data: header, an IPv6 address, DATA's own. */
+#define INDICATION_EXTRA (STUN_HEADER_LEN + 24 + 4 + 4)
+#define PAYLOAD_MAX      65535u
+
+static void dropped(struct turn_worker *worker)
+{
+	worker->counters.datagrams_dropped++;
+}
+
+/* To a peer that a permission holds for. */
+static void peer_send(struct allocation *allocation, const union addr *peer,
+		      const uint8_t *data, size_t len)
+{
+	const struct udp_path path = { .remote = *peer };
+	struct counters *counters = &allocation->worker->counters;
+	uint8_t *at = udp_send(allocation->udp, &path, len);
+
+	if (!at) {
+		dropped(allocation->worker);
+		return;
+	}
+	memcpy(at, data, len);
+	counters->datagrams_to_peers++;
+	counters->bytes_to_peers += len;
+	allocation->bytes_to_peers += len;
+}
+
+/* Comprehension-required attributes that a Send may have, ascending. */
+static const uint16_t send_known[] = {
+	STUN_ATTR_XOR_PEER_ADDRESS,
+	STUN_ATTR_DATA,
+	STUN_ATTR_DONT_FRAGMENT,
+};
+
+/* Whom it is for and what: false: it is to be dropped (RFC 8656 11.2). */
+static bool send_read(const struct allocation *allocation,
+		      const struct stun_msg *msg, union addr *peer,
+		      struct stun_attr *data)
+{
+	struct stun_attr attr;
+	uint16_t unknown;
+
+	return stun_find(msg, STUN_ATTR_XOR_PEER_ADDRESS, &attr) &&
+	       stun_find(msg, STUN_ATTR_DATA, data) &&
+	       !stun_unknown(msg, send_known,
+			     sizeof(send_known) / sizeof(send_known[0]),
+			     &unknown, 1) &&
+	       stun_get_xor_address(msg, &attr, peer) == 0 &&
+	       addr_family(peer) == addr_family(&allocation->relayed.addr) &&
+	       addr_port(peer) && turn_permission_holds(allocation, peer) &&
+	       turn_worker_peer_allowed(allocation->worker, peer);
+}
+
+void turn_data_send(struct client *client, const struct stun_msg *msg)
+{
+	struct allocation *allocation = client->allocation;
+	struct stun_attr data;
+	union addr peer;
+
+	if (!allocation || !allocation->udp ||
+	    !send_read(allocation, msg, &peer, &data)) {
+		dropped(client->worker);
+		return;
+	}
+	if (stun_has(msg, STUN_ATTR_DONT_FRAGMENT))
+		udp_send_whole(allocation->udp, &peer, data.value, data.len);
+	else
+		peer_send(allocation, &peer, data.value, data.len);
+}
+
+int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
+{
+	struct allocation *allocation = client->allocation;
+	struct stun_channel_data message;
+	const struct channel *channel;
+
+	if (stun_channel_parse(data, len, &message))
+		return -EBADMSG;
+	channel = allocation && allocation->udp ?
+			  turn_channel_of_number(allocation, message.number) :
+			  NULL;
+	if (channel && turn_permission_holds(allocation, &channel->peer))
+		peer_send(allocation, &channel->peer, message.data,
+			  message.len);
+	else
+		dropped(client->worker);
+	return 0;
+}
+
+/* ChannelData; padded over connections alone. false: no room. */
+static bool channel_data_send(struct client *client, uint16_t number,
+			      const uint8_t *data, size_t len)
+{
+	uint8_t buf[STUN_CHANNEL_HEADER + PAYLOAD_MAX + 3];
+	const size_t whole = STUN_CHANNEL_HEADER + len;
+	const size_t padding = client->stream ? -whole & 3 : 0;
+	uint8_t *at = client->stream ? buf : turn_datagram_room(client, whole);
+
+	if (!at)
+		return false;
+	stun_channel_begin(at, number, (uint16_t)len);
+	memcpy(at + STUN_CHANNEL_HEADER, data, len);
+	if (!client->stream)
+		return true;
+	memset(at + whole, 0, padding);
+	return turn_client_send_data(client, at, whole + padding);
+}
+
+static bool indication_send(struct client *client, const union addr *peer,
+			    const uint8_t *data, size_t len)
+{
+	uint8_t buf[INDICATION_EXTRA + PAYLOAD_MAX];
+	struct stun_writer w;
+	ssize_t written;
+
+	stun_begin(&w, buf, sizeof(buf), STUN_INDICATION, STUN_DATA, NULL);
+	stun_put_xor_address(&w, STUN_ATTR_XOR_PEER_ADDRESS, peer);
+	stun_put(&w, STUN_ATTR_DATA, data, len);
+	written = stun_end(&w);
+	return written > 0 &&
+	       turn_client_send_data(client, buf, (size_t)written);
+}
+
+void turn_data_received(void *arg, const struct udp_path *path,
+			const uint8_t *data, size_t len)
+{
+	struct allocation *allocation = arg;
+	struct counters *counters = &allocation->worker->counters;
+	struct client *client = allocation->client;
+	const struct channel *channel;
+	bool sent;
+
+	if (!turn_permission_holds(allocation, &path->remote)) {
+		dropped(allocation->worker);
+		return;
+	}
+	channel = turn_channel_of_peer(allocation, &path->remote);
+	sent = channel ? channel_data_send(client, channel->number, data, len) :
+			 indication_send(client, &path->remote, data, len);
+	if (!sent) {
+		dropped(allocation->worker);
+		return;
+	}
+	counters->datagrams_to_clients++;
+	counters->bytes_to_clients += len;
+	allocation->bytes_to_client += len;
+}

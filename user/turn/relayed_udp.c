@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The relayed socket of a UDP allocation: opened at a port of its own, with the
+ * next one kept (RFC 8656 7.2, EVEN-PORT), or taken over from a reservation.
+ */
+#include "turn/relayed_udp.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "turn/data.h"
+#include "turn/port.h"
+
+static void reservation_expired(struct timer *timer)
+{
+	struct allocation *allocation =
+		list_entry(timer, struct allocation, reservation);
+
+	turn_reservation_drop(allocation->worker->shared, allocation->token);
+}
+
+/* Room for the port beside an allocation's. NULL without memory or descriptors. */
+static struct reservation *reservation_new(const struct allocation *allocation)
+{
+	struct reservation *reservation = calloc(1, sizeof(*reservation));
+
+	if (!reservation)
+		return NULL;
+	reservation->fd = -1;
+	list_init(&reservation->link);
+	reservation->account = auth_account_ref(allocation->account);
+	return reservation;
+}
+
+/* Opens two neighbours: *fd and what the reservation keeps. 0 or an errno. */
+static int pair_open(struct allocation *allocation,
+		     const struct port_wish *wish, int *fd)
+{
+	struct turn_shared *shared = allocation->worker->shared;
+	struct reservation *next = reservation_new(allocation);
+	int err = next ? turn_descriptor_take(shared) : -ENOMEM;
+
+	if (err) {
+		turn_reservation_free(shared, next);
+		return err;
+	}
+	err = turn_port_open_pair(shared, wish, &allocation->relayed,
+				  &next->relayed, fd, &next->fd);
+	if (err) {
+		turn_descriptor_release(shared);
+		turn_reservation_free(shared, next);
+		return err;
+	}
+	turn_reservation_keep(shared, next);
+	allocation->reserved = true;
+	memcpy(allocation->token, next->token, TURN_TOKEN_LEN);
+	timer_arm(allocation->worker->loop, &allocation->reservation,
+		  TURN_RESERVATION_MS, reservation_expired);
+	return 0;
+}
+
+/* A port of the configured range. 0 or a negative errno. */
+static int fresh_open(struct allocation *allocation,
+		      const struct allocation_wish *wish, int *fd)
+{
+	struct turn_worker *worker = allocation->worker;
+	const struct conf_relay *relay = &turn_conf(worker)->relay;
+	const struct port_wish port = {
+		.min = relay->port_min,
+		.max = relay->port_max,
+		.udp = true,
+		.even = wish->even,
+	};
+	int err = turn_descriptor_take(worker->shared);
+
+	if (err)
+		return err;
+	allocation->relayed.addr = wish->host;
+	if (wish->reserve) {
+		err = pair_open(allocation, &port, fd);
+	} else {
+		*fd = turn_port_open(worker->shared, &port,
+				     &allocation->relayed);
+		err = *fd < 0 ? *fd : 0;
+	}
+	if (err)
+		turn_descriptor_release(worker->shared);
+	return err;
+}
+
+/* The reservation's port and descriptor, with its place, change hands. */
+static int reserved_open(struct allocation *allocation,
+			 struct reservation *reserved, int *fd)
+{
+	struct turn_shared *shared = allocation->worker->shared;
+	int err;
+
+	allocation->relayed.addr = reserved->relayed.addr;
+	/* Nobody can come between: the bound socket keeps the port. */
+	turn_relayed_remove(shared, &reserved->relayed);
+	err = turn_relayed_add(shared, &allocation->relayed);
+	if (!err) {
+		*fd = reserved->fd;
+		reserved->fd = -1;
+	}
+	turn_reservation_free(shared, reserved);
+	return err;
+}
+
+/* What the client does not forbid may be fragmented (RFC 8656 14.2). */
+static void fragments_allow(int fd, sa_family_t family)
+{
+	const int v4 = IP_PMTUDISC_DONT, v6 = IPV6_PMTUDISC_DONT;
+
+	if (family == AF_INET)
+		setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof(v4));
+	else
+		setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6,
+			   sizeof(v6));
+}
+
+int turn_relayed_udp_open(struct allocation *allocation,
+			  const struct allocation_wish *wish)
+{
+	struct turn_worker *worker = allocation->worker;
+	int fd = -1;
+	int err = wish->reserved ?
+			  reserved_open(allocation, wish->reserved, &fd) :
+			  fresh_open(allocation, wish, &fd);
+
+	if (err)
+		return err;
+	fragments_allow(fd, addr_family(&allocation->relayed.addr));
+	err = udp_socket_new(worker->udp, fd, turn_data_received, allocation,
+			     &allocation->udp);
+	if (!err)
+		return 0;
+	fd_close(&fd);
+	turn_relayed_udp_close(allocation);
+	return err;
+}
+
+void turn_relayed_udp_close(struct allocation *allocation)
+{
+	struct turn_worker *worker = allocation->worker;
+
+	udp_socket_free(allocation->udp);
+	allocation->udp = NULL;
+	turn_relayed_remove(worker->shared, &allocation->relayed);
+	turn_descriptor_release(worker->shared);
+	timer_cancel(worker->loop, &allocation->reservation);
+	if (allocation->reserved)
+		turn_reservation_drop(worker->shared, allocation->token);
+}

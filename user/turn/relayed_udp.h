@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The relayed transport address of a UDP allocation. */
+#ifndef TURN_RELAYED_UDP_H
+#define TURN_RELAYED_UDP_H
+
+#include "turn/allocation.h"
+#include "turn/reservation.h"
+
+/*
+ * Opens it as the wish has it, at its host or with what was reserved, which it
+ * takes over in any case. 0 or a negative errno.
+ */
+int turn_relayed_udp_open(struct allocation *allocation,
+			  const struct allocation_wish *wish);
+void turn_relayed_udp_close(struct allocation *allocation);
+
+#endif
