@@ -23,11 +23,11 @@ MESSAGES = re.compile(r"tot_send_msgs=(\d+), tot_recv_msgs=(\d+)")
 BYTES = re.compile(r"tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)")
 
 
-def uclient(server, clients, *more, version=4, messages=20, length=1000):
+def uclient(server, clients, *more, version=4, messages=20, length=1000, form=("-T",)):
     """Run turnutils_uclient; returns what it printed."""
     need("turnutils_uclient", "coturn")
     host, port = server.address(version)
-    argv = ["turnutils_uclient", "-T", "-y", "-u", "alice", "-w", "wonderland", "-p", port,
+    argv = ["turnutils_uclient", *form, "-y", "-u", "alice", "-w", "wonderland", "-p", port,
             "-m", clients, "-n", messages, "-l", length, *more, host]
     process = lab.spawn(lab.topo.client, argv, "uclient")
     status = process.wait(60)
@@ -68,6 +68,35 @@ tap.add("turnutils_uclient -T -G, extra requests, loses nothing", uclient_test(5
 def _():
     changes = {"realm example.org": {"secret": "north"}, "user alice": None, "user bob": None}
     nothing_lost(uclient(lab.server(changes), 5, "-W", "north"), 5)
+
+
+def uclient_udp_test(clients, *form, version=4):
+    def run():
+        need_version(lab, version)
+        server = lab.server({"listener datagrams": {
+            "transport": "udp", "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"}})
+        nothing_lost(uclient(server, clients, version=version, form=form), clients)
+        lab.server({})
+    return run
+
+
+for _name, _form in (("by channels", ()), ("by Send", ("-s",)), ("without RTCP ports", ("-c",)),
+                     ("over TCP", ("-t",)), ("over TCP by Send", ("-t", "-s"))):
+    tap.add(f"turnutils_uclient, UDP {_name}, loses nothing", uclient_udp_test(10, *_form), 70)
+tap.add("turnutils_uclient, UDP over IPv6, loses nothing", uclient_udp_test(10, "-x", version=6), 70)
+
+
+@test("turnutils_stunclient hears its own address")
+def _():
+    need("turnutils_stunclient", "coturn")
+    server = lab.server({"listener datagrams": {"transport": "udp",
+                                                "address": f"0.0.0.0:{lab.port}"}})
+    host, port = server.address()
+    process = lab.spawn(lab.topo.client, ["turnutils_stunclient", "-p", port, host], "stunclient")
+    process.wait(20)
+    said = process.out() + process.err()
+    check(re.search(rf"reflexive addr: {re.escape(lab.topo.client.addr())}:", said), said[-500:])
+    lab.server({})
 
 
 @test("turnutils_uclient with the wrong password is refused")
