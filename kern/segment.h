@@ -126,7 +126,8 @@ segment_ahead(const struct segment *s, const struct wire_leg *leg, __u32 ahead)
 
 /*
  * Payload where none can be of this sender's: behind its FIN, or in numbers that
- * our own socket fills, while the other end still lacks bytes of ours.
+ * our own socket fills, while the other end still lacks bytes of ours. Or a first
+ * FIN before what the other end has acknowledged, which would end all that follows.
  */
 static __always_inline bool segment_foreign(const struct segment *s,
 					    const struct wire_leg *from,
@@ -134,9 +135,13 @@ static __always_inline bool segment_foreign(const struct segment *s,
 {
 	__u32 end = s->seq + s->payload + !!(s->flags & TCP_FIN);
 
-	if (*(volatile __u32 *)&from->flags & WIRE_LEG_FIN &&
-	    before(from->fin_end, end))
+	if (*(volatile __u32 *)&from->flags & WIRE_LEG_FIN) {
+		if (before(from->fin_end, end))
+			return true;
+	} else if (s->flags & TCP_FIN &&
+		   !before((__u32)to->acked, end + from->seq_delta)) {
 		return true;
+	}
 	return s->payload && before(s->seq, from->received) &&
 	       *(volatile __u32 *)&to->flags & WIRE_LEG_LATCHED;
 }
@@ -293,6 +298,7 @@ static __always_inline void segment_learn(const struct passage *t)
 	const struct segment *s = &t->work->segment;
 	struct wire_leg *from = t->from, *to = t->to;
 	__u32 end = s->seq + s->payload;
+	__u32 last = bpf_ntohl(t->work->after.seq) + s->payload;
 
 	from->packets++;
 	if (from->seen_ns != t->work->now)
@@ -305,17 +311,21 @@ static __always_inline void segment_learn(const struct passage *t)
 	}
 	if (s->flags & TCP_FIN) {
 		end++;
+		last++;
 		if (!(from->flags & WIRE_LEG_FIN)) {
 			*(volatile __u32 *)&from->fin_end = end;
 			__sync_fetch_and_or(&from->flags, WIRE_LEG_FIN);
 		}
 	}
 	raise(&from->sent_end, end);
-	raise(&from->tsval, t->work->options.tsval);
 	raise_extended(&from->acked, s->ack);
-	raise(&from->right, s->ack + s->window);
-	if (from->window < s->window)
-		from->window = s->window;
+	/* Of an old duplicate the other end reads neither stamp nor window. */
+	if (!before(last, (__u32)to->acked)) {
+		raise(&from->tsval, t->work->options.tsval);
+		raise(&from->right, s->ack + s->window);
+		if (from->window < s->window)
+			from->window = s->window;
+	}
 	if (!before(s->ack, from->latch) && from->flags & WIRE_LEG_LATCHED)
 		pair_unlatch(t);
 	if (t->work->state == WIRE_JOINED && leg_finished(from, to) &&

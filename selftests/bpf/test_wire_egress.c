@@ -165,6 +165,52 @@ static void test_stamps(struct world *w)
 		  name);
 }
 
+/* What the client refuses as received before tells it neither stamp nor window. */
+static void test_old_stamps(struct world *w)
+{
+	/* 2^31 - 1 beyond the peer's last. */
+	static const uint8_t options[] = { 1,    1,    8, 10, 0x80, 12,
+					   0x34, 0xff, 0, 0,  0,    9 };
+	static const struct {
+		uint32_t back, payload;
+	} old[] = { { 1, 0 }, { 700, 699 }, { 65535, 0 } };
+	const char *name = family_name(w);
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+		struct craft c;
+
+		world_join(w, w->family, &spaces_plain);
+		c = world_craft(w, WIRE_PEER);
+		c.seq -= old[i].back;
+		c.payload = old[i].payload;
+		c.options = options;
+		c.options_size = sizeof(options);
+		world_send(w, &c);
+		good = good && world_forwarded(w, WIRE_CLIENT) &&
+		       w->pair.leg[1].tsval == 500000 &&
+		       w->pair.leg[1].right == 3100000 &&
+		       w->pair.leg[1].window == 100000;
+	}
+	lab_check(good, "%s: nothing is learned from an old duplicate", name);
+	/* Numbered low by a window's rounding it is put right, and taken. */
+	world_join(w, w->family, &spaces_plain);
+	w->pair.leg[1].sent_end += 10;
+	w->pair.leg[0].acked += 5;
+	world_set(w);
+	struct craft c = world_craft(w, WIRE_PEER);
+
+	c.seq -= 10;
+	c.options = options;
+	c.options_size = sizeof(options);
+	world_send(w, &c);
+	lab_check(world_forwarded(w, WIRE_CLIENT) &&
+			  w->pair.leg[1].tsval == 500000u + INT32_MAX &&
+			  w->pair.leg[1].right == 3000000 + (500 << 9) &&
+			  w->pair.leg[1].window == 500 << 9,
+		  "%s: but from one that is put right", name);
+}
+
 static void test_sacks(struct world *w)
 {
 	static const uint8_t sack[] = { 1, 1, 8, 10, 0, 7, 161, 32, 5, 6, 7, 8,
@@ -370,6 +416,7 @@ int main(void)
 		test_joined(&w, WIRE_JOINED, "joined");
 		test_joined(&w, WIRE_ENDED, "ended");
 		test_stamps(&w);
+		test_old_stamps(&w);
 		test_sacks(&w);
 		test_ends(&w);
 		test_others(&w);

@@ -201,6 +201,32 @@ static void test_behind_fin(struct world *w)
 		  "%s: what is before it passes again", name);
 }
 
+/* The peer has acknowledged all of the client's, so no end of that is before it. */
+static void test_old_fin(struct world *w)
+{
+	static const uint32_t backs[] = { 1, 100, 65000 };
+	const char *name = family_name(w);
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(backs) / sizeof(backs[0]); i++) {
+		struct craft c;
+
+		world_join(w, w->family, &spaces_plain);
+		c = world_craft(w, WIRE_CLIENT);
+		c.seq -= backs[i];
+		c.flags = FIN | ACK;
+		world_send(w, &c);
+		good = good && world_dropped(w, WIRE_DROP_SEQUENCE);
+		c = world_craft(w, WIRE_CLIENT);
+		c.payload = 10;
+		world_send(w, &c);
+		good = good && world_forwarded(w, WIRE_PEER) &&
+		       !(w->pair.leg[0].flags & WIRE_LEG_FIN);
+	}
+	lab_check(good, "%s: a FIN before what is acknowledged ends nothing",
+		  name);
+}
+
 /* The client leg latched: the relay's last 500 bytes, of which 100 are acked. */
 static struct craft latched(struct world *w)
 {
@@ -393,6 +419,7 @@ int main(void)
 		test_reset_checksum(&w, ring);
 		test_fins(&w, ring);
 		test_behind_fin(&w);
+		test_old_fin(&w);
 		test_latch(&w, ring);
 		test_latch_numbers(&w);
 		test_owed(&w);
