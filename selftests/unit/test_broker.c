@@ -202,6 +202,31 @@ static void a_later_look_opens_the_latch(void **state)
 	assert_int_equal(pair.leg[1].acked, pair.started[1]);
 }
 
+/* What our sockets have said until then bears no later stamp than what follows. */
+static void stamps_are_of_the_last_look(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+	struct wire_pair pair = { 0 };
+
+	(void)state;
+	usual(legs);
+	check_offsets(legs, 0, &pair);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		legs[leg].timestamp += 1000;
+		legs[leg].ts_recent += 3;
+	}
+	check_refresh(legs, &pair);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		const struct wire_leg *from = &pair.leg[leg],
+				      *to = &pair.leg[!leg];
+
+		assert_true((int32_t)(from->tsval - legs[!leg].timestamp) > 0);
+		assert_int_equal(from->tsval,
+				 legs[leg].ts_recent + from->tsval_delta);
+		assert_int_equal(from->tsval_delta + to->tsecr_delta, 0);
+	}
+}
+
 static void bytes_are_counted_without_fin(void **state)
 {
 	struct wire_snapshot legs[WIRE_LEGS];
@@ -530,6 +555,7 @@ static void what_the_sockets_have_taken_is_acknowledged(void **state)
 static void an_acknowledgement_bpf_never_saw_opens_the_latch(void **state)
 {
 	struct rig *rig = *state;
+	const struct wire_pair *record;
 	struct broker_answer pair;
 	struct broker_active active;
 
@@ -542,6 +568,10 @@ static void an_acknowledgement_bpf_never_saw_opens_the_latch(void **state)
 	for (int i = 0; i < 12; i++)
 		places_sweep(rig->broker);
 	answer(rig->channel, BROKER_ACTIVE, &active, sizeof(active));
+	/* By its number the programs tell a keep-alive from other ACKs. */
+	record = &rig->broker->records[pair.pair];
+	assert_int_equal(record->leg[0].acked, record->started[0]);
+	assert_int_equal(check_bytes(record, WIRE_CLIENT), 0);
 }
 
 static void refusals_leave_nothing(void **state)
@@ -1274,6 +1304,7 @@ int main(void)
 		cmocka_unit_test(what_moves_is_not_quiet),
 		cmocka_unit_test(offsets_are_each_others_inverse),
 		cmocka_unit_test(a_later_look_opens_the_latch),
+		cmocka_unit_test(stamps_are_of_the_last_look),
 		cmocka_unit_test(bytes_are_counted_without_fin),
 		WITH_RIG(a_worker_has_one_channel),
 		cmocka_unit_test(a_reset_is_at_the_end_of_what_was_sent),

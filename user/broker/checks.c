@@ -131,9 +131,6 @@ static void leg_offsets(const struct wire_snapshot *from,
 {
 	leg->seq_delta = to_sent - from->rcv_nxt;
 	leg->ack_delta = to->rcv_nxt - from_sent;
-	leg->tsval_delta = to->timestamp + TIMESTAMP_AHEAD - from->ts_recent;
-	leg->tsecr_delta = to->ts_recent - from->timestamp - TIMESTAMP_AHEAD;
-	leg->tsval = from->ts_recent + leg->tsval_delta;
 	leg->latch = from_sent;
 	leg->received = from->rcv_nxt;
 	leg->window_shift_in = shift_in(from);
@@ -164,7 +161,13 @@ void check_refresh(const struct wire_snapshot legs[WIRE_LEGS],
 {
 	for (int i = 0; i < WIRE_LEGS; i++) {
 		struct wire_leg *leg = &pair->leg[i];
+		const struct wire_snapshot *from = &legs[i], *to = &legs[!i];
 
+		leg->tsval_delta =
+			to->timestamp + TIMESTAMP_AHEAD - from->ts_recent;
+		leg->tsecr_delta =
+			to->ts_recent - from->timestamp - TIMESTAMP_AHEAD;
+		leg->tsval = from->ts_recent + leg->tsval_delta;
 		/* One turn ahead: nothing older ever falls below zero. */
 		leg->acked = (1ull << 32) + legs[i].snd_una;
 		pair->started[i] =

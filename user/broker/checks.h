@@ -23,7 +23,7 @@ bool check_quiet(const struct wire_snapshot before[WIRE_LEGS],
 void check_offsets(const struct wire_snapshot legs[WIRE_LEGS],
 		   uint32_t to_client, struct wire_pair *pair);
 
-/* Takes over what the second look knows better: acknowledgements, windows. */
+/* Takes over what the second look knows better: acknowledgements, windows, stamps. */
 void check_refresh(const struct wire_snapshot legs[WIRE_LEGS],
 		   struct wire_pair *pair);
 

@@ -431,6 +431,23 @@ void place_event(struct broker *broker, const struct wire_event *event)
 }
 
 /*
+ * Takes over what BPF has not seen: by what is acknowledged it tells a keep-alive,
+ * which wants an answer, from other segments. BPF may raise it meanwhile.
+ */
+static void latch_open(struct wire_pair *record, enum wire_leg_name leg)
+{
+	__u64 *acked = &record->leg[leg].acked, least = record->started[leg];
+	__u64 was = __atomic_load_n(acked, __ATOMIC_RELAXED);
+
+	while (was < least &&
+	       !__atomic_compare_exchange_n(acked, &was, least, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+	__atomic_and_fetch(&record->leg[leg].flags, ~WIRE_LEG_LATCHED,
+			   __ATOMIC_SEQ_CST);
+}
+
+/*
  * An acknowledgement may have reached the socket just before the flows were there:
  * BPF never sees it, and an idle pair sends no other.
  */
@@ -449,8 +466,7 @@ static void latch_look(struct broker *broker, uint32_t index)
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (now[leg].found &&
 		    now[leg].snd_una == record->leg[leg].latch)
-			__atomic_and_fetch(&record->leg[leg].flags,
-					   ~WIRE_LEG_LATCHED, __ATOMIC_SEQ_CST);
+			latch_open(record, leg);
 	if (!check_latched(record))
 		place_activate(broker, index);
 }
