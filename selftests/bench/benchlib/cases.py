@@ -14,7 +14,7 @@ import time
 from culvertlab import proc
 from culvertlab.wait import Timeout, wait_for
 
-from .place import PEER_PORT, Broken, MemoryGroup, Wrong, tool
+from .place import IN_FLIGHT, PEER_PORT, Broken, MemoryGroup, Wrong, tool
 
 KIB, MB, GB = 1024, 1e6, 1e9
 
@@ -408,9 +408,9 @@ def all_cases(quick=False):
         PingPong("pingpong", "64 bytes there and back", "pingpong", "--size", 64),
         PingPong("messages-64", "64 bytes there and back on 64 connections", "pingpong",
                  "--size", 64, "--connections", 64),
-        Setup("setup", "set-ups", "setup", "turn_setup_rate", "--size", 1024, "--in-flight", 32),
+        Setup("setup", "set-ups", "setup", "turn_setup_rate", "--size", 1024, "--in-flight", IN_FLIGHT),
         Setup("setup-pairs", "pairs of kept allocations", "pairs", "pair_setup_rate",
-              "--size", 1024, "--in-flight", 32),
+              "--size", 1024, "--in-flight", IN_FLIGHT),
         Syscalls("syscalls", "system calls", "up", "--connections", 16),
         Idle("idle", "idle pairs", "idle", "--size", 64),
         *([] if quick else [Many("many", "100,000 pairs", "idle", "--size", 64)]),

@@ -27,6 +27,7 @@ PEER_FIRST = "10.78.0.1"
 PEERS = 65000
 SOURCE_FIRST = "10.79.0.1"
 SOURCES = 250
+IN_FLIGHT = 32  # set-ups at once
 
 
 class Broken(Exception):
