@@ -16,7 +16,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
 	-Iuser -Iinclude -isystem $(BUILD)/kern -g -fno-omit-frame-pointer -fstack-protector-strong \
 	-MMD -MP $(WARN)
-LIBS := -lbpf -luring -lcrypto -linih -ljansson -lpthread
+LIBS := -lbpf -luring -lssl -lcrypto -linih -ljansson -lpthread
 
 # Rooms, lowest first. A file with main() is a program, not part of a room.
 ROOMS := base loop crypto stun auth transport engine pair conf control turn \

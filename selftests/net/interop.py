@@ -9,7 +9,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import cli, tap  # noqa: E402
+from culvertlab import cli, engines, tap, tls  # noqa: E402
 from culvertlab.cli import Cli  # noqa: E402
 from culvertlab.data import KIB, payload, receive_to_any_end, same, send_all  # noqa: E402
 from culvertlab.lab import Lab, need, need_version  # noqa: E402
@@ -61,6 +61,19 @@ for _clients in (1, 10, 50):
     tap.add(f"turnutils_uclient -T with {_clients} clients loses nothing",
             uclient_test(_clients), 70)
 tap.add("turnutils_uclient -T -x over IPv6 loses nothing", uclient_test(10, "-x", version=6), 70)
+def uclient_over_tls(clients, *more, version=4):
+    def run():
+        need_version(lab, version)
+        server = lab.server(engines.config(lab, "tls"))
+        authority = tls.certificate(lab.dir)[0]
+        said = uclient(server, clients, "-S", "-E", authority, *more, version=version)
+        nothing_lost(said, clients)
+    return run
+
+
+tap.add("turnutils_uclient -T -S with 10 clients loses nothing", uclient_over_tls(10), 70)
+tap.add("turnutils_uclient -T -S -x over IPv6 loses nothing", uclient_over_tls(3, "-x", version=6),
+        70)
 tap.add("turnutils_uclient -T -G, extra requests, loses nothing", uclient_test(5, "-G"), 70)
 
 

@@ -431,7 +431,7 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
 		{ "relay", "ports", "1-65536",
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
-		{ "listener a", "transport", "sctp", "tcp or udp" },
+		{ "listener a", "transport", "sctp", "tcp, udp or tls" },
 	};
 	char text[300], expected[400], label[40];
 	const char *found;
@@ -606,7 +606,8 @@ static void all_errors_are_reported_at_once(void **state)
 		"5 error: [server] send_queue: unknown key here; it belongs to "
 		"[limits]\n"
 		"6 error: [server] colour: unknown key; allowed: user, "
-		"workers, control, log_level, software\n"
+		"workers, control, log_level, software, "
+		"mixed_transports\n"
 		"7 error: [limit]: unknown section; did you mean [limits]?\n"
 		"9 error: [colour]: unknown section; allowed: server, "
 		"listener, relay, realm, user, peers, engine, limits\n"
@@ -665,6 +666,46 @@ static void realms_must_fit_users_and_listeners(void **state)
 			"[realm later.example]\n");
 	assert_string_equal(conf->users[0].realm, "later.example");
 	conf_unref(conf);
+}
+
+#define TLS "[listener t]\ntransport = tls\n"
+
+static void a_tls_listener_has_a_key_for_each_certificate(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE TLS "address = 192.0.2.1, ::1, [::2]:443\n"
+				   "certificate = /a.crt, /b.crt\n"
+				   "private_key = /a.key\n"
+				   "private_key = /a.key\n"
+				   "tls_version = 1.3\n");
+	assert_int_equal(conf->listeners[0].transport, CONF_TRANSPORT_TLS);
+	assert_address(&conf->listeners[0].addresses[0], "192.0.2.1:5349");
+	assert_address(&conf->listeners[0].addresses[1], "[::1]:5349");
+	assert_address(&conf->listeners[0].addresses[2], "[::2]:443");
+	assert_int_equal(conf->listeners[0].certificate_count, 2);
+	assert_string_equal(conf->listeners[0].certificates[1].path, "/b.crt");
+	assert_int_equal(conf->listeners[0].private_key_count, 2);
+	assert_int_equal(conf->listeners[0].tls_version, CONF_TLS_1_3);
+	/* What no order names is still needed. */
+	assert_true(conf_engine_wanted(conf, "copy"));
+	conf_unref(conf);
+	refused(USABLE TLS,
+		"4 error: [listener t] certificate: found none; allowed: with "
+		"transport = tls, the path of a file in PEM form\n");
+	refused(USABLE TLS "certificate = /a\n",
+		"4 error: [listener t] private_key: found none; allowed: with "
+		"transport = tls, the path of a file in PEM form\n");
+	refused(USABLE TLS "certificate = /a, /b\nprivate_key = /a\n",
+		"7 error: [listener t] private_key: found 1 for 2 "
+		"certificates; allowed: one for each, in the same order\n");
+	refused(USABLE TLS "certificate = a.crt\nprivate_key = /a\n",
+		"6 error: [listener t] certificate: found \"a.crt\"; allowed: "
+		"a list of up to 16 absolute paths of at most 255 bytes\n");
+	refused(USABLE "[listener t]\ncertificate = /a\n",
+		"5 error: [listener t] certificate: found without TLS; "
+		"allowed: with transport = tls\n");
 }
 
 static void a_user_has_exactly_one_secret(void **state)
@@ -1128,6 +1169,52 @@ static int load(const char *path, struct conf **out, char **text, size_t *len)
 	return conf_load(path, collect, &reports, out, text, len);
 }
 
+/* What a TLS listener names is read with it, and fits into another process. */
+static void files_that_keys_name_come_along(void **state)
+{
+	char path[40], certificate[40], key[40], text[400];
+	struct conf *conf = NULL, *again;
+	uint8_t *packed;
+	size_t len;
+
+	(void)state;
+	file_write(certificate, "a certificate", 0644);
+	file_write(key, "a key", 0600);
+	snprintf(text, sizeof(text),
+		 USABLE TLS "certificate = %s\nprivate_key = %s\n", certificate,
+		 key);
+	file_write(path, text, 0600);
+	assert_int_equal(load(path, &conf, NULL, NULL), 0);
+	assert_int_equal(reports.warnings, 0);
+	assert_string_equal(conf->listeners[0].certificates[0].text,
+			    "a certificate");
+	assert_int_equal(conf->listeners[0].private_keys[0].len, 5);
+	again = accepted(text);
+	assert_null(again->listeners[0].private_keys[0].text);
+	assert_int_equal(conf_files_pack(conf, &packed, &len), 0);
+	assert_int_equal(conf_files_unpack(again, packed, len), 0);
+	assert_string_equal(again->listeners[0].private_keys[0].text, "a key");
+	conf_unref(again);
+	for (size_t cut = 0; cut < len; cut++) {
+		again = accepted(text);
+		assert_int_equal(conf_files_unpack(again, packed, cut),
+				 -EBADMSG);
+		conf_unref(again);
+	}
+	free(packed);
+	conf_unref(conf);
+	assert_int_equal(chmod(key, 0604), 0);
+	assert_int_equal(load(path, &conf, NULL, NULL), 0);
+	assert_non_null(strstr(reports.text, "7 warning: [listener t] "
+					     "private_key: found \""));
+	conf_unref(conf);
+	unlink(key);
+	assert_int_equal(load(path, &conf, NULL, NULL), -ENOENT);
+	assert_non_null(strstr(reports.text, "cannot be read: No such file"));
+	unlink(certificate);
+	unlink(path);
+}
+
 static void files_are_loaded_with_their_text(void **state)
 {
 	char path[40], *text = NULL;
@@ -1316,6 +1403,8 @@ int main(void)
 		cmocka_unit_test(all_errors_are_reported_at_once),
 		cmocka_unit_test(repeats_are_refused),
 		cmocka_unit_test(realms_must_fit_users_and_listeners),
+		cmocka_unit_test(a_tls_listener_has_a_key_for_each_certificate),
+		cmocka_unit_test(files_that_keys_name_come_along),
 		cmocka_unit_test(a_user_has_exactly_one_secret),
 		cmocka_unit_test(a_realm_has_users_or_secrets),
 		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),

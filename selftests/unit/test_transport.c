@@ -284,9 +284,7 @@ struct reader {
 	int closed;
 	enum stream_close why;
 	bool detach; /* at the first line */
-	int fd;
-	uint8_t *rest;
-	size_t rest_len;
+	struct stream_parts parts;
 	int error; /* of the detach */
 };
 
@@ -306,9 +304,8 @@ static ssize_t line_received(void *arg, const uint8_t *data, size_t len)
 	reader->len += n;
 	if (!reader->detach)
 		return (ssize_t)n;
-	reader->error = transport_stream_detach(reader->stream, n, &reader->fd,
-						&reader->rest,
-						&reader->rest_len);
+	reader->error =
+		transport_stream_detach(reader->stream, n, &reader->parts);
 	return reader->error ? (ssize_t)n : 0;
 }
 
@@ -320,7 +317,10 @@ static void reader_closed(void *arg, enum stream_close why)
 	reader->why = why;
 }
 
-static const struct stream_ops reader_ops = { line_received, reader_closed };
+static const struct stream_ops reader_ops = {
+	.received = line_received,
+	.closed = reader_closed,
+};
 
 /* A stream on one end, a plain descriptor at the other. */
 static int reader_open(struct reader *reader, const char *initial)
@@ -337,7 +337,7 @@ static int reader_open(struct reader *reader, const char *initial)
 	int fds[2], small = 4096;
 
 	memset(reader, 0, sizeof(*reader));
-	reader->fd = -1;
+	reader->parts.fd = -1;
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	fcntl(fds[0], F_SETFL, O_NONBLOCK);
@@ -544,16 +544,16 @@ static void gives_its_descriptor_away(void **state)
 	(void)state;
 	reader.detach = true;
 	type(fd, "bind\nbehind");
-	UNTIL(loop, reader.fd >= 0);
+	UNTIL(loop, reader.parts.fd >= 0);
 	assert_int_equal(reader.error, 0);
-	assert_int_equal(reader.rest_len, 6);
-	assert_memory_equal(reader.rest, "behind", 6);
+	assert_int_equal(reader.parts.rest_len, 6);
+	assert_memory_equal(reader.parts.rest, "behind", 6);
 	type(fd, "more");
 	loop_tick(loop, 20);
-	assert_int_equal(recv(reader.fd, buf, sizeof(buf), 0), 4);
+	assert_int_equal(recv(reader.parts.fd, buf, sizeof(buf), 0), 4);
 	assert_int_equal(reader.closed, 0);
-	free(reader.rest);
-	close(reader.fd);
+	free(reader.parts.rest);
+	close(reader.parts.fd);
 	transport_stream_free(reader.stream);
 	close(fd);
 }
@@ -573,7 +573,7 @@ static void keeps_its_descriptor_while_answers_wait(void **state)
 	type(fd, "bind\n");
 	UNTIL(loop, reader.len == 5);
 	assert_int_equal(reader.error, -EAGAIN);
-	assert_int_equal(reader.fd, -1);
+	assert_int_equal(reader.parts.fd, -1);
 	transport_stream_free(reader.stream);
 	close(fd);
 }
@@ -599,8 +599,8 @@ static void conversation(void *arg)
 		loop_tick(loop, 0);
 		if (reader.closed)
 			assert_int_equal(reader.why, STREAM_CLOSE_ERROR);
-		fd_close(&reader.fd);
-		free(reader.rest);
+		fd_close(&reader.parts.fd);
+		free(reader.parts.rest);
 		transport_stream_free(reader.stream);
 	}
 	close(fd);

@@ -102,6 +102,7 @@ static inline void rig_close(struct rig *rig)
 		assert_int_equal(atomic_load(&rig->shared->connections), 0);
 		assert_int_equal(atomic_load(&rig->shared->descriptors), 0);
 		assert_int_equal(atomic_load(&rig->shared->unauthenticated), 0);
+		assert_int_equal(atomic_load(&rig->shared->handshakes), 0);
 		assert_int_equal(atomic_load(&rig->shared->allocations), 0);
 		assert_int_equal(rig->shared->relayed.count, 0);
 		assert_true(list_empty(&rig->shared->relayed_hosts));

@@ -307,6 +307,84 @@ static void listeners_check_addresses(struct parser *p)
 	}
 }
 
+static bool files_missing(struct parser *p, const struct section *s,
+			  const char *key, size_t count)
+{
+	char label[CONF_LABEL_MAX];
+
+	if (count || conf_key_refused(s, key))
+		return false;
+	conf_error(p, s->line,
+		   "%s %s: found none; allowed: with transport = tls, the path "
+		   "of a file in PEM form",
+		   conf_label(s->kind, s, label), key);
+	return true;
+}
+
+static void files_check(struct parser *p, const struct section *s,
+			const struct conf_listener *l)
+{
+	char label[CONF_LABEL_MAX];
+
+	if (files_missing(p, s, "certificate", l->certificate_count) ||
+	    files_missing(p, s, "private_key", l->private_key_count) ||
+	    conf_key_refused(s, "certificate") ||
+	    conf_key_refused(s, "private_key") ||
+	    l->certificate_count == l->private_key_count)
+		return;
+	conf_error(p, l->private_key_line,
+		   "%s private_key: found %zu for %zu certificates; allowed: "
+		   "one for each, in the same order",
+		   conf_label(s->kind, s, label), l->private_key_count,
+		   l->certificate_count);
+}
+
+/* Without TLS nobody would notice that these do nothing. */
+static void files_refuse(struct parser *p, const struct section *s)
+{
+	static const char *const keys[] = { "certificate", "private_key",
+					    "tls_version", "ciphers" };
+	char label[CONF_LABEL_MAX];
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if (conf_key_line(s, keys[i]))
+			conf_error(p, conf_key_line(s, keys[i]),
+				   "%s %s: found without TLS; allowed: with "
+				   "transport = tls",
+				   conf_label(s->kind, s, label), keys[i]);
+}
+
+static void listeners_check_tls(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+		struct conf_listener *l = &p->conf->listeners[s->index];
+
+		l->certificate_line = conf_key_line(s, "certificate");
+		l->private_key_line = conf_key_line(s, "private_key");
+		l->ciphers_line = conf_key_line(s, "ciphers");
+		if (l->transport == CONF_TRANSPORT_TLS)
+			files_check(p, s, l);
+		else if (!conf_key_refused(s, "transport"))
+			files_refuse(p, s);
+	}
+}
+
+/* Before addresses are compared. */
+static void listeners_derive_ports(struct parser *p)
+{
+	for (size_t i = 0; i < p->conf->listener_count; i++) {
+		struct conf_listener *l = &p->conf->listeners[i];
+
+		if (l->transport != CONF_TRANSPORT_TLS)
+			continue;
+		for (size_t k = 0; k < l->address_count; k++)
+			if (l->portless >> k & 1)
+				addr_set_port(&l->addresses[k], CONF_PORT_TLS);
+	}
+}
+
 static void lifetimes_check(struct parser *p)
 {
 	const struct conf_limits *limits = &p->conf->limits;
@@ -349,6 +427,8 @@ void conf_check(struct parser *p)
 	realms_derive(p);
 	listeners_check_realm(p);
 	users_check(p);
+	listeners_check_tls(p);
+	listeners_derive_ports(p);
 	listeners_check_addresses(p);
 	lifetimes_check(p);
 	order_check(p);

@@ -16,12 +16,12 @@
 #define FILE_MAX_BYTES ((size_t)4 << 20)
 
 /* Reads up to one byte more than allowed. Returns the length or -errno. */
-static ssize_t text_read(int fd, char *text)
+static ssize_t text_read(int fd, char *text, size_t max)
 {
 	size_t len = 0;
 
-	while (len < FILE_MAX_BYTES + 1) {
-		ssize_t n = read(fd, text + len, FILE_MAX_BYTES + 1 - len);
+	while (len < max + 1) {
+		ssize_t n = read(fd, text + len, max + 1 - len);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -31,11 +31,11 @@ static ssize_t text_read(int fd, char *text)
 			break;
 		len += (size_t)n;
 	}
-	return len > FILE_MAX_BYTES ? -EFBIG : (ssize_t)len;
+	return len > max ? -EFBIG : (ssize_t)len;
 }
 
-/* Reads a whole file; *text is the caller's to wipe and free. */
-static int file_read(const char *path, char **text, size_t *len, mode_t *mode)
+int conf_file_read(const char *path, size_t max, char **text, size_t *len,
+		   mode_t *mode)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
@@ -45,16 +45,16 @@ static int file_read(const char *path, char **text, size_t *len, mode_t *mode)
 	if (fd < 0)
 		return -errno;
 	/* Passwords must not stay behind in a block that realloc() left. */
-	buf = malloc(FILE_MAX_BYTES + 2);
+	buf = malloc(max + 2);
 	if (!buf) {
 		fd_close(&fd);
 		return -ENOMEM;
 	}
 	*mode = fstat(fd, &st) ? 0 : st.st_mode;
-	n = text_read(fd, buf);
+	n = text_read(fd, buf, max);
 	fd_close(&fd);
 	if (n < 0) {
-		explicit_bzero(buf, FILE_MAX_BYTES + 2);
+		explicit_bzero(buf, max + 2);
 		free(buf);
 		return (int)n;
 	}
@@ -99,13 +99,18 @@ int conf_load(const char *path, conf_report_fn report, void *arg,
 	char *text = NULL;
 	size_t len = 0;
 	mode_t mode = 0;
-	int err = file_read(path, &text, &len, &mode);
+	int err = conf_file_read(path, FILE_MAX_BYTES, &text, &len, &mode);
 
 	if (err) {
 		file_refuse(path, err, report, arg);
 		return err;
 	}
 	err = conf_parse(text, len, path, report, arg, &conf);
+	if (!err) {
+		err = conf_files_read(conf, path, report, arg);
+		if (err)
+			conf_unref(conf);
+	}
 	if (!err) {
 		mode_check(path, conf, mode, report, arg);
 		*out = conf;
@@ -149,13 +154,22 @@ static bool engines_name(char *const *order, size_t count, const char *name)
 	return false;
 }
 
+static bool tls_wanted(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->listener_count; i++)
+		if (conf->listeners[i].transport == CONF_TRANSPORT_TLS)
+			return true;
+	return false;
+}
+
 bool conf_engine_wanted(const struct conf *conf, const char *name)
 {
 	const struct conf_engines *pinned;
 
 	if (!strcmp(name, "wire") && conf->engine.wire == CONF_WIRE_NEVER)
 		return false;
-	if (engines_name(conf->engine.order, conf->engine.order_count, name))
+	if (engines_name(conf->engine.order, conf->engine.order_count, name) ||
+	    (!strcmp(name, "copy") && tls_wanted(conf)))
 		return true;
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		pinned = &conf->realms[i].engines;
@@ -173,9 +187,16 @@ bool conf_engine_wanted(const struct conf *conf, const char *name)
 static void listeners_free(struct conf *conf)
 {
 	for (size_t i = 0; i < conf->listener_count; i++) {
-		free(conf->listeners[i].name);
-		free(conf->listeners[i].addresses);
-		free(conf->listeners[i].realm);
+		struct conf_listener *listener = &conf->listeners[i];
+
+		free(listener->name);
+		free(listener->addresses);
+		free(listener->realm);
+		free(listener->ciphers);
+		conf_files_free(listener->certificates,
+				listener->certificate_count);
+		conf_files_free(listener->private_keys,
+				listener->private_key_count);
 	}
 	free(conf->listeners);
 }

@@ -17,12 +17,27 @@
 #define CONF_NAME_MAX    64 /* bytes of a section's name with its NUL */
 #define CONF_ENGINES_MAX 8 /* names in [engine] order */
 #define CONF_DEVICES_MAX 32 /* names in [engine] wire_devices */
+#define CONF_FILES_MAX   16 /* files of one key */
 #define CONF_MAX_WORKERS 64
 #define CONF_SECRETS_MAX 4 /* of a realm */
 
 enum conf_transport {
 	CONF_TRANSPORT_TCP,
 	CONF_TRANSPORT_UDP,
+	CONF_TRANSPORT_TLS,
+};
+
+/* [listener] tls_version */
+enum conf_tls_version {
+	CONF_TLS_1_2,
+	CONF_TLS_1_3,
+};
+
+/* A file that a key names, read along with the configuration. */
+struct conf_file {
+	char *path;
+	char *text; /* NULL before it is read; wiped by conf_unref */
+	size_t len;
 };
 
 /* [listener NAME] */
@@ -31,9 +46,18 @@ struct conf_listener {
 	enum conf_transport transport;
 	union addr *addresses;
 	size_t address_count;
+	uint64_t portless; /* bits of the addresses given without a port */
+	struct conf_file certificates[CONF_FILES_MAX]; /* none but for TLS */
+	size_t certificate_count;
+	struct conf_file private_keys[CONF_FILES_MAX]; /* one to each */
+	size_t private_key_count;
+	enum conf_tls_version tls_version; /* the lowest */
+	char *ciphers;
 	char *realm; /* offered in challenges; NULL: the first realm */
 	unsigned int backlog;
 	unsigned int mss; /* bytes announced to clients; 0: the kernel's */
+	/* Where those keys stand in the file; 0: nowhere. */
+	unsigned int certificate_line, private_key_line, ciphers_line;
 };
 
 /* Names of engines in order of preference; none: not given. */
@@ -114,6 +138,8 @@ struct conf_limits {
 	unsigned int connections;
 	unsigned int unauthenticated;
 	uint64_t unauthenticated_timeout_ms;
+	unsigned int handshakes; /* of TLS, not complete yet */
+	uint64_t handshake_timeout_ms;
 	unsigned int allocations;
 	unsigned int allocations_per_user;
 	unsigned int permissions_per_allocation;
@@ -140,6 +166,7 @@ struct conf {
 	char *control; /* path of the control socket */
 	enum log_level log_level;
 	bool software;
+	bool mixed_transports; /* in one allocation: with TLS and without */
 	struct conf_listener *listeners;
 	size_t listener_count; /* 1 at least */
 	struct conf_realm *realms;
@@ -170,14 +197,24 @@ int conf_parse(const char *text, size_t len, const char *file,
 
 /* Reads and parses a file; -ENOENT, -EACCES, -EFBIG (over 4 MiB), ... are
  * reported as well. *text_out (may be NULL) receives the text, NUL-terminated,
- * to be wiped and freed by the caller.
+ * to be wiped and freed by the caller. The files that it names are read, too.
  */
 int conf_load(const char *path, conf_report_fn report, void *arg,
 	      struct conf **out, char **text_out, size_t *text_len);
 
 /*
- * Does any connection want this engine: by [engine] order or by its realm or
- * user? For "wire" false, too, when [engine] wire is never.
+ * The contents of all files that keys name, one after the other, to be wiped and
+ * freed by the caller; conf_files_unpack puts them into a configuration parsed
+ * from the same text, where those files may not be readable. 0, -ENOMEM, or
+ * -EBADMSG when they do not fit the configuration.
+ */
+int conf_files_pack(const struct conf *conf, uint8_t **out, size_t *len);
+int conf_files_unpack(struct conf *conf, const uint8_t *data, size_t len);
+
+/*
+ * Does any connection want this engine: by [engine] order, by its realm or user,
+ * or, of "copy", by a TLS listener? For "wire" false, too, when [engine] wire is
+ * never.
  */
 bool conf_engine_wanted(const struct conf *conf, const char *name);
 

@@ -24,6 +24,13 @@ const char *const conf_engine_names[] = { "wire",    "splice", "uring",
 static const char *const transport_names[] = {
 	[CONF_TRANSPORT_TCP] = "tcp",
 	[CONF_TRANSPORT_UDP] = "udp",
+	[CONF_TRANSPORT_TLS] = "tls",
+	NULL,
+};
+
+static const char *const tls_names[] = {
+	[CONF_TLS_1_2] = "1.2",
+	[CONF_TLS_1_3] = "1.3",
 	NULL,
 };
 
@@ -125,17 +132,58 @@ const struct key conf_keys[] = {
 	{ SERVER(software), .name = "software", .type = KEY_BOOL,
 	  .preset = "yes",
 	  .help = "Whether answers name this software and its version." },
+	{ SERVER(mixed_transports), .name = "mixed_transports",
+	  .type = KEY_BOOL, .preset = "no",
+	  .help = "Whether a data connection may come over TLS for an\n"
+		  "allocation made without, or without for one made over TLS.\n"
+		  "RFC 6062, section 4.3, has both go to the same server\n"
+		  "address, and who asked for encryption would lose it unseen." },
 
 	{ LISTENER(transport), .name = "transport", .type = KEY_WORD,
 	  .words = transport_names, .preset = "tcp",
-	  .help = "What carries the STUN messages.\n"
+	  .help = "What carries the STUN messages; TLS is TLS over TCP.\n"
 		  "TCP allocations cannot be had over\n"
-		  ".Cm udp ." },
+		  ".Cm udp .\n"
+		  "Data connections to a TLS listener are encrypted, too;\n"
+		  "the copy engine carries them." },
 	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
 	  .second = offsetof(struct conf_listener, address_count),
-	  .preset = "0.0.0.0:3478, [::]:3478",
-	  .help = "Addresses to listen on; the port is 3478 unless given.\n"
+	  .preset = "0.0.0.0, ::", .shown = "0.0.0.0, ::",
+	  .help = "Addresses to listen on; the port is 3478, with TLS 5349,\n"
+		  "unless given.\n"
 		  "An IPv6 address with a port needs brackets." },
+	{ LISTENER(certificates), .name = "certificate", .type = KEY_FILES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_listener, certificate_count),
+	  .preset = "", .shown = "none",
+	  .help = "Files in PEM form, each with a certificate of this server\n"
+		  "and behind it those that vouch for it; for TLS.\n"
+		  "A client that names the server it wants (SNI) is shown the\n"
+		  "first with that name, any other client the first.\n"
+		  "They are read with the configuration: when they are renewed,\n"
+		  "reload.\n"
+		  "Established connections go on with what they have." },
+	{ LISTENER(private_keys), .name = "private_key", .type = KEY_FILES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_listener, private_key_count),
+	  .preset = "", .shown = "none",
+	  .help = "Files in PEM form with the private keys, without a\n"
+		  "passphrase, in the order of the certificates.\n"
+		  "They are read by the supervisor: the relay's user need not\n"
+		  "be able to.\n"
+		  "A reload reads them as root without root's privileges, so\n"
+		  "they should belong to root." },
+	{ LISTENER(tls_version), .name = "tls_version", .type = KEY_WORD,
+	  .words = tls_names, .preset = "1.2",
+	  .help = "The lowest version of TLS spoken." },
+	{ LISTENER(ciphers), .name = "ciphers", .type = KEY_TEXT, .min = 1,
+	  .max = 900, .preset = "ECDHE+AESGCM:ECDHE+CHACHA20",
+	  .help = "Ciphers of TLS 1.2 in the words of\n"
+		  ".Xr openssl-ciphers 1ssl ,\n"
+		  "and names of TLS 1.3 (they begin with\n"
+		  ".Dq TLS_ ) ,\n"
+		  "apart by colons.\n"
+		  "Without any of TLS 1.3 all of that version are offered." },
 	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
 	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
 	  .help = "The realm offered to clients that come without\n"
@@ -366,6 +414,13 @@ const struct key conf_keys[] = {
 	{ LIMITS(unauthenticated_timeout_ms), .name = "unauthenticated_timeout",
 	  .type = KEY_DURATION, .min = 100, .max = HOUR, .preset = "15s",
 	  .help = "Time a client connection has to authenticate." },
+	{ LIMITS(handshakes), .name = "handshakes", .type = KEY_COUNT, .min = 1,
+	  .max = 10000000, .preset = "256",
+	  .help = "Client connections whose TLS handshake is not complete, in\n"
+		  "all; they count as not authenticated, too." },
+	{ LIMITS(handshake_timeout_ms), .name = "handshake_timeout",
+	  .type = KEY_DURATION, .min = 100, .max = HOUR, .preset = "5s",
+	  .help = "Time a client connection has for its TLS handshake." },
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },
@@ -584,6 +639,9 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 	case KEY_DEVICES:
 		text = "a list of up to 32 different device names of 1 to 15 "
 		       "bytes";
+		break;
+	case KEY_FILES:
+		text = "a list of up to 16 absolute paths of at most 255 bytes";
 		break;
 	case KEY_PERCENT:
 		text = "a share of 0% to 100% with up to 4 decimals";

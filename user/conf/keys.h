@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CONF_KEYS_MAX    20 /* keys of one section */
+#define CONF_KEYS_MAX    24 /* keys of one section */
 #define CONF_ALLOWED_MAX 160 /* bytes of an `allowed` text with its NUL */
 
 enum section_kind {
@@ -37,12 +37,13 @@ enum key_type {
 	KEY_SECRETS, /* char *[CONF_SECRETS_MAX], as those; second: size_t count */
 	KEY_HA1, /* struct conf_ha1, never shown */
 	KEY_WORD, /* an enum: the word's place in `words` */
-	KEY_LISTEN, /* union addr *; second: size_t count; port optional */
+	KEY_LISTEN, /* union addr * of a listener; second: size_t count */
 	KEY_HOSTS, /* union addr *; second: size_t count; no port */
 	KEY_PREFIXES, /* struct prefix *; second: size_t count */
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
 	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
 	KEY_DEVICES, /* char *[CONF_DEVICES_MAX]; second: size_t count */
+	KEY_FILES, /* struct conf_file[CONF_FILES_MAX]; second: size_t count */
 	KEY_PERCENT, /* unsigned int, parts per million */
 };
 

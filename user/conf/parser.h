@@ -5,12 +5,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/list.h"
 #include "base/table.h"
 #include "conf/conf.h"
 #include "conf/keys.h"
 
+#define CONF_PORT      3478 /* of TCP */
+#define CONF_PORT_TLS  5349
 #define CONF_LINE_MAX  1000 /* bytes of a line without its end */
 #define CONF_LABEL_MAX (CONF_NAME_MAX + 16) /* "[listener NAME]" and NUL */
 
@@ -91,6 +94,17 @@ size_t conf_trim(const char **text, size_t len);
 
 /* Adds one zeroed element to an array of `size`-byte elements, or returns NULL. */
 void *conf_array_add(void *array, size_t *count, size_t size);
+
+/* Reads a whole file; *text, NUL-terminated, is the caller's to wipe and free. */
+int conf_file_read(const char *path, size_t max, char **text, size_t *len,
+		   mode_t *mode);
+/*
+ * Reads the files that keys name, reporting every one that cannot be read. 0 or
+ * a negative errno.
+ */
+int conf_files_read(struct conf *conf, const char *file, conf_report_fn report,
+		    void *arg);
+void conf_files_free(struct conf_file *files, size_t count);
 
 /* Wipes and frees; accepts NULL. */
 void conf_secret_free(char *secret);

@@ -12,9 +12,10 @@
 
 #define LIST_MAX     64 /* addresses of one key */
 #define PREFIXES_MAX 4096 /* prefixes of one key, all its lines together */
-#define ITEM_MAX     80 /* bytes of a list's item with its NUL */
+#define ITEM_MAX     256 /* bytes of a list's item with its NUL */
 #define FOUND_MAX    60 /* bytes of a wrong value that are shown */
 
+_Static_assert(LIST_MAX <= 64, "conf_listener.portless has a bit for each");
 _Static_assert(CONF_ENGINES_MAX <= CONF_DEVICES_MAX, "names_set's room");
 
 /* One assignment under way. */
@@ -350,7 +351,7 @@ static int host_parse(const struct value *v, const char *item,
 	struct prefix whole;
 
 	if (v->key->type == KEY_LISTEN)
-		return addr_parse(item, 3478, out);
+		return addr_parse(item, CONF_PORT, out);
 	/* An address without a port is a prefix without a length. */
 	if (strchr(item, '/') || prefix_parse(item, &whole))
 		return -EINVAL;
@@ -363,12 +364,31 @@ static int host_parse(const struct value *v, const char *item,
 	return 0;
 }
 
+/* Two defaults differ where there is none of its own. */
+static bool port_missing(const char *item)
+{
+	union addr one, two;
+
+	return !addr_parse(item, 1, &one) && !addr_parse(item, 2, &two) &&
+	       addr_port(&one) != addr_port(&two);
+}
+
+/* Only a listener knows them, by its transport: conf_check. */
+static void portless_set(const struct value *v, uint64_t portless)
+{
+	struct conf_listener *listener = v->base;
+
+	if (v->key->type == KEY_LISTEN)
+		listener->portless = portless;
+}
+
 static int addresses_set(struct value *v)
 {
 	union addr **out = field(v), *array;
 	const char *list = *v->text ? v->text : NULL;
 	size_t count = 0;
 	char item[ITEM_MAX];
+	uint64_t portless = 0;
 	int err = 0;
 
 	if (!list && v->key->type == KEY_LISTEN)
@@ -382,6 +402,8 @@ static int addresses_set(struct value *v)
 			err = -EINVAL;
 		if (!err)
 			err = host_parse(v, item, array, count, &array[count]);
+		if (!err && port_missing(item))
+			portless |= UINT64_C(1) << count;
 		count++;
 	}
 	if (err) {
@@ -390,6 +412,7 @@ static int addresses_set(struct value *v)
 	}
 	free(*out);
 	*out = array;
+	portless_set(v, portless);
 	*(size_t *)field_at(v, v->key->second) = count;
 	return 0;
 }
@@ -482,6 +505,26 @@ static int names_set(struct value *v, size_t room, bool (*valid)(const char *),
 	return 0;
 }
 
+/* Repeated keys add to the list (KEY_REPEAT). One file may serve twice. */
+static int files_set(struct value *v)
+{
+	struct conf_file *files = field(v);
+	size_t *count = field_at(v, v->key->second);
+	const char *list = *v->text ? v->text : NULL;
+	char item[ITEM_MAX];
+
+	while (list) {
+		if (list_next(v, &list, item) || item[0] != '/' ||
+		    *count == CONF_FILES_MAX)
+			return -EINVAL;
+		files[*count].path = strdup(item);
+		if (!files[*count].path)
+			return -ENOMEM;
+		++*count;
+	}
+	return 0;
+}
+
 /* "0.1%", "2": a percentage with up to four decimals, as parts per million. */
 static int percent_set(struct value *v)
 {
@@ -541,6 +584,8 @@ static int value_assign(struct value *v)
 	case KEY_DEVICES:
 		return names_set(v, CONF_DEVICES_MAX, device_valid,
 				 *v->text ? v->text : NULL);
+	case KEY_FILES:
+		return files_set(v);
 	case KEY_PERCENT:
 		return percent_set(v);
 	}

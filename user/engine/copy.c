@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The copy engine: recv and send through one buffer per worker. It works on any
- * stream socket, needs no privilege and is what the others are tested against.
+ * stream socket, needs no privilege and is what the others are tested against. It
+ * alone takes sealed ones, whose bytes the kernel does not know.
  */
 #include "engine/stream.h"
 
@@ -18,6 +19,7 @@ static int attach(struct engine *engine, struct engine_link *link)
 
 const struct engine_ops engine_copy = {
 	.name = "copy",
+	.seals = true,
 	.open = open_copy,
 	.close = stream_close,
 	.attach = attach,

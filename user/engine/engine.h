@@ -7,7 +7,8 @@
  * A link is two flows. Each flow moves what `from` sends to `to`, and ends once,
  * after everything that was read has been written. Engines never close, shut
  * down or otherwise change a descriptor, but for the bound on its receive buffer:
- * that is the pair's.
+ * that is the pair's. A seal's own end of stream is written by the engine, as the
+ * last bytes of its flow: it, too, may have to wait for the socket.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -16,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/seal.h"
 #include "loop/loop.h"
 
 struct engine;
@@ -31,6 +33,7 @@ enum flow_end {
 
 struct flow {
 	int from, to; /* descriptors, borrowed */
+	struct seal *from_seal, *to_seal; /* theirs, borrowed; NULL: none */
 	uint64_t bytes; /* written to `to` */
 	enum flow_end end;
 	int error; /* negative errno for the two error ends */
@@ -70,6 +73,7 @@ struct engine_params {
 
 struct engine_ops {
 	const char *name;
+	bool seals; /* takes links with a seal; the others are not asked */
 	/*
 	 * Makes the worker's instance: the probe of what this kernel and these
 	 * privileges allow. 0, or a negative errno (-EPERM, -ENOSYS, -ENOMEM).
@@ -111,7 +115,10 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 		   void *arg, struct engine_set **out);
 void engine_set_free(struct engine_set *set); /* accepts NULL */
 
-/* Attaches to the first engine that takes the link. 0 or the last errno. */
+/*
+ * Attaches to the first engine that takes the link. 0 or the last errno. A link
+ * with a seal may go to an extra one, if none in the order takes seals.
+ */
 int engine_set_attach(struct engine_set *set, struct engine_link *link);
 /*
  * The same, but those named are asked first. Names the set does not have are

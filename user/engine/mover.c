@@ -156,15 +156,15 @@ static void flow_ended(struct mover *mover, struct flow *flow,
 	mover_drop(mover, state);
 }
 
-/* Reading brought 0 or an error. 0: it may be tried again at once. */
-static int from_stopped(struct flow_state *state, ssize_t n, int error)
+/* Reading brought 0 or a negative errno. 0: it may be tried again at once. */
+static int from_stopped(struct flow_state *state, ssize_t n)
 {
-	if (n < 0 && error == EINTR)
+	if (n == -EINTR)
 		return 0;
-	if (n < 0 && error == EAGAIN)
+	if (n == -EAGAIN)
 		return -EAGAIN;
 	if (n < 0)
-		state->from_error = -error;
+		state->from_error = (int)n;
 	state->from_ended = state->from_error ? FLOW_FROM_ERROR : FLOW_FIN;
 	return 0;
 }
@@ -176,6 +176,15 @@ static void moved(struct mover *mover, struct engine_link *link,
 	link->active_ms = loop_now(mover->loop);
 }
 
+static ssize_t pipe_push(const struct flow *flow,
+			 const struct flow_state *state)
+{
+	ssize_t n = splice(state->pipe->rd, NULL, flow->to, NULL, state->held,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+	return n < 0 ? -errno : n;
+}
+
 /* Writes what is held. 0: all; -EAGAIN: `to` is full; else it failed. */
 static int push(struct mover *mover, struct engine_link *link,
 		struct flow *flow, struct flow_state *state)
@@ -185,16 +194,15 @@ static int push(struct mover *mover, struct engine_link *link,
 
 	while (state->held) {
 		if (rest)
-			n = send(flow->to, rest->data + rest->off,
-				 rest->len - rest->off, MSG_NOSIGNAL);
+			n = seal_send(flow->to_seal, flow->to,
+				      rest->data + rest->off,
+				      rest->len - rest->off);
 		else
-			n = splice(state->pipe->rd, NULL, flow->to, NULL,
-				   state->held,
-				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-		if (n < 0 && errno == EINTR)
+			n = pipe_push(flow, state);
+		if (n == -EINTR)
 			continue;
 		if (n < 0)
-			return -errno;
+			return (int)n;
 		if (n == 0) /* a pipe shorter than counted: our own bug */
 			return -EPIPE;
 		if (rest)
@@ -243,16 +251,17 @@ static ssize_t copy(struct mover *mover, struct engine_link *link,
 
 	if (mover->pool && !state->splicing && !state->unspliceable)
 		want = SMALL;
-	n = recv(flow->from, mover->buffer, want, 0);
+	n = seal_recv(flow->from_seal, flow->from, mover->buffer, want);
 	if (n <= 0)
-		return from_stopped(state, n, errno);
+		return from_stopped(state, n);
 	bulk_bound(mover, flow, state, (size_t)n);
 	copied(mover, state, (size_t)n);
 	do
-		sent = send(flow->to, mover->buffer, (size_t)n, MSG_NOSIGNAL);
-	while (sent < 0 && errno == EINTR);
-	if (sent < 0 && errno != EAGAIN)
-		return -errno;
+		sent = seal_send(flow->to_seal, flow->to, mover->buffer,
+				 (size_t)n);
+	while (sent == -EINTR);
+	if (sent < 0 && sent != -EAGAIN)
+		return sent;
 	if (sent < 0)
 		sent = 0;
 	if (sent > 0)
@@ -276,7 +285,7 @@ static ssize_t pull(struct flow *flow, struct flow_state *state)
 		return 0;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return from_stopped(state, n, errno);
+		return from_stopped(state, -errno);
 	if (n <= 0) {
 		/* Perhaps urgent data: recv() knows. But it will not find the
 		 * error that splice(2) has taken off the socket.
@@ -308,9 +317,12 @@ static ssize_t move_once(struct mover *mover, struct engine_link *link,
 }
 
 /* After a read of n bytes: another one in this run? */
-static bool reads_on(struct flow_state *state, ssize_t n, bool first,
-		     size_t done)
+static bool reads_on(const struct flow *flow, struct flow_state *state,
+		     ssize_t n, bool first, size_t done)
 {
+	/* Of this no polling would tell. */
+	if (flow->from_seal && flow->from_seal->more)
+		return true;
 	if (n == -EAGAIN && first && state->splicing) {
 		state->splicing = false;
 		return true;
@@ -320,12 +332,22 @@ static bool reads_on(struct flow_state *state, ssize_t n, bool first,
 	return n == 0;
 }
 
+/* All has been written. -EAGAIN: `to` has to be told of the end, and is full. */
+static int flow_end(const struct flow *flow, const struct flow_state *state)
+{
+	if (state->from_ended != FLOW_FIN || !flow->to_seal)
+		return 0;
+	return flow->to_seal->ops->end(flow->to_seal);
+}
+
 /* Writes what is held and reports ends. True: the flow may read. */
 static bool settle(struct mover *mover, struct engine_link *link,
 		   struct flow *flow, struct flow_state *state)
 {
 	int err = push(mover, link, flow, state);
 
+	if (!err)
+		err = flow_end(flow, state);
 	state->wait = FLOW_WAIT_READ;
 	if (err == -EAGAIN)
 		state->wait = FLOW_WAIT_WRITE;
@@ -352,7 +374,12 @@ void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 		}
 		if (n > 0)
 			done += (size_t)n;
-		more = reads_on(state, n, first, done);
+		if (n == -EAGAIN && flow->from_seal &&
+		    flow->from_seal->blocked) {
+			state->wait = FLOW_WAIT_SEAL;
+			break;
+		}
+		more = reads_on(flow, state, n, first, done);
 		first = false;
 	}
 	if (!state->held)

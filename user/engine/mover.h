@@ -25,6 +25,7 @@ struct mover {
 /* What a flow needs before it can go on. */
 enum flow_wait {
 	FLOW_WAIT_READ, /* `from` readable */
+	FLOW_WAIT_SEAL, /* `from` writable: its seal has something to say */
 	FLOW_WAIT_WRITE, /* `to` writable */
 	FLOW_WAIT_LOOK, /* the engine looks again by itself (sockmap) */
 	FLOW_WAIT_NONE, /* it has ended */

@@ -158,10 +158,17 @@ void engine_set_free(struct engine_set *set)
 	free(set);
 }
 
+static bool link_sealed(const struct engine_link *link)
+{
+	return link->flow[0].from_seal || link->flow[0].to_seal;
+}
+
 static int entry_attach(struct entry *entry, struct engine_link *link)
 {
 	if (!entry->engine)
 		return -ENODEV;
+	if (link_sealed(link) && !entry->ops->seals)
+		return -EOPNOTSUPP;
 	return entry->ops->attach(entry->engine, link);
 }
 
@@ -201,9 +208,10 @@ int engine_set_attach_prefer(struct engine_set *set, struct engine_link *link,
 
 int engine_set_attach(struct engine_set *set, struct engine_link *link)
 {
+	size_t count = link_sealed(link) ? set->count : set->ordered;
 	int err = -ENODEV;
 
-	for (size_t i = 0; i < set->ordered; i++) {
+	for (size_t i = 0; i < count; i++) {
 		int failed = entry_attach(&set->entries[i], link);
 
 		if (!failed)

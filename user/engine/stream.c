@@ -31,6 +31,8 @@ uint32_t stream_mask(enum flow_wait reads, enum flow_wait writes)
 
 	if (reads == FLOW_WAIT_READ)
 		mask |= EPOLLIN;
+	if (reads == FLOW_WAIT_SEAL)
+		mask |= EPOLLOUT;
 	if (writes == FLOW_WAIT_WRITE)
 		mask |= EPOLLOUT;
 	return mask;
@@ -117,6 +119,9 @@ static void socket_ready(struct stream_link *state, int i, uint32_t events)
 	    state->flow[i].wait == FLOW_WAIT_READ)
 		flow_run(state, i);
 	if (events & (EPOLLOUT | broken) &&
+	    state->flow[i].wait == FLOW_WAIT_SEAL)
+		flow_run(state, i);
+	if (events & (EPOLLOUT | broken) &&
 	    state->flow[!i].wait == FLOW_WAIT_WRITE)
 		flow_run(state, !i);
 	/* A flow to it is open, so we did not shut it down: the socket is dead.
@@ -141,6 +146,13 @@ static void second_ready(struct watch *watch, uint32_t events)
 		     events);
 }
 
+/* An end that a seal has seen already comes with no event of its own. */
+static enum flow_wait flow_first_wait(const struct flow *flow)
+{
+	return flow->from_seal && flow->from_seal->more ? FLOW_WAIT_SEAL :
+							  FLOW_WAIT_READ;
+}
+
 int stream_attach(struct engine *engine, struct engine_link *link,
 		  const struct engine_ops *ops)
 {
@@ -156,11 +168,15 @@ int stream_attach(struct engine *engine, struct engine_link *link,
 	state->base.engine = engine;
 	state->link = link;
 	state->watch[1].fd = -1;
-	err = watch_add(loop, &state->watch[0], link->flow[0].from, EPOLLIN,
+	for (int i = 0; i < 2; i++)
+		state->flow[i].wait = flow_first_wait(&link->flow[i]);
+	err = watch_add(loop, &state->watch[0], link->flow[0].from,
+			stream_mask(state->flow[0].wait, FLOW_WAIT_NONE),
 			first_ready);
 	if (err)
 		goto free_state;
-	err = watch_add(loop, &state->watch[1], link->flow[1].from, EPOLLIN,
+	err = watch_add(loop, &state->watch[1], link->flow[1].from,
+			stream_mask(state->flow[1].wait, FLOW_WAIT_NONE),
 			second_ready);
 	if (err)
 		goto del_first;

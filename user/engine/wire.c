@@ -713,6 +713,7 @@ static const struct words reasons[WIRE_REASONS] = {
 				  "policy: a side loses segments" },
 	[WIRE_NO_POLICY_RTT] = { "policy_rtt", "policy: a long path" },
 	[WIRE_NO_PINNED] = { "pinned", "other engines are configured" },
+	[WIRE_NO_SEAL] = { "tls", "TLS, whose bytes the relay has to decrypt" },
 };
 
 const char *wire_reason_text(enum wire_reason reason)

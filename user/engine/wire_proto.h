@@ -66,6 +66,7 @@ enum wire_reason {
 	WIRE_NO_POLICY_LOSS, /* auto: a leg loses segments */
 	WIRE_NO_POLICY_RTT, /* auto: a long leg */
 	WIRE_NO_PINNED, /* realm or user is pinned to other engines */
+	WIRE_NO_SEAL, /* a leg is encrypted (TLS) */
 	WIRE_REASONS,
 };
 

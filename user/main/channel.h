@@ -10,8 +10,9 @@
 
 enum channel_type {
 	/* supervisor -> relay */
-	CHANNEL_RELOAD = 1, /* one descriptor: the new configuration's text;
-			     * result: how many WANT_RELOADs it answers */
+	CHANNEL_RELOAD = 1, /* two descriptors: the new configuration's text,
+			     * and the files that it names, packed; result:
+			     * how many WANT_RELOADs it answers */
 	CHANNEL_LISTENER, /* text: name; a descriptor per worker */
 	CHANNEL_COMMIT, /* take what RELOAD and LISTENER brought */
 	CHANNEL_REFUSED, /* text: why there is no reload; result: as RELOAD's */

@@ -111,22 +111,47 @@ static void report_nothing(void *arg, bool is_error, const char *file,
 	(void)message;
 }
 
-static int conf_receive(int fd, struct conf **out)
+/* All bytes of a descriptor. `none` when there are none; else to be unmapped. */
+static const void *bytes_map(int fd, const void *none, size_t *len)
 {
 	struct stat info;
-	char *text;
-	int err;
+	const void *bytes;
 
 	if (fstat(fd, &info) < 0)
-		return -errno;
-	if (info.st_size == 0)
-		return conf_parse("", 0, "reload", report_nothing, NULL, out);
-	text = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (text == MAP_FAILED)
-		return -errno;
-	err = conf_parse(text, (size_t)info.st_size, "reload", report_nothing,
-			 NULL, out);
-	munmap(text, (size_t)info.st_size);
+		return MAP_FAILED;
+	*len = (size_t)info.st_size;
+	if (!*len)
+		return none;
+	bytes = mmap(NULL, *len, PROT_READ, MAP_PRIVATE, fd, 0);
+	return bytes;
+}
+
+static void bytes_unmap(const void *bytes, size_t len)
+{
+	if (bytes != MAP_FAILED && len)
+		munmap((void *)bytes, len);
+}
+
+/* fds: the text, and the files that it names. */
+static int conf_receive(const int fds[2], struct conf **out)
+{
+	struct conf *conf = NULL;
+	size_t len[2] = { 0, 0 };
+	const void *text = bytes_map(fds[0], "", &len[0]);
+	const void *files = bytes_map(fds[1], "", &len[1]);
+	int err = text == MAP_FAILED || files == MAP_FAILED ? -errno : 0;
+
+	if (!err)
+		err = conf_parse(text, len[0], "reload", report_nothing, NULL,
+				 &conf);
+	if (!err)
+		err = conf_files_unpack(conf, files, len[1]);
+	if (err)
+		conf_unref(conf);
+	else
+		*out = conf;
+	bytes_unmap(text, len[0]);
+	bytes_unmap(files, len[1]);
 	return err;
 }
 
@@ -299,7 +324,7 @@ static int reload_begin(struct relay *relay, const struct channel_msg *msg,
 	pending_clear(pending);
 	relay->reloads_covered = msg->result;
 	/* None: it was sent, but this process has no descriptor left. */
-	pending->error = count == 1 ? conf_receive(fds[0], &pending->conf) :
+	pending->error = count == 2 ? conf_receive(fds, &pending->conf) :
 				      -EMFILE;
 	return 0;
 }

@@ -53,6 +53,13 @@ struct supervisor {
 };
 
 /*
+ * conf_load, and whether the listeners' certificates and keys are fit for use; that
+ * is reported in the same way (supervisor_conf.c). 0 or a negative errno.
+ */
+int supervisor_load(const char *path, conf_report_fn report, void *arg,
+		    struct conf **out, char **text, size_t *len);
+
+/*
  * Everything up to the first relay (supervisor_start.c): configuration, sockets,
  * signals, privileges. 0, or a negative errno that has been logged.
  */

@@ -103,8 +103,10 @@ static const char *reload_fixed(const struct supervisor *sup,
 	return reload_fixed_wire(sup->conf, next);
 }
 
-static int text_fd(const char *text, size_t len)
+/* A descriptor by which another process can read these bytes. */
+static int bytes_fd(const void *bytes, size_t len)
 {
+	const char *text = bytes;
 	int fd = memfd_create("culvert.conf", MFD_CLOEXEC);
 
 	if (fd < 0)
@@ -123,16 +125,39 @@ static int text_fd(const char *text, size_t len)
 	return fd;
 }
 
+static int files_fd(const struct conf *conf)
+{
+	uint8_t *data;
+	size_t len;
+	int fd = conf_files_pack(conf, &data, &len);
+
+	if (fd)
+		return fd;
+	fd = bytes_fd(data, len);
+	crypto_wipe(data, len);
+	free(data);
+	return fd;
+}
+
+/* The text, and what the files it names hold: the relay may not read those. */
+static int text_send(struct supervisor *sup, const char *text, size_t len)
+{
+	int fds[2] = { bytes_fd(text, len), files_fd(sup->next_conf) };
+	int err = fds[0] < 0 ? fds[0] : fds[1] < 0 ? fds[1] : 0;
+
+	if (!err)
+		err = channel_send(sup->channel, CHANNEL_RELOAD,
+				   sup->reloads_asked, "", fds, 2);
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return err;
+}
+
 static int reload_send(struct supervisor *sup, const char *text, size_t len)
 {
-	int fd = text_fd(text, len);
-	int err;
+	int err = text_send(sup, text, len);
 
-	if (fd < 0)
-		return fd;
-	err = channel_send(sup->channel, CHANNEL_RELOAD, sup->reloads_asked, "",
-			   &fd, 1);
-	close(fd);
 	for (size_t i = 0; i < sup->next_sockets.count && !err; i++) {
 		const struct socket_group *group = &sup->next_sockets.groups[i];
 
@@ -254,7 +279,7 @@ void supervisor_reload(struct supervisor *sup)
 		sup->reload_again = true;
 		return;
 	}
-	err = conf_load(sup->path, report_log, why, &next, &text, &len);
+	err = supervisor_load(sup->path, report_log, why, &next, &text, &len);
 	if (!err)
 		err = reload_apply(sup, next, text, len, why);
 	if (err)

@@ -39,7 +39,7 @@ int supervisor_check(const char *path)
 {
 	struct conf *conf;
 
-	if (conf_load(path, report_line, NULL, &conf, NULL, NULL))
+	if (supervisor_load(path, report_line, NULL, &conf, NULL, NULL))
 		return EXIT_FAILURE;
 	printf("%s: ok: %zu listeners, %zu realms, %zu users\n", path,
 	       conf->listener_count, conf->realm_count, conf->user_count);
@@ -256,7 +256,8 @@ int supervisor_start(struct supervisor *sup)
 		hint_log("descriptors", err);
 		return err;
 	}
-	err = conf_load(sup->path, report_line, NULL, &sup->conf, NULL, NULL);
+	err = supervisor_load(sup->path, report_line, NULL, &sup->conf, NULL,
+			      NULL);
 	if (err == -ENOENT)
 		fprintf(stderr, "culvertd: write it, see culvert.conf(5), or "
 				"name another one with -c FILE\n");

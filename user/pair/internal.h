@@ -25,6 +25,7 @@ enum stop_how {
 
 struct half {
 	int fd;
+	struct seal *seal; /* NULL: none; such a pair never goes on wire */
 	bool dead; /* writing to it failed */
 	bool failed; /* reading from it failed */
 	uint8_t *preface; /* what is left of it; NULL: all written */

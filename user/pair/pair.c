@@ -96,6 +96,7 @@ void pair_streams_free(struct pair *pair, bool reset)
 			fd_reset(&half->fd);
 		else
 			fd_close(&half->fd);
+		seal_free(half->seal);
 		free(half->preface);
 		pair->bytes[i] += streams->link.flow[i].bytes;
 	}
@@ -204,8 +205,14 @@ static bool streams_empty(const struct streams *streams)
 /* Ends both streams in order, after everything that was sent before. */
 static void streams_end(struct pair *pair, enum pair_end end)
 {
-	shutdown(pair->streams->half[0].fd, SHUT_WR);
-	shutdown(pair->streams->half[1].fd, SHUT_WR);
+	for (int i = 0; i < 2; i++) {
+		struct half *half = &pair->streams->half[i];
+
+		/* All is quiet: there is room for it as a rule. */
+		if (half->seal)
+			half->seal->ops->end(half->seal);
+		shutdown(half->fd, SHUT_WR);
+	}
 	pair_stop(pair, end, STOP_DRAIN_CLOSE);
 }
 
@@ -337,13 +344,13 @@ static void pair_attach(struct pair *pair)
 void pair_half_flush(struct half *half)
 {
 	while (half->preface) {
-		ssize_t n = send(half->fd, half->preface + half->preface_off,
-				 half->preface_len - half->preface_off,
-				 MSG_NOSIGNAL);
+		ssize_t n = seal_send(half->seal, half->fd,
+				      half->preface + half->preface_off,
+				      half->preface_len - half->preface_off);
 
-		if (n < 0 && errno == EINTR)
+		if (n == -EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (n == -EAGAIN)
 			return;
 		if (n > 0)
 			half->preface_off += (size_t)n;
@@ -443,9 +450,9 @@ static int half_start(struct half *half, const struct pair_half_params *params)
 	ssize_t n = 0;
 
 	if (params->preface_len)
-		n = send(half->fd, params->preface, params->preface_len,
-			 MSG_NOSIGNAL);
-	half->dead = n < 0 && errno != EAGAIN && errno != EINTR;
+		n = seal_send(half->seal, half->fd, params->preface,
+			      params->preface_len);
+	half->dead = n < 0 && n != -EAGAIN && n != -EINTR;
 	if (half->dead)
 		return 0; /* as in pair_half_flush */
 	if (n < 0)
@@ -487,9 +494,12 @@ static void streams_init(struct pair *pair, const struct pair_params *params)
 		struct half *half = &streams->half[i];
 
 		half->fd = params->half[i].fd;
+		half->seal = params->half[i].seal;
 		half->watch.fd = -1;
 		streams->link.flow[i].to = half->fd;
+		streams->link.flow[i].to_seal = half->seal;
 		streams->link.flow[!i].from = half->fd;
+		streams->link.flow[!i].from_seal = half->seal;
 		/* Urgent data is data: otherwise reading drops the byte. */
 		setsockopt(half->fd, SOL_SOCKET, SO_OOBINLINE, &one,
 			   sizeof(one));

@@ -12,7 +12,8 @@
  *   before anything of the other side; nothing is read meanwhile.
  * relaying: an engine has both flows, or wire the pair.
  * closing: one flow has ended. FIN is passed on after the tail was written; a
- *   reset is passed on after what came before it was delivered.
+ *   reset is passed on after what came before it was delivered. The end of a sealed
+ *   half is what its seal calls so; a connection that just stops was cut: a reset.
  * (held, before the pair exists, is a waiting leg nobody reads from.)
  */
 #ifndef PAIR_PAIR_H
@@ -54,6 +55,7 @@ enum pair_half {
 
 struct pair_half_params {
 	int fd; /* connected, nonblocking; taken over on success */
+	struct seal *seal; /* as fd; NULL: none */
 	const uint8_t *preface; /* to be sent to this half first; copied */
 	size_t preface_len;
 };
@@ -76,7 +78,8 @@ struct pair_params {
 	struct loop *loop;
 	struct engine_set *engines;
 	uint32_t prefer; /* of engine_set_prefer */
-	const struct pair_wire_params *wire; /* NULL: not on wire */
+	/* NULL: not on wire; as it must be when a half is sealed. */
+	const struct pair_wire_params *wire;
 	enum wire_reason why; /* when NULL */
 	struct pair_half_params half[2]; /* by enum pair_half */
 	uint64_t idle_timeout_ms; /* 0: never */

@@ -12,6 +12,9 @@
  *
  * Failures inside transport_stream_send and the read are told by closed() from the loop's
  * deferred work, so no caller finds its object gone under its feet.
+ *
+ * With a seal its handshake comes first, inside the reads; nothing is sent before
+ * the owner has had something to answer.
  */
 #include <assert.h>
 #include <errno.h>
@@ -34,6 +37,7 @@ struct stream {
 	struct deferred work; /* closed(), or the initial bytes */
 	struct stream_params params;
 	bool open;
+	bool handshaking;
 	enum stream_close why;
 	struct bytes kept; /* an unfinished message */
 	struct bytes queued; /* to be sent */
@@ -80,8 +84,13 @@ static int bytes_append(struct bytes *bytes, const uint8_t *data, size_t len)
 /* What to wait for, from the state alone. */
 static uint32_t stream_events(const struct stream *stream)
 {
+	const struct seal *seal = stream->params.seal;
+
 	if (!stream->open)
 		return 0;
+	/* What has arrived waits: to be told of it again would not help. */
+	if (seal && seal->blocked)
+		return EPOLLOUT;
 	return EPOLLIN | (stream->queued.len ? EPOLLOUT : 0);
 }
 
@@ -107,10 +116,15 @@ bool transport_stream_has_room(const struct stream *stream, size_t len)
 
 void transport_stream_close(struct stream *stream, enum stream_close why)
 {
+	struct seal *seal = stream->params.seal;
+
 	if (!stream->open)
 		return;
 	stream->open = false;
 	stream->why = why;
+	/* Best effort: who does not read his answers is not waited for. */
+	if (seal && seal->open)
+		seal->ops->end(seal);
 	watch_close(stream->params.loop, &stream->watch);
 	bytes_clear(&stream->kept);
 	bytes_clear(&stream->queued);
@@ -154,6 +168,25 @@ static void bytes_arrived(struct stream *stream, const uint8_t *data,
 		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 }
 
+/* How the other side's end, or a failure of the connection, is called. */
+static enum stream_close close_reason(const struct stream *stream)
+{
+	return stream->params.seal && stream->params.seal->why ?
+		       STREAM_CLOSE_SEAL :
+		       STREAM_CLOSE_ERROR;
+}
+
+static void seal_look(struct stream *stream)
+{
+	const struct seal *seal = stream->params.seal;
+
+	if (!stream->handshaking || !seal || !seal->open)
+		return;
+	stream->handshaking = false;
+	if (stream->params.ops->opened)
+		stream->params.ops->opened(stream->params.arg);
+}
+
 static void stream_read(struct stream *stream)
 {
 	uint8_t buf[STREAM_READ_MAX];
@@ -162,23 +195,28 @@ static void stream_read(struct stream *stream)
 
 	if (have)
 		memcpy(buf, stream->kept.data, have);
-	n = recv(stream->watch.fd, buf + have, sizeof(buf) - have, 0);
+	n = seal_recv(stream->params.seal, stream->watch.fd, buf + have,
+		      sizeof(buf) - have);
+	seal_look(stream);
 	if (n > 0)
 		bytes_arrived(stream, buf, have + (size_t)n);
 	else if (n == 0)
 		transport_stream_close(stream, STREAM_CLOSE_EOF);
-	else if (errno != EAGAIN && errno != EINTR)
-		transport_stream_close(stream, STREAM_CLOSE_ERROR);
+	else if (n != -EAGAIN && n != -EINTR)
+		transport_stream_close(stream, close_reason(stream));
+	if (stream->open && stream->params.seal)
+		watch_update(stream);
+	/* Of this no polling would tell. */
+	if (stream->open && stream->params.seal && stream->params.seal->more)
+		stream_read(stream);
 }
 
 /* Sends what the kernel takes. The count, 0 when it takes nothing now. */
 static ssize_t send_some(struct stream *stream, const void *data, size_t len)
 {
-	ssize_t n = send(stream->watch.fd, data, len, MSG_NOSIGNAL);
+	ssize_t n = seal_send(stream->params.seal, stream->watch.fd, data, len);
 
-	if (n >= 0)
-		return n;
-	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return n == -EAGAIN || n == -EINTR ? 0 : n;
 }
 
 static void stream_flush(struct stream *stream)
@@ -187,7 +225,7 @@ static void stream_flush(struct stream *stream)
 	ssize_t n = send_some(stream, queued->data, queued->len);
 
 	if (n < 0) {
-		transport_stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, close_reason(stream));
 		return;
 	}
 	queued->len -= (size_t)n;
@@ -201,11 +239,13 @@ static void stream_flush(struct stream *stream)
 static void stream_ready(struct watch *watch, uint32_t events)
 {
 	struct stream *stream = list_entry(watch, struct stream, watch);
+	const struct seal *seal = stream->params.seal;
+	bool blocked = seal && seal->blocked;
 
 	if (events & EPOLLOUT && stream->queued.len)
 		stream_flush(stream);
 	/* Errors and hang-ups are found by reading. */
-	if (stream->open && events & ~(uint32_t)EPOLLOUT)
+	if (stream->open && (blocked || events & ~(uint32_t)EPOLLOUT))
 		stream_read(stream);
 }
 
@@ -232,7 +272,7 @@ int transport_stream_send(struct stream *stream, const void *data, size_t len)
 	if (!stream->queued.len)
 		n = send_some(stream, data, len);
 	if (n < 0) {
-		transport_stream_close(stream, STREAM_CLOSE_ERROR);
+		transport_stream_close(stream, close_reason(stream));
 		return (int)n;
 	}
 	if ((size_t)n == len)
@@ -263,6 +303,7 @@ int transport_stream_new(const struct stream_params *params, int fd,
 		return -ENOMEM;
 	stream->params = *params;
 	stream->open = true;
+	stream->handshaking = params->seal && !params->seal->open;
 	err = bytes_set(&stream->kept, params->initial, params->initial_len);
 	if (err)
 		goto free_stream;
@@ -290,13 +331,14 @@ void transport_stream_free(struct stream *stream)
 		return;
 	loop_undefer(&stream->work);
 	watch_close(stream->params.loop, &stream->watch);
+	seal_free(stream->params.seal);
 	bytes_clear(&stream->kept);
 	bytes_clear(&stream->queued);
 	free(stream);
 }
 
-int transport_stream_detach(struct stream *stream, size_t consumed, int *fd,
-			    uint8_t **rest, size_t *rest_len)
+int transport_stream_detach(struct stream *stream, size_t consumed,
+			    struct stream_parts *out)
 {
 	struct bytes behind = { 0 };
 
@@ -308,13 +350,29 @@ int transport_stream_detach(struct stream *stream, size_t consumed, int *fd,
 	if (bytes_set(&behind, stream->shown + consumed,
 		      stream->shown_len - consumed))
 		return -ENOMEM;
-	*fd = stream->watch.fd;
-	*rest = behind.data;
-	*rest_len = behind.len;
+	*out = (struct stream_parts){
+		.fd = stream->watch.fd,
+		.seal = stream->params.seal,
+		.rest = behind.data,
+		.rest_len = behind.len,
+	};
+	stream->params.seal = NULL;
 	watch_del(stream->params.loop, &stream->watch);
 	bytes_clear(&stream->kept);
 	stream->open = false;
 	return 0;
+}
+
+const char *transport_stream_why(const struct stream *stream)
+{
+	const struct seal *seal = stream->params.seal;
+
+	return seal && seal->why ? seal->why : "";
+}
+
+bool transport_stream_sealed(const struct stream *stream)
+{
+	return stream->params.seal;
 }
 
 int transport_stream_fd(const struct stream *stream)

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/addr.h"
+#include "base/seal.h"
 #include "loop/loop.h"
 
 /*
@@ -78,6 +79,7 @@ struct stream;
 enum stream_close {
 	STREAM_CLOSE_EOF, /* the other side ended its stream */
 	STREAM_CLOSE_ERROR, /* reset, or a read or write failed */
+	STREAM_CLOSE_SEAL, /* TLS failed: transport_stream_why */
 	STREAM_CLOSE_PROTOCOL, /* the owner said so (received returned < 0) */
 	STREAM_CLOSE_QUEUE_FULL, /* the other side does not read */
 };
@@ -90,6 +92,8 @@ struct stream_ops {
 	 * call transport_stream_send, transport_stream_detach (then returns 0) and transport_stream_close.
 	 */
 	ssize_t (*received)(void *arg, const uint8_t *data, size_t len);
+	/* The seal's handshake is complete: bytes may follow. NULL: not told. */
+	void (*opened)(void *arg);
 	/* Over: called once, later than whatever caused it; then free it. */
 	void (*closed)(void *arg, enum stream_close why);
 };
@@ -105,6 +109,15 @@ struct stream_params {
 	const uint8_t *initial; /* bytes read elsewhere, taken for the first
 				 * to arrive; copied */
 	size_t initial_len;
+	struct seal *seal; /* taken over on success; NULL: none */
+};
+
+/* What is left of a stream that was given away: all of it the taker's. */
+struct stream_parts {
+	int fd;
+	struct seal *seal; /* NULL: none */
+	uint8_t *rest; /* bytes behind the last message; freed by the taker */
+	size_t rest_len;
 };
 
 /* Takes fd over on success. 0, -ENOMEM, -ENOSPC. */
@@ -121,15 +134,19 @@ bool transport_stream_has_room(const struct stream *stream, size_t len);
  * kernel has taken is still delivered, what is queued here is not.
  */
 void transport_stream_close(struct stream *stream, enum stream_close why);
+/* What is wrong with its seal, in words; "" when nothing is. */
+const char *transport_stream_why(const struct stream *stream);
+/* Has it a seal? */
+bool transport_stream_sealed(const struct stream *stream);
 /*
- * Gives the descriptor away, for a bind: nothing queued may be left (-EAGAIN if
+ * Gives the descriptor away, with its seal, for a bind: nothing queued may be left (-EAGAIN if
  * so, -EPIPE when it is closed). The unconsumed bytes behind `consumed` of the
- * message now in `received` are handed over as a copy (*rest, freed by the
- * caller; NULL when none). 0 or -ENOMEM too. The stream is dead afterwards:
- * transport_stream_free it later, not from inside `received`. closed() is not called.
+ * message now in `received` are handed over as a copy. 0 or -ENOMEM too. The
+ * stream is dead afterwards: transport_stream_free it later, not from inside
+ * `received`. closed() is not called.
  */
-int transport_stream_detach(struct stream *stream, size_t consumed, int *fd,
-			    uint8_t **rest, size_t *rest_len);
+int transport_stream_detach(struct stream *stream, size_t consumed,
+			    struct stream_parts *out);
 int transport_stream_fd(const struct stream *stream);
 
 #endif

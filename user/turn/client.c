@@ -2,13 +2,17 @@
 /*
  * Client connections.
  *
- *   fresh -> authenticated -> control (has an allocation) -> over
+ *   (handshaking ->) fresh -> authenticated -> control (has an allocation) -> over
  *                          -> detached (bound, or moved)  -> over
  *
  * A connection without an allocation lives on borrowed time: from the accept, or
  * from its last authenticated request, unauthenticated_timeout. Bytes alone do
  * not prolong it, so a slow sender gains nothing. Before it has authenticated it
  * costs a struct client, a stream and at most one unfinished message.
+ *
+ * On a TLS listener the handshake comes first, within handshake_timeout; until it
+ * is complete the connection counts among the half-open ones, of which there are
+ * fewer than of the unauthenticated, for each costs far more memory and time.
  */
 #include "turn/client.h"
 
@@ -24,10 +28,31 @@
 /* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
 #define MESSAGE_MAX ((size_t)16 << 10)
 
+static void handshake_failed(struct client *client, const char *why)
+{
+	struct turn_worker *worker = client->worker;
+	char remote[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	worker->counters.handshake_failures++;
+	if (turn_worker_may_log(worker, TURN_LOG_HANDSHAKE, &suppressed))
+		log_info(ROOM,
+			 "event=handshake_failed listener=%s client=%s "
+			 "reason=\"%s\" suppressed=%ju",
+			 client->listener->name,
+			 addr_format(&client->remote, remote), why,
+			 (uintmax_t)suppressed);
+}
+
 static void timer_expired(struct timer *timer)
 {
 	struct client *client = list_entry(timer, struct client, timer);
 
+	if (client->handshaking) {
+		handshake_failed(client, "not complete in time");
+		turn_client_end(client, "handshake_timeout");
+		return;
+	}
 	client->worker->counters.timeouts++;
 	turn_client_end(client, "timeout");
 }
@@ -35,7 +60,10 @@ static void timer_expired(struct timer *timer)
 void turn_client_timer(struct client *client)
 {
 	struct turn_worker *worker = client->worker;
-	uint64_t timeout = turn_limits(worker)->unauthenticated_timeout_ms;
+	uint64_t timeout =
+		client->handshaking ?
+			turn_limits(worker)->handshake_timeout_ms :
+			turn_limits(worker)->unauthenticated_timeout_ms;
 
 	if (!client->stream)
 		return; /* known for its allocation alone */
@@ -100,6 +128,11 @@ static const char *close_reason(struct client *client, enum stream_close why)
 		return "closed";
 	case STREAM_CLOSE_ERROR:
 		return "reset";
+	case STREAM_CLOSE_SEAL:
+		if (client->handshaking)
+			handshake_failed(client,
+					 transport_stream_why(client->stream));
+		return "tls";
 	case STREAM_CLOSE_PROTOCOL:
 		return "protocol";
 	case STREAM_CLOSE_QUEUE_FULL:
@@ -147,8 +180,26 @@ void turn_client_idle(struct client *client, const char *reason)
 		turn_client_end(client, reason);
 }
 
+static void client_leave_handshake(struct client *client)
+{
+	if (!client->handshaking)
+		return;
+	client->handshaking = false;
+	client->worker->counters.handshakes--;
+	turn_gauge_release(&client->worker->shared->handshakes);
+}
+
+static void client_opened(void *arg)
+{
+	struct client *client = arg;
+
+	client_leave_handshake(client);
+	turn_client_timer(client);
+}
+
 static const struct stream_ops client_stream_ops = {
 	.received = client_received,
+	.opened = client_opened,
 	.closed = client_closed,
 };
 
@@ -164,6 +215,7 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 		.queue_max = turn_limits(worker)->send_queue,
 		.initial = origin->initial,
 		.initial_len = origin->initial_len,
+		.seal = origin->seal,
 	};
 	int err;
 
@@ -178,10 +230,13 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 	client->listener = turn_listener_ref(origin->listener);
 	client->remote = origin->remote;
 	client->authenticated = origin->authenticated;
+	client->handshaking = origin->seal && !origin->seal->open;
 	list_add_tail(&client->link, &worker->clients);
 	worker->counters.clients++;
 	if (!client->authenticated)
 		worker->counters.unauthenticated++;
+	if (client->handshaking)
+		worker->counters.handshakes++;
 	turn_client_timer(client);
 	*out = client;
 	return 0;
@@ -200,11 +255,31 @@ static void client_rejected(struct turn_worker *worker, const char *limit,
 			 (uintmax_t)suppressed);
 }
 
+static void client_slots_release(struct turn_worker *worker, bool tls)
+{
+	if (tls)
+		turn_gauge_release(&worker->shared->handshakes);
+	turn_gauge_release(&worker->shared->unauthenticated);
+	turn_slot_release(worker->shared);
+}
+
+/* A place among the half-open handshakes, which only a TLS listener needs. */
+static bool handshake_slot_take(struct turn_worker *worker, bool tls)
+{
+	if (!tls || turn_gauge_take(&worker->shared->handshakes,
+				    turn_limits(worker)->handshakes))
+		return true;
+	worker->counters.handshake_rejects++;
+	turn_gauge_release(&worker->shared->unauthenticated);
+	return false;
+}
+
 /* The slots of a connection that nobody knows yet, counted if there is none.
  * Returns what ran out, or NULL.
  */
-static const char *client_slots_take(struct turn_worker *worker)
+static const char *client_slots_take(struct turn_worker *worker, bool tls)
 {
+	const char *limit = "unauthenticated";
 	struct turn_shared *shared = worker->shared;
 	int err = turn_slot_take(shared, turn_conf(worker));
 
@@ -213,32 +288,48 @@ static const char *client_slots_take(struct turn_worker *worker)
 		return "descriptors";
 	}
 	if (!err && turn_gauge_take(&shared->unauthenticated,
-				    turn_limits(worker)->unauthenticated))
-		return NULL;
+				    turn_limits(worker)->unauthenticated)) {
+		if (handshake_slot_take(worker, tls))
+			return NULL;
+		limit = "handshakes";
+	}
 	worker->counters.rejected_limit++;
 	if (err)
 		return "connections";
 	turn_slot_release(shared);
-	return "unauthenticated";
+	return limit;
+}
+
+/* Makes a client of it, sealed where the listener is for TLS. */
+static int client_admit(struct client_origin *origin)
+{
+	struct tls_server *tls = origin->listener->tls;
+	struct client *client;
+	int err = tls ? tls_accept(tls, origin->fd, &origin->seal) : 0;
+
+	if (err)
+		return err;
+	err = turn_client_new(origin, &client);
+	if (err)
+		seal_free(origin->seal);
+	return err;
 }
 
 void turn_client_accepted(struct turn_listener *listener, int fd,
 			  const union addr *remote)
 {
 	struct turn_worker *worker = listener->worker;
-	const struct client_origin origin = {
+	struct client_origin origin = {
 		.worker = worker,
 		.listener = listener,
 		.fd = fd,
 		.remote = *remote,
 	};
-	const char *limit = client_slots_take(worker);
-	struct client *client;
+	const char *limit = client_slots_take(worker, listener->tls);
 
 	worker->counters.accepted++;
-	if (!limit && turn_client_new(&origin, &client)) {
-		turn_gauge_release(&worker->shared->unauthenticated);
-		turn_slot_release(worker->shared);
+	if (!limit && client_admit(&origin)) {
+		client_slots_release(worker, listener->tls);
 		limit = "memory";
 	}
 	if (limit) {
@@ -273,6 +364,7 @@ static void client_leave(struct client *client)
 
 	client->over = true;
 	timer_cancel(worker->loop, &client->timer);
+	client_leave_handshake(client);
 	client_leave_unauthenticated(client);
 	worker->counters.clients--;
 	if (!client->stream)
@@ -298,11 +390,10 @@ void turn_client_end(struct client *client, const char *reason)
 		  addr_format(&client->remote, remote), reason);
 }
 
-int turn_client_detach(struct client *client, size_t consumed, int *fd,
-		       uint8_t **rest, size_t *rest_len)
+int turn_client_detach(struct client *client, size_t consumed,
+		       struct stream_parts *out)
 {
-	int err = transport_stream_detach(client->stream, consumed, fd, rest,
-					  rest_len);
+	int err = transport_stream_detach(client->stream, consumed, out);
 
 	if (err)
 		return err;

@@ -24,6 +24,7 @@ struct client {
 	struct timer timer; /* runs while there is no allocation */
 	bool over; /* dead: waits to be freed */
 	bool authenticated; /* a request was, once */
+	bool handshaking; /* of TLS: counted among the half-open ones */
 	bool fingerprint; /* its last request had one */
 	unsigned int bind_failures;
 };
@@ -33,16 +34,17 @@ struct client_origin {
 	struct turn_worker *worker;
 	struct turn_listener *listener;
 	int fd;
+	struct seal *seal; /* NULL: none */
 	union addr remote;
 	bool authenticated; /* moved here: it has a slot already */
 	const uint8_t *initial; /* bytes read before; copied */
 	size_t initial_len;
 };
 
-/* Takes origin->fd and its slot over on success. 0 or a negative errno. */
+/* Takes origin->fd, its seal and its slot over on success. 0 or a negative errno. */
 int turn_client_new(const struct client_origin *origin, struct client **out);
 
-/* A new connection from a listener: takes a slot or closes it. */
+/* A new connection from a listener: takes its slots or closes it. */
 void turn_client_accepted(struct turn_listener *listener, int fd,
 			  const union addr *remote);
 
@@ -67,8 +69,8 @@ void turn_client_end(struct client *client, const char *reason);
  * becomes data, here or on another worker. The client is freed later; its slot
  * goes with the descriptor. 0, -EAGAIN (answers wait to be sent), -ENOMEM.
  */
-int turn_client_detach(struct client *client, size_t consumed, int *fd,
-		       uint8_t **rest, size_t *rest_len);
+int turn_client_detach(struct client *client, size_t consumed,
+		       struct stream_parts *out);
 
 /* Notes that a request was authentic. */
 void turn_client_authenticated(struct client *client);

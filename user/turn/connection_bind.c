@@ -17,14 +17,15 @@
 
 /* The socket is no stream any more, so the bad news goes out by hand. */
 static void late_error(struct client *client, const struct transaction *tx,
-		       int code, int *fd)
+		       int code, struct stream_parts *parts)
 {
 	uint8_t buf[TURN_ANSWER_MAX];
 	ssize_t len = turn_answer_error_write(client, tx, code, buf);
 
 	if (len > 0)
-		(void)!send(*fd, buf, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	fd_close(fd);
+		(void)!seal_send(parts->seal, parts->fd, buf, (size_t)len);
+	fd_close(&parts->fd);
+	seal_free(parts->seal);
 	turn_slot_release(client->worker->shared);
 }
 
@@ -32,21 +33,24 @@ static int bind_here(struct request *req, const uint8_t *connection_id)
 {
 	struct client *client = req->client;
 	struct bind bind = { .tx = &req->tx, .client = client->remote };
+	struct stream_parts parts;
 	struct peer_conn *conn;
-	uint8_t *early = NULL;
-	int code =
-		turn_bind_find(req->worker, connection_id, req->account, &conn);
+	int code = turn_bind_find(req->worker, connection_id, req->account,
+				  transport_stream_sealed(client->stream),
+				  &conn);
 
 	if (code)
 		return code;
-	if (turn_client_detach(client, req->msg->len, &bind.fd, &early,
-			       &bind.early_len))
+	if (turn_client_detach(client, req->msg->len, &parts))
 		return STUN_CODE_SERVER_ERROR;
-	bind.early = early;
+	bind.fd = parts.fd;
+	bind.seal = parts.seal;
+	bind.early = parts.rest;
+	bind.early_len = parts.rest_len;
 	code = turn_bind_join(conn, &bind);
 	if (code)
-		late_error(client, &req->tx, code, &bind.fd);
-	free(early);
+		late_error(client, &req->tx, code, &parts);
+	free(parts.rest);
 	return TURN_LATER;
 }
 

@@ -26,9 +26,7 @@ struct move {
 	struct letter letter;
 	struct turn_shared *shared;
 	unsigned int owner;
-	int fd;
-	uint8_t *early;
-	size_t early_len;
+	struct stream_parts parts;
 	union addr remote;
 	struct auth_account *account; /* a reference */
 	unsigned int bind_failures; /* when this one fails */
@@ -40,7 +38,8 @@ struct move {
 static void move_free(struct move *move)
 {
 	auth_account_unref(move->account);
-	free(move->early);
+	seal_free(move->parts.seal);
+	free(move->parts.rest);
 	crypto_wipe(move, sizeof(*move));
 	free(move);
 }
@@ -49,35 +48,41 @@ static int move_bind(struct move *move, struct turn_worker *worker)
 {
 	const struct bind bind = {
 		.tx = &move->tx,
-		.fd = move->fd,
+		.fd = move->parts.fd,
+		.seal = move->parts.seal,
 		.client = move->remote,
-		.early = move->early,
-		.early_len = move->early_len,
+		.early = move->parts.rest,
+		.early_len = move->parts.rest_len,
 	};
 	struct peer_conn *conn;
 	int code = turn_bind_find(worker, move->connection_id, move->account,
-				  &conn);
+				  bind.seal, &conn);
 
-	return code ? code : turn_bind_join(conn, &bind);
+	if (!code)
+		code = turn_bind_join(conn, &bind);
+	if (!code)
+		move->parts.seal = NULL;
+	return code;
 }
 
 /* Makes it a client here that hears why. False: nobody took the descriptor. */
-static bool move_settle(const struct move *move, struct turn_worker *worker,
-			int code)
+static bool move_settle(struct move *move, struct turn_worker *worker, int code)
 {
 	const struct client_origin origin = {
 		.worker = worker,
 		.listener = turn_listener_find(worker, move->listener),
-		.fd = move->fd,
+		.fd = move->parts.fd,
+		.seal = move->parts.seal,
 		.remote = move->remote,
 		.authenticated = true,
-		.initial = move->early,
-		.initial_len = move->early_len,
+		.initial = move->parts.rest,
+		.initial_len = move->parts.rest_len,
 	};
 	struct client *client;
 
 	if (!origin.listener || turn_client_new(&origin, &client))
 		return false;
+	move->parts.seal = NULL;
 	client->fingerprint = move->tx.fingerprint;
 	client->bind_failures = move->bind_failures;
 	turn_answer_error(client, &move->tx, code);
@@ -86,7 +91,7 @@ static bool move_settle(const struct move *move, struct turn_worker *worker,
 
 static void move_drop(struct move *move)
 {
-	fd_close(&move->fd);
+	fd_close(&move->parts.fd);
 	turn_slot_release(move->shared);
 }
 
@@ -116,7 +121,7 @@ static struct move *move_new(const struct request *req, unsigned int owner,
 		return NULL;
 	move->shared = req->worker->shared;
 	move->owner = owner;
-	move->fd = -1;
+	move->parts.fd = -1;
 	move->remote = req->client->remote;
 	move->account = auth_account_ref(req->account);
 	move->tx = req->tx;
@@ -140,8 +145,7 @@ int turn_move_send(struct request *req, unsigned int owner,
 	move = move_new(req, owner, connection_id);
 	if (!move)
 		return STUN_CODE_SERVER_ERROR;
-	if (turn_client_detach(req->client, req->msg->len, &move->fd,
-			       &move->early, &move->early_len)) {
+	if (turn_client_detach(req->client, req->msg->len, &move->parts)) {
 		move_free(move);
 		return STUN_CODE_SERVER_ERROR;
 	}

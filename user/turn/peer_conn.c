@@ -338,8 +338,10 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		.loop = worker->loop,
 		.engines = engines->set,
 		.half = {
-			[PAIR_CLIENT] = { bind->fd, answer, answer_len },
-			[PAIR_PEER] = { fd, bind->early, bind->early_len },
+			[PAIR_CLIENT] = { bind->fd, bind->seal, answer,
+					  answer_len },
+			[PAIR_PEER] = { fd, NULL, bind->early,
+					bind->early_len },
 		},
 		.idle_timeout_ms = limits->idle_timeout_ms,
 		.linger_ms = TURN_LINGER_MS,
@@ -352,7 +354,8 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		params.prefer = engine_set_prefer(
 			engines->set, (const char *const *)pinned->order,
 			pinned->count);
-	params.why = turn_wire_params(conn, &policy, &wire);
+	params.why = bind->seal ? WIRE_NO_SEAL :
+				  turn_wire_params(conn, &policy, &wire);
 	wire.on_active = pair_active;
 	wire.on_decided = pair_decided;
 	if (params.why == WIRE_OK)
@@ -424,8 +427,18 @@ int turn_bind_join(struct peer_conn *conn, const struct bind *bind)
 	return STUN_CODE_SERVER_ERROR;
 }
 
+/* RFC 6062 4.3: a data connection goes to where the control connection went. */
+static bool bind_matches(const struct peer_conn *conn, bool sealed)
+{
+	const struct client *control = conn->allocation->client;
+
+	return turn_conf(conn->worker)->mixed_transports || !control ||
+	       transport_stream_sealed(control->stream) == sealed;
+}
+
 int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
-		   const struct auth_account *account, struct peer_conn **out)
+		   const struct auth_account *account, bool sealed,
+		   struct peer_conn **out)
 {
 	struct waiting_leg *leg = rendezvous_find(
 		&worker->rendezvous, connection_id, TURN_CONNECTION_ID_LEN);
@@ -436,6 +449,8 @@ int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
 	conn = list_entry(leg, struct peer_pending, leg)->conn;
 	if (conn->allocation->account != account)
 		return STUN_CODE_WRONG_CREDENTIALS;
+	if (!bind_matches(conn, sealed))
+		return STUN_CODE_FORBIDDEN;
 	*out = conn;
 	return 0;
 }

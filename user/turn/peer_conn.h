@@ -77,16 +77,21 @@ void turn_peer_conn_kick(struct peer_conn *conn);
 struct bind {
 	const struct transaction *tx;
 	int fd;
+	struct seal *seal; /* the descriptor's; NULL: none */
 	union addr client;
 	const uint8_t *early; /* bytes that came behind the request */
 	size_t early_len;
 };
 
-/* Finds whom a ConnectionBind means: 0, 400, or 441 when it is another's. */
-int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
-		   const struct auth_account *account, struct peer_conn **out);
 /*
- * Joins: takes over the descriptor and its slot. 0, or 500 with both left to the
+ * Finds whom a ConnectionBind means: 0, 400, 441 when it is another's, or 403 when
+ * one of the two connections is encrypted and the other not.
+ */
+int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
+		   const struct auth_account *account, bool sealed,
+		   struct peer_conn **out);
+/*
+ * Joins: takes over the descriptor, its seal and its slot. 0, or 500 with both left to the
  * caller and the peer connection waiting (or gone).
  */
 int turn_bind_join(struct peer_conn *conn, const struct bind *bind);

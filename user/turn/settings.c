@@ -157,6 +157,52 @@ turn_settings_engines(const struct turn_settings *settings, const char *user,
 	return engines ? engines : pin_find(&settings->pins, "", realm);
 }
 
+int turn_listener_tls(const struct conf_listener *listener,
+		      struct tls_server **out, struct tls_fault *fault)
+{
+	struct tls_pair pairs[CONF_FILES_MAX];
+	const struct tls_server_params params = {
+		.pairs = pairs,
+		.count = listener->certificate_count,
+		.only_1_3 = listener->tls_version == CONF_TLS_1_3,
+		.ciphers = listener->ciphers,
+	};
+
+	*out = NULL;
+	if (listener->transport != CONF_TRANSPORT_TLS)
+		return 0;
+	for (size_t i = 0; i < params.count; i++)
+		pairs[i] = (struct tls_pair){
+			.certificate = listener->certificates[i].text,
+			.certificate_len = listener->certificates[i].len,
+			.key = listener->private_keys[i].text,
+			.key_len = listener->private_keys[i].len,
+		};
+	return tls_server_new(&params, out, fault);
+}
+
+static int tls_add(struct turn_settings *settings, const struct conf *conf)
+{
+	struct tls_fault fault;
+	int err = 0;
+
+	settings->tls =
+		calloc(conf->listener_count, sizeof(struct tls_server *));
+	if (!settings->tls)
+		return -ENOMEM;
+	for (size_t i = 0; i < conf->listener_count && !err; i++)
+		err = turn_listener_tls(&conf->listeners[i], &settings->tls[i],
+					&fault);
+	return err;
+}
+
+static void tls_free(struct turn_settings *settings, const struct conf *conf)
+{
+	for (size_t i = 0; settings->tls && i < conf->listener_count; i++)
+		tls_server_unref(settings->tls[i]);
+	free(settings->tls);
+}
+
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
 		      struct turn_settings **out)
@@ -180,7 +226,10 @@ int turn_settings_new(struct conf *conf,
 		err = users_add(settings->auth, conf);
 	if (!err)
 		err = pins_add(&settings->pins, conf);
+	if (!err)
+		err = tls_add(settings, conf);
 	if (err) {
+		tls_free(settings, conf);
 		pins_free(&settings->pins);
 		auth_unref(settings->auth);
 		free(settings);
@@ -202,6 +251,7 @@ void turn_settings_unref(struct turn_settings *settings)
 {
 	if (!settings || atomic_fetch_sub(&settings->refs, 1) > 1)
 		return;
+	tls_free(settings, settings->conf);
 	pins_free(&settings->pins);
 	auth_unref(settings->auth);
 	conf_unref(settings->conf);
@@ -217,6 +267,14 @@ listener_find(const struct turn_settings *settings, const char *name)
 		if (strcmp(conf->listeners[i].name, name) == 0)
 			return &conf->listeners[i];
 	return NULL;
+}
+
+struct tls_server *turn_settings_tls(const struct turn_settings *settings,
+				     const char *listener)
+{
+	const struct conf_listener *found = listener_find(settings, listener);
+
+	return found ? settings->tls[found - settings->conf->listeners] : NULL;
 }
 
 bool turn_settings_has_listener(const struct turn_settings *settings,

@@ -12,6 +12,7 @@ struct turn_settings {
 	_Atomic unsigned int refs;
 	struct conf *conf;
 	struct auth *auth;
+	struct tls_server **tls; /* of each listener; NULL: not for TLS */
 	struct table pins; /* of users and realms with engines of their own */
 };
 
@@ -23,6 +24,9 @@ turn_settings_engines(const struct turn_settings *settings, const char *user,
 /* The realm that a [listener] offers; never NULL. The name may be gone. */
 const char *turn_settings_realm(const struct turn_settings *settings,
 				const char *listener);
+/* What its new connections need; NULL: it is not for TLS. */
+struct tls_server *turn_settings_tls(const struct turn_settings *settings,
+				     const char *listener);
 bool turn_settings_has_listener(const struct turn_settings *settings,
 				const char *listener);
 /* The largest segment its clients are asked to send; 0: the kernel's. */

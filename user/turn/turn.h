@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/wire.h"
 #include "loop/loop.h"
+#include "transport/tls.h"
 
 #define TURN_ID_LEN 32 /* "a3.17", "c3.17": kind, worker, serial number */
 
@@ -30,6 +31,12 @@ struct turn_settings;
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
 		      struct turn_settings **out);
+/*
+ * What a [listener] needs for TLS; NULL when it is not for TLS. 0, -ENOMEM, or
+ * -EINVAL: `fault` says what is wrong with its certificates, keys or ciphers.
+ */
+int turn_listener_tls(const struct conf_listener *listener,
+		      struct tls_server **out, struct tls_fault *fault);
 struct turn_settings *turn_settings_ref(struct turn_settings *settings);
 void turn_settings_unref(struct turn_settings *settings); /* accepts NULL */
 

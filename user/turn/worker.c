@@ -436,6 +436,7 @@ static struct turn_listener *listener_get(struct turn_worker *worker,
 	list_init(&listener->sockets);
 	memcpy(listener->name, name, strlen(name) + 1);
 	listener->realm = turn_settings_realm(worker->settings, name);
+	listener->tls = turn_settings_tls(worker->settings, name);
 	list_add_tail(&listener->link, &worker->listeners);
 	return listener;
 }
@@ -546,8 +547,11 @@ static void listeners_reload(struct turn_worker *worker)
 	}
 }
 
-/* Clients know their listener even when it serves nobody new. */
-static void realms_reload(struct turn_worker *worker)
+/*
+ * Clients know their listener even when it serves nobody new. Those of TLS go on
+ * with the certificate they were shown.
+ */
+static void listeners_refresh(struct turn_worker *worker)
 {
 	struct list *pos;
 
@@ -557,6 +561,8 @@ static void realms_reload(struct turn_worker *worker)
 
 		listener->realm =
 			turn_settings_realm(worker->settings, listener->name);
+		listener->tls =
+			turn_settings_tls(worker->settings, listener->name);
 	}
 	list_for_each(pos, &worker->clients) {
 		struct turn_listener *listener =
@@ -593,7 +599,7 @@ void turn_worker_reload(struct turn_worker *worker,
 	}
 	worker->settings = turn_settings_ref(settings);
 	sockmap_ask(worker);
-	realms_reload(worker);
+	listeners_refresh(worker);
 	listeners_reload(worker);
 	permissions_reload(worker);
 	turn_shared_budget(worker->shared, turn_conf(worker));

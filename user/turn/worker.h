@@ -8,6 +8,7 @@
 #include "base/table.h"
 #include "engine/wire.h"
 #include "pair/rendezvous.h"
+#include "transport/tls.h"
 #include "transport/transport.h"
 #include "transport/udp.h"
 #include "turn/policy.h"
@@ -21,6 +22,7 @@
 enum turn_log {
 	TURN_LOG_LIMIT, /* a connection over a limit was closed */
 	TURN_LOG_DESCRIPTORS, /* an accept failed */
+	TURN_LOG_HANDSHAKE, /* TLS could not be agreed on */
 	TURN_LOG_QUEUE, /* a client does not read */
 	TURN_LOG_RESOURCE, /* a request failed for want of memory and such */
 	TURN_LOG_ALLOCATION, /* an allocation was made */
@@ -45,6 +47,7 @@ struct turn_listener {
 	struct list sockets;
 	size_t refs; /* one of the worker, one of each client */
 	const char *realm; /* lives in worker->settings */
+	struct tls_server *tls; /* so, too; NULL: none, or nobody new is served */
 	char name[CONF_NAME_MAX];
 };
 

@@ -6,15 +6,18 @@ which one has it, so that a silent fall-back does not pass for the engine under 
 """
 
 import os
+import shutil
 import tempfile
 
-from . import tap
+from . import tap, tls
 from .server import binary
 from .wait import wait_for
 
-ALL = ("splice", "uring", "copy", "sockmap", "wire")
+ALL = ("splice", "uring", "copy", "sockmap", "wire", "tls")
+# "tls" is what clients' TLS leaves to do: whatever is ordered, copy carries the pair.
+CARRIER = {"tls": "copy"}
 # What follows an engine that takes only some pairs.
-ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice"}
+ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice", "tls": "wire, splice"}
 # Settings an engine needs to take every pair that it can carry.
 SETTINGS = {"wire": {"wire": "always"}}
 # Relays packets, not streams: no socket of ours acknowledges what an end sends.
@@ -39,6 +42,10 @@ def config(lab, engine, **sections):
     require(lab, engine)
     changes = {name: dict(keys) for name, keys in sections.items()}
     changes.setdefault("engine", {}).update(order=order(engine), **SETTINGS.get(engine, {}))
+    if engine == "tls":
+        certificate, key = tls.certificate(lab.dir)
+        changes["listener main"] = {"transport": "tls", "certificate": certificate,
+                                    "private_key": key}
     return changes
 
 
@@ -77,6 +84,8 @@ def totals(server):
 
 def _why_not(lab, engine):
     """Why the engine cannot be had, None when it can."""
+    if engine == "tls":
+        return None if shutil.which("openssl") else "openssl is not installed (package openssl)"
     if not _known(lab, engine):
         return f"this culvertd has no engine {engine}"
     server = lab.server({"engine": {"order": order(engine), **SETTINGS.get(engine, {})}})
@@ -132,4 +141,4 @@ def carried_by(server, data):
 def on(server, data, engine):
     """Check that this engine carries the pair."""
     used, why = carried_by(server, data)
-    tap.equal(used, engine, f"engine of the pair (why: {why!r})")
+    tap.equal(used, CARRIER.get(engine, engine), f"engine of the pair (why: {why!r})")

@@ -120,7 +120,8 @@ class Lab:
         """A control connection to the server."""
         password = password or {"alice": "wonderland", "bob": "builder"}.get(user, "")
         running = on or self.server(changes)
-        return self.keep(turn.Control(self.topo.client, running.address(version), user, password))
+        return self.keep(turn.Control(self.topo.client, running.address(version), user, password,
+                                      tls=running.tls))
 
     def allocated(self, version=4, **more):
         client = self.client(version, **more)

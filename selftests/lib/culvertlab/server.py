@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 
-from . import proc, topo
+from . import proc, tls, topo
 from .tap import Fail
 from .wait import Timeout, wait_for
 
@@ -65,6 +65,7 @@ class Culvertd:
         self.conf_path = os.path.join(lab.dir, f"{self.label}.conf")
         self.changes = changes
         self.sections = merge(self._base(), changes)
+        self.tls = self._client_context()
         self.write_config()
         if owner is not None:
             os.chown(self.conf_path, owner, owner)
@@ -85,6 +86,13 @@ class Culvertd:
         if not self.lab.topo.isolated:
             base["peers"] = {"allow": "127.0.0.0/8, ::1"}
         return base
+
+    def _client_context(self):
+        """What a client of the main listener needs for TLS; None when it is not for TLS."""
+        main = self.sections["listener main"]
+        if main.get("transport") != "tls":
+            return None
+        return tls.client_context(*main["certificate"].split(", "))
 
     def _kernel_engines_settle(self):
         """wire and sockmap come with the broker, a moment after the listeners."""
@@ -209,6 +217,7 @@ class Coturn:
 
     def __init__(self, lab, changes=None, port=None):
         self.lab, self.changes = lab, changes
+        self.tls = None
         self.port = port or lab.port
         label = f"coturn{lab.next_number()}"
         relay = lab.topo.relay

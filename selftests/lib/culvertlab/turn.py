@@ -15,6 +15,7 @@ from . import stun
 from .stun import (ALLOCATE, CHANNEL_BIND, CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND,
                    CREATE_PERMISSION, REFRESH)
 from .tap import Fail
+from .tls import TlsSocket
 
 TCP = 6
 UDP = 17
@@ -63,8 +64,9 @@ def recv_message(sock):
 class Control:
     """One client connection to the server, on which an allocation may be made."""
 
-    def __init__(self, node, server, user="alice", password="wonderland", index=0):
-        self.node, self.server = node, server
+    def __init__(self, node, server, user="alice", password="wonderland", index=0, tls=None):
+        """`tls`: the ssl context of a client, for TLS."""
+        self.node, self.server, self.tls = node, server, tls
         self.user, self.password = user, password
         self.sock = self.dial(index)
         self.realm = self.nonce = None
@@ -73,10 +75,10 @@ class Control:
         self.relayed = self.mapped = None
         self.indications = []
 
-    def dial(self, index):
-        sock = self.node.connect(self.server, index)
+    def dial(self, index=0, rcvbuf=0):
+        sock = self.node.connect(self.server, index, rcvbuf=rcvbuf)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        return TlsSocket(sock, self.tls) if self.tls else sock
 
     def close(self):
         self.sock.close()
@@ -274,7 +276,7 @@ class Control:
     def other(self, **more):
         """Another connection of the same client with the nonce it already has."""
         twin = Control(self.node, self.server, **{"user": self.user, "password": self.password,
-                                                   **more})
+                                                   "tls": self.tls, **more})
         twin.realm, twin.nonce = self.realm, self.nonce
         twin.offer, twin.sha256 = self.offer, self.sha256
         return twin
@@ -290,7 +292,7 @@ class Control:
 
     def bind_start(self, cid, early=b"", rcvbuf=0):
         """As bind(), but the response is left to be read."""
-        sock = self.node.connect(self.server, rcvbuf=rcvbuf)
+        sock = self.dial(rcvbuf=rcvbuf)
         sock.sendall(self.signed(CONNECTION_BIND, [(stun.CONNECTION_ID, u32(cid))])[0] + early)
         return sock
 
