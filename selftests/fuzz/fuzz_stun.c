@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One message, hostile: parsed, walked, read as every type, judged by auth,
- * written again. Whatever was accepted must survive being written and read.
+ * written again. Whatever was accepted must survive being written and read. With a
+ * nonce and a signature of ours added, nobody but who it names may get in.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "auth/auth.h"
+#include "auth/internal.h"
 #include "stun/stun.h"
 
 #define NOW 1700000000u
@@ -94,28 +96,138 @@ static void check_unknown(const struct stun_msg *msg)
 	}
 }
 
-static void check_auth(const struct stun_msg *msg)
-{
-	static const struct auth_params params = { .nonce_lifetime_s = 60 };
-	static struct auth_keys keys = { .md5.len = STUN_KEY_LEN,
-					 .sha256.len = STUN_SHA256_LEN };
-	static struct auth *auth;
-	struct auth_identity id;
-
-	if (!auth) {
-		must(auth_new(&params, &auth) == 0);
-		must(auth_add_realm(auth, "example.org", 0) == 0);
-		must(auth_add_user(auth, "example.org", "alice", &keys) == 0);
-	}
-	/* A nonce of ours takes our secret: nobody finds it. */
-	must(auth_check(auth, msg, NOW, &id) < 0);
-}
-
 static bool is_seal(uint16_t type)
 {
 	return type == STUN_ATTR_MESSAGE_INTEGRITY ||
 	       type == STUN_ATTR_MESSAGE_INTEGRITY_SHA256 ||
 	       type == STUN_ATTR_FINGERPRINT;
+}
+
+/* Two realms: alice by her keys, anybody by a secret. */
+static struct auth *auth_make(void)
+{
+	static const struct auth_params params = { .nonce_lifetime_s = 60 };
+	struct auth_keys keys = { .md5.len = sizeof(key),
+				  .sha256.len = STUN_SHA256_LEN };
+	struct auth *auth;
+
+	memcpy(keys.md5.bytes, key, sizeof(key));
+	memcpy(keys.sha256.bytes, key, sizeof(key));
+	must(auth_new(&params, &auth) == 0);
+	must(auth_add_realm(auth, "example.org", 0) == 0);
+	must(auth_add_user(auth, "example.org", "alice", &keys) == 0);
+	must(auth_add_realm(auth, "rtc", 0) == 0);
+	must(auth_add_secret(auth, "rtc", "secret") == 0);
+	return auth;
+}
+
+/* A nonce of ours, of either realm. */
+static void put_nonce(const struct auth *auth, struct stun_writer *w,
+		      const char *realm)
+{
+	uint8_t buf[512];
+	struct stun_writer challenge;
+	struct stun_attr nonce;
+	struct stun_msg msg;
+
+	stun_begin(&challenge, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE,
+		   NULL);
+	auth_challenge_put(auth, realm, NOW, &challenge);
+	must(stun_end(&challenge) > 0);
+	must(stun_parse(buf, challenge.len, &msg) == 0);
+	must(stun_find(&msg, STUN_ATTR_NONCE, &nonce));
+	stun_put(w, STUN_ATTR_NONCE, nonce.value, nonce.len);
+}
+
+/* The key that a request of the secret's realm must be signed with. */
+static bool temporary_key(const struct stun_msg *msg, struct stun_key *out)
+{
+	struct auth_temporary temporary;
+	char text[AUTH_NAME_MAX + 1];
+	struct stun_attr name, one;
+	bool sha256 = stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHM, &one) &&
+		      one.len == 4 && one.value[1] == STUN_ALGORITHM_SHA256;
+
+	if (!stun_find(msg, STUN_ATTR_USERNAME, &name) ||
+	    !auth_name_ok(name.value, name.len))
+		return false;
+	memcpy(text, name.value, name.len);
+	text[name.len] = '\0';
+	if (auth_temporary_read(text, &temporary))
+		return false;
+	must(strstr(text, temporary.user));
+	return auth_temporary_key("secret", text, "rtc",
+				  sha256 ? STUN_ALGORITHM_SHA256 :
+					   STUN_ALGORITHM_MD5,
+				  out) == 0;
+}
+
+/* Whoever was let in said who he is, once, and agreed on what was offered. */
+static void must_be_somebody(const struct stun_msg *msg,
+			     const struct auth_identity *id)
+{
+	struct stun_attr list, one;
+
+	must(stun_has(msg, STUN_ATTR_USERNAME) !=
+	     stun_has(msg, STUN_ATTR_USERHASH));
+	must(stun_has(msg, STUN_ATTR_REALM) && stun_has(msg, STUN_ATTR_NONCE));
+	must(strcmp(auth_account_realm(id->account), "rtc") == 0 ||
+	     strcmp(auth_account_user(id->account), "alice") == 0);
+	must(id->sha256 ==
+	     stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHMS, &list));
+	must(id->sha256 == stun_find(msg, STUN_ATTR_PASSWORD_ALGORITHM, &one));
+	must(!id->sha256 ||
+	     (list.len == 8 && memcmp(list.value, "\0\2\0\0\0\1\0\0", 8) == 0));
+}
+
+/* The message with a nonce and the right key: what does the rest of it do? */
+static void check_auth_signed(const struct auth *auth,
+			      const struct stun_msg *msg, bool rtc, bool sha256)
+{
+	static uint8_t buf[STUN_MAX_LEN];
+	struct stun_key by = { .len = sha256 ? STUN_SHA256_LEN : sizeof(key) };
+	struct auth_identity id;
+	struct stun_attr attr;
+	struct stun_writer w;
+	struct stun_msg again;
+	size_t at = 0;
+	int got;
+
+	memcpy(by.bytes, key, sizeof(key));
+	if (rtc && !temporary_key(msg, &by))
+		return;
+	stun_begin(&w, buf, sizeof(buf), STUN_REQUEST, msg->method, msg->txid);
+	put_nonce(auth, &w, rtc ? "rtc" : "example.org");
+	while (stun_next(msg, &at, &attr))
+		if (!is_seal(attr.type))
+			stun_put(&w, attr.type, attr.value, attr.len);
+	if (sha256)
+		stun_put_integrity_sha256(&w, by.bytes, by.len);
+	else
+		stun_put_integrity(&w, by.bytes, by.len);
+	if (stun_end(&w) < 0)
+		return;
+	must(stun_parse(buf, w.len, &again) == 0);
+	got = auth_check(auth, &again, NOW, &id);
+	must(got == 0 || got == -EBADMSG || got == -EKEYREJECTED ||
+	     got == -EKEYEXPIRED);
+	if (got)
+		return;
+	must_be_somebody(&again, &id);
+	auth_account_unref(id.account);
+}
+
+static void check_auth(const struct stun_msg *msg)
+{
+	static struct auth *auth;
+	struct auth_identity id;
+
+	if (!auth)
+		auth = auth_make();
+	/* A nonce of ours takes our secret: nobody finds it. */
+	must(auth_check(auth, msg, NOW, &id) < 0);
+	for (int how = 0; how < 4; how++)
+		check_auth_signed(auth, msg, how & 1, how & 2);
 }
 
 /* Writes what the walk shows, with the integrity attributes or without. */

@@ -16,7 +16,7 @@ from culvertlab.data import Worker, ping  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.stun import ALGORITHM_MD5, ALGORITHM_SHA256, ALLOCATE, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
-from culvertlab.turn import recv_message, transport  # noqa: E402
+from culvertlab.turn import ended, recv_message, transport  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -307,6 +307,32 @@ def _():
     server.sections["realm example.org"]["secret"] = SECRETS["realm example.org"]["secret"]
     server.write_config()
     equal(server.reload(), "reloaded")
+
+
+@test("guessing: a source that failed too often is not heard, who is in goes on, others come in")
+def _():
+    server = lab.server({"limits": {"auth_failures": 6}})
+    before = server.counters()
+    inside, other, guesser = lab.allocated(), lab.allocated(), lab.client(password="guess")
+    for number in range(6):
+        equal(guesser.code(ALLOCATE, [transport()]), 401, f"guess {number}")
+    guesser.password = "wonderland"
+    guesser.sock.sendall(guesser.signed(ALLOCATE, [transport()])[0])
+    equal(ended(guesser.sock), "fin", "the right password, too late")
+    late = lab.client()
+    late.challenge()
+    late.sock.sendall(late.signed(ALLOCATE, [transport()])[0])
+    equal(ended(late.sock), "fin", "another connection from there")
+    check(inside.refresh() > 0, "who is in")
+    ping(*lab.pair(inside)[:2])
+    for who, user, password in ((inside, "alice", "guess"), (other, "bob", "builder")):
+        who.user, who.password = user, password
+        who.sock.sendall(who.signed(REFRESH)[0])
+        equal(ended(who.sock), "fin", f"{user} by who is in as alice")
+    now = server.counters()
+    equal(now["auth_failures"] - before["auth_failures"], 6, "auth_failures")
+    equal(now["auth_limited"] - before["auth_limited"], 4, "auth_limited")
+    equal(server.log_count(r"event=guessing client=\S+ failures=6 "), 1, "log lines")
 
 
 class Impostor:

@@ -302,6 +302,48 @@ static void features_cannot_be_taken_out_of_the_nonce(void **state)
 	auth_unref(auth);
 }
 
+/* Nor can a nonce of ours that came with less: of another realm, or of before. */
+static void lesser_nonce_of_ours_is_stale(void **state)
+{
+	struct auth *auth = auth_sample(), *before;
+	static const struct auth_keys weak = { .md5.len = STUN_KEY_LEN };
+	char nonce[AUTH_NONCE_MAX];
+	struct ask ask = usual;
+
+	(void)state;
+	assert_int_equal(auth_add_realm(auth, "weak", 0), 0);
+	assert_int_equal(auth_add_user(auth, "weak", "bob", &weak), 0);
+	assert_int_equal(auth_add_realm(auth, "rtc", 0), 0);
+	assert_int_equal(auth_add_secret(auth, "rtc", "secret"), 0);
+	ask.nonce = nonce;
+	nonce_of(auth, "weak", NOW, nonce);
+	ask.list = ask.one = (struct bytes)BYTES(MD5);
+	ask.md5 = true;
+	assert_int_equal(verdict(auth, ask, NULL), -EKEYEXPIRED);
+	ask.list.data = ask.one.data = NULL;
+	assert_int_equal(verdict(auth, ask, NULL), -EKEYEXPIRED);
+	ask.password = "guess";
+	assert_int_equal(verdict(auth, ask, NULL), -EKEYREJECTED);
+	/* It asks for no user hash. */
+	ask = usual;
+	ask.nonce = nonce;
+	nonce_of(auth, "rtc", NOW, nonce);
+	assert_int_equal(verdict(auth, ask, NULL), -EKEYEXPIRED);
+	/* One that came with the same is as good as one's own. */
+	nonce_of(auth, "example.net", NOW, nonce);
+	assert_int_equal(verdict(auth, ask, NULL), 0);
+	/* Before a reload the realm had a user with MD5 alone. */
+	assert_int_equal(auth_new(&params, &before), 0);
+	assert_int_equal(auth_add_realm(before, "example.org", 0), 0);
+	assert_int_equal(auth_add_user(before, "example.org", "bob", &weak), 0);
+	nonce_of(before, "example.org", NOW, nonce);
+	ask.list = ask.one = (struct bytes)BYTES(MD5);
+	ask.md5 = true;
+	assert_int_equal(verdict(auth, ask, NULL), -EKEYEXPIRED);
+	auth_unref(before);
+	auth_unref(auth);
+}
+
 static void userhash_stands_for_the_name(void **state)
 {
 	struct auth *auth = auth_sample();
@@ -531,6 +573,7 @@ int main(void)
 		cmocka_unit_test(cut_integrity_is_rejected),
 		cmocka_unit_test(algorithms_must_be_those_offered),
 		cmocka_unit_test(features_cannot_be_taken_out_of_the_nonce),
+		cmocka_unit_test(lesser_nonce_of_ours_is_stale),
 		cmocka_unit_test(userhash_stands_for_the_name),
 		cmocka_unit_test(userhash_must_be_whole_and_alone),
 		cmocka_unit_test(equal_userhashes_of_two_realms),

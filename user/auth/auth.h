@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/addr.h"
 #include "stun/stun.h"
 
 #define AUTH_NAME_MAX    512 /* bytes of a user name (RFC 8489 14.3: < 509) */
@@ -113,5 +114,31 @@ bool auth_account_valid(const struct auth *auth,
 int auth_quota_take(const struct auth *auth, struct auth_account *account);
 void auth_quota_release(struct auth_account *account);
 unsigned int auth_quota_used(const struct auth_account *account);
+
+/*
+ * A limit on guessing, by where the guesses come from; callable from any thread.
+ */
+struct auth_guard;
+
+/* What is counted each by itself. */
+enum auth_guard_kind {
+	AUTH_GUARD_CONNECTION,
+	/* ConnectionBind: who has an allocation must get its connections. */
+	AUTH_GUARD_BIND,
+	AUTH_GUARD_DATAGRAM, /* whose source may be forged */
+};
+
+/* Returns 0 or -ENOMEM. */
+int auth_guard_new(struct auth_guard **out);
+void auth_guard_free(struct auth_guard *guard); /* accepts NULL */
+
+/* May credentials from here be looked at? limit: failures a minute; 0: any. */
+bool auth_guard_allows(struct auth_guard *guard, const union addr *from,
+		       enum auth_guard_kind kind, unsigned int limit,
+		       uint64_t now_ms);
+/* Wrong ones came from here. True when they were the last allowed for now. */
+bool auth_guard_failed(struct auth_guard *guard, const union addr *from,
+		       enum auth_guard_kind kind, unsigned int limit,
+		       uint64_t now_ms);
 
 #endif

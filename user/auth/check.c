@@ -5,7 +5,8 @@
  * The checks run in the order of the RFC: each answer tells what somebody who got
  * this far may know. Bidding down fails at the nonce, which holds what was offered
  * beside it under our key: a list that was changed on the way does not match it, a
- * nonce that was changed is not ours.
+ * nonce that was changed is not ours, one that came with less than the realm of the
+ * request offers is as good as stale.
  */
 #include <errno.h>
 #include <string.h>
@@ -274,6 +275,13 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	if (error)
 		return error;
 	realm = auth_realm_find(auth, claim.realm.value, claim.realm.len);
+	/*
+	 * It came with less than the realm offers: from another realm, or from
+	 * before a reload. Who is shown such a one on the way must not be held
+	 * to the less.
+	 */
+	if (!nonce && realm && realm->offer & ~offer)
+		nonce = -EKEYEXPIRED;
 	error = realm && realm->secret_count ?
 			secret_check(realm, msg, &claim, &key) :
 			user_check(auth, msg, &claim, &key);

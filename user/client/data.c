@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "client/turn_client.h"
+#include "crypto/crypto.h"
 
 #define DATA_IN_MAX 4096
 
@@ -76,6 +77,7 @@ static void data_free(struct client_data *data)
 	client->data_count--;
 	if (data->incoming && data->state != DATA_WAITING)
 		client->accepting--;
+	crypto_wipe(&data->bind.key, sizeof(data->bind.key));
 	free(data);
 }
 
@@ -149,6 +151,7 @@ static void data_hand_over(struct client_data *data, size_t used)
 		data->fn(data->arg, NULL, &stream);
 	else
 		fd_close(&fd);
+	crypto_wipe(&data->bind.key, sizeof(data->bind.key));
 	free(data);
 	if (client->state == CLIENT_READY)
 		attempts_next(client);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "client/turn_client.h"
+#include "crypto/crypto.h"
 
 void client_transaction_init(struct client_transaction *t,
 			     struct culvert_client *client)
@@ -34,6 +35,7 @@ void client_transaction_cancel(struct client_transaction *t)
 		return;
 	list_del(&t->link);
 	table_remove(&client->by_txid, &t->node);
+	crypto_wipe(&t->request.key, sizeof(t->request.key));
 }
 
 static int transaction_write(struct client_transaction *t)

@@ -140,6 +140,7 @@ struct conf_limits {
 	uint64_t unauthenticated_timeout_ms;
 	unsigned int handshakes; /* of TLS, not complete yet */
 	uint64_t handshake_timeout_ms;
+	unsigned int auth_failures; /* of a source, a minute */
 	unsigned int allocations;
 	unsigned int allocations_per_user;
 	unsigned int permissions_per_allocation;

@@ -421,6 +421,17 @@ const struct key conf_keys[] = {
 	{ LIMITS(handshake_timeout_ms), .name = "handshake_timeout",
 	  .type = KEY_DURATION, .min = 100, .max = HOUR, .preset = "5s",
 	  .help = "Time a client connection has for its TLS handshake." },
+	{ LIMITS(auth_failures), .name = "auth_failures", .type = KEY_COUNT,
+	  .max = 60000, .preset = "600",
+	  .help = "Requests with wrong credentials that an IPv4 address, or the\n"
+		  "/56 of an IPv6 address, may make in a minute; 0 means no\n"
+		  "limit.\n"
+		  "Beyond it no credentials from there are looked at for a\n"
+		  "while, connections that come with some are closed, and the\n"
+		  "log says so once; who has an allocation goes on with it.\n"
+		  "ConnectionBind and datagrams are counted apart, each with\n"
+		  "this limit.\n"
+		  "Many users behind one address share its limit." },
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },

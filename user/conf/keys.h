@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CONF_KEYS_MAX    24 /* keys of one section */
+#define CONF_KEYS_MAX    32 /* keys of one section */
 #define CONF_ALLOWED_MAX 160 /* bytes of an `allowed` text with its NUL */
 
 enum section_kind {

@@ -160,13 +160,78 @@ static bool unknown_refused(struct request *req)
 	return true;
 }
 
-/* Who sent it? 0, or the code to answer. */
+static enum auth_guard_kind guard_kind(const struct request *req)
+{
+	if (!req->client->stream)
+		return AUTH_GUARD_DATAGRAM;
+	return req->msg->method == STUN_CONNECTION_BIND ? AUTH_GUARD_BIND :
+							  AUTH_GUARD_CONNECTION;
+}
+
+/* Does it bring credentials from where too many wrong ones came from? */
+static bool credentials_limited(const struct request *req)
+{
+	struct turn_worker *worker = req->worker;
+
+	if (!req->msg->integrity_at && !req->msg->integrity_sha256_at)
+		return false;
+	return !auth_guard_allows(worker->shared->guard, &req->client->remote,
+				  guard_kind(req),
+				  turn_limits(worker)->auth_failures,
+				  loop_now(worker->loop));
+}
+
+/* No answer: it would tell whether the guess was right. */
+static int credentials_ignored(struct request *req)
+{
+	req->worker->counters.auth_limited++;
+	if (req->client->stream)
+		transport_stream_close(req->client->stream,
+				       STREAM_CLOSE_PROTOCOL);
+	return TURN_LATER;
+}
+
+static void credentials_failed(struct request *req)
+{
+	struct turn_worker *worker = req->worker;
+	const struct client *client = req->client;
+	unsigned int limit = turn_limits(worker)->auth_failures;
+	char remote[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	worker->counters.auth_failures++;
+	if (auth_guard_failed(worker->shared->guard, &client->remote,
+			      guard_kind(req), limit, loop_now(worker->loop)) &&
+	    turn_worker_may_log(worker, TURN_LOG_GUESSES, &suppressed))
+		log_warn(ROOM,
+			 "event=guessing client=%s failures=%u suppressed=%ju",
+			 addr_format(&client->remote, remote), limit,
+			 (uintmax_t)suppressed);
+}
+
+/*
+ * Who sent it? 0, TURN_LATER when it is ignored, or the code to answer. Where too
+ * many wrong credentials came from, only the owner of this client's allocation is
+ * heard: he does not suffer for others behind his address, or in his name, and
+ * tells nobody whether a guess was right.
+ */
 static int authenticate(struct request *req)
 {
 	const struct auth *auth = req->worker->settings->auth;
+	const struct allocation *allocation = req->client->allocation;
+	bool limited = credentials_limited(req);
 	struct auth_identity identity;
+	int err;
 
-	switch (auth_check(auth, req->msg, clock_wall(), &identity)) {
+	if (limited && !allocation)
+		return credentials_ignored(req);
+	err = auth_check(auth, req->msg, clock_wall(), &identity);
+	if (limited && (err || identity.account != allocation->account)) {
+		if (!err)
+			auth_account_unref(identity.account);
+		return credentials_ignored(req);
+	}
+	switch (err) {
 	case 0:
 		break;
 	case -ENOKEY:
@@ -176,7 +241,7 @@ static int authenticate(struct request *req)
 	case -EKEYEXPIRED:
 		return STUN_CODE_STALE_NONCE;
 	case -EKEYREJECTED:
-		req->worker->counters.auth_failures++;
+		credentials_failed(req);
 		return STUN_CODE_UNAUTHENTICATED;
 	default:
 		return STUN_CODE_SERVER_ERROR;

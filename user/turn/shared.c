@@ -41,10 +41,10 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	shared = calloc(1, sizeof(*shared));
 	if (!shared)
 		return -ENOMEM;
-	if (table_init(&shared->relayed)) {
-		free(shared);
-		return -ENOMEM;
-	}
+	if (auth_guard_new(&shared->guard))
+		goto free_shared;
+	if (table_init(&shared->relayed))
+		goto free_guard;
 	shared->worker_count = workers;
 	shared->instance = random_u32() >> 8;
 	pthread_mutex_init(&shared->lock, NULL);
@@ -52,12 +52,19 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	list_init(&shared->reservations);
 	*out = shared;
 	return 0;
+
+free_guard:
+	auth_guard_free(shared->guard);
+free_shared:
+	free(shared);
+	return -ENOMEM;
 }
 
 void turn_shared_free(struct turn_shared *shared)
 {
 	if (!shared)
 		return;
+	auth_guard_free(shared->guard);
 	table_destroy(&shared->relayed);
 	pthread_mutex_destroy(&shared->lock);
 	free(shared);

@@ -31,6 +31,8 @@ struct turn_shared {
 	_Atomic unsigned int allocations;
 	_Atomic unsigned int descriptor_budget;
 
+	struct auth_guard *guard; /* of failed credentials */
+
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;
 	struct list relayed_hosts;

@@ -21,6 +21,7 @@
 /* Rate-limited log lines, each kind by itself. */
 enum turn_log {
 	TURN_LOG_LIMIT, /* a connection over a limit was closed */
+	TURN_LOG_GUESSES, /* a source has failed too often to authenticate */
 	TURN_LOG_DESCRIPTORS, /* an accept failed */
 	TURN_LOG_HANDSHAKE, /* TLS could not be agreed on */
 	TURN_LOG_QUEUE, /* a client does not read */
