@@ -323,7 +323,8 @@ def _():
     late.challenge()
     late.sock.sendall(late.signed(ALLOCATE, [transport()])[0])
     equal(ended(late.sock), "fin", "another connection from there")
-    check(inside.refresh() > 0, "who is in")
+    inside.nonce = b"stale"
+    check(inside.refresh() > 0, "who is in, by a new nonce")
     ping(*lab.pair(inside)[:2])
     for who, user, password in ((inside, "alice", "guess"), (other, "bob", "builder")):
         who.user, who.password = user, password

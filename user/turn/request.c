@@ -226,7 +226,12 @@ static int authenticate(struct request *req)
 	if (limited && !allocation)
 		return credentials_ignored(req);
 	err = auth_check(auth, req->msg, clock_wall(), &identity);
-	if (limited && (err || identity.account != allocation->account)) {
+	/*
+	 * 438 tells that the key was right. On a connection, which ends with a
+	 * wrong one, that is no way to guess; with datagrams it would be.
+	 */
+	if (limited && !(err == -EKEYEXPIRED && req->client->stream) &&
+	    (err || identity.account != allocation->account)) {
 		if (!err)
 			auth_account_unref(identity.account);
 		return credentials_ignored(req);
