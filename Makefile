@@ -27,7 +27,7 @@ MAINS := user/main/culvertd_main.c user/client/culvert_main.c \
 ROOM_SOURCES := $(filter-out $(MAINS),$(SOURCES))
 PROGRAMS := $(BUILD)/culvertd $(BUILD)/culvert $(BUILD)/culvertctl
 # What a foreign program links for the TURN-TCP client library.
-CLIENT_ROOMS := base loop crypto stun engine pair client
+CLIENT_ROOMS := base loop crypto stun transport engine pair client
 
 KERN_SOURCES := $(sort $(wildcard kern/*.bpf.c))
 KERN_OBJECTS := $(KERN_SOURCES:%.c=$(BUILD)/%.o)

@@ -28,7 +28,10 @@
  *   only. What is passed in by pointer is copied before the call returns.
  * - Pointers handed to a callback are valid until it returns.
  * - Addresses are struct sockaddr_in or sockaddr_in6.
- * - Link with -lculvert -luring -lcrypto -lpthread.
+ * - Link with -lculvert -luring -lssl -lcrypto -lpthread.
+ * - With TLS (culvert_server.tls) a data connection's descriptor is the end of a
+ *   TCP connection on this host, which the loop joins with the encrypted one: it
+ *   has bytes only while the loop is dispatched.
  * - A program that uses descriptors it got from here ignores SIGPIPE or sends
  *   with MSG_NOSIGNAL, as with any socket; the library itself does the latter.
  */
@@ -45,6 +48,7 @@ extern "C" {
 #endif
 
 #define CULVERT_PORT             3478
+#define CULVERT_PORT_TLS         5349
 #define CULVERT_SERVER_ADDRESSES 16
 #define CULVERT_USER_MAX         508 /* bytes of USERNAME (RFC 8489 14.3) */
 #define CULVERT_PERMISSIONS_MAX  256 /* per client */
@@ -76,15 +80,17 @@ int culvert_loop_timeout(struct culvert_loop *loop);
 /* Where a TURN server is: its addresses in the order they are tried. */
 struct culvert_server {
 	char name[300]; /* as given, for messages */
+	char host[256]; /* of it, which a certificate is for */
+	bool tls;
 	size_t count; /* 1 to CULVERT_SERVER_ADDRESSES */
 	struct sockaddr_storage address[CULVERT_SERVER_ADDRESSES];
 };
 
 /*
- * Reads "HOST", "HOST:PORT", "[IPV6]:PORT" or "turn:HOST:PORT?transport=tcp"
- * (RFC 7065) and looks the host up; blocks while it does. family: AF_INET or
- * AF_INET6 for addresses of that family only, AF_UNSPEC for both. Returns 0;
- * -EINVAL: not such a text; -EPROTONOSUPPORT: turns: or a transport other than
+ * Reads "HOST", "HOST:PORT", "[IPV6]:PORT" or "turn:HOST:PORT?transport=tcp", or
+ * with turns: for TLS (RFC 7065), and looks the host up; blocks while it does.
+ * family: AF_INET or AF_INET6 for addresses of that family only, AF_UNSPEC for both.
+ * Returns 0; -EINVAL: not such a text; -EPROTONOSUPPORT: a transport other than
  * TCP; -ENOENT: no such name or no address of the family; -EAGAIN: the resolver
  * failed, later it may not; -ENOMEM.
  */
@@ -101,8 +107,8 @@ struct culvert_error {
 	 * -ETIMEDOUT no (valid) answer in time; -EPIPE the server closed the
 	 * connection; -EPROTO it answered nonsense; -EKEYREJECTED its challenge
 	 * is weaker than it says or than the one before, as if changed on the
-	 * way; -ENOTSUP none of its password algorithms is known; -ENOMEM;
-	 * those of connect(2).
+	 * way; -ENOTSUP none of its password algorithms is known; -ENOKEY its
+	 * TLS certificate was not accepted; -ENOMEM; those of connect(2).
 	 */
 	int code;
 	const char *during; /* "connecting", "Allocate", "ConnectionBind", ... */
@@ -161,6 +167,13 @@ struct culvert_options {
 	const char *password; /* at most 508 bytes, wiped with the client */
 	int family; /* of the relayed address: AF_INET, AF_INET6; 0: IPv4 */
 	bool manual; /* connect only, see events.connected */
+	/*
+	 * With server->tls: a PEM file of who may vouch for the server; NULL:
+	 * the system's. The name its certificate must have; NULL: server->host.
+	 * tls_unverified takes any certificate: whoever is in between reads all.
+	 */
+	const char *tls_authorities, *tls_name;
+	bool tls_unverified;
 	unsigned int lifetime_s; /* asked for; 0: the server's default */
 	/* One address of the server is given up after; 0: 10,000. */
 	unsigned int dial_timeout_ms;
@@ -179,7 +192,8 @@ struct culvert_options {
 /*
  * Starts; events tell how it goes.
  * Returns 0; -EINVAL: options that cannot be (no server, no required event, a
- * user without password, texts too long); -ENOMEM.
+ * user without password, texts too long, tls_authorities that cannot be read);
+ * -ENOMEM.
  */
 int culvert_client_new(struct culvert_loop *loop,
 		       const struct culvert_options *options,

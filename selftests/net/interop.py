@@ -195,4 +195,28 @@ def _():
     check(status == 0 or process.err().strip(), "no words")
 
 
+def tls_coturn(version=4):
+    """A Cli that speaks TLS with coturn."""
+    need("turnserver", "coturn")
+    lab.stop_server()
+    pair = tls.certificate(lab.dir)
+    if "tls" not in _coturn:
+        _coturn["tls"] = Coturn(lab, port=lab.topo.relay.free_port(), pair=pair)
+    _coturn["tls"].health()
+    cli_of = Cli(lab, _coturn["tls"], version).over_tls(pair[0])
+    cli_of.target = lambda: f"{lab.topo.relay.addr(version)}:{_coturn['tls'].tls_port}"
+    return cli_of
+
+
+@test("culvert check --tls against coturn")
+def _():
+    _, process = tls_coturn().run("check", timeout=30)
+    check(re.search(r"^ok\s+data", process.out(), re.M), f"said {process.out()!r}")
+
+
+@test("culvert forward --tls against coturn: 10 connections at once", 60)
+def _():
+    cli.forward_many(tls_coturn(), 10, 60 * KIB, fin=False)
+
+
 tap.main()

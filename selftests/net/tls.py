@@ -17,9 +17,10 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import engines, stun, tap, tls  # noqa: E402
+from culvertlab import cli, engines, stun, tap, tls  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, digest, payload, ping, receive,  # noqa: E402
-                             receive_to_any_end, receive_to_end, same, send_all, sender)
+                             receive_to_any_end, receive_to_end, reset, same, send_all,
+                             sender)
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.tap import check, equal, test, within  # noqa: E402
@@ -422,6 +423,69 @@ def _():
     program.child.stdin.write(b"R\n")
     program.child.stdin.flush()
     wait_for(lambda: "no renegotiation" in program.err(), 10, "no renegotiation")
+
+
+# The `culvert` command.
+
+
+def culvert(*more):
+    return cli.Cli(lab, lab.server(config())).over_tls(tls.certificate(lab.dir)[0], *more)
+
+
+@test("culvert check --tls: all is well")
+def _():
+    status, process = culvert().run("check", timeout=30)
+    equal(status, 0, f"status, said {process.out()}{process.err()}")
+
+
+@test("culvert forward and listen --tls: 10 connections at once, half-close and all", 60)
+def _():
+    cli.forward_many(culvert(), 10, 300 * KIB)
+    cli.listen_many(culvert(), 10, 300 * KIB)
+
+
+@test("culvert send and receive --tls: every byte", 60)
+def _():
+    path, data = cli.make_file(lab, 6 * MIB)
+    listener = lab.listener()
+    process = culvert().start("send", "--peer", cli.text_of(listener.getsockname()), path)
+    peer = lab.accept(listener)
+    same(receive_to_end(peer), data, "sent file")
+    peer.close()
+    equal(process.wait(15), 0, f"status of send: {process.err()}")
+    path = os.path.join(lab.dir, "received")
+    process = culvert().start("receive", "--allow", lab.topo.peer.addr(), path)
+    relayed = cli.address_of(process.wait_for_text(r"relayed (\S+)")[1])
+    peer = lab.keep(lab.topo.peer.connect(relayed))
+    send_all(peer, data, fin=True)
+    equal(process.wait(15), 0, f"status of receive: {process.err()}")
+    with open(path, "rb") as file:
+        same(file.read(), data, "received file")
+
+
+@test("culvert --tls refuses a certificate that is not vouched for, or of another name")
+def _():
+    other = tls.certificate(lab.dir, "other.example.net")[0]
+    for options, reason in ((["--ca-file", other], "self-signed certificate"),
+                            (["--tls-name", "other.example.net"], "[Hh]ostname mismatch"),
+                            (["--tls-name", "192.0.2.7"], "IP address mismatch")):
+        status, process = culvert(*options).run("check", timeout=30)
+        check(status != 0, f"status 0 with {options}")
+        check(re.search(reason, process.out() + process.err()),
+              f"no {reason!r} in {process.out()}{process.err()}")
+    equal(culvert("--ca-file", other, "--no-verify").run("check", timeout=30)[0], 0,
+          "status with --no-verify")
+
+
+@test("culvert receive --tls: a stream that is cut is no file")
+def _():
+    path = os.path.join(lab.dir, "cut")
+    process = culvert().start("receive", "--allow", lab.topo.peer.addr(), path)
+    relayed = cli.address_of(process.wait_for_text(r"relayed (\S+)")[1])
+    peer = lab.keep(lab.topo.peer.connect(relayed))
+    send_all(peer, payload(MIB))
+    reset(peer)
+    check(process.wait(15) != 0, "status 0 for a part")
 
 
 tap.main()

@@ -1004,7 +1004,8 @@ static bool odd_bind_bytewise(struct server_conn *conn,
 	for (ssize_t i = 0; i < len; i++) {
 		conn_send(conn, buf + i, 1);
 		culvert_loop_dispatch(
-			&(struct culvert_loop){ conn->server->loop }, 0);
+			&(struct culvert_loop){ .loop = conn->server->loop },
+			0);
 	}
 	return true;
 }
@@ -1423,7 +1424,10 @@ static void test_server_texts(void **state)
 		{ "turn:192.0.2.1", 0, "192.0.2.1:3478" },
 		{ "TURN:192.0.2.1:81?transport=tcp", 0, "192.0.2.1:81" },
 		{ "turn:192.0.2.1?transport=udp", -EPROTONOSUPPORT, NULL },
-		{ "turns:192.0.2.1", -EPROTONOSUPPORT, NULL },
+		{ "turns:192.0.2.1", 0, "192.0.2.1:5349" },
+		{ "turns:192.0.2.1:443?transport=tcp", 0, "192.0.2.1:443" },
+		{ "turns:192.0.2.1?transport=udp", -EPROTONOSUPPORT, NULL },
+		{ "stuns:192.0.2.1", -EPROTONOSUPPORT, NULL },
 		{ "turn:192.0.2.1?what=tcp", -EINVAL, NULL },
 		{ "192.0.2.1:0", -EINVAL, NULL },
 		{ "192.0.2.1:65536", -EINVAL, NULL },

@@ -317,33 +317,41 @@ static void stream_pair(int fds[2])
 
 static void test_check_of_a_stream(void **state)
 {
+	struct culvert_loop *loop;
 	struct client_echo echo;
 	int fds[2];
 
 	(void)state;
+	assert_int_equal(culvert_loop_new(&loop), 0);
 	stream_pair(fds);
-	assert_int_equal(client_check_echo(fds[0], fds[1], 8, 1000, &echo), 0);
+	assert_int_equal(
+		client_check_echo(loop, fds[0], fds[1], 8, 1000, &echo), 0);
 	assert_int_equal(echo.bytes, 8 * 4096);
 	assert_true(echo.p50_ms <= echo.worst_ms);
-	assert_int_equal(client_check_half_close(fds[0], fds[1], 1000), 0);
+	assert_int_equal(client_check_half_close(loop, fds[0], fds[1], 1000),
+			 0);
 	close(fds[0]);
 	close(fds[1]);
+	culvert_loop_free(loop);
 }
 
 static void test_check_of_a_broken_stream(void **state)
 {
+	struct culvert_loop *loop;
 	struct client_echo echo;
 	int fds[2];
 
 	(void)state;
+	assert_int_equal(culvert_loop_new(&loop), 0);
 	stream_pair(fds);
 	/* Bytes that are none of ours come first. */
 	assert_int_equal(write(fds[0], "x", 1), 1);
-	assert_int_equal(client_check_echo(fds[0], fds[1], 8, 100, &echo),
+	assert_int_equal(client_check_echo(loop, fds[0], fds[1], 8, 100, &echo),
 			 -EBADMSG);
 	close(fds[1]);
-	assert_true(client_check_half_close(fds[0], fds[0], 100) < 0);
+	assert_true(client_check_half_close(loop, fds[0], fds[0], 100) < 0);
 	close(fds[0]);
+	culvert_loop_free(loop);
 }
 
 int main(void)

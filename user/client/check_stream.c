@@ -15,17 +15,35 @@
 #define BLOCK      4096
 #define ROUNDS_MAX 256
 
-static int fd_wait(int fd, short events, int timeout_ms)
+/* Waits for fd while the loop goes on, which may be what moves the bytes (TLS). */
+static int fd_wait(struct culvert_loop *loop, int fd, short events,
+		   int timeout_ms)
 {
-	struct pollfd ready = { .fd = fd, .events = events };
-	int n = poll(&ready, 1, timeout_ms);
+	struct pollfd ready[2] = {
+		{ .fd = fd, .events = events },
+		{ .fd = culvert_loop_fd(loop), .events = POLLIN },
+	};
+	uint64_t give_up = clock_ms() + (uint64_t)timeout_ms;
 
-	if (n == 0)
-		return -ETIMEDOUT;
-	return n < 0 && errno != EINTR ? -errno : 0;
+	while (clock_ms() < give_up) {
+		int wait = (int)(give_up - clock_ms());
+		int tick = culvert_loop_timeout(loop), err;
+
+		if (poll(ready, 2, tick >= 0 && tick < wait ? tick : wait) <
+			    0 &&
+		    errno != EINTR)
+			return -errno;
+		if (ready[0].revents)
+			return 0;
+		err = culvert_loop_dispatch(loop, 0);
+		if (err)
+			return err;
+	}
+	return -ETIMEDOUT;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len, int timeout_ms)
+static int write_all(struct culvert_loop *loop, int fd, const uint8_t *data,
+		     size_t len, int timeout_ms)
 {
 	while (len) {
 		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
@@ -38,7 +56,7 @@ static int write_all(int fd, const uint8_t *data, size_t len, int timeout_ms)
 			len -= (size_t)n;
 			continue;
 		}
-		err = fd_wait(fd, POLLOUT, timeout_ms);
+		err = fd_wait(loop, fd, POLLOUT, timeout_ms);
 		if (err)
 			return err;
 	}
@@ -46,7 +64,8 @@ static int write_all(int fd, const uint8_t *data, size_t len, int timeout_ms)
 }
 
 /* Reads len bytes: how many came before the end of stream, or -errno. */
-static ssize_t read_all(int fd, uint8_t *data, size_t len, int timeout_ms)
+static ssize_t read_all(struct culvert_loop *loop, int fd, uint8_t *data,
+			size_t len, int timeout_ms)
 {
 	size_t got = 0;
 
@@ -62,7 +81,7 @@ static ssize_t read_all(int fd, uint8_t *data, size_t len, int timeout_ms)
 			got += (size_t)n;
 			continue;
 		}
-		err = fd_wait(fd, POLLIN, timeout_ms);
+		err = fd_wait(loop, fd, POLLIN, timeout_ms);
 		if (err)
 			return err;
 	}
@@ -70,15 +89,16 @@ static ssize_t read_all(int fd, uint8_t *data, size_t len, int timeout_ms)
 }
 
 /* Carries one block across and compares what arrives. */
-static int block_carry(int from, int to, const uint8_t *block, int timeout_ms)
+static int block_carry(struct culvert_loop *loop, int from, int to,
+		       const uint8_t *block, int timeout_ms)
 {
 	uint8_t arrived[BLOCK];
 	ssize_t n;
-	int err = write_all(from, block, BLOCK, timeout_ms);
+	int err = write_all(loop, from, block, BLOCK, timeout_ms);
 
 	if (err)
 		return err;
-	n = read_all(to, arrived, BLOCK, timeout_ms);
+	n = read_all(loop, to, arrived, BLOCK, timeout_ms);
 	if (n < 0)
 		return (int)n;
 	if (n < BLOCK)
@@ -93,8 +113,9 @@ static int time_compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-int client_check_echo(int caller, int callee, unsigned int rounds,
-		      int timeout_ms, struct client_echo *echo)
+int client_check_echo(struct culvert_loop *loop, int caller, int callee,
+		      unsigned int rounds, int timeout_ms,
+		      struct client_echo *echo)
 {
 	double ms[ROUNDS_MAX];
 	uint8_t block[BLOCK];
@@ -107,9 +128,10 @@ int client_check_echo(int caller, int callee, unsigned int rounds,
 	for (unsigned int i = 0; i < rounds; i++) {
 		random_bytes(block, sizeof(block));
 		start = clock_ns();
-		err = block_carry(caller, callee, block, timeout_ms);
+		err = block_carry(loop, caller, callee, block, timeout_ms);
 		if (!err)
-			err = block_carry(callee, caller, block, timeout_ms);
+			err = block_carry(loop, callee, caller, block,
+					  timeout_ms);
 		if (err)
 			return err;
 		ms[i] = (double)(clock_ns() - start) / 1e6;
@@ -122,31 +144,32 @@ int client_check_echo(int caller, int callee, unsigned int rounds,
 }
 
 /* The end of stream, and nothing before it. */
-static int end_await(int fd, int timeout_ms)
+static int end_await(struct culvert_loop *loop, int fd, int timeout_ms)
 {
 	uint8_t byte;
-	ssize_t n = read_all(fd, &byte, 1, timeout_ms);
+	ssize_t n = read_all(loop, fd, &byte, 1, timeout_ms);
 
 	if (n < 0)
 		return (int)n;
 	return n ? -EBADMSG : 0;
 }
 
-int client_check_half_close(int caller, int callee, int timeout_ms)
+int client_check_half_close(struct culvert_loop *loop, int caller, int callee,
+			    int timeout_ms)
 {
 	uint8_t block[BLOCK];
 	int err;
 
 	if (shutdown(caller, SHUT_WR))
 		return -errno;
-	err = end_await(callee, timeout_ms);
+	err = end_await(loop, callee, timeout_ms);
 	if (err)
 		return err;
 	random_bytes(block, sizeof(block));
-	err = block_carry(callee, caller, block, timeout_ms);
+	err = block_carry(loop, callee, caller, block, timeout_ms);
 	if (err)
 		return err;
 	if (shutdown(callee, SHUT_WR))
 		return -errno;
-	return end_await(caller, timeout_ms);
+	return end_await(loop, caller, timeout_ms);
 }

@@ -401,8 +401,9 @@ static bool step_echo(struct check *check)
 {
 	int timeout_ms = (int)check->session.config->timeout_s * 1000;
 	struct client_echo echo;
-	int err = client_check_echo(check->caller.fd, check->callee.fd, ROUNDS,
-				    timeout_ms, &echo);
+	int err = client_check_echo(check->session.library, check->caller.fd,
+				    check->callee.fd, ROUNDS, timeout_ms,
+				    &echo);
 
 	if (err) {
 		client_report_add(&check->report, "data", CLIENT_FINDING_FAIL,
@@ -423,7 +424,8 @@ static bool step_echo(struct check *check)
 static void step_half_close(struct check *check)
 {
 	int timeout_ms = (int)check->session.config->timeout_s * 1000;
-	int err = client_check_half_close(check->caller.fd, check->callee.fd,
+	int err = client_check_half_close(check->session.library,
+					  check->caller.fd, check->callee.fd,
 					  timeout_ms);
 
 	if (!err)

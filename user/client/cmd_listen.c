@@ -153,7 +153,7 @@ static void listen_accepted(void *arg, const struct culvert_stream *stream)
 	listen->count++;
 	client_debug("connection from %s", addr_format(&conn->peer, peer));
 	client_dial_start(&conn->dial, listen->session.loop, &listen->service,
-			  DIAL_MS, service_dialled);
+			  DIAL_MS, NULL, NULL, service_dialled);
 }
 
 static void listen_attempt_failed(void *arg, const struct sockaddr *peer,

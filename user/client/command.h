@@ -23,6 +23,8 @@ struct client_config {
 	bool has_password;
 	int family; /* of the server: AF_INET, AF_INET6, AF_UNSPEC */
 	bool verbose, quiet, json, help, version;
+	bool tls, tls_unverified;
+	const char *tls_authorities, *tls_name;
 	const char *engine; /* NULL: the default order */
 	const char *allow, *peer, *password_file;
 	unsigned int warm; /* idle allocations kept ready */

@@ -98,15 +98,30 @@ static void input_skip(struct culvert_client *client)
 	input_drop(client, len);
 }
 
+static const char *error_text(const struct seal *seal, int err)
+{
+	return seal && seal->why ? seal->why : strerror(-err);
+}
+
+static void control_watch(struct culvert_client *client)
+{
+	uint32_t events = EPOLLIN | (client->out_len ? EPOLLOUT : 0);
+
+	if (client->seal && client->seal->blocked)
+		events = EPOLLOUT;
+	watch_set(client->loop, &client->watch, events);
+}
+
 static void control_read(struct culvert_client *client)
 {
-	ssize_t n = recv(client->watch.fd, client->in + client->in_len,
-			 sizeof(client->in) - client->in_len, 0);
+	ssize_t n = seal_recv(client->seal, client->watch.fd,
+			      client->in + client->in_len,
+			      sizeof(client->in) - client->in_len);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN || n == -EINTR)
 		return;
 	if (n < 0) {
-		control_fail(client, -errno, strerror(errno));
+		control_fail(client, (int)n, error_text(client->seal, (int)n));
 		return;
 	}
 	if (n == 0) {
@@ -121,8 +136,8 @@ static void control_read(struct culvert_client *client)
 
 static void control_flush(struct culvert_client *client)
 {
-	ssize_t n = send(client->watch.fd, client->out, client->out_len,
-			 MSG_NOSIGNAL);
+	ssize_t n = seal_send(client->seal, client->watch.fd, client->out,
+			      client->out_len);
 
 	/* An error shows again when reading, which ends the client. */
 	if (n < 0)
@@ -134,7 +149,7 @@ static void control_flush(struct culvert_client *client)
 	free(client->out);
 	client->out = NULL;
 	client->out_cap = 0;
-	watch_set(client->loop, &client->watch, EPOLLIN);
+	control_watch(client);
 }
 
 static void control_ready(struct watch *watch, uint32_t events)
@@ -142,10 +157,17 @@ static void control_ready(struct watch *watch, uint32_t events)
 	struct culvert_client *client =
 		list_entry(watch, struct culvert_client, watch);
 
-	if (events & EPOLLOUT)
+	bool blocked = client->seal && client->seal->blocked;
+
+	if (events & EPOLLOUT && client->out_len)
 		control_flush(client);
-	if (events & ~EPOLLOUT)
+	if (events & ~EPOLLOUT || blocked)
 		control_read(client);
+	/* Of this no polling would tell; the seal goes when the client ends. */
+	while (client->seal && client->seal->more)
+		control_read(client);
+	if (client->seal)
+		control_watch(client);
 }
 
 static int output_queue(struct culvert_client *client, const uint8_t *data,
@@ -165,7 +187,7 @@ static int output_queue(struct culvert_client *client, const uint8_t *data,
 	}
 	memcpy(client->out + client->out_len, data, len);
 	client->out_len = want;
-	watch_set(client->loop, &client->watch, EPOLLIN | EPOLLOUT);
+	control_watch(client);
 	return 0;
 }
 
@@ -182,10 +204,10 @@ int client_control_send(struct culvert_client *client, const void *data,
 	 */
 	if (client->out_len)
 		return output_queue(client, rest, len);
-	n = send(client->watch.fd, rest, len, MSG_NOSIGNAL);
+	n = seal_send(client->seal, client->watch.fd, rest, len);
 	if (n == (ssize_t)len)
 		return 0;
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
+	if (n < 0 && n != -EAGAIN && n != -EINTR)
 		return 0; /* the watch will tell, and end the client */
 	if (n < 0)
 		n = 0;
@@ -204,23 +226,26 @@ static void control_dialled(struct client_dial *dial, int fd)
 			client_control_dial(client);
 			return;
 		}
-		control_fail(client, fd, strerror(-fd));
+		control_fail(client, fd, dial->why ? dial->why : strerror(-fd));
 		return;
 	}
 	err = watch_add(client->loop, &client->watch, fd, EPOLLIN,
 			control_ready);
 	if (err) {
+		seal_free(dial->seal);
 		fd_close(&fd);
 		control_fail(client, err, strerror(-err));
 		return;
 	}
+	client->seal = dial->seal;
 	client_control_connected(client);
 }
 
 void client_control_dial(struct culvert_client *client)
 {
 	client_dial_start(&client->dial, client->loop, server_addr(client),
-			  client->options.dial_timeout_ms, control_dialled);
+			  client->options.dial_timeout_ms, client->tls,
+			  client->tls_name, control_dialled);
 }
 
 void client_control_stop(struct culvert_client *client)
@@ -229,6 +254,8 @@ void client_control_stop(struct culvert_client *client)
 
 	client_dial_cancel(&client->dial);
 	watch_del(client->loop, &client->watch);
+	seal_free(client->seal);
+	client->seal = NULL;
 	fd_close(&fd);
 	free(client->out);
 	client->out = NULL;

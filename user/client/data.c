@@ -21,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "client/tunnel.h"
 #include "client/turn_client.h"
 #include "crypto/crypto.h"
 
@@ -45,6 +46,7 @@ struct client_data {
 	struct client_transaction connect;
 	struct client_dial dial;
 	struct watch watch;
+	struct seal *seal; /* of the connection; NULL: none */
 	struct timer timer;
 	struct client_request bind;
 	uint8_t in[DATA_IN_MAX];
@@ -65,6 +67,8 @@ static void data_close(struct client_data *data)
 	client_dial_cancel(&data->dial);
 	timer_cancel(loop, &data->timer);
 	watch_del(loop, &data->watch);
+	seal_free(data->seal);
+	data->seal = NULL;
 	fd_close(&fd);
 }
 
@@ -126,6 +130,29 @@ static void data_fail_code(struct client_data *data, int code,
 	data_fail(data, &failure.error);
 }
 
+/*
+ * Over TLS it is the plain end of a tunnel that the owner gets. False: `data` has
+ * failed and is gone.
+ */
+static bool data_tunnel(struct client_data *data, struct culvert_stream *stream)
+{
+	int fd;
+
+	/* The tunnel watches the descriptor by itself. */
+	watch_del(data->client->loop, &data->watch);
+	fd = client_tunnel_new(data->client->library, stream->fd, data->seal,
+			       stream->early, stream->early_len);
+	if (fd < 0) {
+		fd_close(&stream->fd);
+		data_fail_code(data, fd, "data connection", strerror(-fd));
+		return false;
+	}
+	data->seal = NULL;
+	stream->fd = fd;
+	stream->early_len = 0;
+	return true;
+}
+
 /* Bound: the descriptor and what was read behind the answer are the owner's. */
 static void data_hand_over(struct client_data *data, size_t used)
 {
@@ -136,8 +163,11 @@ static void data_hand_over(struct client_data *data, size_t used)
 		.early_len = data->in_len - used,
 		.peer = &data->peer.sa,
 	};
-	int fd = stream.fd;
+	int fd;
 
+	if (data->seal && !data_tunnel(data, &stream))
+		return;
+	fd = stream.fd;
 	/* Out of the lists first: the owner may free the client. */
 	timer_cancel(client->loop, &data->timer);
 	watch_del(client->loop, &data->watch);
@@ -174,9 +204,9 @@ static int bind_send(struct client_data *data)
 				   data, buf, sizeof(buf));
 	if (len < 0)
 		return (int)len;
-	sent = send(data->watch.fd, buf, (size_t)len, MSG_NOSIGNAL);
+	sent = seal_send(data->seal, data->watch.fd, buf, (size_t)len);
 	if (sent < 0)
-		return -errno;
+		return (int)sent;
 	return sent == len ? 0 : -ENOBUFS;
 }
 
@@ -241,17 +271,29 @@ static void bind_closed(struct client_data *data, int code)
 					strerror(-code));
 }
 
+/* What a seal has left comes in the next turn: the socket can be written. */
+static void bind_watch(struct client_data *data)
+{
+	uint32_t events = EPOLLIN;
+
+	if (data->seal->more || data->seal->blocked)
+		events = EPOLLOUT;
+	watch_set(data->client->loop, &data->watch, events);
+}
+
 static void bind_ready(struct watch *watch, uint32_t events)
 {
 	struct client_data *data = list_entry(watch, struct client_data, watch);
-	ssize_t n = recv(watch->fd, data->in + data->in_len,
-			 sizeof(data->in) - data->in_len, 0);
+	ssize_t n = seal_recv(data->seal, watch->fd, data->in + data->in_len,
+			      sizeof(data->in) - data->in_len);
 
 	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (data->seal)
+		bind_watch(data);
+	if (n == -EAGAIN || n == -EINTR)
 		return;
 	if (n <= 0) {
-		bind_closed(data, n < 0 ? -errno : -EPIPE);
+		bind_closed(data, n < 0 ? (int)n : -EPIPE);
 		return;
 	}
 	data->in_len += (size_t)n;
@@ -280,9 +322,11 @@ static void data_dialled(struct client_dial *dial, int fd)
 	err = watch_add(data->client->loop, &data->watch, fd, EPOLLIN,
 			bind_ready);
 	if (err) {
+		seal_free(dial->seal);
 		fd_close(&fd);
 		goto fail;
 	}
+	data->seal = dial->seal;
 	data->state = DATA_BINDING;
 	memset(&data->bind, 0, sizeof(data->bind));
 	data->bind.method = STUN_CONNECTION_BIND;
@@ -295,7 +339,8 @@ static void data_dialled(struct client_dial *dial, int fd)
 	return;
 
 fail:
-	data_fail_code(data, err, "data connection", strerror(-err));
+	data_fail_code(data, err, "data connection",
+		       dial->why ? dial->why : strerror(-err));
 }
 
 static void data_dial(struct client_data *data)
@@ -305,7 +350,8 @@ static void data_dial(struct client_data *data)
 	data->state = DATA_DIALING;
 	client_dial_start(&data->dial, client->loop,
 			  &client->server[client->server_index],
-			  client->options.dial_timeout_ms, data_dialled);
+			  client->options.dial_timeout_ms, client->tls,
+			  client->tls_name, data_dialled);
 }
 
 static bool connection_id_get(const struct stun_msg *msg, uint32_t *out)

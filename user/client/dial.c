@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Connecting a TCP socket without blocking, with a time limit. */
+/*
+ * Connecting a TCP socket without blocking, with a time limit.
+ *
+ *   connecting -> (handshaking, with TLS) -> told
+ */
 #include "client/dial.h"
 
 #include <errno.h>
@@ -33,9 +37,33 @@ static void dial_finish(struct client_dial *dial, int error)
 	watch_del(dial->loop, &dial->watch);
 	timer_cancel(dial->loop, &dial->timer);
 	dial->active = false;
-	if (error)
+	if (error) {
+		dial->why = dial->seal ? dial->seal->why : NULL;
+		seal_free(dial->seal);
+		dial->seal = NULL;
 		fd_close(&fd);
+	}
 	dial->fn(dial, error ? error : fd);
+}
+
+/* Goes on with TLS; the first time, begins. 0, -EAGAIN or why not. */
+static int dial_handshake(struct client_dial *dial)
+{
+	int err;
+
+	if (!dial->tls)
+		return 0;
+	if (!dial->seal) {
+		err = tls_connect(dial->tls, dial->watch.fd, dial->name,
+				  &dial->seal);
+		if (err)
+			return err;
+	}
+	err = tls_handshake(dial->seal);
+	if (err == -EAGAIN)
+		watch_set(dial->loop, &dial->watch,
+			  dial->seal->blocked ? EPOLLOUT : EPOLLIN);
+	return err;
 }
 
 static void dial_ready(struct watch *watch, uint32_t events)
@@ -47,7 +75,9 @@ static void dial_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
-	dial_finish(dial, -error);
+	error = error ? -error : dial_handshake(dial);
+	if (error != -EAGAIN)
+		dial_finish(dial, error);
 }
 
 static void dial_expired(struct timer *timer)
@@ -88,10 +118,15 @@ static int dial_open(struct client_dial *dial, const union addr *to)
 
 void client_dial_start(struct client_dial *dial, struct loop *loop,
 		       const union addr *to, uint64_t timeout_ms,
+		       struct tls_client *tls, const char *name,
 		       void (*fn)(struct client_dial *dial, int fd))
 {
 	dial->loop = loop;
 	dial->fn = fn;
+	dial->tls = tls;
+	dial->name = name;
+	dial->seal = NULL;
+	dial->why = NULL;
 	dial->active = true;
 	dial->watch.fd = -1;
 	dial->error = dial_open(dial, to);
@@ -116,5 +151,7 @@ void client_dial_cancel(struct client_dial *dial)
 	fd = dial->watch.fd;
 	watch_del(dial->loop, &dial->watch);
 	timer_cancel(dial->loop, &dial->timer);
+	seal_free(dial->seal);
+	dial->seal = NULL;
 	fd_close(&fd);
 }

@@ -61,16 +61,16 @@ int client_place_split(struct client_place *place, const char *text, size_t len)
 	return port_copy(place, colon + 1, (size_t)(end - colon - 1));
 }
 
-static int place_parse(struct client_place *place, const char *text)
+static int place_parse(struct client_place *place, const char *text, bool *tls)
 {
 	const char *query;
 
-	if (!strncasecmp(text, "turns:", 6) || !strncasecmp(text, "stun:", 5) ||
-	    !strncasecmp(text, "stuns:", 6))
+	*tls = !strncasecmp(text, "turns:", 6);
+	if (!strncasecmp(text, "stun:", 5) || !strncasecmp(text, "stuns:", 6))
 		return -EPROTONOSUPPORT;
-	if (strncasecmp(text, "turn:", 5) != 0)
+	if (!*tls && strncasecmp(text, "turn:", 5) != 0)
 		return client_place_split(place, text, strlen(text));
-	text += 5;
+	text += *tls ? 6 : 5;
 	query = strchr(text, '?');
 	/* RFC 7065: without the query a client may choose; we speak TCP. */
 	if (query && strcasecmp(query, "?transport=tcp") != 0)
@@ -102,12 +102,14 @@ int culvert_resolve(const char *text, int family, struct culvert_server *out)
 	struct addrinfo *list, *at;
 	struct culvert_server found;
 	struct client_place place;
-	int err = place_parse(&place, text);
+	bool tls;
+	int err = place_parse(&place, text, &tls);
 
 	if (err)
 		return err;
 	if (!*place.port)
-		snprintf(place.port, sizeof(place.port), "%d", CULVERT_PORT);
+		snprintf(place.port, sizeof(place.port), "%d",
+			 tls ? CULVERT_PORT_TLS : CULVERT_PORT);
 	if (!strtoul(place.port, NULL, 10))
 		return -EINVAL;
 	err = getaddrinfo(place.host, place.port, &hints, &list);
@@ -115,6 +117,8 @@ int culvert_resolve(const char *text, int family, struct culvert_server *out)
 		return resolver_error(err);
 	memset(&found, 0, sizeof(found));
 	snprintf(found.name, sizeof(found.name), "%s", text);
+	snprintf(found.host, sizeof(found.host), "%s", place.host);
+	found.tls = tls;
 	for (at = list; at && found.count < CULVERT_SERVER_ADDRESSES;
 	     at = at->ai_next)
 		if (at->ai_addrlen <= sizeof(union addr))

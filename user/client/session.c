@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -46,8 +47,11 @@ static const struct advice advices[] = {
 	  "says which" },
 	{ -ECONNREFUSED, "is the server running, and is this its port?" },
 	{ -ETIMEDOUT, "does a firewall drop this, or is the server stuck?" },
-	{ -EPROTO, "is this a TURN server's TCP port?" },
+	{ -EPROTO, "is this a TURN server's TCP port, or its TLS port with "
+		   "--tls?" },
 	{ -EKEYREJECTED, "is somebody between you and the server?" },
+	{ -ENOKEY, "give who vouches for it with --ca-file, and its name with "
+		   "--tls-name" },
 	{ -ENETUNREACH, "there is no route; try -4 or -6" },
 	{ -EHOSTUNREACH, "there is no route; try -4 or -6" },
 	{ -EMFILE, "raise the limit of open files (ulimit -n)" },
@@ -161,22 +165,43 @@ static void descriptors_share(struct client_session *session)
 			     session->connections);
 }
 
+static int tls_options_check(const struct client_session *session)
+{
+	const struct client_config *config = session->config;
+
+	if (session->server.tls ||
+	    (!config->tls_authorities && !config->tls_name &&
+	     !config->tls_unverified))
+		return 0;
+	client_error("--ca-file, --tls-name and --no-verify are for TLS: give "
+		     "--tls, too");
+	return -EINVAL;
+}
+
 static int server_find(struct client_session *session)
 {
 	const struct client_config *config = session->config;
-	int err = culvert_resolve(config->server, config->family,
-				  &session->server);
+	bool plain = strncasecmp(config->server, "turns:", 6) != 0;
+	char text[sizeof(session->server.name)];
+	int err = -EINVAL;
 
+	/* --tls HOST is turns:HOST; what says turn: must not mean it. */
+	if (snprintf(text, sizeof(text), "%s%s",
+		     plain && config->tls ? "turns:" : "",
+		     config->server) < (int)sizeof(text))
+		err = culvert_resolve(text, config->family, &session->server);
 	switch (err) {
 	case 0:
-		break;
+		return tls_options_check(session);
 	case -EINVAL:
 		client_error("server %s: HOST[:PORT] or "
-			     "turn:HOST[:PORT]?transport=tcp is wanted",
+			     "turn:HOST[:PORT]?transport=tcp is wanted, or "
+			     "turns: for TLS",
 			     config->server);
 		break;
 	case -EPROTONOSUPPORT:
-		client_error("server %s: only turn: over TCP is supported",
+		client_error("server %s: only turn: and turns: over TCP are "
+			     "supported",
 			     config->server);
 		break;
 	case -ENOENT:
@@ -304,6 +329,9 @@ void client_session_options(const struct client_session *session, int family,
 		.user = config->user,
 		.password = config->has_password ? config->password : NULL,
 		.family = family,
+		.tls_authorities = config->tls_authorities,
+		.tls_name = config->tls_name,
+		.tls_unverified = config->tls_unverified,
 		.lifetime_s = config->lifetime_s,
 		.dial_timeout_ms = config->timeout_s * 1000,
 		.request_timeout_ms = config->timeout_s * 1000,

@@ -43,6 +43,7 @@ static void options_fill(struct culvert_options *options)
 	/* Copied elsewhere or not to be kept. */
 	options->server = NULL;
 	options->user = options->password = NULL;
+	options->tls_authorities = options->tls_name = NULL;
 }
 
 static bool options_valid(const struct culvert_options *options,
@@ -69,14 +70,31 @@ static void client_release(struct deferred *release)
 	client_data_free(client);
 	table_destroy(&client->by_txid);
 	client_auth_wipe(&client->auth);
+	tls_client_unref(client->tls);
 	free(client);
 }
 
-static void client_init(struct culvert_client *client, struct loop *loop,
+static int tls_init(struct culvert_client *client, struct culvert_loop *loop,
+		    const struct culvert_options *options)
+{
+	const char *name = options->tls_name ? options->tls_name :
+					       options->server->host;
+
+	if (!options->server->tls)
+		return 0;
+	if (!*name || strlen(name) >= sizeof(client->tls_name))
+		return -EINVAL;
+	memcpy(client->tls_name, name, strlen(name) + 1);
+	return client_loop_tls(loop, options, &client->tls);
+}
+
+static void client_init(struct culvert_client *client,
+			struct culvert_loop *library,
 			const struct culvert_options *options,
 			const struct culvert_events *events, void *arg)
 {
-	client->loop = loop;
+	client->library = library;
+	client->loop = library->loop;
 	client->watch.fd = -1;
 	client->events = *events;
 	client->arg = arg;
@@ -114,12 +132,17 @@ int culvert_client_new(struct culvert_loop *loop,
 	err = table_init(&client->by_txid);
 	if (err)
 		goto wipe_auth;
-	client_init(client, loop->loop, options, events, arg);
+	err = tls_init(client, loop, options);
+	if (err)
+		goto destroy_table;
+	client_init(client, loop, options, events, arg);
 	loop_update(client->loop);
 	client_control_dial(client);
 	*out = client;
 	return 0;
 
+destroy_table:
+	table_destroy(&client->by_txid);
 wipe_auth:
 	client_auth_wipe(&client->auth);
 free_client:

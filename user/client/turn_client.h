@@ -31,6 +31,13 @@
 
 struct culvert_loop {
 	struct loop *loop;
+	/* Of connections over TLS (tunnel.c); engines NULL: none so far. */
+	struct engine_set *engines;
+	struct list tunnels;
+	/* The last one that a client has asked for, for the next like it. */
+	struct tls_client *tls;
+	char *tls_authorities; /* NULL: the system's */
+	bool tls_unverified;
 };
 
 /* A request on the control connection. Embedded in who asks. */
@@ -65,7 +72,8 @@ struct client_rest {
 };
 
 struct culvert_client {
-	struct loop *loop;
+	struct culvert_loop *library;
+	struct loop *loop; /* the same */
 	enum client_state state;
 	bool freed; /* culvert_client_free was called: nobody is to hear more */
 	struct deferred end; /* asked to end before it was ready */
@@ -76,10 +84,13 @@ struct culvert_client {
 	void *arg;
 	union addr server[CULVERT_SERVER_ADDRESSES];
 	size_t server_count, server_index; /* the address in use */
+	struct tls_client *tls; /* NULL: without TLS */
+	char tls_name[sizeof(((struct culvert_server *)0)->host)];
 	struct client_auth auth;
 
 	struct client_dial dial;
 	struct watch watch; /* the control connection */
+	struct seal *seal; /* its; NULL: none */
 	struct timer close_timer;
 	uint8_t in[CLIENT_IN_MAX];
 	size_t in_len, skip; /* skip: bytes of a message too long to keep */
@@ -104,6 +115,15 @@ struct culvert_client {
 	union addr relayed, mapped;
 	char software[128];
 };
+
+/* ---- event_loop.c ---- */
+
+/* The TLS context for these options, counted. 0, -ENOMEM, or -EINVAL: they cannot
+ * be used.
+ */
+int client_loop_tls(struct culvert_loop *loop,
+		    const struct culvert_options *options,
+		    struct tls_client **out);
 
 /* ---- transaction.c ---- */
 

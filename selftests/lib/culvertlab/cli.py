@@ -9,6 +9,7 @@ import os
 import random
 import re
 
+from . import tls
 from .data import End, Worker, digest, exchange, payload, receive_to_end, same, send_all
 from .server import binary
 from .tap import check, equal
@@ -21,13 +22,19 @@ class Cli:
     def __init__(self, lab, server, version=4, password="wonderland"):
         self.lab, self.server, self.version = lab, server, version
         self.password = password
+        self.tls = []  # options, for a server that speaks TLS
 
     def target(self):
         host, port = self.server.address(self.version)
         return f"[{host}]:{port}" if self.version == 6 else f"{host}:{port}"
 
     def argv(self, command, *args):
-        return [binary("culvert"), command, "-s", self.target(), "-u", "alice", *args]
+        return [binary("culvert"), command, "-s", self.target(), "-u", "alice", *self.tls, *args]
+
+    def over_tls(self, authority, *more):
+        """Speak TLS with the server, which this certificate vouches for."""
+        self.tls = ["--tls", "--ca-file", authority, "--tls-name", tls.NAME, *more]
+        return self
 
     def start(self, command, *args, node=None, **more):
         """Start it; the password goes by environment."""
