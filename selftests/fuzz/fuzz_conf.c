@@ -54,15 +54,17 @@ static void check_users(const struct conf *conf)
 {
 	must(conf->realm_count >= 1);
 	for (size_t i = 0; i < conf->realm_count; i++)
-		must(strlen(conf->realms[i].name) < CONF_NAME_MAX);
+		must(strlen(conf->realms[i].name) < CONF_NAME_MAX &&
+		     conf->realms[i].secret_count <= CONF_SECRETS_MAX);
 	for (size_t i = 0; i < conf->user_count; i++) {
 		const struct conf_user *u = &conf->users[i];
 		bool found = false;
 
 		must(*u->name && strlen(u->name) <= 508);
-		must(!u->password == u->has_ha1);
+		must(!u->password == (u->ha1.has_md5 || u->ha1.has_sha256));
 		for (size_t r = 0; r < conf->realm_count; r++)
-			found |= !strcmp(conf->realms[r].name, u->realm);
+			found |= !strcmp(conf->realms[r].name, u->realm) &&
+				 !conf->realms[r].secret_count;
 		must(found);
 	}
 }
