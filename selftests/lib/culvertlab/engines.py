@@ -13,8 +13,9 @@ from . import tap, tls
 from .server import binary
 from .wait import wait_for
 
-ALL = ("splice", "uring", "copy", "sockmap", "wire", "tls")
-# "tls" is what clients' TLS leaves to do: whatever is ordered, copy carries the pair.
+ALL = ("splice", "uring", "copy", "sockmap", "wire")
+# "tls" is what clients' TLS leaves to do: whatever is ordered, copy carries the pair. It is for
+# cases that make their connections by Lab.client and Lab.pair.
 CARRIER = {"tls": "copy"}
 # What follows an engine that takes only some pairs.
 ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice", "tls": "wire, splice"}
@@ -27,10 +28,10 @@ LONG = os.environ.get("CULVERT_LONG", "0") not in ("", "0")
 _missing = {}
 
 
-def chosen():
-    """Engine names; the environment's ENGINES narrows them."""
+def chosen(*more):
+    """Names of the engines, and more; the environment's ENGINES narrows them."""
     wanted = os.environ.get("ENGINES", "").replace(",", " ").split()
-    return [name for name in ALL if not wanted or name in wanted]
+    return [name for name in (*ALL, *more) if not wanted or name in wanted]
 
 
 def order(engine):
