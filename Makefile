@@ -63,7 +63,7 @@ endif
 ALL_CORES = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .PHONY: all help run check check-long check-build lint format kern unit bpf net \
-	net-tools qemu fuzz fuzz-build bench bench-quick bench-tools crossover demo deps install \
+	net-tools qemu fuzz fuzz-build bench bench-quick bench-packets bench-tools crossover demo deps install \
 	clean
 .DELETE_ON_ERROR:
 
@@ -101,6 +101,11 @@ bench-quick: ## the same, short, within 5 minutes (root)
 	@tools/deps build bench
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/bench.py --quick
+
+bench-packets: ## datagrams of UDP allocations per CPU-second beside coturn (root)
+	@tools/deps build check bench
+	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
+	@BUILD=$(BUILD) python3 selftests/bench/packets.py
 
 crossover: ## plot where one path beats two over loss and delay (root, slow)
 	@tools/deps build check bench

@@ -215,8 +215,8 @@ def _sanitizer_env():
 class Coturn:
     """coturn's turnserver with one user, as a peer implementation."""
 
-    def __init__(self, lab, changes=None, port=None, pair=None):
-        """`pair`: certificate and key; TLS is spoken on self.tls_port, too."""
+    def __init__(self, lab, changes=None, port=None, pair=None, udp=False):
+        """`pair`: certificate and key; TLS is spoken on self.tls_port, too. `udp`: UDP as well."""
         self.lab, self.changes = lab, changes
         self.tls = None
         self.tls_port = lab.topo.relay.free_port() if pair else None
@@ -225,7 +225,8 @@ class Coturn:
         relay = lab.topo.relay
         argv = ["turnserver", "-n", "--listening-port", self.port, "--lt-cred-mech",
                 "--user", "alice:wonderland", "--user", "bob:builder", "--realm", "example.org",
-                "--no-dtls", "--no-udp", "--no-cli", "--simple-log", "--fingerprint",
+                "--no-dtls", *([] if udp else ["--no-udp"]), "--no-cli", "--simple-log",
+                "--fingerprint",
                 "--log-file", "stdout", "--relay-threads", "2",
                 "--pidfile", f"{lab.dir}/{label}.pid", "--userdb", f"{lab.dir}/{label}.db"]
         argv += ["--tls-listening-port", self.tls_port, "--cert", pair[0], "--pkey", pair[1]] \
