@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import cli, engines, tap, tls  # noqa: E402
 from culvertlab.cli import Cli  # noqa: E402
-from culvertlab.data import KIB, payload, receive_to_any_end, same, send_all  # noqa: E402
+from culvertlab.data import KIB, Worker, payload, receive_to_any_end, same, send_all  # noqa: E402
 from culvertlab.lab import Lab, need, need_version  # noqa: E402
 from culvertlab.server import Coturn  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
@@ -97,6 +97,18 @@ for _name, _form in (("by channels", ()), ("by Send", ("-s",)), ("without RTCP p
                      ("over TCP", ("-t",)), ("over TCP by Send", ("-t", "-s"))):
     tap.add(f"turnutils_uclient, UDP {_name}, loses nothing", uclient_udp_test(10, *_form), 70)
 tap.add("turnutils_uclient, UDP over IPv6, loses nothing", uclient_udp_test(10, "-x", version=6), 70)
+
+
+@test("turnutils_uclient, UDP over TLS, loses nothing, and culvertctl says so", 70)
+def _():
+    server = lab.server(engines.config(lab, "tls"))
+    authority = tls.certificate(lab.dir)[0]
+    seen = Worker(wait_for, lambda: {(row["client_transport"], row["transport"])
+                                     for row in server.ctl_json("allocations")["allocations"]},
+                  30, "an allocation")
+    nothing_lost(uclient(server, 5, "-E", authority, form=("-t", "-S")), 5)
+    equal(seen.finish(), {("tls", "udp")}, "transports")
+    lab.server({})
 
 
 @test("turnutils_stunclient hears its own address")

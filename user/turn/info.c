@@ -83,6 +83,13 @@ static void id_format(char out[TURN_ID_LEN], char kind,
 		 serial);
 }
 
+static const char *client_transport(const struct client *client)
+{
+	if (!client->stream)
+		return "udp";
+	return transport_stream_sealed(client->stream) ? "tls" : "tcp";
+}
+
 static void allocation_info(const struct allocation *allocation,
 			    struct turn_allocation_info *info)
 {
@@ -102,7 +109,7 @@ static void allocation_info(const struct allocation *allocation,
 		.connections = allocation->conn_count - allocation->pending,
 		.channels = turn_channels_count(allocation),
 		.transport = turn_transport_name(allocation->transport),
-		.client_transport = allocation->client->stream ? "tcp" : "udp",
+		.client_transport = client_transport(allocation->client),
 		.bytes_to_peers = allocation->bytes_to_peers,
 		.bytes_to_client = allocation->bytes_to_client,
 	};

@@ -109,7 +109,9 @@ struct turn_allocation_info {
 	const char *user, *realm;
 	uint64_t age_ms, expires_in_ms;
 	unsigned int permissions, pending, connections, channels;
-	/* "tcp" or "udp": of the relayed address, of what the client speaks */
+	/* "tcp" or "udp", of the relayed address; of what the client speaks
+	 * "tls", too
+	 */
 	const char *transport, *client_transport;
 	uint64_t bytes_to_peers, bytes_to_client; /* of a UDP one */
 };
