@@ -132,7 +132,7 @@ static void put_nonce(const struct auth *auth, struct stun_writer *w,
 
 	stun_begin(&challenge, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE,
 		   NULL);
-	auth_challenge_put(auth, realm, NOW, &challenge);
+	auth_challenge_put(auth, realm, NOW, NULL, &challenge);
 	must(stun_end(&challenge) > 0);
 	must(stun_parse(buf, challenge.len, &msg) == 0);
 	must(stun_find(&msg, STUN_ATTR_NONCE, &nonce));
@@ -208,7 +208,7 @@ static void check_auth_signed(const struct auth *auth,
 	if (stun_end(&w) < 0)
 		return;
 	must(stun_parse(buf, w.len, &again) == 0);
-	got = auth_check(auth, &again, NOW, &id);
+	got = auth_check(auth, &again, NOW, NULL, &id);
 	must(got == 0 || got == -EBADMSG || got == -EKEYREJECTED ||
 	     got == -EKEYEXPIRED);
 	if (got)
@@ -225,7 +225,7 @@ static void check_auth(const struct stun_msg *msg)
 	if (!auth)
 		auth = auth_make();
 	/* A nonce of ours takes our secret: nobody finds it. */
-	must(auth_check(auth, msg, NOW, &id) < 0);
+	must(auth_check(auth, msg, NOW, NULL, &id) < 0);
 	for (int how = 0; how < 4; how++)
 		check_auth_signed(auth, msg, how & 1, how & 2);
 }

@@ -141,6 +141,26 @@ def _():
         equal(after[name], before[name], name)
 
 
+@tap.test("a nonce is for the host it was sent to: who forges a source gets nowhere with his own")
+def _():
+    need_namespaces(lab)
+    client = client_of()
+    client.challenge()
+    forged = lab.keep(turn.Datagrams(lab.topo.peer, (lab.topo.relay.addr(4, 1), lab.port)))
+    forged.realm, forged.nonce, forged.offer = client.realm, client.nonce, client.offer
+    before = lab.server(LISTENER).counters()["allocations_made"]
+    raw, txid = forged.signed(ALLOCATE, [transport(UDP)])
+    forged.sock.sendall(raw)
+    equal(forged.response(txid, ALLOCATE).code, 438, "another host's nonce")
+    equal(lab.server(LISTENER).counters()["allocations_made"], before, "allocations made")
+    beside = lab.keep(turn.Datagrams(lab.topo.client, client.server))
+    beside.realm, beside.nonce, beside.offer = client.realm, client.nonce, client.offer
+    raw, txid = beside.signed(ALLOCATE, [transport(UDP)])
+    beside.sock.sendall(raw)
+    equal(beside.response(txid, ALLOCATE).code, 0, "the same host's, from another port")
+    done(beside)
+
+
 @tap.test("rows 1, 5, 6, 7, 8, 27, 36: what is refused over UDP, and how")
 def _():
     client = client_of()

@@ -45,7 +45,7 @@ static inline void nonce_of(const struct auth *auth, const char *realm,
 	uint8_t buf[1024];
 
 	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE, NULL);
-	auth_challenge_put(auth, realm, now_s, &w);
+	auth_challenge_put(auth, realm, now_s, NULL, &w);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
 	assert_true(stun_find(&msg, STUN_ATTR_NONCE, &attr));

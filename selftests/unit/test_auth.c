@@ -68,7 +68,7 @@ static int checked(const struct auth *auth, struct request *req, uint64_t now_s,
 	memset(&id, 0x5a, sizeof(id));
 	before = id;
 	request_build(req);
-	error = auth_check(auth, &req->msg, now_s, &id);
+	error = auth_check(auth, &req->msg, now_s, NULL, &id);
 	if (error)
 		assert_memory_equal(&id, &before, sizeof(id));
 	else
@@ -173,7 +173,7 @@ static void key_of_nobody_opens_nothing(void **state)
 	stun_put_integrity(&w, zero, sizeof(zero));
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, &id), -EKEYREJECTED);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EKEYREJECTED);
 	auth_unref(auth);
 }
 
@@ -235,7 +235,7 @@ static void attributes_behind_the_signature_do_not_count(void **state)
 	stun_put_string(&w, STUN_ATTR_NONCE, nonce);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, &id), -EBADMSG);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EBADMSG);
 	auth_unref(auth);
 }
 
@@ -274,7 +274,7 @@ static void names_with_nul_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -306,7 +306,7 @@ static void overlong_names_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -321,6 +321,59 @@ static int nonce_verdict(const struct auth *auth, const char *nonce,
 			       .password = "wonder" };
 
 	return checked(auth, &req, now_s, NULL);
+}
+
+/* What auth_check says of a nonce made for one host and shown by another. */
+static int host_verdict(const struct auth *auth, const char *to,
+			const char *from)
+{
+	union addr made, shown;
+	char text[AUTH_NONCE_MAX];
+	struct request req = { .user = "alice",
+			       .realm = "example.org",
+			       .nonce = text,
+			       .password = "wonder" };
+	struct stun_writer w;
+	struct stun_attr nonce;
+	struct stun_msg msg;
+	struct auth_identity id;
+	uint8_t buf[1024];
+	int error;
+
+	assert_int_equal(addr_parse(to ? to : "192.0.2.1", 0, &made), 0);
+	assert_int_equal(addr_parse(from ? from : "192.0.2.1", 0, &shown), 0);
+	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE, NULL);
+	auth_challenge_put(auth, "example.org", NOW, to ? &made : NULL, &w);
+	assert_true(stun_end(&w) > 0);
+	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
+	assert_true(stun_find(&msg, STUN_ATTR_NONCE, &nonce));
+	memcpy(text, nonce.value, nonce.len);
+	text[nonce.len] = '\0';
+	request_build(&req);
+	error = auth_check(auth, &req.msg, NOW, from ? &shown : NULL, &id);
+	if (!error)
+		auth_account_unref(id.account);
+	return error;
+}
+
+static void nonce_of_datagrams_is_for_one_host(void **state)
+{
+	struct auth *auth = auth_sample();
+
+	(void)state;
+	assert_int_equal(host_verdict(auth, "192.0.2.1:9", "192.0.2.1:9"), 0);
+	assert_int_equal(host_verdict(auth, "192.0.2.1:9", "192.0.2.1:10"), 0);
+	assert_int_equal(
+		host_verdict(auth, "[2001:db8::1]:9", "[2001:db8::1]:9"), 0);
+	assert_int_equal(host_verdict(auth, "192.0.2.1:9", "192.0.2.2:9"),
+			 -EKEYEXPIRED);
+	assert_int_equal(host_verdict(auth, "[2001:db8::1]:9",
+				      "[2001:db8::2]:9"),
+			 -EKEYEXPIRED);
+	/* Nor does one of a connection do, or the other way round. */
+	assert_int_equal(host_verdict(auth, NULL, "192.0.2.1:9"), -EKEYEXPIRED);
+	assert_int_equal(host_verdict(auth, "192.0.2.1:9", NULL), -EKEYEXPIRED);
+	auth_unref(auth);
 }
 
 static void nonce_ages(void **state)
@@ -451,7 +504,7 @@ static void integrity_of_another_length_is_rejected(void **state)
 	stun_put(&w, STUN_ATTR_MESSAGE_INTEGRITY, "short", 5);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, &id), -EKEYREJECTED);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EKEYREJECTED);
 	auth_unref(auth);
 }
 
@@ -779,7 +832,7 @@ static void *race_check(void *arg)
 	nonce_of(race->auth, "example.org", NOW, nonce);
 	for (int i = 0; i < 500; i++) {
 		request_build(&req);
-		if (auth_check(race->auth, &req.msg, NOW, &id))
+		if (auth_check(race->auth, &req.msg, NOW, NULL, &id))
 			continue;
 		atomic_fetch_add(&race->taken, id.account == race->account);
 		auth_account_unref(id.account);
@@ -869,6 +922,7 @@ int main(void)
 		cmocka_unit_test(attributes_behind_the_signature_do_not_count),
 		cmocka_unit_test(names_with_nul_are_rejected),
 		cmocka_unit_test(overlong_names_are_rejected),
+		cmocka_unit_test(nonce_of_datagrams_is_for_one_host),
 		cmocka_unit_test(nonce_ages),
 		cmocka_unit_test(nonce_cannot_be_forged),
 		cmocka_unit_test(

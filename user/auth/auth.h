@@ -68,10 +68,12 @@ const char *auth_default_realm(const struct auth *auth);
 
 /*
  * Puts the attributes of a 401 or 438 answer: REALM, a fresh NONCE and
- * PASSWORD-ALGORITHMS. A failure sticks to the writer.
+ * PASSWORD-ALGORITHMS. A failure sticks to the writer. from: whose address may be
+ * forged, so that the nonce is good from this host alone; NULL: a connection.
  */
 void auth_challenge_put(const struct auth *auth, const char *realm,
-			uint64_t now_s, struct stun_writer *w);
+			uint64_t now_s, const union addr *from,
+			struct stun_writer *w);
 
 /* Who sent a request, and how to sign the answer. */
 struct auth_identity {
@@ -86,17 +88,19 @@ struct auth_identity {
 };
 
 /*
- * Verifies a request as RFC 8489 9.2.4 has it. Returns 0 and fills *out, or
+ * Verifies a request as RFC 8489 9.2.4 has it; from: as above. Returns 0 and fills
+ * *out, or
  *   -ENOKEY        no MESSAGE-INTEGRITY of either kind: challenge (401)
  *   -EBADMSG       one without a user, REALM or NONCE, or with password
  *                  algorithms other than those that came with the NONCE (400)
  *   -EKEYREJECTED  unknown user or realm, or wrong password (401)
- *   -EKEYEXPIRED   nonce not ours or too old (438)
+ *   -EKEYEXPIRED   nonce not ours, another host's or too old (438)
  *   -ENOMEM, -EIO  the digest failed (500)
  * An unknown user costs the same time as a wrong password.
  */
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, struct auth_identity *out);
+	       uint64_t now_s, const union addr *from,
+	       struct auth_identity *out);
 
 struct auth_account *auth_account_ref(struct auth_account *account);
 void auth_account_unref(struct auth_account *account); /* accepts NULL */

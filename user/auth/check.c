@@ -39,7 +39,8 @@ size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2])
 }
 
 void auth_challenge_put(const struct auth *auth, const char *realm_name,
-			uint64_t now_s, struct stun_writer *w)
+			uint64_t now_s, const union addr *from,
+			struct stun_writer *w)
 {
 	const struct realm *realm =
 		auth_realm_find(auth, realm_name, strlen(realm_name));
@@ -49,7 +50,7 @@ void auth_challenge_put(const struct auth *auth, const char *realm_name,
 	enum stun_algorithm algorithms[2];
 	size_t count = auth_offer_algorithms(offer, algorithms);
 	char nonce[AUTH_NONCE_MAX];
-	int error = auth_nonce_make(&auth->params, now_s, offer, nonce);
+	int error = auth_nonce_make(&auth->params, now_s, from, offer, nonce);
 
 	if (error) {
 		w->error = error;
@@ -253,7 +254,8 @@ static int account_take(const struct realm *realm, const struct claim *claim,
 }
 
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, struct auth_identity *out)
+	       uint64_t now_s, const union addr *from,
+	       struct auth_identity *out)
 {
 	struct claim claim = { 0 };
 	const struct realm *realm;
@@ -266,7 +268,7 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	error = claim_read(msg, &claim);
 	if (error)
 		return error;
-	nonce = auth_nonce_check(&auth->params, now_s, claim.nonce.value,
+	nonce = auth_nonce_check(&auth->params, now_s, from, claim.nonce.value,
 				 claim.nonce.len, &offer);
 	if (nonce == -ENOMEM || nonce == -EIO)
 		return nonce;

@@ -71,15 +71,21 @@ int auth_account_get(const char *realm, const char *user,
 /* One more allocation unless there are `limit` (0: none). 0 or -EDQUOT. */
 int auth_account_take(struct auth_account *account, unsigned int limit);
 
-/* Writes a nonce of this second and offer. Returns 0, -ENOMEM or -EIO. */
+/*
+ * Writes a nonce of this second and offer, for this host (NULL: for connections).
+ * Returns 0, -ENOMEM or -EIO.
+ */
 int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
-		    unsigned int offer, char out[AUTH_NONCE_MAX]);
+		    const union addr *from, unsigned int offer,
+		    char out[AUTH_NONCE_MAX]);
 /*
  * 0: ours and fresh; -EKEYEXPIRED: ours, not of now; both with what was offered
- * beside it in *offer. -EKEYREVOKED: not ours. -ENOMEM, -EIO.
+ * beside it in *offer. -EKEYREVOKED: not ours, or not made for `from`. -ENOMEM,
+ * -EIO.
  */
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
-		     const uint8_t *nonce, size_t len, unsigned int *offer);
+		     const union addr *from, const uint8_t *nonce, size_t len,
+		     unsigned int *offer);
 
 /* What a user name of a realm with secrets says. */
 struct auth_temporary {

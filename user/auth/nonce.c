@@ -4,9 +4,14 @@
  * random bytes that set each apart, and a keyed digest that proves they are ours,
  * in hexadecimal behind the nonce cookie.
  *
- * Nothing is stored per client, and nothing of the 5-tuple goes in: RFC 6062
- * clients use the control connection's nonce on their data connections. Two
- * clients must not be given the same one (RFC 8489 9.2.4), hence the salt. The
+ * Nothing is stored per client. Of a connection nothing of the 5-tuple goes in:
+ * RFC 6062 clients use the control connection's nonce on their data connections.
+ * Of datagrams the client's host does: who forges a source is not shown the nonce
+ * that goes there, and his own would let him guess passwords past the limit, or
+ * have peers' data sent to a third party. Its port does not: a client may use one
+ * nonce for several allocations.
+ *
+ * Two clients must not be given the same one (RFC 8489 9.2.4), hence the salt. The
  * offer goes in so that the list a client sends back can be held against the one
  * it was given, also when a reload has changed it since.
  */
@@ -54,22 +59,25 @@ static uint64_t time_get(const uint8_t in[TIME_LEN])
 	return (uint64_t)in[0] << 32 | get_be32(in + 1);
 }
 
-/* The nonce that has this time, offer and salt. */
-static int nonce_text(const struct auth_params *params,
+/* The nonce that has this time, offer and salt, for this host. */
+static int nonce_text(const struct auth_params *params, const union addr *from,
 		      const uint8_t claim[CLAIM_LEN], char text[TEXT_LEN])
 {
 	static const char digits[] = "0123456789abcdef";
 	uint8_t raw[CLAIM_LEN + CRYPTO_SHA256_LEN];
+	size_t len = 0;
+	const uint8_t *host = from ? addr_bytes(from, &len) : NULL;
 	const struct iovec parts[] = {
 		{ raw, CLAIM_LEN },
 		{ (void *)"nonce", 5 },
+		{ (void *)host, len },
 	};
 	int error;
 
 	memcpy(raw, claim, CLAIM_LEN);
 	error = crypto_hmac_sha256(params->nonce_secret,
-				   sizeof(params->nonce_secret), parts, 2,
-				   raw + CLAIM_LEN);
+				   sizeof(params->nonce_secret), parts,
+				   host ? 3 : 2, raw + CLAIM_LEN);
 	if (error)
 		return error;
 	memcpy(text, COOKIE, sizeof(COOKIE) - 1);
@@ -86,7 +94,8 @@ static int nonce_text(const struct auth_params *params,
 }
 
 int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
-		    unsigned int offer, char out[AUTH_NONCE_MAX])
+		    const union addr *from, unsigned int offer,
+		    char out[AUTH_NONCE_MAX])
 {
 	uint8_t claim[CLAIM_LEN];
 	char text[TEXT_LEN];
@@ -95,7 +104,7 @@ int auth_nonce_make(const struct auth_params *params, uint64_t now_s,
 	time_put(claim, now_s);
 	claim[TIME_LEN] = (uint8_t)offer;
 	random_bytes(claim + TIME_LEN + OFFER_LEN, SALT_LEN);
-	error = nonce_text(params, claim, text);
+	error = nonce_text(params, from, claim, text);
 	if (error)
 		return error;
 	memcpy(out, text, TEXT_LEN);
@@ -130,7 +139,8 @@ static bool nonce_claim(const uint8_t *nonce, uint8_t claim[CLAIM_LEN])
 }
 
 int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
-		     const uint8_t *nonce, size_t len, unsigned int *offer)
+		     const union addr *from, const uint8_t *nonce, size_t len,
+		     unsigned int *offer)
 {
 	uint8_t claim[CLAIM_LEN];
 	char expected[TEXT_LEN];
@@ -139,7 +149,7 @@ int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
 
 	if (len != TEXT_LEN || !nonce_claim(nonce, claim))
 		return -EKEYREVOKED;
-	error = nonce_text(params, claim, expected);
+	error = nonce_text(params, from, claim, expected);
 	if (error)
 		return error;
 	if (!crypto_equal(nonce, expected, TEXT_LEN))

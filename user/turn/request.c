@@ -108,6 +108,12 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 		transport_stream_close(client->stream, STREAM_CLOSE_ERROR);
 }
 
+/* Whom a nonce is for: a source that may be forged is bound to its own. */
+static const union addr *nonce_host(const struct client *client)
+{
+	return client->stream ? NULL : &client->remote;
+}
+
 static void error_put(struct stun_writer *w, const struct client *client,
 		      int code)
 {
@@ -116,7 +122,8 @@ static void error_put(struct stun_writer *w, const struct client *client,
 	/* These two tell how to authenticate (RFC 8489 9.2.4). */
 	if (code == STUN_CODE_UNAUTHENTICATED || code == STUN_CODE_STALE_NONCE)
 		auth_challenge_put(client->worker->settings->auth,
-				   client->listener->realm, clock_wall(), w);
+				   client->listener->realm, clock_wall(),
+				   nonce_host(client), w);
 }
 
 ssize_t turn_answer_error_write(struct client *client,
@@ -225,7 +232,8 @@ static int authenticate(struct request *req)
 
 	if (limited && !allocation)
 		return credentials_ignored(req);
-	err = auth_check(auth, req->msg, clock_wall(), &identity);
+	err = auth_check(auth, req->msg, clock_wall(), nonce_host(req->client),
+			 &identity);
 	/*
 	 * 438 tells that the key was right. On a connection, which ends with a
 	 * wrong one, that is no way to guess; with datagrams it would be.
