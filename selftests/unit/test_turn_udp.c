@@ -649,7 +649,7 @@ static void send_obeys_policy_and_family(void **state)
 	struct peer good;
 	struct tc tc;
 	union addr relayed = allocated(&tc, false);
-	uint64_t before = 0;
+	uint64_t before = 0, sent;
 
 	(void)state;
 	peer_open(&good, "127.0.0.2");
@@ -672,10 +672,12 @@ static void send_obeys_policy_and_family(void **state)
 	tc_write(&tc, tc.out, (size_t)stun_end(&tc.w));
 	before++;
 	RIG_UNTIL(&rig, drops() == before);
+	sent = rig_counters(&rig).bytes_to_peers;
 	send_begin(&tc, &good.addr, "whole");
 	stun_put(&tc.w, STUN_ATTR_DONT_FRAGMENT, "", 0);
 	tc_write(&tc, tc.out, (size_t)stun_end(&tc.w));
 	peer_hears(&good, &relayed, "whole");
+	assert_int_equal(rig_counters(&rig).bytes_to_peers, sent + 5);
 	/* What a reload forbids ends there and then, both ways. */
 	rig_reload(&rig, "[peers]\nallow = 127.0.0.3\n");
 	send_to(&tc, &good.addr, "x");

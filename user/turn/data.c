@@ -26,12 +26,21 @@ static void dropped(struct turn_worker *worker)
 	worker->counters.datagrams_dropped++;
 }
 
+/* One that is sent; what the kernel does not take is among udp_unsent, too. */
+static void to_peer_count(struct allocation *allocation, size_t len)
+{
+	struct counters *counters = &allocation->worker->counters;
+
+	counters->datagrams_to_peers++;
+	counters->bytes_to_peers += len;
+	allocation->bytes_to_peers += len;
+}
+
 /* To a peer that a permission holds for. */
 static void peer_send(struct allocation *allocation, const union addr *peer,
 		      const uint8_t *data, size_t len)
 {
 	const struct udp_path path = { .remote = *peer };
-	struct counters *counters = &allocation->worker->counters;
 	uint8_t *at = udp_send(allocation->udp, &path, len);
 
 	if (!at) {
@@ -39,9 +48,16 @@ static void peer_send(struct allocation *allocation, const union addr *peer,
 		return;
 	}
 	memcpy(at, data, len);
-	counters->datagrams_to_peers++;
-	counters->bytes_to_peers += len;
-	allocation->bytes_to_peers += len;
+	to_peer_count(allocation, len);
+}
+
+/* The same in one piece (DONT-FRAGMENT). */
+static void peer_send_whole(struct allocation *allocation,
+			    const union addr *peer, const uint8_t *data,
+			    size_t len)
+{
+	to_peer_count(allocation, len);
+	udp_send_whole(allocation->udp, peer, data, len);
 }
 
 /* Comprehension-required attributes that a Send may have, ascending. */
@@ -82,7 +98,7 @@ void turn_data_send(struct client *client, const struct stun_msg *msg)
 		return;
 	}
 	if (stun_has(msg, STUN_ATTR_DONT_FRAGMENT))
-		udp_send_whole(allocation->udp, &peer, data.value, data.len);
+		peer_send_whole(allocation, &peer, data.value, data.len);
 	else
 		peer_send(allocation, &peer, data.value, data.len);
 }
