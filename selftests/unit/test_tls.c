@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -343,6 +344,7 @@ static void goes_on_through_key_updates(void **state)
 {
 	uint8_t data[SEAL_RECORD_MAX];
 	struct both both;
+	ssize_t got;
 	size_t n;
 
 	(void)state;
@@ -351,12 +353,156 @@ static void goes_on_through_key_updates(void **state)
 		assert_int_equal(
 			SSL_key_update(both.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
 		assert_int_equal(SSL_write_ex(both.ssl, "ping", 4, &n), 1);
-		assert_int_equal(
-			seal_recv(both.seal, both.fd, data, sizeof(data)), 4);
+		got = -EAGAIN;
+		UNTIL(got != -EAGAIN,
+		      got = seal_recv(both.seal, both.fd, data, sizeof(data)));
+		assert_int_equal(got, 4);
 		assert_int_equal(seal_send(both.seal, both.fd, "pong", 4), 4);
 		assert_int_equal(SSL_read_ex(both.ssl, data, 4, &n), 1);
 		assert_memory_equal(data, "pong", 4);
 	}
+	both_close(&both);
+}
+
+/* What the far side writes until gather_end is kept, then sent at once. */
+static void gather_begin(struct both *both)
+{
+	SSL_set0_wbio(both->ssl, BIO_new(BIO_s_mem()));
+}
+
+static void gather_end(struct both *both, size_t most)
+{
+	char *bytes;
+	long len = BIO_get_mem_data(SSL_get_wbio(both->ssl), &bytes);
+	size_t n = (size_t)len < most ? (size_t)len : most;
+
+	assert_int_equal(send(both->far, bytes, n, 0), n);
+	SSL_set0_wbio(both->ssl, BIO_new_socket(both->far, BIO_NOCLOSE));
+}
+
+static int unread(const struct both *both)
+{
+	int n = 0;
+
+	assert_int_equal(ioctl(both->fd, FIONREAD, &n), 0);
+	return n;
+}
+
+/* One read must come back, however much there is that brings no bytes. */
+static void a_read_ends_amid_key_updates(void **state)
+{
+	uint8_t data[4 * SEAL_RECORD_MAX];
+	struct both both;
+	ssize_t got = -EAGAIN;
+	int sent;
+	size_t n;
+
+	(void)state;
+	both_join(&both, TLS1_3_VERSION);
+	gather_begin(&both);
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(SSL_key_update(both.ssl,
+						SSL_KEY_UPDATE_NOT_REQUESTED),
+				 1);
+		assert_int_equal(SSL_do_handshake(both.ssl), 1);
+	}
+	assert_int_equal(SSL_write_ex(both.ssl, "ping", 4, &n), 1);
+	gather_end(&both, SIZE_MAX);
+	sent = unread(&both);
+	assert_int_equal(seal_recv(both.seal, both.fd, data, sizeof(data)),
+			 -EAGAIN);
+	assert_true(unread(&both) > sent / 2);
+	UNTIL(got != -EAGAIN,
+	      got = seal_recv(both.seal, both.fd, data, sizeof(data)));
+	assert_int_equal(got, 4);
+	both_close(&both);
+}
+
+static void a_read_takes_few_records(void **state)
+{
+	uint8_t data[4 * SEAL_RECORD_MAX];
+	struct both both;
+	ssize_t all = 0, got;
+	size_t n;
+
+	(void)state;
+	both_join(&both, TLS1_3_VERSION);
+	gather_begin(&both);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(SSL_write_ex(both.ssl, "x", 1, &n), 1);
+	gather_end(&both, SIZE_MAX);
+	while (all < 1000) {
+		got = seal_recv(both.seal, both.fd, data, sizeof(data));
+		assert_in_range(got, 1, 100);
+		/* Polling tells of the others. */
+		assert_false(both.seal->more);
+		all += got;
+	}
+	both_close(&both);
+}
+
+/* A write that waits for bytes to read must not be told to wait for room. */
+static void half_a_renegotiation_stops_no_write(void **state)
+{
+	char name[250] = "";
+	uint8_t data[SEAL_RECORD_MAX];
+	struct both both;
+
+	(void)state;
+	both_join(&both, TLS1_2_VERSION);
+	/* To make the message long. */
+	memset(name, 'a', sizeof(name) - 1);
+	assert_int_equal(SSL_set_tlsext_host_name(both.ssl, name), 1);
+	assert_int_equal(SSL_set_cipher_list(both.ssl, "ALL:@SECLEVEL=0"), 1);
+	SSL_set_max_send_fragment(both.ssl, 512);
+	gather_begin(&both);
+	assert_int_equal(SSL_renegotiate(both.ssl), 1);
+	SSL_do_handshake(both.ssl);
+	/* The end of the message is kept back. */
+	gather_end(&both, 5 + 8 + 512 + 16); /* one record */
+	assert_int_equal(seal_recv(both.seal, both.fd, data, sizeof(data)),
+			 -EAGAIN);
+	assert_int_equal(unread(&both), 0);
+	assert_int_equal(seal_send(both.seal, both.fd, "answer", 6), -EPROTO);
+	assert_non_null(both.seal->why);
+	both_close(&both);
+}
+
+/* The answer to a key update has to wait behind bytes that wait. */
+static void key_updates_under_back_pressure(void **state)
+{
+	static uint8_t data[200000], got[200000];
+	uint8_t ping[SEAL_RECORD_MAX];
+	struct both both;
+	size_t sent = 0, have = 0, n;
+	ssize_t went = 0;
+	bool pinged = false;
+
+	(void)state;
+	both_join(&both, TLS1_3_VERSION);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * 7 + i / 251);
+	while (went >= 0) {
+		sent += (size_t)went;
+		went = seal_send(both.seal, both.fd, data + sent,
+				 sizeof(data) - sent);
+	}
+	assert_int_equal(went, -EAGAIN);
+	assert_int_equal(SSL_key_update(both.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+	assert_int_equal(SSL_write_ex(both.ssl, "ping", 4, &n), 1);
+	while (have < sizeof(data)) {
+		went = seal_recv(both.seal, both.fd, ping, sizeof(ping));
+		assert_true(went == 4 || went == -EAGAIN);
+		pinged = pinged || went == 4;
+		went = seal_send(both.seal, both.fd, data + sent,
+				 sizeof(data) - sent);
+		assert_true(went >= 0 || went == -EAGAIN);
+		sent += went > 0 ? (size_t)went : 0;
+		if (SSL_read_ex(both.ssl, got + have, 5000, &n) == 1)
+			have += n;
+	}
+	assert_true(pinged);
+	assert_memory_equal(got, data, sizeof(data));
 	both_close(&both);
 }
 
@@ -621,6 +767,10 @@ int main(void)
 		TEST(remembers_an_end_behind_bytes),
 		TEST(tells_a_cut_from_an_end),
 		TEST(goes_on_through_key_updates),
+		TEST(a_read_ends_amid_key_updates),
+		TEST(a_read_takes_few_records),
+		TEST(half_a_renegotiation_stops_no_write),
+		TEST(key_updates_under_back_pressure),
 		TEST(a_client_knows_its_server),
 		TEST(a_stream_shakes_hands_then_hands_over),
 		TEST(a_stream_gives_its_seal_away),

@@ -25,6 +25,12 @@
 
 #include "transport/tls_internal.h"
 
+/*
+ * Records that one call of recv takes, so that who sends tiny ones cannot keep the
+ * worker; 32 of the largest are 512 KiB.
+ */
+#define RECORDS_MAX 32
+
 struct session {
 	struct seal seal;
 	SSL *ssl;
@@ -125,7 +131,9 @@ static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 	int err = 0;
 
 	seal->blocked = false;
-	while (!session->stopped && (!at || len - at >= SEAL_RECORD_MAX)) {
+	for (int i = 0; i < RECORDS_MAX && !session->stopped &&
+			(!at || len - at >= SEAL_RECORD_MAX);
+	     i++) {
 		ERR_clear_error();
 		errno = 0;
 		err = SSL_read_ex(session->ssl, (uint8_t *)data + at, len - at,
@@ -166,6 +174,14 @@ static ssize_t session_send(struct seal *seal, const void *data, size_t len)
 	}
 	if (at)
 		return (ssize_t)at;
+	/* In the middle of a message of the handshake nothing can be sent, and
+	 * room in the socket, which is polled for, does not help. No client
+	 * cuts a key update in two; a renegotiation is refused in any case.
+	 */
+	if (err == -EAGAIN && SSL_is_server(session->ssl) &&
+	    SSL_want_read(session->ssl))
+		return session_fail(session, -EPROTO,
+				    "part of a handshake behind the handshake");
 	return err < 0 ? err : len ? -EPIPE : 0;
 }
 
@@ -221,6 +237,10 @@ void tls_context_init(SSL_CTX *context)
 					  SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_options(context,
 			    SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	/* What brings no bytes (a key update) ends a read: polling tells of what
+	 * follows. Else who sends nothing else keeps the worker in it.
+	 */
+	SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY);
 }
 
 int tls_seal_new(SSL *ssl, int fd, void *owner, void (*release)(void *owner),
