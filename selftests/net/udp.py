@@ -161,6 +161,23 @@ def _():
     done(beside)
 
 
+@tap.test("wrong passwords in another's name, without his nonce, do not shut him out")
+def _():
+    changes = changed(limits={"auth_failures": 3})
+    before = lab.server(changes).counters()["auth_failures"]
+    forger = client_of(changes=changes)
+    forger.realm, forger.nonce, forger.password = "example.org", b"x" * 63, "guess"
+    for _ in range(5):
+        raw, txid = forger.signed(ALLOCATE, [transport(UDP)])
+        forger.sock.sendall(raw)
+        equal(forger.response(txid, ALLOCATE).code, 438)
+    equal(lab.server(changes).counters()["auth_failures"], before, "auth_failures")
+    done(allocated(changes=changes))
+    forger.challenge()
+    equal(forger.code(ALLOCATE, [transport(UDP)]), 401, "by the right nonce")
+    equal(lab.server(changes).counters()["auth_failures"], before + 1, "auth_failures")
+
+
 @tap.test("rows 1, 5, 6, 7, 8, 27, 36: what is refused over UDP, and how")
 def _():
     client = client_of()

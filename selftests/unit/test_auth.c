@@ -324,15 +324,15 @@ static int nonce_verdict(const struct auth *auth, const char *nonce,
 }
 
 /* What auth_check says of a nonce made for one host and shown by another. */
-static int host_verdict(const struct auth *auth, const char *to,
-			const char *from)
+static int host_guess(const struct auth *auth, const char *to, const char *from,
+		      const char *password)
 {
 	union addr made, shown;
 	char text[AUTH_NONCE_MAX];
 	struct request req = { .user = "alice",
 			       .realm = "example.org",
 			       .nonce = text,
-			       .password = "wonder" };
+			       .password = password };
 	struct stun_writer w;
 	struct stun_attr nonce;
 	struct stun_msg msg;
@@ -356,6 +356,12 @@ static int host_verdict(const struct auth *auth, const char *to,
 	return error;
 }
 
+static int host_verdict(const struct auth *auth, const char *to,
+			const char *from)
+{
+	return host_guess(auth, to, from, "wonder");
+}
+
 static void nonce_of_datagrams_is_for_one_host(void **state)
 {
 	struct auth *auth = auth_sample();
@@ -369,6 +375,11 @@ static void nonce_of_datagrams_is_for_one_host(void **state)
 			 -EKEYEXPIRED);
 	assert_int_equal(host_verdict(auth, "[2001:db8::1]:9",
 				      "[2001:db8::2]:9"),
+			 -EKEYEXPIRED);
+	/* Whatever the password: nobody can guess or be blamed this way. */
+	assert_int_equal(host_guess(auth, "192.0.2.1:9", "192.0.2.1:9", "no"),
+			 -EKEYREJECTED);
+	assert_int_equal(host_guess(auth, "192.0.2.1:9", "192.0.2.2:9", "no"),
 			 -EKEYEXPIRED);
 	/* Nor does one of a connection do, or the other way round. */
 	assert_int_equal(host_verdict(auth, NULL, "192.0.2.1:9"), -EKEYEXPIRED);

@@ -94,7 +94,8 @@ struct auth_identity {
  *   -EBADMSG       one without a user, REALM or NONCE, or with password
  *                  algorithms other than those that came with the NONCE (400)
  *   -EKEYREJECTED  unknown user or realm, or wrong password (401)
- *   -EKEYEXPIRED   nonce not ours, another host's or too old (438)
+ *   -EKEYEXPIRED   nonce not ours, another host's or too old (438);
+ *                  with the right key, or when it is not from's, with any
  *   -ENOMEM, -EIO  the digest failed (500)
  * An unknown user costs the same time as a wrong password.
  */

@@ -276,6 +276,12 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 			       &claim);
 	if (error)
 		return error;
+	/*
+	 * Who could not read the answer that went to this host may have forged
+	 * its address: what he guesses is neither looked at nor held against it.
+	 */
+	if (from && nonce == -EKEYREVOKED)
+		return -EKEYEXPIRED;
 	realm = auth_realm_find(auth, claim.realm.value, claim.realm.len);
 	/*
 	 * It came with less than the realm offers: from another realm, or from
