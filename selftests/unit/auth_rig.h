@@ -35,19 +35,30 @@ static inline void add_user(struct auth *auth, const char *realm,
 	assert_int_equal(auth_add_user(auth, realm, user, &keys), 0);
 }
 
+#define CHALLENGE_MAX 1024
+
+/* A challenge of this realm, parsed in buf. */
+static inline void challenge_of(const struct auth *auth, const char *realm,
+				uint64_t now_s, uint8_t buf[CHALLENGE_MAX],
+				struct stun_msg *msg)
+{
+	struct stun_writer w;
+
+	stun_begin(&w, buf, CHALLENGE_MAX, STUN_ERROR, STUN_ALLOCATE, NULL);
+	auth_challenge_put(auth, realm, now_s, NULL, &w);
+	assert_true(stun_end(&w) > 0);
+	assert_int_equal(stun_parse(buf, w.len, msg), 0);
+}
+
 /* The nonce of a challenge of this realm. */
 static inline void nonce_of(const struct auth *auth, const char *realm,
 			    uint64_t now_s, char nonce[AUTH_NONCE_MAX])
 {
-	struct stun_writer w;
 	struct stun_attr attr;
 	struct stun_msg msg;
-	uint8_t buf[1024];
+	uint8_t buf[CHALLENGE_MAX];
 
-	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE, NULL);
-	auth_challenge_put(auth, realm, now_s, NULL, &w);
-	assert_true(stun_end(&w) > 0);
-	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
+	challenge_of(auth, realm, now_s, buf, &msg);
 	assert_true(stun_find(&msg, STUN_ATTR_NONCE, &attr));
 	assert_true(attr.len < AUTH_NONCE_MAX);
 	memcpy(nonce, attr.value, attr.len);

@@ -477,15 +477,11 @@ static void add_digests(struct auth *auth, const char *user, bool md5,
 static void assert_offer(const struct auth *auth, const char *realm,
 			 const char *list, size_t len)
 {
-	struct stun_writer w;
 	struct stun_attr attr;
 	struct stun_msg msg;
-	uint8_t buf[1024];
+	uint8_t buf[CHALLENGE_MAX];
 
-	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, STUN_ALLOCATE, NULL);
-	auth_challenge_put(auth, realm, NOW, NULL, &w);
-	assert_true(stun_end(&w) > 0);
-	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
+	challenge_of(auth, realm, NOW, buf, &msg);
 	assert_true(stun_find(&msg, STUN_ATTR_REALM, &attr));
 	assert_int_equal(attr.len, strlen(realm));
 	assert_memory_equal(attr.value, realm, attr.len);

@@ -28,20 +28,10 @@
 #include "transport/tls.h"
 #include "transport/transport.h"
 #include "unit/failalloc.h"
+#include "unit/until.h"
 
-#define WAIT_MS  10000
 #define PEM_ROOM 4096
 #define CIPHERS  "ECDHE+AESGCM:TLS_AES_128_GCM_SHA256"
-
-#define UNTIL(condition, step)                                         \
-	do {                                                           \
-		uint64_t give_up = clock_ms() + WAIT_MS;               \
-		while (!(condition)) {                                 \
-			if (clock_ms() > give_up)                      \
-				fail_msg("waited for %s", #condition); \
-			step;                                          \
-		}                                                      \
-	} while (0)
 
 /* PEM texts of a certificate and its key. */
 struct identity {
@@ -185,8 +175,8 @@ static void both_join(struct both *both, int version)
 	both_open(both, version);
 	assert_int_equal(tls_accept(server, both->fd, &both->seal), 0);
 	assert_false(both->seal->open);
-	UNTIL(both->seal->open && SSL_is_init_finished(both->ssl),
-	      both_shake(both));
+	UNTIL_BY(both->seal->open && SSL_is_init_finished(both->ssl),
+		 both_shake(both));
 }
 
 static void faults_name_the_part(void **state)
@@ -293,8 +283,8 @@ static void ends_each_way_by_itself(void **state)
 	assert_int_equal(both.seal->ops->end(both.seal), 0);
 	assert_int_equal(both.seal->ops->end(both.seal), 0);
 	assert_true(seal_send(both.seal, both.fd, "late", 4) < 0);
-	UNTIL(SSL_get_shutdown(both.ssl) & SSL_RECEIVED_SHUTDOWN,
-	      SSL_read_ex(both.ssl, data, sizeof(data), &n));
+	UNTIL_BY(SSL_get_shutdown(both.ssl) & SSL_RECEIVED_SHUTDOWN,
+		 SSL_read_ex(both.ssl, data, sizeof(data), &n));
 	assert_int_equal(SSL_write_ex(both.ssl, "back", 4, &n), 1);
 	assert_int_equal(seal_recv(both.seal, both.fd, data, sizeof(data)), 4);
 	SSL_shutdown(both.ssl);
@@ -354,8 +344,8 @@ static void goes_on_through_key_updates(void **state)
 			SSL_key_update(both.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
 		assert_int_equal(SSL_write_ex(both.ssl, "ping", 4, &n), 1);
 		got = -EAGAIN;
-		UNTIL(got != -EAGAIN,
-		      got = seal_recv(both.seal, both.fd, data, sizeof(data)));
+		UNTIL_BY(got != -EAGAIN, got = seal_recv(both.seal, both.fd,
+							 data, sizeof(data)));
 		assert_int_equal(got, 4);
 		assert_int_equal(seal_send(both.seal, both.fd, "pong", 4), 4);
 		assert_int_equal(SSL_read_ex(both.ssl, data, 4, &n), 1);
@@ -412,8 +402,8 @@ static void a_read_ends_amid_key_updates(void **state)
 	assert_int_equal(seal_recv(both.seal, both.fd, data, sizeof(data)),
 			 -EAGAIN);
 	assert_true(unread(&both) > sent / 2);
-	UNTIL(got != -EAGAIN,
-	      got = seal_recv(both.seal, both.fd, data, sizeof(data)));
+	UNTIL_BY(got != -EAGAIN,
+		 got = seal_recv(both.seal, both.fd, data, sizeof(data)));
 	assert_int_equal(got, 4);
 	both_close(&both);
 }
@@ -665,16 +655,16 @@ static void a_stream_shakes_hands_then_hands_over(void **state)
 	(void)state;
 	assert_int_equal(reader_open(&reader, &both), 0);
 	assert_true(transport_stream_sealed(reader.stream));
-	UNTIL(reader.opened, step(&both));
+	UNTIL_BY(reader.opened, step(&both));
 	assert_int_equal(SSL_write_ex(both.ssl, "one\ntwo\nth", 10, &n), 1);
 	assert_int_equal(SSL_write_ex(both.ssl, "ree\n", 4, &n), 1);
-	UNTIL(reader.len == 14, step(&both));
+	UNTIL_BY(reader.len == 14, step(&both));
 	assert_memory_equal(reader.got, "one\ntwo\nthree\n", 14);
 	assert_int_equal(transport_stream_send(reader.stream, "yes", 3), 0);
-	UNTIL(SSL_read_ex(both.ssl, answer, 3, &n) == 1, step(&both));
+	UNTIL_BY(SSL_read_ex(both.ssl, answer, 3, &n) == 1, step(&both));
 	assert_memory_equal(answer, "yes", 3);
 	SSL_shutdown(both.ssl);
-	UNTIL(reader.closed, step(&both));
+	UNTIL_BY(reader.closed, step(&both));
 	assert_int_equal(reader.why, STREAM_CLOSE_EOF);
 	assert_int_equal(reader.opened, 1);
 	transport_stream_free(reader.stream);
@@ -692,9 +682,9 @@ static void a_stream_gives_its_seal_away(void **state)
 	(void)state;
 	assert_int_equal(reader_open(&reader, &both), 0);
 	reader.detach = true;
-	UNTIL(reader.opened, step(&both));
+	UNTIL_BY(reader.opened, step(&both));
 	assert_int_equal(SSL_write_ex(both.ssl, "bind\nbehind", 11, &n), 1);
-	UNTIL(reader.parts.fd >= 0, step(&both));
+	UNTIL_BY(reader.parts.fd >= 0, step(&both));
 	assert_int_equal(reader.parts.rest_len, 6);
 	assert_memory_equal(reader.parts.rest, "behind", 6);
 	assert_non_null(reader.parts.seal);
@@ -717,7 +707,7 @@ static void a_stream_says_why_no_tls_was_agreed_on(void **state)
 	(void)state;
 	assert_int_equal(reader_open(&reader, &both), 0);
 	assert_int_equal(send(both.far, "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
-	UNTIL(reader.closed, assert_int_equal(loop_tick(loop, 1), 0));
+	UNTIL_BY(reader.closed, assert_int_equal(loop_tick(loop, 1), 0));
 	assert_int_equal(reader.why, STREAM_CLOSE_SEAL);
 	assert_string_equal(transport_stream_why(reader.stream),
 			    "http request");
@@ -738,11 +728,11 @@ static void conversation(void *arg)
 		return;
 	}
 	reader.detach = true;
-	UNTIL(reader.opened || reader.closed, step(&both));
+	UNTIL_BY(reader.opened || reader.closed, step(&both));
 	SSL_write_ex(both.ssl, "bi", 2, &n);
 	step(&both);
 	SSL_write_ex(both.ssl, "nd\nbehind", 9, &n);
-	UNTIL(reader.len || reader.closed, step(&both));
+	UNTIL_BY(reader.len || reader.closed, step(&both));
 	seal_free(reader.parts.seal);
 	free(reader.parts.rest);
 	fd_close(&reader.parts.fd);

@@ -20,18 +20,7 @@
 #include "base/fd.h"
 #include "transport/transport.h"
 #include "unit/failalloc.h"
-
-#define WAIT_MS 10000
-
-#define UNTIL(loop, condition)                                         \
-	do {                                                           \
-		uint64_t give_up = clock_ms() + WAIT_MS;               \
-		while (!(condition)) {                                 \
-			if (clock_ms() > give_up)                      \
-				fail_msg("waited for %s", #condition); \
-			assert_int_equal(loop_tick(loop, 5), 0);       \
-		}                                                      \
-	} while (0)
+#include "unit/until.h"
 
 static struct loop *loop;
 

@@ -17,18 +17,7 @@
 #include "base/fd.h"
 #include "transport/udp.h"
 #include "unit/failalloc.h"
-
-#define WAIT_MS 10000
-
-#define UNTIL(condition)                                               \
-	do {                                                           \
-		uint64_t give_up = clock_ms() + WAIT_MS;               \
-		while (!(condition)) {                                 \
-			if (clock_ms() > give_up)                      \
-				fail_msg("waited for %s", #condition); \
-			assert_int_equal(loop_tick(loop, 5), 0);       \
-		}                                                      \
-	} while (0)
+#include "unit/until.h"
 
 static struct loop *loop;
 static struct udp *udp;
@@ -139,7 +128,7 @@ static void answers_from(const char *bound, const char *asked)
 	inbox.echo = true;
 	addr_set_port(&to, addr_port(udp_socket_addr(inbox.socket)));
 	plain_send(fd, "hello", 5, &to);
-	UNTIL(inbox.count == 1);
+	UNTIL(loop, inbox.count == 1);
 	assert_true(addr_equal(&inbox.path.local, &to));
 	from = bound_to(fd);
 	assert_true(addr_equal(&inbox.path.remote, &from));
@@ -171,7 +160,7 @@ static void more_than_one_batch_is_received(void **state)
 	for (uint8_t i = 0; i < 200; i++)
 		plain_send(fd, &i, 1, &to);
 	plain_send(fd, "", 0, &to);
-	UNTIL(inbox.count == 201);
+	UNTIL(loop, inbox.count == 201);
 	assert_int_equal(inbox.bytes, 200);
 	udp_socket_free(inbox.socket);
 	close(fd);
