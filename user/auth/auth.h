@@ -141,7 +141,7 @@ void auth_guard_free(struct auth_guard *guard); /* accepts NULL */
 bool auth_guard_allows(struct auth_guard *guard, const union addr *from,
 		       enum auth_guard_kind kind, unsigned int limit,
 		       uint64_t now_ms);
-/* Wrong ones came from here. True when they were the last allowed for now. */
+/* Wrong ones came from here. True when they have just reached the limit. */
 bool auth_guard_failed(struct auth_guard *guard, const union addr *from,
 		       enum auth_guard_kind kind, unsigned int limit,
 		       uint64_t now_ms);
