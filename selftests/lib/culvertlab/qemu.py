@@ -283,8 +283,10 @@ class Guest:
         archive = os.path.join(self._dir, "initramfs")
         image.write(archive)
         started = time.monotonic()
+        # With a thread for each processor, emulation may run into a breakpoint that the kernel
+        # has already taken out again where it patches itself (static keys), and the guest panics.
         self._process = subprocess.Popen(
-            [*_mortal(), QEMU, "-M", "pc", "-accel", "tcg,thread=multi", "-cpu",
+            [*_mortal(), QEMU, "-M", "pc", "-accel", "tcg,thread=single", "-cpu",
              "max,la57=off", "-smp", str(cpus), "-m", str(memory_mib), "-nodefaults",
              "-no-user-config", "-display", "none", "-no-reboot", "-net", "none",
              "-kernel", image.kernel.image, "-initrd", archive, "-append",
