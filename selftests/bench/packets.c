@@ -5,7 +5,8 @@
  * Each pair of inherited descriptors is a connected UDP socket of a client that has
  * bound CHANNEL to a peer, and the peer's socket. ChannelData of SIZE bytes go to
  * the peer, which sends their payload back; of each pair WINDOW at most are under
- * way. Prints how often one went there and back as JSON.
+ * way. Prints how often one went there and back as JSON. CHANNEL 0: the clients send
+ * Binding requests, which the server answers, and the peers have nothing to do.
  */
 #include <errno.h>
 #include <poll.h>
@@ -33,7 +34,7 @@ struct pair {
 static struct {
 	struct pair pairs[PAIRS];
 	size_t count;
-	size_t size; /* of the payload */
+	size_t size; /* of a message */
 	unsigned int window;
 	uint64_t trips, lost;
 	uint8_t out[STUN_CHANNEL_HEADER + PAYLOAD_MAX];
@@ -94,8 +95,7 @@ static bool fill(struct pair *pair)
 	if (!room)
 		return false;
 	for (size_t i = 0; i < room; i++) {
-		load.bytes[i] = (struct iovec){ load.out, STUN_CHANNEL_HEADER +
-								  load.size };
+		load.bytes[i] = (struct iovec){ load.out, load.size };
 		load.messages[i].msg_hdr = (struct msghdr){
 			.msg_iov = &load.bytes[i],
 			.msg_iovlen = 1,
@@ -134,18 +134,31 @@ static void rest(void)
 	poll(fds, (nfds_t)(2 * load.count), 10);
 }
 
+/* What the clients send. */
+static void message_make(uint16_t channel, size_t size)
+{
+	struct stun_writer w;
+
+	if (channel) {
+		stun_channel_begin(load.out, channel, (uint16_t)size);
+		load.size = STUN_CHANNEL_HEADER + size;
+		return;
+	}
+	stun_begin(&w, load.out, sizeof(load.out), STUN_REQUEST, STUN_BINDING,
+		   NULL);
+	load.size = (size_t)stun_end(&w);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t begun = clock_ms(), end;
 
 	if (argc < 7 || argc % 2 == 0)
 		return 2;
-	load.size = (size_t)atoi(argv[2]);
 	load.window = (unsigned int)atoi(argv[4]);
-	if (load.size > PAYLOAD_MAX || (argc - 5) / 2 > PAIRS)
+	if (atoi(argv[2]) > PAYLOAD_MAX || (argc - 5) / 2 > PAIRS)
 		return 2;
-	stun_channel_begin(load.out, (uint16_t)atoi(argv[1]),
-			   (uint16_t)load.size);
+	message_make((uint16_t)atoi(argv[1]), (size_t)atoi(argv[2]));
 	for (int i = 5; i + 1 < argc; i += 2)
 		load.pairs[load.count++] =
 			(struct pair){ .client = atoi(argv[i]),

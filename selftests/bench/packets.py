@@ -4,7 +4,8 @@
 
 Eight clients over UDP with a channel each; ChannelData of 200 and of 1200 bytes go to the peers
 and back, 32 of each client under way.  The two take turns; each figure is the median of RUNS
-(default 3) runs of SECONDS (default 4).  A datagram there and back counts as two.  Needs root.
+(default 3) runs of SECONDS (default 4).  A datagram there and back counts as two.  The same with
+Binding requests, of which answers are counted.  Needs root.
 """
 
 import json
@@ -24,6 +25,8 @@ from culvertlab.wait import wait_for  # noqa: E402
 RUNS = int(os.environ.get("RUNS", "3"))
 SECONDS = int(os.environ.get("SECONDS", "4"))
 CLIENTS, WINDOW, CHANNEL = 8, 32, 0x4001
+BINDING = 0  # in place of the bytes of ChannelData
+CASES = (200, 1200, BINDING)
 TOOL = os.path.join(ROOT, BUILD, "bench-tools", "packets")
 
 
@@ -57,19 +60,21 @@ def measure(lab, server, size):
     for _ in range(CLIENTS):
         client = turn.Datagrams(lab.topo.client, server.address())
         peer = lab.topo.peer.bound(udp=True)
-        client.allocate(protocol=turn.UDP)
-        if client.channel_bind_code(peer.getsockname(), CHANNEL):
-            sys.exit("no channel")
+        if size != BINDING:
+            client.allocate(protocol=turn.UDP)
+            if client.channel_bind_code(peer.getsockname(), CHANNEL):
+                sys.exit("no channel")
         clients += [client, peer]
         fds += [client.sock.fileno(), peer.fileno()]
     before = cpu_seconds(server.process.pid)
-    argv = [TOOL, *map(str, (CHANNEL, size, SECONDS, WINDOW)), *map(str, fds)]
+    channel = 0 if size == BINDING else CHANNEL
+    argv = [TOOL, *map(str, (channel, size, SECONDS, WINDOW)), *map(str, fds)]
     done = subprocess.run(argv, pass_fds=fds, capture_output=True, text=True, check=True)
     used = cpu_seconds(server.process.pid) - before
     for each in clients:
         each.close()
     told = json.loads(done.stdout)
-    count = 2 * told["trips"]
+    count = told["trips"] if size == BINDING else 2 * told["trips"]
     return (count / max(used, 0.01), count * 1000 / told["ms"],
             told["lost"] / max(1, told["trips"] + told["lost"]))
 
@@ -81,19 +86,20 @@ def run(lab):
                "coturn": lambda: Coturn(lab, udp=True)}
     figures = {}
     for _ in range(RUNS):
-        for size in (200, 1200):
+        for size in CASES:
             for name, start in servers.items():
                 server = start()
                 figures.setdefault((size, name), []).append(measure(lab, server, size))
                 server.stop()
-    for size in (200, 1200):
+    for size in CASES:
         median = {}
+        what = "Binding answers" if size == BINDING else f"datagrams of {size} bytes"
         for name in servers:
             per_cpu, rate, lost = map(statistics.median, zip(*figures[size, name]))
             median[name] = per_cpu
-            print(f"{size:5} bytes  {name:8} {per_cpu:10,.0f} datagrams per CPU-second  "
+            print(f"{what:22} {name:8} {per_cpu:10,.0f} per CPU-second  "
                   f"{rate:10,.0f} per second  {100 * lost:.2f} % lost")
-        print(f"{size:5} bytes  ratio {median['culvert'] / median['coturn']:.2f}")
+        print(f"{what:22} ratio {median['culvert'] / median['coturn']:.2f}")
 
 
 def main():
