@@ -69,6 +69,45 @@ static void check_users(const struct conf *conf)
 	}
 }
 
+/* The exit with the longest prefix around an address, the slow way. */
+static const struct conf_exit *exit_search(const struct conf *conf,
+					   const union addr *addr)
+{
+	const struct conf_exit *best = NULL;
+	int longest = -1;
+
+	for (size_t i = 0; i < conf->exit_count; i++)
+		for (size_t k = 0; k < conf->exits[i].prefix_count; k++) {
+			const struct prefix *prefix =
+				&conf->exits[i].prefixes[k];
+
+			if (prefix->bits <= longest ||
+			    !prefix_contains(prefix, addr))
+				continue;
+			longest = prefix->bits;
+			best = &conf->exits[i];
+		}
+	return best;
+}
+
+static void check_exits(const struct conf *conf)
+{
+	must(conf->exit_count <= 64);
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct conf_exit *exit = &conf->exits[i];
+		union addr addr;
+
+		must(exit->prefix_count || exit->unchecked);
+		must(exit->next_hop_count <= 2 && exit->anycast_count <= 2);
+		for (size_t k = 0; k < exit->prefix_count && k < 100; k++) {
+			addr_from_bytes(&addr, exit->prefixes[k].family,
+					exit->prefixes[k].bytes, 0);
+			must(conf_exit_of(conf, &addr) ==
+			     exit_search(conf, &addr));
+		}
+	}
+}
+
 static void check(const struct conf *conf)
 {
 	const struct conf_limits *l = &conf->limits;
@@ -76,6 +115,7 @@ static void check(const struct conf *conf)
 
 	check_listeners(conf);
 	check_users(conf);
+	check_exits(conf);
 	must(conf->workers <= CONF_MAX_WORKERS);
 	must(conf->control[0] == '/');
 	must(conf->relay.port_min >= 1);

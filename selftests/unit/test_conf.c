@@ -532,6 +532,117 @@ static void engines_are_pinned_by_realm_and_user(void **state)
 	conf_unref(conf);
 }
 
+/* Everything an [exit] may have. */
+static void exits_are_read(void **state)
+{
+	struct conf *conf =
+		accepted(USABLE "[exit isp-a]\n"
+				"link = lo\n"
+				"next_hop = 192.0.2.1, fe80::1\n"
+				"prefix = 198.51.100.0/24, 2001:db8:a::/48\n"
+				"prefix = 203.0.113.7\n"
+				"anycast = 198.51.100.254\n"
+				"anycast_suffix = ::ffff\n"
+				"tunnel_peer = 2001:db8:a::7, 2001:db8:a::8\n"
+				"weight = 10\n"
+				"engine = splice, copy\n"
+				"[exit isp-b]\n"
+				"unchecked = yes\n");
+	const struct conf_exit *exit = &conf->exits[0];
+
+	(void)state;
+	assert_int_equal(conf->exit_count, 2);
+	assert_string_equal(exit->name, "isp-a");
+	assert_string_equal(exit->link, "lo");
+	assert_int_equal(exit->next_hop_count, 2);
+	assert_int_equal(exit->prefix_count, 3);
+	assert_false(exit->unchecked);
+	assert_int_equal(exit->anycast_count, 1);
+	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[15], 0xff);
+	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[0], 0);
+	assert_int_equal(exit->tunnel_peer_count, 2);
+	assert_int_equal(exit->weight, 10);
+	assert_int_equal(exit->engines.count, 2);
+	exit = &conf->exits[1];
+	assert_null(exit->link);
+	assert_true(exit->unchecked);
+	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[0], 0xff);
+	assert_int_equal(exit->weight, 1);
+	assert_true(conf_engine_wanted(conf, "copy"));
+	conf_unref(conf);
+}
+
+static const char *exit_name(const struct conf *conf, const char *host)
+{
+	const struct conf_exit *exit;
+	union addr addr;
+
+	assert_int_equal(addr_parse(host, 3478, &addr), 0);
+	exit = conf_exit_of(conf, &addr);
+	return exit ? exit->name : "none";
+}
+
+static void an_address_leaves_by_the_longest_prefix(void **state)
+{
+	struct conf *conf = accepted(
+		USABLE "[exit wide]\n"
+		       "prefix = 10.0.0.0/8, 2001:db8::/32, 192.0.2.0/25\n"
+		       "[exit narrow]\n"
+		       "prefix = 10.9.0.0/16, 2001:db8:9::/48, 10.1.2.3\n"
+		       "prefix = 10.5.0.0/16, 10.200.0.0/16\n"
+		       "[exit open]\n"
+		       "unchecked = yes\n");
+
+	(void)state;
+	assert_string_equal(exit_name(conf, "10.8.255.255"), "wide");
+	assert_string_equal(exit_name(conf, "10.9.0.1"), "narrow");
+	assert_string_equal(exit_name(conf, "10.10.0.0"), "wide");
+	assert_string_equal(exit_name(conf, "10.5.255.255"), "narrow");
+	assert_string_equal(exit_name(conf, "10.200.1.1"), "narrow");
+	assert_string_equal(exit_name(conf, "10.1.2.3"), "narrow");
+	assert_string_equal(exit_name(conf, "10.1.2.4"), "wide");
+	assert_string_equal(exit_name(conf, "192.0.2.127"), "wide");
+	assert_string_equal(exit_name(conf, "192.0.2.128"), "none");
+	assert_string_equal(exit_name(conf, "9.255.255.255"), "none");
+	assert_string_equal(exit_name(conf, "2001:db8:8::1"), "wide");
+	assert_string_equal(exit_name(conf, "2001:db8:9:8::1"), "narrow");
+	assert_string_equal(exit_name(conf, "2001:db9::1"), "none");
+	conf_unref(conf);
+	conf = accepted(USABLE);
+	assert_string_equal(exit_name(conf, "10.1.2.3"), "none");
+	conf_unref(conf);
+}
+
+static void exits_that_contradict_themselves_are_refused(void **state)
+{
+	(void)state;
+	refused(USABLE "[exit a]\nlink = lo\n",
+		"4 error: [exit a]: found neither prefix nor unchecked = yes; "
+		"allowed: one of them at least\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\nnext_hop = 10.0.0.1\n",
+		"6 error: [exit a] next_hop: found without link; allowed: "
+		"with it\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\nlink = lo\n"
+		       "next_hop = 10.0.0.1, 10.0.0.2\n",
+		"7 error: [exit a] next_hop: found 10.0.0.2, the second "
+		"address of its family; allowed: one of IPv4 and one of "
+		"IPv6\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
+		       "anycast = 2001:db8::1\n",
+		"6 error: [exit a] anycast: found 2001:db8::1, but no prefix "
+		"of its family; allowed: with such a prefix\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
+		       "[exit b]\nprefix = 10.0.0.0/16, 10.0.0.0/8\n",
+		"7 error: [exit b] prefix: found 10.0.0.0/8, which [exit a] "
+		"has, too; allowed: each prefix once\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\nlink = a/b\n"
+		       "anycast_suffix = 192.0.2.1\n",
+		"6 error: [exit a] link: found \"a/b\"; allowed: a device "
+		"name of 1 to 15 bytes\n"
+		"7 error: [exit a] anycast_suffix: found \"192.0.2.1\"; "
+		"allowed: an IPv6 address such as ::ffff:ffff:ffff:ffff\n");
+}
+
 static void wire_is_set_up_as_told(void **state)
 {
 	struct conf *conf = accepted(USABLE "[engine]\n"
@@ -610,7 +721,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"mixed_transports\n"
 		"7 error: [limit]: unknown section; did you mean [limits]?\n"
 		"9 error: [colour]: unknown section; allowed: server, "
-		"listener, relay, realm, user, peers, engine, limits\n"
+		"listener, relay, realm, user, exit, peers, engine, limits\n"
 		"12 error: [listener]: found no name; allowed: [listener "
 		"NAME]\n"
 		"13 error: [server]: found a name, \"x\"; allowed: [server]\n"
@@ -1428,6 +1539,9 @@ int main(void)
 		cmocka_unit_test(files_are_loaded_with_their_text),
 		cmocka_unit_test(passwords_open_to_all_draw_a_warning),
 		cmocka_unit_test(engines_are_pinned_by_realm_and_user),
+		cmocka_unit_test(exits_are_read),
+		cmocka_unit_test(an_address_leaves_by_the_longest_prefix),
+		cmocka_unit_test(exits_that_contradict_themselves_are_refused),
 		cmocka_unit_test(wire_is_set_up_as_told),
 		cmocka_unit_test(unreadable_files_are_reported),
 		cmocka_unit_test(

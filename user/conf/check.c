@@ -8,24 +8,11 @@
 
 #define REALM_DEFAULT "culvert" /* of a file with neither realms nor users */
 
-static struct section *next_of(struct parser *p, struct section *s,
-			       enum section_kind kind)
-{
-	struct list *pos = s ? s->link.next : p->sections.next;
-
-	for (; pos != &p->sections; pos = pos->next) {
-		s = list_entry(pos, struct section, link);
-		if (s->kind == kind)
-			return s;
-	}
-	return NULL;
-}
-
 static void realms_derive(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_REALM)) != NULL)
+	while ((s = conf_section_next(p, s, SECTION_REALM)) != NULL)
 		if (!conf_key_line(s, "allocations_per_user"))
 			p->conf->realms[s->index].allocations_per_user =
 				p->conf->limits.allocations_per_user;
@@ -75,7 +62,7 @@ static void listeners_check_realm(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+	while ((s = conf_section_next(p, s, SECTION_LISTENER)) != NULL) {
 		const char *realm = p->conf->listeners[s->index].realm;
 
 		if (realm && !conf_section_find(p, SECTION_REALM, realm))
@@ -195,7 +182,7 @@ static void users_check_digests(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_USER)) != NULL) {
+	while ((s = conf_section_next(p, s, SECTION_USER)) != NULL) {
 		const struct conf_user *user = &p->conf->users[s->index];
 		struct section *realm;
 
@@ -205,7 +192,7 @@ static void users_check_digests(struct parser *p)
 		if (realm && !realm->md5_only)
 			realm->md5_only = s;
 	}
-	while ((s = next_of(p, s, SECTION_USER)) != NULL)
+	while ((s = conf_section_next(p, s, SECTION_USER)) != NULL)
 		user_check_digest(p, s);
 }
 
@@ -234,7 +221,8 @@ static void users_check(struct parser *p)
 		conf_no_memory(p);
 		return;
 	}
-	while ((s = next_of(p, s, SECTION_USER)) != NULL && !p->no_memory) {
+	while ((s = conf_section_next(p, s, SECTION_USER)) != NULL &&
+	       !p->no_memory) {
 		user_check_secret(p, s);
 		user_check_realm(p, s);
 		if (!p->no_memory)
@@ -296,7 +284,7 @@ static void listeners_check_addresses(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+	while ((s = conf_section_next(p, s, SECTION_LISTENER)) != NULL) {
 		struct conf_listener *l = &p->conf->listeners[s->index];
 
 		/* Its default stands there, which is not to blame later. */
@@ -358,7 +346,7 @@ static void listeners_check_tls(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL) {
+	while ((s = conf_section_next(p, s, SECTION_LISTENER)) != NULL) {
 		struct conf_listener *l = &p->conf->listeners[s->index];
 
 		l->certificate_line = conf_key_line(s, "certificate");
@@ -432,6 +420,7 @@ void conf_check(struct parser *p)
 	listeners_check_addresses(p);
 	lifetimes_check(p);
 	order_check(p);
+	conf_exits_check(p);
 	if (!p->no_memory)
 		defaults_derive(p);
 }

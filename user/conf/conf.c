@@ -113,6 +113,7 @@ int conf_load(const char *path, conf_report_fn report, void *arg,
 	}
 	if (!err) {
 		mode_check(path, conf, mode, report, arg);
+		conf_exits_look(conf, path, report, arg);
 		*out = conf;
 	}
 	if (!err && text_out) {
@@ -181,6 +182,11 @@ bool conf_engine_wanted(const struct conf *conf, const char *name)
 		if (engines_name(pinned->order, pinned->count, name))
 			return true;
 	}
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		pinned = &conf->exits[i].engines;
+		if (engines_name(pinned->order, pinned->count, name))
+			return true;
+	}
 	return false;
 }
 
@@ -214,6 +220,23 @@ static void users_free(struct conf *conf)
 	free(conf->users);
 }
 
+static void exits_free(struct conf *conf)
+{
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		struct conf_exit *exit = &conf->exits[i];
+
+		free(exit->name);
+		free(exit->link);
+		free(exit->next_hops);
+		free(exit->prefixes);
+		free(exit->anycast);
+		free(exit->tunnel_peers);
+		names_free(exit->engines.order, exit->engines.count);
+	}
+	free(conf->exits);
+	free(conf->sources);
+}
+
 void conf_unref(struct conf *conf)
 {
 	if (!conf || atomic_fetch_sub_explicit(&conf->refs, 1,
@@ -221,6 +244,7 @@ void conf_unref(struct conf *conf)
 		return;
 	listeners_free(conf);
 	users_free(conf);
+	exits_free(conf);
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		free(conf->realms[i].name);
 		for (size_t k = 0; k < conf->realms[i].secret_count; k++)

@@ -92,6 +92,25 @@ struct conf_user {
 	struct conf_engines engines; /* before those of the realm */
 };
 
+/* [exit NAME]: a way out of this site, and what may leave by it. */
+struct conf_exit {
+	char *name;
+	char *link; /* a device's name; NULL: not given */
+	union addr *next_hops; /* at most one of each family */
+	size_t next_hop_count;
+	struct prefix *prefixes; /* sources authorised there */
+	size_t prefix_count;
+	bool unchecked; /* any source may leave there */
+	union addr *anycast; /* at most one of each family */
+	size_t anycast_count;
+	union addr anycast_suffix; /* of IPv6: the bits behind a prefix */
+	union addr *tunnel_peers;
+	size_t tunnel_peer_count;
+	unsigned int weight;
+	struct conf_engines engines; /* behind those of user and realm */
+	unsigned int link_line; /* where that stands in the file; 0: nowhere */
+};
+
 /* [relay] */
 struct conf_relay {
 	union addr *addresses; /* relayed addresses; none: the dialled one */
@@ -174,6 +193,9 @@ struct conf {
 	size_t realm_count; /* 1 at least; the first is the default */
 	struct conf_user *users;
 	size_t user_count;
+	struct conf_exit *exits;
+	size_t exit_count;
+	struct conf_sources *sources; /* of all exits: conf_exit_of */
 	struct conf_relay relay;
 	struct conf_peers peers;
 	struct conf_engine engine;
@@ -213,11 +235,18 @@ int conf_files_pack(const struct conf *conf, uint8_t **out, size_t *len);
 int conf_files_unpack(struct conf *conf, const uint8_t *data, size_t len);
 
 /*
- * Does any connection want this engine: by [engine] order, by its realm or user,
- * or, of "copy", by a TLS listener? For "wire" false, too, when [engine] wire is
+ * Does any connection want this engine: by [engine] order, by its user, realm or
+ * exit, or, of "copy", by a TLS listener? For "wire" false, too, when [engine] wire is
  * never.
  */
 bool conf_engine_wanted(const struct conf *conf, const char *name);
+
+/*
+ * The exit that an address of ours leaves by: the one with the longest prefix
+ * that holds it. NULL: none has one.
+ */
+const struct conf_exit *conf_exit_of(const struct conf *conf,
+				     const union addr *addr);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

@@ -49,6 +49,7 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	[SECTION_LISTENER] = {
 		.name = "listener",
 		.named = true,
+		.max = 64,
 		.help = "A set of addresses on which clients are served.\n"
 			"There may be up to 64 of these sections.\n"
 			"Without any, one named\n"
@@ -76,6 +77,23 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			".Cm ha1\n"
 			"must be given.",
 	},
+	[SECTION_EXIT] = {
+		.name = "exit",
+		.named = true,
+		.max = 64,
+		.help = "A way out of this site, with the source addresses that\n"
+			"may leave by it, for a site with several providers of\n"
+			"which each drops what does not come from its own prefix.\n"
+			"There may be up to 64 of these sections.\n"
+			".Pp\n"
+			"A connection belongs to the exit with the longest\n"
+			".Cm prefix\n"
+			"around its relayed address, and takes that exit's\n"
+			".Cm engine .\n"
+			"All other keys are checked and have no effect in this\n"
+			"version: which link a packet takes is left to the\n"
+			"system's own routes and rules.",
+	},
 	[SECTION_PEERS] = {
 		.name = "peers",
 		.help = "Which peers clients may reach through the relay.\n"
@@ -101,6 +119,7 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	SECTION_LISTENER, .offset = offsetof(struct conf_listener, field)
 #define REALM(field) SECTION_REALM, .offset = offsetof(struct conf_realm, field)
 #define USER(field)  SECTION_USER, .offset = offsetof(struct conf_user, field)
+#define EXIT(field)  SECTION_EXIT, .offset = offsetof(struct conf_exit, field)
 #define RELAY(field) SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
 #define PEERS(field) SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
 #define ENGINE(field) \
@@ -285,6 +304,53 @@ const struct key conf_keys[] = {
 	  .help = "Engines for connections of this user, as\n"
 		  ".Cm engine\n"
 		  "of a realm." },
+
+	{ EXIT(link), .name = "link", .type = KEY_DEVICE, .shown = "none",
+	  .help = "The network device that leads to the provider.\n"
+		  "One that is not there draws a warning." },
+	{ EXIT(next_hops), .name = "next_hop", .type = KEY_HOSTS,
+	  .second = offsetof(struct conf_exit, next_hop_count),
+	  .shown = "none: the link has two ends",
+	  .help = "The provider's router on the link, one address of each\n"
+		  "family." },
+	{ EXIT(prefixes), .name = "prefix", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_exit, prefix_count), .preset = "",
+	  .help = "Source addresses that the provider lets pass.\n"
+		  "One prefix belongs to one exit; it may lie within that of\n"
+		  "another, and the longest counts." },
+	{ EXIT(unchecked), .name = "unchecked", .type = KEY_BOOL,
+	  .preset = "no",
+	  .help = "Whether the provider lets any source address pass.\n"
+		  "Without it at least one\n"
+		  ".Cm prefix\n"
+		  "must be given." },
+	{ EXIT(anycast), .name = "anycast", .type = KEY_HOSTS,
+	  .second = offsetof(struct conf_exit, anycast_count),
+	  .shown = "for IPv6 made of prefix and anycast_suffix, for IPv4 none",
+	  .help = "The address under which other exit routers of the site\n"
+		  "know who serves this exit, one of each family." },
+	{ EXIT(anycast_suffix), .name = "anycast_suffix", .type = KEY_SUFFIX,
+	  .preset = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+	  .help = "What stands behind the bits of a\n"
+		  ".Cm prefix\n"
+		  "of IPv6 in its anycast address." },
+	{ EXIT(tunnel_peers), .name = "tunnel_peer", .type = KEY_HOSTS,
+	  .second = offsetof(struct conf_exit, tunnel_peer_count),
+	  .shown = "none",
+	  .help = "Other exit routers of this site, the only ones from which\n"
+		  "tunnelled packets are taken." },
+	{ EXIT(weight), .name = "weight", .type = KEY_COUNT, .max = 1000,
+	  .preset = "1",
+	  .help = "The exit's share of new allocations, relative to others." },
+	{ EXIT(engines.order), .name = "engine", .type = KEY_ENGINES,
+	  .second = offsetof(struct conf_exit, engines.count),
+	  .shown = "as in [engine]",
+	  .help = "Engines for connections of this exit, as\n"
+		  ".Cm engine\n"
+		  "of a realm.\n"
+		  "Those of the user come first, then those of the realm, then\n"
+		  "these." },
 
 	{ PEERS(allow), .name = "allow", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,
@@ -650,6 +716,12 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 	case KEY_DEVICES:
 		text = "a list of up to 32 different device names of 1 to 15 "
 		       "bytes";
+		break;
+	case KEY_DEVICE:
+		text = "a device name of 1 to 15 bytes";
+		break;
+	case KEY_SUFFIX:
+		text = "an IPv6 address such as ::ffff:ffff:ffff:ffff";
 		break;
 	case KEY_FILES:
 		text = "a list of up to 16 absolute paths of at most 255 bytes";

@@ -19,6 +19,7 @@ enum section_kind {
 	SECTION_RELAY,
 	SECTION_REALM,
 	SECTION_USER,
+	SECTION_EXIT,
 	SECTION_PEERS,
 	SECTION_ENGINE,
 	SECTION_LIMITS,
@@ -43,6 +44,8 @@ enum key_type {
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
 	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
 	KEY_DEVICES, /* char *[CONF_DEVICES_MAX]; second: size_t count */
+	KEY_DEVICE, /* char * */
+	KEY_SUFFIX, /* union addr, of IPv6 */
 	KEY_FILES, /* struct conf_file[CONF_FILES_MAX]; second: size_t count */
 	KEY_PERCENT, /* unsigned int, parts per million */
 };
@@ -74,6 +77,7 @@ struct key {
 struct section_info {
 	const char *name;
 	bool named; /* has a NAME and may come more than once */
+	size_t max; /* of them; 0: any number */
 	const char *help; /* roff text for the manual */
 };
 

@@ -76,6 +76,9 @@ struct section *conf_section_find(struct parser *p, enum section_kind kind,
 				  const char *name);
 /* The line of a key in a section, 0 when it was not given there. */
 unsigned int conf_key_line(const struct section *section, const char *key);
+/* The next section of a kind in the text; s NULL: the first. */
+struct section *conf_section_next(struct parser *p, struct section *s,
+				  enum section_kind kind);
 bool conf_key_refused(const struct section *section, const char *key);
 
 /* Sets a field from text, or reports why not and returns false. section NULL: a
@@ -88,6 +91,14 @@ void conf_value_presets(struct parser *p, enum section_kind kind, void *base);
 
 /* Everything that concerns more than one key; fills derived fields. */
 void conf_check(struct parser *p);
+
+/*
+ * The same of exits; makes conf->sources (exits.c). conf_exits_look warns of links
+ * that are not there.
+ */
+void conf_exits_check(struct parser *p);
+void conf_exits_look(const struct conf *conf, const char *file,
+		     conf_report_fn report, void *arg);
 
 /* Moves *text behind white space; returns len without that, and that behind. */
 size_t conf_trim(const char **text, size_t len);

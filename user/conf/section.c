@@ -8,8 +8,6 @@
 
 #include "conf/parser.h"
 
-#define LISTENERS_MAX 64
-
 const char *conf_label(enum section_kind kind, const struct section *section,
 		       char out[CONF_LABEL_MAX])
 {
@@ -29,6 +27,8 @@ void *conf_base(struct parser *p, enum section_kind kind, size_t index)
 		return &p->conf->realms[index];
 	case SECTION_USER:
 		return &p->conf->users[index];
+	case SECTION_EXIT:
+		return &p->conf->exits[index];
 	case SECTION_SERVER:
 	case SECTION_RELAY:
 	case SECTION_PEERS:
@@ -79,6 +79,10 @@ static int element_add(struct parser *p, enum section_kind kind,
 		array = (void **)&conf->realms;
 		count = &conf->realm_count;
 		size = sizeof(*conf->realms);
+	} else if (kind == SECTION_EXIT) {
+		array = (void **)&conf->exits;
+		count = &conf->exit_count;
+		size = sizeof(*conf->exits);
 	} else {
 		array = (void **)&conf->users;
 		count = &conf->user_count;
@@ -91,7 +95,7 @@ static int element_add(struct parser *p, enum section_kind kind,
 	}
 	*array = grown;
 	*index = *count - 1;
-	/* All three structures begin with char *name. */
+	/* All of these structures begin with char *name. */
 	*(char **)conf_base(p, kind, *index) = copy;
 	conf_value_presets(p, kind, conf_base(p, kind, *index));
 	return 0;
@@ -112,6 +116,19 @@ struct section *conf_section_find(struct parser *p, enum section_kind kind,
 		struct section *s = list_entry(node, struct section, by_name);
 
 		if (s->kind == kind && !strcmp(s->name, name))
+			return s;
+	}
+	return NULL;
+}
+
+struct section *conf_section_next(struct parser *p, struct section *s,
+				  enum section_kind kind)
+{
+	struct list *pos = s ? s->link.next : p->sections.next;
+
+	for (; pos != &p->sections; pos = pos->next) {
+		s = list_entry(pos, struct section, link);
+		if (s->kind == kind)
 			return s;
 	}
 	return NULL;
@@ -157,6 +174,16 @@ static struct section *section_new(struct parser *p, enum section_kind kind,
 	return s;
 }
 
+static size_t sections_count(struct parser *p, enum section_kind kind)
+{
+	struct section *s = NULL;
+	size_t count = 0;
+
+	while ((s = conf_section_next(p, s, kind)) != NULL)
+		count++;
+	return count;
+}
+
 static void section_open(struct parser *p, enum section_kind kind,
 			 const char *name)
 {
@@ -167,11 +194,12 @@ static void section_open(struct parser *p, enum section_kind kind,
 		conf_error(p, p->line,
 			   "%s: found twice, first in line %u; allowed: once",
 			   conf_label(kind, before, label), before->line);
-	if (kind == SECTION_LISTENER &&
-	    p->conf->listener_count == LISTENERS_MAX) {
+	if (conf_sections[kind].max &&
+	    sections_count(p, kind) == conf_sections[kind].max) {
 		conf_error(p, p->line,
-			   "[listener %s]: found one more; allowed: at most %d",
-			   name, LISTENERS_MAX);
+			   "[%s %s]: found one more; allowed: at most %zu",
+			   conf_sections[kind].name, name,
+			   conf_sections[kind].max);
 		return;
 	}
 	/* A repeated section, too, has its keys checked. */

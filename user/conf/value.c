@@ -472,6 +472,22 @@ static bool device_valid(const char *name)
 	return true;
 }
 
+static int device_set(struct value *v)
+{
+	return device_valid(v->text) ? string_set(v) : -EINVAL;
+}
+
+static int suffix_set(struct value *v)
+{
+	struct prefix whole;
+
+	if (strchr(v->text, '/') || prefix_parse(v->text, &whole) ||
+	    whole.family != AF_INET6)
+		return -EINVAL;
+	addr_from_bytes(field(v), AF_INET6, whole.bytes, 0);
+	return 0;
+}
+
 static bool engine_valid(const char *name)
 {
 	return conf_word_find(conf_engine_names, name) >= 0;
@@ -584,6 +600,10 @@ static int value_assign(struct value *v)
 	case KEY_DEVICES:
 		return names_set(v, CONF_DEVICES_MAX, device_valid,
 				 *v->text ? v->text : NULL);
+	case KEY_DEVICE:
+		return device_set(v);
+	case KEY_SUFFIX:
+		return suffix_set(v);
 	case KEY_FILES:
 		return files_set(v);
 	case KEY_PERCENT:

@@ -713,6 +713,10 @@ static const struct words reasons[WIRE_REASONS] = {
 				  "policy: a side loses segments" },
 	[WIRE_NO_POLICY_RTT] = { "policy_rtt", "policy: a long path" },
 	[WIRE_NO_PINNED] = { "pinned", "other engines are configured" },
+	[WIRE_NO_PINNED_USER] = { "pinned_user", "the user has other engines" },
+	[WIRE_NO_PINNED_REALM] = { "pinned_realm",
+				   "the realm has other engines" },
+	[WIRE_NO_PINNED_EXIT] = { "pinned_exit", "the exit has other engines" },
 	[WIRE_NO_SEAL] = { "tls", "TLS, whose bytes the relay has to decrypt" },
 };
 

@@ -65,7 +65,10 @@ enum wire_reason {
 	WIRE_NO_QUIET, /* data kept coming through every try */
 	WIRE_NO_POLICY_LOSS, /* auto: a leg loses segments */
 	WIRE_NO_POLICY_RTT, /* auto: a long leg */
-	WIRE_NO_PINNED, /* realm or user is pinned to other engines */
+	WIRE_NO_PINNED, /* [engine] has other engines */
+	WIRE_NO_PINNED_USER, /* so has the user, the realm, the exit */
+	WIRE_NO_PINNED_REALM,
+	WIRE_NO_PINNED_EXIT,
 	WIRE_NO_SEAL, /* a leg is encrypted (TLS) */
 	WIRE_REASONS,
 };

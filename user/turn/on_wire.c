@@ -242,17 +242,18 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 {
 	struct turn_worker *worker = conn->worker;
 	const struct conf_engine *conf = &turn_conf(worker)->engine;
-	const struct auth_account *account = conn->allocation->account;
-	const char *user = auth_account_user(account);
-	const char *realm = auth_account_realm(account);
-	const struct conf_engines *pinned =
-		turn_settings_engines(worker->settings, user, realm);
-	bool wanted = pinned ?
-			      engines_have_wire(pinned->order, pinned->count) :
+	const struct turn_pin pin =
+		turn_settings_pin(worker->settings, conn->allocation->account,
+				  &conn->allocation->relayed.addr);
+	bool wanted = pin.engines ?
+			      engines_have_wire(pin.engines->order,
+						pin.engines->count) :
 			      engines_have_wire(conf->order, conf->order_count);
 
-	if (!wanted || conf->wire == CONF_WIRE_NEVER)
+	if (conf->wire == CONF_WIRE_NEVER)
 		return WIRE_NO_PINNED;
+	if (!wanted)
+		return pin.why;
 	if (!wire_ready(worker->wire))
 		return WIRE_NO_BROKER;
 	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;
@@ -264,9 +265,16 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 		.expires_ns = conn_expires,
 		.label = conn_label,
 	};
-	if (conf->wire == CONF_WIRE_AUTO && !pinned)
+	if (conf->wire == CONF_WIRE_AUTO && !pin.engines)
 		out->policy = policy;
 	return WIRE_OK;
+}
+
+/* Nobody has wanted it on wire. */
+static bool is_pinned(enum wire_reason why)
+{
+	return why == WIRE_NO_PINNED || why == WIRE_NO_PINNED_USER ||
+	       why == WIRE_NO_PINNED_REALM || why == WIRE_NO_PINNED_EXIT;
 }
 
 void turn_wire_count(struct turn_worker *worker, enum wire_reason why)
@@ -274,7 +282,7 @@ void turn_wire_count(struct turn_worker *worker, enum wire_reason why)
 	worker->wire_reasons[why]++;
 	if (why == WIRE_OK)
 		worker->counters.wire_joined++;
-	else if (why != WIRE_NO_PINNED)
+	else if (!is_pinned(why))
 		worker->counters.wire_refused++;
 }
 

@@ -329,9 +329,10 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	struct turn_worker *worker = conn->worker;
 	const struct conf_limits *limits = turn_limits(worker);
 	struct turn_engines *engines = turn_worker_engines(worker);
-	const struct conf_engines *pinned = turn_settings_engines(
-		worker->settings, auth_account_user(conn->allocation->account),
-		auth_account_realm(conn->allocation->account));
+	const struct conf_engines *pinned =
+		turn_settings_pin(worker->settings, conn->allocation->account,
+				  &conn->allocation->relayed.addr)
+			.engines;
 	struct pair_wire_params wire;
 	struct pair_policy policy;
 	struct pair_params params = {

@@ -145,16 +145,38 @@ static const struct conf_engines *pin_find(const struct table *pins,
 	return NULL;
 }
 
-const struct conf_engines *
-turn_settings_engines(const struct turn_settings *settings, const char *user,
-		      const char *realm)
+static const struct conf_engines *exit_engines(const struct conf *conf,
+					       const union addr *relayed)
 {
-	const struct conf_engines *engines;
+	const struct conf_exit *exit = conf_exit_of(conf, relayed);
 
-	if (!settings->pins.count)
-		return NULL;
-	engines = pin_find(&settings->pins, user, realm);
-	return engines ? engines : pin_find(&settings->pins, "", realm);
+	return exit && exit->engines.count ? &exit->engines : NULL;
+}
+
+struct turn_pin turn_settings_pin(const struct turn_settings *settings,
+				  const struct auth_account *account,
+				  const union addr *relayed)
+{
+	const char *user = auth_account_user(account);
+	const char *realm = auth_account_realm(account);
+	const struct table *pins = &settings->pins;
+	struct turn_pin pin = { NULL, WIRE_NO_PINNED };
+
+	if (pins->count) {
+		pin.why = WIRE_NO_PINNED_USER;
+		pin.engines = pin_find(pins, user, realm);
+	}
+	if (pins->count && !pin.engines) {
+		pin.why = WIRE_NO_PINNED_REALM;
+		pin.engines = pin_find(pins, "", realm);
+	}
+	if (!pin.engines) {
+		pin.why = WIRE_NO_PINNED_EXIT;
+		pin.engines = exit_engines(settings->conf, relayed);
+	}
+	if (!pin.engines)
+		pin.why = WIRE_NO_PINNED;
+	return pin;
 }
 
 int turn_listener_tls(const struct conf_listener *listener,

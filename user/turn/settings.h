@@ -16,10 +16,19 @@ struct turn_settings {
 	struct table pins; /* of users and realms with engines of their own */
 };
 
-/* The engines a user or, if none, the realm is pinned to; NULL: neither is. */
-const struct conf_engines *
-turn_settings_engines(const struct turn_settings *settings, const char *user,
-		      const char *realm);
+/* The engines for a connection, and whose they are. */
+struct turn_pin {
+	const struct conf_engines *engines; /* NULL: those of [engine] */
+	enum wire_reason why; /* it is not on wire, if they do not have that */
+};
+
+/*
+ * Those of the user; if none, of the realm; if none, of the exit that the relayed
+ * address leaves by.
+ */
+struct turn_pin turn_settings_pin(const struct turn_settings *settings,
+				  const struct auth_account *account,
+				  const union addr *relayed);
 
 /* The realm that a [listener] offers; never NULL. The name may be gone. */
 const char *turn_settings_realm(const struct turn_settings *settings,
