@@ -81,7 +81,9 @@ def measure(lab, server, size):
 
 def run(lab):
     udp = {"listener datagrams": {"transport": "udp", "address": f"0.0.0.0:{lab.port}"},
-           "server": {"log_level": "info"}}
+           "server": {"log_level": "info"},
+           # All of them come from one network.
+           "limits": {"reflection": "0"}}
     servers = {"culvert": lambda: Culvertd(lab, udp),
                "coturn": lambda: Coturn(lab, udp=True)}
     figures = {}

@@ -898,6 +898,69 @@ static void udp_and_tcp_may_have_the_same_port(void **state)
 		"address and port once\n");
 }
 
+static void an_alternate_makes_four_sockets_of_one(void **state)
+{
+	static const char *const all[] = { "192.0.2.1:1000",
+					   "[2001:db8::1]:1000",
+					   "192.0.2.1:2000", "192.0.2.2:1000",
+					   "192.0.2.2:2000" };
+	char text[ADDR_STRLEN];
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE "[listener a]\ntransport = udp\n"
+			       "address = 192.0.2.1:1000, [2001:db8::1]:1000\n"
+			       "alternate = 192.0.2.2:2000\n");
+	assert_int_equal(conf->listeners[0].alternate_count, 1);
+	assert_int_equal(conf->listeners[0].address_count, 5);
+	for (size_t i = 0; i < 5; i++)
+		assert_string_equal(
+			addr_format(&conf->listeners[0].addresses[i], text),
+			all[i]);
+	conf_unref(conf);
+}
+
+#define DISCOVERY "[listener a]\ntransport = udp\naddress = 192.0.2.1:1000\n"
+
+static void an_alternate_must_differ_in_both(void **state)
+{
+	(void)state;
+	refused(USABLE DISCOVERY "alternate = 192.0.2.2:1000\n",
+		"7 error: [listener a] alternate: found 192.0.2.2:1000; "
+		"allowed: another address and another port than the first one "
+		"of its family in address\n");
+	refused(USABLE DISCOVERY "alternate = 192.0.2.1:2000\n",
+		"7 error: [listener a] alternate: found 192.0.2.1:2000; "
+		"allowed: another address and another port than the first one "
+		"of its family in address\n");
+	refused(USABLE DISCOVERY "alternate = [2001:db8::1]:2000\n",
+		"7 error: [listener a] alternate: found [2001:db8::1]:2000; "
+		"allowed: beside an address of its family that is no "
+		"wildcard\n");
+	refused(USABLE DISCOVERY "alternate = 192.0.2.2:2000, 192.0.2.3:3000\n",
+		"7 error: [listener a] alternate: found 192.0.2.3:3000; "
+		"allowed: one of a family\n");
+	refused(USABLE DISCOVERY "alternate = 192.0.2.2\n",
+		"7 error: [listener a] alternate: found \"192.0.2.2\"; "
+		"allowed: a list of up to 64 addresses with a port, such as "
+		"192.0.2.1:3478 or [2001:db8::1]:3478\n");
+	refused(USABLE "[listener a]\naddress = 192.0.2.1:1000\n"
+		       "alternate = 192.0.2.2:2000\n",
+		"6 error: [listener a] alternate: found without UDP; allowed: "
+		"with transport = udp\n");
+	refused(USABLE "[listener a]\ntransport = udp\n"
+		       "alternate = 192.0.2.2:2000\n",
+		"6 error: [listener a] alternate: found 192.0.2.2:2000; "
+		"allowed: beside an address of its family that is no "
+		"wildcard\n");
+	refused(USABLE DISCOVERY "alternate = 192.0.2.2:2000\n"
+				 "[listener b]\ntransport = udp\n"
+				 "address = 192.0.2.2:1000\n",
+		"10 error: [listener b] address: found 192.0.2.2:1000, which "
+		"overlaps 192.0.2.2:1000 of [listener a]; allowed: each "
+		"address and port once\n");
+}
+
 static void a_realm_has_users_or_secrets(void **state)
 {
 	struct conf *conf = accepted("[realm a]\nsecret = one\n"
@@ -1517,6 +1580,8 @@ int main(void)
 		cmocka_unit_test(a_tls_listener_has_a_key_for_each_certificate),
 		cmocka_unit_test(files_that_keys_name_come_along),
 		cmocka_unit_test(a_user_has_exactly_one_secret),
+		cmocka_unit_test(an_alternate_makes_four_sockets_of_one),
+		cmocka_unit_test(an_alternate_must_differ_in_both),
 		cmocka_unit_test(a_realm_has_users_or_secrets),
 		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),
 		cmocka_unit_test(a_realm_with_each_digest_alone_is_refused),

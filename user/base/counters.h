@@ -35,6 +35,7 @@
 	X(errors_answered, "requests answered with an error")                 \
 	X(auth_failures, "requests with wrong credentials")                   \
 	X(auth_limited, "requests ignored: too many wrong credentials from there") \
+	X(answers_withheld, "requests without credentials not answered: limits.reflection") \
 	X(auth_expired, "requests with credentials whose time is up")         \
 	X(allocations_made, "allocations made")                               \
 	X(peer_connects, "connections to peers asked for")                    \

@@ -359,6 +359,91 @@ static void listeners_check_tls(struct parser *p)
 	}
 }
 
+/* The first address of the alternate's family, which it goes with. */
+static const union addr *first_of(const struct conf_listener *l,
+				  const union addr *alternate)
+{
+	for (size_t i = 0; i < l->address_count; i++)
+		if (addr_family(&l->addresses[i]) == addr_family(alternate))
+			return &l->addresses[i];
+	return NULL;
+}
+
+/* What is wrong with an alternate, in words; NULL: nothing. */
+static const char *alternate_fault(const struct conf_listener *l,
+				   const union addr *alternate)
+{
+	const union addr *first = first_of(l, alternate);
+
+	for (const union addr *a = l->alternates; a < alternate; a++)
+		if (addr_family(a) == addr_family(alternate))
+			return "one of a family";
+	if (!first || addr_is_any(first) || !addr_port(first))
+		return "beside an address of its family that is no wildcard";
+	if (addr_same_host(first, alternate) ||
+	    addr_port(first) == addr_port(alternate))
+		return "another address and another port than the first one "
+		       "of its family in address";
+	return NULL;
+}
+
+/* Adds the three that an alternate brings. */
+static void alternate_derive(struct parser *p, struct conf_listener *l,
+			     const union addr *alternate)
+{
+	const union addr first = *first_of(l, alternate);
+	union addr *grown = reallocarray(l->addresses, l->address_count + 3,
+					 sizeof(*grown));
+
+	if (!grown) {
+		conf_no_memory(p);
+		return;
+	}
+	l->addresses = grown;
+	grown += l->address_count;
+	grown[0] = first;
+	addr_set_port(&grown[0], addr_port(alternate));
+	grown[1] = *alternate;
+	addr_set_port(&grown[1], addr_port(&first));
+	grown[2] = *alternate;
+	l->address_count += 3;
+}
+
+static void alternates_check(struct parser *p, const struct section *s,
+			     struct conf_listener *l)
+{
+	char label[CONF_LABEL_MAX], text[ADDR_STRLEN];
+	const char *fault;
+
+	if (l->alternate_count && l->transport != CONF_TRANSPORT_UDP &&
+	    !conf_key_refused(s, "transport")) {
+		conf_error(p, conf_key_line(s, "alternate"),
+			   "%s alternate: found without UDP; allowed: with "
+			   "transport = udp",
+			   conf_label(s->kind, s, label));
+		return;
+	}
+	for (size_t i = 0; i < l->alternate_count && !p->no_memory; i++) {
+		fault = alternate_fault(l, &l->alternates[i]);
+		if (fault)
+			conf_error(p, conf_key_line(s, "alternate"),
+				   "%s alternate: found %s; allowed: %s",
+				   conf_label(s->kind, s, label),
+				   addr_format(&l->alternates[i], text), fault);
+		else
+			alternate_derive(p, l, &l->alternates[i]);
+	}
+}
+
+static void listeners_check_alternates(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL)
+		if (!conf_key_refused(s, "address") && !p->no_memory)
+			alternates_check(p, s, &p->conf->listeners[s->index]);
+}
+
 /* Before addresses are compared. */
 static void listeners_derive_ports(struct parser *p)
 {
@@ -417,6 +502,7 @@ void conf_check(struct parser *p)
 	users_check(p);
 	listeners_check_tls(p);
 	listeners_derive_ports(p);
+	listeners_check_alternates(p);
 	listeners_check_addresses(p);
 	lifetimes_check(p);
 	order_check(p);

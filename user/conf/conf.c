@@ -197,6 +197,7 @@ static void listeners_free(struct conf *conf)
 
 		free(listener->name);
 		free(listener->addresses);
+		free(listener->alternates);
 		free(listener->realm);
 		free(listener->ciphers);
 		conf_files_free(listener->certificates,

@@ -47,6 +47,13 @@ struct conf_listener {
 	union addr *addresses;
 	size_t address_count;
 	uint64_t portless; /* bits of the addresses given without a port */
+	/*
+	 * One of a family at most, for behaviour discovery: its host and port
+	 * and those of the family's first address make four, all of them among
+	 * `addresses` after parsing. None but for UDP.
+	 */
+	union addr *alternates;
+	size_t alternate_count;
 	struct conf_file certificates[CONF_FILES_MAX]; /* none but for TLS */
 	size_t certificate_count;
 	struct conf_file private_keys[CONF_FILES_MAX]; /* one to each */
@@ -160,6 +167,7 @@ struct conf_limits {
 	unsigned int handshakes; /* of TLS, not complete yet */
 	uint64_t handshake_timeout_ms;
 	unsigned int auth_failures; /* of a source, a minute */
+	size_t reflection; /* bytes a second, to a network */
 	unsigned int allocations;
 	unsigned int allocations_per_user;
 	unsigned int permissions_per_allocation;

@@ -171,6 +171,25 @@ const struct key conf_keys[] = {
 	  .help = "Addresses to listen on; the port is 3478, with TLS 5349,\n"
 		  "unless given.\n"
 		  "An IPv6 address with a port needs brackets." },
+	{ LISTENER(alternates), .name = "alternate", .type = KEY_ENDPOINTS,
+	  .second = offsetof(struct conf_listener, alternate_count),
+	  .preset = "",
+	  .help = "A second address of this host with a second port, for UDP\n"
+		  "and at most one of a family: turns NAT behavior discovery\n"
+		  "(RFC 5780) on.\n"
+		  "With\n"
+		  ".Cm address\n"
+		  "192.0.2.1:3478 and\n"
+		  ".Cm alternate\n"
+		  "192.0.2.2:3479 four sockets are opened, for either address\n"
+		  "with either port; clients may ask for an answer from another\n"
+		  "one of them (CHANGE-REQUEST), to another of their own ports\n"
+		  "(RESPONSE-PORT), or with as much padding as they send\n"
+		  "(PADDING, up to 1500 bytes).\n"
+		  "Answers to Binding are more than twice as long then: see\n"
+		  ".Cm reflection\n"
+		  "in\n"
+		  ".Sx [limits] ." },
 	{ LISTENER(certificates), .name = "certificate", .type = KEY_FILES,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_listener, certificate_count),
@@ -498,6 +517,18 @@ const struct key conf_keys[] = {
 		  "ConnectionBind and datagrams are counted apart, each with\n"
 		  "this limit.\n"
 		  "Many users behind one address share its limit." },
+	{ LIMITS(reflection), .name = "reflection", .type = KEY_SIZE,
+	  .flags = KEY_ZERO, .min = 256, .max = 1024 * MIB, .preset = "16K",
+	  .help = "Bytes a second by which answers to an IPv4 /24 or an IPv6\n"
+		  "/48 may exceed the UDP requests without credentials that came\n"
+		  "in its name, four seconds' worth at once; 0 means no limit.\n"
+		  "Beyond it such requests from there are answered only if the\n"
+		  "answer is no longer, and the log says so: whoever forges\n"
+		  "source addresses gains nothing.\n"
+		  "A Binding costs 12 bytes (IPv6: 24), with an\n"
+		  ".Cm alternate\n"
+		  "48 (96), asking for an allocation some 120.\n"
+		  "Clients with an allocation are not concerned." },
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },
@@ -696,6 +727,10 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		return;
 	case KEY_LISTEN:
 		text = "a list of up to 64 addresses such as 192.0.2.1, "
+		       "192.0.2.1:3478 or [2001:db8::1]:3478";
+		break;
+	case KEY_ENDPOINTS:
+		text = "a list of up to 64 addresses with a port, such as "
 		       "192.0.2.1:3478 or [2001:db8::1]:3478";
 		break;
 	case KEY_HOSTS:

@@ -39,6 +39,7 @@ enum key_type {
 	KEY_HA1, /* struct conf_ha1, never shown */
 	KEY_WORD, /* an enum: the word's place in `words` */
 	KEY_LISTEN, /* union addr * of a listener; second: size_t count */
+	KEY_ENDPOINTS, /* union addr *; second: size_t count; with a port */
 	KEY_HOSTS, /* union addr *; second: size_t count; no port */
 	KEY_PREFIXES, /* struct prefix *; second: size_t count */
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */

@@ -352,6 +352,11 @@ static int host_parse(const struct value *v, const char *item,
 
 	if (v->key->type == KEY_LISTEN)
 		return addr_parse(item, CONF_PORT, out);
+	if (v->key->type == KEY_ENDPOINTS)
+		return addr_parse(item, 0, out) || !addr_port(out) ||
+				       addr_is_any(out) ?
+			       -EINVAL :
+			       0;
 	/* An address without a port is a prefix without a length. */
 	if (strchr(item, '/') || prefix_parse(item, &whole))
 		return -EINVAL;
@@ -589,6 +594,7 @@ static int value_assign(struct value *v)
 	case KEY_WORD:
 		return word_set(v);
 	case KEY_LISTEN:
+	case KEY_ENDPOINTS:
 	case KEY_HOSTS:
 		return addresses_set(v);
 	case KEY_PREFIXES:

@@ -44,6 +44,7 @@ enum stun_method {
 
 enum stun_attr_type {
 	STUN_ATTR_MAPPED_ADDRESS = 0x0001,
+	STUN_ATTR_CHANGE_REQUEST = 0x0003,
 	STUN_ATTR_USERNAME = 0x0006,
 	STUN_ATTR_MESSAGE_INTEGRITY = 0x0008,
 	STUN_ATTR_ERROR_CODE = 0x0009,
@@ -64,11 +65,15 @@ enum stun_attr_type {
 	STUN_ATTR_USERHASH = 0x001e,
 	STUN_ATTR_XOR_MAPPED_ADDRESS = 0x0020,
 	STUN_ATTR_RESERVATION_TOKEN = 0x0022,
+	STUN_ATTR_PADDING = 0x0026,
+	STUN_ATTR_RESPONSE_PORT = 0x0027,
 	STUN_ATTR_CONNECTION_ID = 0x002a,
 	STUN_ATTR_PASSWORD_ALGORITHMS = 0x8002,
 	STUN_ATTR_SOFTWARE = 0x8022,
 	STUN_ATTR_ALTERNATE_SERVER = 0x8023,
 	STUN_ATTR_FINGERPRINT = 0x8028,
+	STUN_ATTR_RESPONSE_ORIGIN = 0x802b,
+	STUN_ATTR_OTHER_ADDRESS = 0x802c,
 };
 
 enum stun_transport {
@@ -236,6 +241,9 @@ void stun_put_u32(struct stun_writer *w, uint16_t type, uint32_t value);
 /* One significant byte and three of zero: REQUESTED-TRANSPORT, -FAMILY. */
 void stun_put_u8(struct stun_writer *w, uint16_t type, uint8_t value);
 void stun_put_string(struct stun_writer *w, uint16_t type, const char *value);
+/* As MAPPED-ADDRESS has it. */
+void stun_put_address(struct stun_writer *w, uint16_t type,
+		      const union addr *addr);
 void stun_put_xor_address(struct stun_writer *w, uint16_t type,
 			  const union addr *addr);
 /* ERROR-CODE with the standard reason phrase. */

@@ -105,22 +105,42 @@ void stun_put_string(struct stun_writer *w, uint16_t type, const char *value)
 	stun_put(w, type, value, strlen(value));
 }
 
-void stun_put_xor_address(struct stun_writer *w, uint16_t type,
-			  const union addr *addr)
+/* The layout both kinds share. The value, or NULL and the error noted. */
+static uint8_t *address_put(struct stun_writer *w, uint16_t type,
+			    const union addr *addr, size_t *len)
 {
-	size_t len;
-	const uint8_t *bytes = addr_bytes(addr, &len);
+	const uint8_t *bytes = addr_bytes(addr, len);
 	uint8_t *at;
 
 	if (!bytes && !w->error)
 		w->error = -EINVAL;
-	at = attr_reserve(w, type, 4 + len);
+	at = attr_reserve(w, type, 4 + *len);
+	if (!at)
+		return NULL;
+	at[0] = 0;
+	at[1] = *len == 4 ? STUN_FAMILY_IPV4 : STUN_FAMILY_IPV6;
+	put_be16(at + 2, addr_port(addr));
+	memcpy(at + 4, bytes, *len);
+	return at;
+}
+
+void stun_put_address(struct stun_writer *w, uint16_t type,
+		      const union addr *addr)
+{
+	size_t len;
+
+	address_put(w, type, addr, &len);
+}
+
+void stun_put_xor_address(struct stun_writer *w, uint16_t type,
+			  const union addr *addr)
+{
+	size_t len;
+	uint8_t *at = address_put(w, type, addr, &len);
+
 	if (!at)
 		return;
-	at[0] = 0;
-	at[1] = len == 4 ? STUN_FAMILY_IPV4 : STUN_FAMILY_IPV6;
 	put_be16(at + 2, (uint16_t)(addr_port(addr) ^ STUN_MAGIC >> 16));
-	memcpy(at + 4, bytes, len);
 	stun_xor_bytes(at + 4, len, w->buf + 8);
 }
 

@@ -171,3 +171,8 @@ int turn_datagram_fd(const struct datagram_port *port)
 {
 	return udp_socket_fd(port->socket);
 }
+
+const union addr *turn_datagram_addr(const struct datagram_port *port)
+{
+	return udp_socket_addr(port->socket);
+}

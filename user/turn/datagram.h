@@ -16,6 +16,8 @@ int turn_datagram_serve(struct turn_listener *listener, int fd,
 /* Closes it; its clients' allocations end. Accepts NULL. */
 void turn_datagram_retire(struct datagram_port *port);
 int turn_datagram_fd(const struct datagram_port *port);
+/* What it is bound to. */
+const union addr *turn_datagram_addr(const struct datagram_port *port);
 
 /*
  * The request has shown credentials and asks for an allocation: a client that

@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "crypto/crypto.h"
 #include "turn/allocation.h"
+#include "turn/discovery.h"
+#include "turn/excess.h"
 
 #define SOFTWARE "culvert " CULVERT_VERSION
 
@@ -96,12 +98,44 @@ ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 	return stun_end(w);
 }
 
+static void answer_withheld(const struct client *client)
+{
+	struct turn_worker *worker = client->worker;
+	char remote[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	worker->counters.answers_withheld++;
+	if (turn_worker_may_log(worker, TURN_LOG_REFLECTION, &suppressed))
+		log_warn(ROOM,
+			 "event=answers_withheld client=%s limit=reflection "
+			 "hint=\"many requests without credentials, perhaps "
+			 "forged, come from this network\" suppressed=%ju",
+			 addr_format(&client->remote, remote),
+			 (uintmax_t)suppressed);
+}
+
+/* A datagram's source may be forged until credentials, or an allocation, tell. */
+static bool answer_allowed(const struct client *client,
+			   const struct transaction *tx, size_t len)
+{
+	struct turn_worker *worker = client->worker;
+
+	return !tx->datagram || tx->authenticated || client->allocation ||
+	       len <= tx->request_len ||
+	       turn_excess_take(worker->shared->excess, &client->remote,
+				len - tx->request_len,
+				turn_limits(worker)->reflection,
+				loop_now(worker->loop));
+}
+
 void turn_answer_send(struct client *client, struct stun_writer *w,
 		      const struct transaction *tx)
 {
 	ssize_t len = turn_answer_end(w, tx, client->worker);
 
-	if (len >= 0)
+	if (len >= 0 && !answer_allowed(client, tx, (size_t)len))
+		answer_withheld(client);
+	else if (len >= 0)
 		turn_client_send(client, w->buf, (size_t)len);
 	/* Without an answer the client could only wait: let it notice. */
 	else if (client->stream)
@@ -158,6 +192,7 @@ static bool unknown_refused(struct request *req)
 				    sizeof(known) / sizeof(known[0]), types,
 				    TURN_UNKNOWN_MAX);
 
+	count = turn_discovery_known(req, types, count);
 	if (!count)
 		return false;
 	turn_answer_begin(&w, buf, STUN_ERROR, &req->tx);
@@ -296,7 +331,8 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 		.msg = msg,
 		.tx = { .method = msg->method,
 			.fingerprint = msg->fingerprint_at != 0,
-			.datagram = !client->stream },
+			.datagram = !client->stream,
+			.request_len = msg->len },
 	};
 	uint8_t buf[TURN_ANSWER_MAX];
 	int code;

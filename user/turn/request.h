@@ -28,6 +28,7 @@ struct transaction {
 	bool sha256; /* the answer's integrity is MESSAGE-INTEGRITY-SHA256 */
 	bool fingerprint; /* the request had one, so has the answer */
 	bool datagram; /* its source address may be forged */
+	size_t request_len; /* bytes */
 };
 
 struct request {

@@ -280,8 +280,8 @@ void turn_settings_unref(struct turn_settings *settings)
 	free(settings);
 }
 
-static const struct conf_listener *
-listener_find(const struct turn_settings *settings, const char *name)
+const struct conf_listener *
+turn_settings_listener(const struct turn_settings *settings, const char *name)
 {
 	const struct conf *conf = settings->conf;
 
@@ -294,21 +294,17 @@ listener_find(const struct turn_settings *settings, const char *name)
 struct tls_server *turn_settings_tls(const struct turn_settings *settings,
 				     const char *listener)
 {
-	const struct conf_listener *found = listener_find(settings, listener);
+	const struct conf_listener *found =
+		turn_settings_listener(settings, listener);
 
 	return found ? settings->tls[found - settings->conf->listeners] : NULL;
-}
-
-bool turn_settings_has_listener(const struct turn_settings *settings,
-				const char *listener)
-{
-	return listener_find(settings, listener) != NULL;
 }
 
 unsigned int turn_settings_mss(const struct turn_settings *settings,
 			       const char *listener)
 {
-	const struct conf_listener *found = listener_find(settings, listener);
+	const struct conf_listener *found =
+		turn_settings_listener(settings, listener);
 
 	return found ? found->mss : 0;
 }
@@ -317,7 +313,8 @@ bool turn_settings_has_address(const struct turn_settings *settings,
 			       const char *listener, const union addr *addr,
 			       bool udp)
 {
-	const struct conf_listener *found = listener_find(settings, listener);
+	const struct conf_listener *found =
+		turn_settings_listener(settings, listener);
 
 	if (found && (found->transport == CONF_TRANSPORT_UDP) != udp)
 		return false;
@@ -334,7 +331,8 @@ bool turn_settings_has_address(const struct turn_settings *settings,
 const char *turn_settings_realm(const struct turn_settings *settings,
 				const char *listener)
 {
-	const struct conf_listener *found = listener_find(settings, listener);
+	const struct conf_listener *found =
+		turn_settings_listener(settings, listener);
 	const char *realm = found ? found->realm : NULL;
 
 	if (!realm)

@@ -36,8 +36,9 @@ const char *turn_settings_realm(const struct turn_settings *settings,
 /* What its new connections need; NULL: it is not for TLS. */
 struct tls_server *turn_settings_tls(const struct turn_settings *settings,
 				     const char *listener);
-bool turn_settings_has_listener(const struct turn_settings *settings,
-				const char *listener);
+/* The [listener] of this name; NULL: there is none. */
+const struct conf_listener *
+turn_settings_listener(const struct turn_settings *settings, const char *name);
 /* The largest segment its clients are asked to send; 0: the kernel's. */
 unsigned int turn_settings_mss(const struct turn_settings *settings,
 			       const char *listener);

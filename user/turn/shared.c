@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 
 #include "base/random.h"
+#include "turn/excess.h"
 
 /* Descriptors of the process (log, channel, control) and of each worker (epoll,
  * io_uring, their eventfds, a first pipe).
@@ -43,8 +44,10 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 		return -ENOMEM;
 	if (auth_guard_new(&shared->guard))
 		goto free_shared;
-	if (table_init(&shared->relayed))
+	if (turn_excess_new(&shared->excess))
 		goto free_guard;
+	if (table_init(&shared->relayed))
+		goto free_excess;
 	shared->worker_count = workers;
 	shared->instance = random_u32() >> 8;
 	pthread_mutex_init(&shared->lock, NULL);
@@ -53,6 +56,8 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	*out = shared;
 	return 0;
 
+free_excess:
+	turn_excess_free(shared->excess);
 free_guard:
 	auth_guard_free(shared->guard);
 free_shared:
@@ -64,6 +69,7 @@ void turn_shared_free(struct turn_shared *shared)
 {
 	if (!shared)
 		return;
+	turn_excess_free(shared->excess);
 	auth_guard_free(shared->guard);
 	table_destroy(&shared->relayed);
 	pthread_mutex_destroy(&shared->lock);

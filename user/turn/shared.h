@@ -32,6 +32,7 @@ struct turn_shared {
 	_Atomic unsigned int descriptor_budget;
 
 	struct auth_guard *guard; /* of failed credentials */
+	struct turn_excess *excess; /* of answers to strangers */
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;

@@ -384,6 +384,21 @@ struct turn_listener *turn_listener_find(struct turn_worker *worker,
 	return NULL;
 }
 
+struct datagram_port *turn_listener_port(const struct turn_listener *listener,
+					 const union addr *local)
+{
+	struct list *pos;
+
+	list_for_each(pos, &listener->sockets) {
+		struct datagram_port *port =
+			list_entry(pos, struct listener_socket, link)->port;
+
+		if (port && addr_equal(turn_datagram_addr(port), local))
+			return port;
+	}
+	return NULL;
+}
+
 struct turn_listener *turn_listener_ref(struct turn_listener *listener)
 {
 	listener->refs++;
@@ -421,6 +436,16 @@ static const struct listener_ops client_listener_ops = {
 	.exhausted = accept_exhausted,
 };
 
+/* What the settings say of it. */
+static void listener_learn(struct turn_listener *listener)
+{
+	const struct turn_settings *settings = listener->worker->settings;
+
+	listener->conf = turn_settings_listener(settings, listener->name);
+	listener->realm = turn_settings_realm(settings, listener->name);
+	listener->tls = turn_settings_tls(settings, listener->name);
+}
+
 static struct turn_listener *listener_get(struct turn_worker *worker,
 					  const char *name)
 {
@@ -435,8 +460,7 @@ static struct turn_listener *listener_get(struct turn_worker *worker,
 	listener->refs = 1;
 	list_init(&listener->sockets);
 	memcpy(listener->name, name, strlen(name) + 1);
-	listener->realm = turn_settings_realm(worker->settings, name);
-	listener->tls = turn_settings_tls(worker->settings, name);
+	listener_learn(listener);
 	list_add_tail(&listener->link, &worker->listeners);
 	return listener;
 }
@@ -539,8 +563,7 @@ static void listeners_reload(struct turn_worker *worker)
 		struct turn_listener *listener =
 			list_entry(pos, struct turn_listener, link);
 
-		if (turn_settings_has_listener(worker->settings,
-					       listener->name))
+		if (listener->conf)
 			sockets_reload(listener);
 		else
 			listener_retire(listener);
@@ -555,22 +578,10 @@ static void listeners_refresh(struct turn_worker *worker)
 {
 	struct list *pos;
 
-	list_for_each(pos, &worker->listeners) {
-		struct turn_listener *listener =
-			list_entry(pos, struct turn_listener, link);
-
-		listener->realm =
-			turn_settings_realm(worker->settings, listener->name);
-		listener->tls =
-			turn_settings_tls(worker->settings, listener->name);
-	}
-	list_for_each(pos, &worker->clients) {
-		struct turn_listener *listener =
-			list_entry(pos, struct client, link)->listener;
-
-		listener->realm =
-			turn_settings_realm(worker->settings, listener->name);
-	}
+	list_for_each(pos, &worker->listeners)
+		listener_learn(list_entry(pos, struct turn_listener, link));
+	list_for_each(pos, &worker->clients)
+		listener_learn(list_entry(pos, struct client, link)->listener);
 }
 
 /* What the new settings forbid is cut off now: a datagram is not judged anew. */

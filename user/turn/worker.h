@@ -22,6 +22,7 @@
 enum turn_log {
 	TURN_LOG_LIMIT, /* a connection over a limit was closed */
 	TURN_LOG_GUESSES, /* a source has failed too often to authenticate */
+	TURN_LOG_REFLECTION, /* strangers of a network get no answer */
 	TURN_LOG_DESCRIPTORS, /* an accept failed */
 	TURN_LOG_HANDSHAKE, /* TLS could not be agreed on */
 	TURN_LOG_QUEUE, /* a client does not read */
@@ -47,7 +48,8 @@ struct turn_listener {
 	struct turn_worker *worker;
 	struct list sockets;
 	size_t refs; /* one of the worker, one of each client */
-	const char *realm; /* lives in worker->settings */
+	const struct conf_listener *conf; /* in worker->settings; NULL: gone */
+	const char *realm; /* lives there, too */
 	struct tls_server *tls; /* so, too; NULL: none, or nobody new is served */
 	char name[CONF_NAME_MAX];
 };
@@ -127,6 +129,9 @@ bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 
 struct turn_listener *turn_listener_find(struct turn_worker *worker,
 					 const char *name);
+/* Its socket for datagrams that is bound to this address; NULL: there is none. */
+struct datagram_port *turn_listener_port(const struct turn_listener *listener,
+					 const union addr *local);
 struct turn_listener *turn_listener_ref(struct turn_listener *listener);
 void turn_listener_unref(struct turn_listener *listener); /* accepts NULL */
 

@@ -29,6 +29,7 @@ CONNECTION_ATTEMPT = 0x00C
 REQUEST, INDICATION, SUCCESS, ERROR = range(4)
 
 MAPPED_ADDRESS = 0x0001
+CHANGE_REQUEST = 0x0003
 USERNAME = 0x0006
 MESSAGE_INTEGRITY = 0x0008
 ERROR_CODE = 0x0009
@@ -49,11 +50,15 @@ PASSWORD_ALGORITHM = 0x001D
 USERHASH = 0x001E
 XOR_MAPPED_ADDRESS = 0x0020
 RESERVATION_TOKEN = 0x0022
+PADDING = 0x0026
+RESPONSE_PORT = 0x0027
 CONNECTION_ID = 0x002A
 ADDITIONAL_ADDRESS_FAMILY = 0x8000
 PASSWORD_ALGORITHMS = 0x8002
 SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
+RESPONSE_ORIGIN = 0x802B
+OTHER_ADDRESS = 0x802C
 
 NONCE_COOKIE = b"obMatJos2"
 ALGORITHM_MD5 = struct.pack("!HH", 1, 0)
@@ -109,6 +114,16 @@ def unxor_address(value, txid):
     mask = struct.pack("!I", MAGIC) + txid
     packed = bytes(a ^ b for a, b in zip(value[4:], mask))
     return str(ipaddress.ip_address(packed)), port
+
+
+def plain_address(value):
+    """Decode a MAPPED-ADDRESS or its like to (host, port)."""
+    zeros = bytes(16)
+    host, port = unxor_address(value, zeros[4:])
+    mask = struct.pack("!I", MAGIC)
+    packed = ipaddress.ip_address(host).packed
+    packed = bytes(a ^ b for a, b in zip(packed, mask)) + packed[4:]
+    return str(ipaddress.ip_address(packed)), port ^ (MAGIC >> 16)
 
 
 def type_encode(method, cls):
