@@ -439,7 +439,7 @@ static void listeners_check_alternates(struct parser *p)
 {
 	struct section *s = NULL;
 
-	while ((s = next_of(p, s, SECTION_LISTENER)) != NULL)
+	while ((s = conf_section_next(p, s, SECTION_LISTENER)) != NULL)
 		if (!conf_key_refused(s, "address") && !p->no_memory)
 			alternates_check(p, s, &p->conf->listeners[s->index]);
 }
