@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Exact answers: what the server says to every case RFC 6062, 8656 and 8489 describe.
 
-Rows are numbered as in the design's table; 1, 8 and 27 are in udp.py, 28 needs TLS listeners.
+Rows are numbered as in the design's table; those that need datagrams are in udp.py, 28 is in
+tls.py. The first test finds a test for each.
 """
 
 import contextlib
+import glob
 import os
+import re
 import socket
 import struct
 import sys
@@ -29,6 +32,7 @@ from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
 FAST = {"limits": {"bind_timeout": "1s", "connect_timeout": "2s", "permission_lifetime": "2s"}}
+ROWS = 41
 BLACK_HOLE = {4: "10.77.9.9", 6: "fd77:9::9"}
 
 
@@ -53,6 +57,16 @@ def refused_port(version):
     """An address at the peer where nobody listens."""
     with contextlib.closing(lab.topo.peer.bound(version)) as sock:
         return sock.getsockname()[:2]
+
+
+@row("every row of the table has a test that is named for it")
+def _():
+    found = set()
+    for path in glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "*.py")):
+        with open(path, encoding="utf-8") as file:
+            for names in re.findall(r'"rows? (\d+(?:, \d+)*):', file.read()):
+                found.update(map(int, names.split(", ")))
+    equal(sorted(set(range(1, ROWS + 1)) - found), [], "rows without a test")
 
 
 # Slow ones with the defaults of the RFC start first and are looked at in the end.
@@ -134,6 +148,14 @@ def _(version):
     equal(client.peer_code(CONNECT, peer), 437, "Connect")
     equal(client.peer_code(CREATE_PERMISSION, peer), 437, "CreatePermission")
     equal(client.code(REFRESH), 437, "Refresh")
+
+
+@row_both("row 8: Connect on a UDP allocation is 403, over a connection, too")
+def _(version):
+    client = lab.client(version)
+    client.allocate(*([family(6)] if version == 6 else []), protocol=turn.UDP)
+    equal(client.peer_code(CONNECT, refused_port(version)), 403)
+    check(client.refresh() > 0, "the allocation is gone")
 
 
 @row("row 9: Connect without or with a malformed XOR-PEER-ADDRESS is 400")

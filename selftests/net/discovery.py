@@ -85,7 +85,8 @@ def table_test(version):
                     response, source = ask(sock, (hosts[ip], PORTS[port]),
                                            *([] if flags is None else [change(flags)]))
                     bits = flags or 0
-                    want = (hosts[ip ^ bool(bits & CHANGE_IP)], PORTS[port ^ bool(bits & CHANGE_PORT)])
+                    want = (hosts[ip ^ bool(bits & CHANGE_IP)],
+                            PORTS[port ^ bool(bits & CHANGE_PORT)])
                     what = f"asked {hosts[ip]} port {PORTS[port]} with {flags}"
                     equal(response.code, 0, what)
                     equal(source, want, f"source, {what}")

@@ -124,6 +124,36 @@ def _():
     lab.server({})
 
 
+ICE_PAIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib", "ice_pair.py")
+
+
+def aioice_test(way):
+    def run():
+        changes = {"listener datagrams": {"transport": "udp", "address": f"0.0.0.0:{lab.port}"}}
+        env = {}
+        if way == "tls":
+            certificate, key = tls.certificate(lab.dir, lab.topo.relay.addr())
+            changes = {"listener main": {"transport": "tls", "certificate": certificate,
+                                         "private_key": key}}
+            env["SSL_CERT_FILE"] = certificate
+        host, port = lab.server(changes).address()
+        argv = ["/usr/bin/python3", ICE_PAIR, host, port, way, "alice", "wonderland", 50]
+        process = lab.spawn(lab.topo.client, argv, "aioice", env=env)
+        status = process.wait(30)
+        if status == 77:
+            tap.skip("aioice is not installed (package python3-aioice)")
+        said = process.out()
+        equal(status, 0, f"status, said {said}{process.err()[-800:]}")
+        equal(re.findall(r"^(\w+) \S+:\d+$", said, re.M), ["relay"] * 2, "candidates")
+        check("same 50" in said, f"messages unchanged: {said}")
+    return run
+
+
+for _way in ("udp", "tcp", "tls"):
+    tap.add(f"aioice connects two ends by relay candidates over {_way.upper()}", aioice_test(_way),
+            40)
+
+
 @test("turnutils_uclient with the wrong password is refused")
 def _():
     need("turnutils_uclient", "coturn")

@@ -258,7 +258,7 @@ def _():
     equal(receive_to_any_end(peer), (b"", "rst"), "what the peer sees")
 
 
-@test("a data connection in the clear for a control connection in TLS, and the reverse")
+@test("row 28: a data connection in the clear for a control connection in TLS, and the reverse")
 def _():
     both = config()
     both["listener plain"] = {"address": f"0.0.0.0:{lab.topo.relay.free_port()}"}

@@ -2,6 +2,7 @@
 """TLS for tests: certificates by the openssl program, and a socket that can half-close."""
 
 import contextlib
+import ipaddress
 import os
 import select
 import socket
@@ -15,8 +16,16 @@ NAME = "relay.example.org"
 RECORD = 16384
 
 
+def _kind(name):
+    try:
+        ipaddress.ip_address(name)
+        return "IP"
+    except ValueError:
+        return "DNS"
+
+
 def certificate(directory, name=NAME, days=30, serial=None):
-    """A self-signed certificate for this name: paths of certificate and key."""
+    """A self-signed certificate for this name or address: paths of certificate and key."""
     stem = os.path.join(directory, f"{name}-{serial or days}")
     paths = stem + ".crt", stem + ".key"
     if os.path.exists(paths[0]):
@@ -24,7 +33,7 @@ def certificate(directory, name=NAME, days=30, serial=None):
     try:
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                         "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-addext",
-                        f"subjectAltName=DNS:{name}", "-days", str(days), "-keyout", paths[1],
+                        f"subjectAltName={_kind(name)}:{name}", "-days", str(days), "-keyout", paths[1],
                         "-out", paths[0]], check=True, capture_output=True)
     except FileNotFoundError as error:
         raise Skip("openssl is not installed (package openssl)") from error
