@@ -353,6 +353,7 @@ def _():
     need_namespaces(lab)
     changes = {"peers": {"allow": "127.0.0.5, ::1", "deny": "10.77.2.0/24"}}
     client = lab.allocated(changes=changes)
+    forbid(client, "10.77.1.255", "broadcast address of a network of this server's")
     equal(client.peer_code(CONNECT, ("127.0.0.5", 9)), 447, "allowed loopback address")
     forbid(client, "127.0.0.6")
     forbid(client, "10.77.2.2", "denied prefix")

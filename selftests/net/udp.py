@@ -214,13 +214,30 @@ def _():
     need_namespaces(lab)
     client = allocated()
     for host in ("127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255", "169.254.1.1",
-                 lab.topo.relay.addr()):
+                 "10.77.1.255", "10.77.2.0", lab.topo.relay.addr()):
         before = drops()
         if host != lab.topo.relay.addr():  # relayed addresses of the server may be peers
             equal(client.peer_code(CREATE_PERMISSION, (host, 9)), 403, host)
         equal(client.channel_bind_code((host, 9)), 403, host)
         client.sock.sendall(send_message((host, 9), b"x"))
         wait_for(lambda before=before: drops() == before + 1, 5, f"Send to {host} is dropped")
+    done(client)
+
+
+@tap.test("an address that this server gets is refused, one that it loses is not")
+def _():
+    need_namespaces(lab)
+    client, new = allocated(), "10.77.2.99"
+    equal(client.channel_bind_code((new, 9)), 0, "while it is nobody's")
+    lab.topo.relay.run("ip", "addr", "add", new + "/24", "dev", "topeer")
+    try:
+        wait_for(lambda: client.peer_code(CREATE_PERMISSION, (new, 9)) == 403, 5, "403")
+        before = drops()
+        client.sock.sendall(channel_message(b"here", False))
+        wait_for(lambda: drops() == before + 1, 5, "ChannelData is dropped")
+    finally:
+        lab.topo.relay.run("ip", "addr", "del", new + "/24", "dev", "topeer")
+    wait_for(lambda: client.peer_code(CREATE_PERMISSION, (new, 9)) == 0, 5, "allowed again")
     done(client)
 
 

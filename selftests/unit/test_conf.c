@@ -139,8 +139,8 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->relay.address_count, 0);
 	assert_int_equal(conf->relay.port_min, 49152);
 	assert_int_equal(conf->relay.port_max, 65535);
-	assert_int_equal(conf->peers.allow_count, 0);
-	assert_int_equal(conf->peers.deny_count, 0);
+	assert_int_equal(conf->peers.rules.allow_count, 0);
+	assert_int_equal(conf->peers.rules.deny_count, 0);
 	assert_true(conf->peers.relayed);
 	assert_false(conf->peers.require_permission);
 	assert_int_equal(conf->engine.order_count, 4);
@@ -257,12 +257,14 @@ static void check_sections(const struct conf *conf)
 	assert_address(&conf->relay.addresses[1], "[2001:db8::9]:0");
 	assert_int_equal(conf->relay.port_min, 50000);
 	assert_int_equal(conf->relay.port_max, 50999);
-	assert_int_equal(conf->peers.allow_count, 2);
-	assert_string_equal(prefix_format(&conf->peers.allow[0], text),
+	assert_int_equal(conf->peers.rules.allow_count, 2);
+	assert_string_equal(prefix_format(&conf->peers.rules.allow[0].prefix,
+					  text),
 			    "127.0.0.1/32");
-	assert_string_equal(prefix_format(&conf->peers.allow[1], text),
+	assert_string_equal(prefix_format(&conf->peers.rules.allow[1].prefix,
+					  text),
 			    "10.0.0.0/8");
-	assert_int_equal(conf->peers.deny_count, 1);
+	assert_int_equal(conf->peers.rules.deny_count, 1);
 	assert_false(conf->peers.relayed);
 	assert_true(conf->peers.require_permission);
 	assert_int_equal(conf->engine.order_count, 2);
@@ -496,8 +498,8 @@ static void empty_lists_mean_none_where_that_makes_sense(void **state)
 					    "[relay]\naddress =\n");
 
 	(void)state;
-	assert_int_equal(conf->peers.allow_count, 0);
-	assert_int_equal(conf->peers.deny_count, 0);
+	assert_int_equal(conf->peers.rules.allow_count, 0);
+	assert_int_equal(conf->peers.rules.deny_count, 0);
 	assert_int_equal(conf->relay.address_count, 0);
 	conf_unref(conf);
 	refused(USABLE "[engine]\norder =\n",
@@ -683,8 +685,92 @@ static void lists_of_prefixes_add_up(void **state)
 				     "deny = 192.0.2.1, 2001:db8::/32\n");
 
 	(void)state;
-	assert_int_equal(conf->peers.deny_count, 3);
+	assert_int_equal(conf->peers.rules.deny_count, 3);
 	conf_unref(conf);
+}
+
+static void assert_rule(const struct conf_rule *rule, const char *prefix,
+			unsigned int min, unsigned int max)
+{
+	char text[ADDR_STRLEN];
+
+	assert_string_equal(prefix_format(&rule->prefix, text), prefix);
+	assert_int_equal(rule->port_min, min);
+	assert_int_equal(rule->port_max, max);
+}
+
+static void peers_are_named_by_prefix_and_port(void **state)
+{
+	struct conf *conf =
+		accepted("[realm example.org]\nallow = 10.0.0.0/8:80-90\n"
+			 "deny = [2001:db8::/32]:443, [2001:db8::1]:1 - 2\n"
+			 "[user alice]\npassword = secret\n"
+			 "allow = 192.0.2.1:25, ::1, 2001:db8::/33\n"
+			 "[peers]\nnat64 = 2001:db8:1::/48, 64:ff9c::/96\n");
+	const struct conf_rules *realm = &conf->realms[0].rules;
+	const struct conf_rules *user = &conf->users[0].rules;
+
+	(void)state;
+	assert_int_equal(realm->allow_count, 1);
+	assert_rule(&realm->allow[0], "10.0.0.0/8", 80, 90);
+	assert_int_equal(realm->deny_count, 2);
+	assert_rule(&realm->deny[0], "2001:db8::/32", 443, 443);
+	assert_rule(&realm->deny[1], "2001:db8::1/128", 1, 2);
+	assert_int_equal(user->allow_count, 3);
+	assert_rule(&user->allow[0], "192.0.2.1/32", 25, 25);
+	assert_rule(&user->allow[1], "::1/128", 0, 65535);
+	assert_rule(&user->allow[2], "2001:db8::/33", 0, 65535);
+	assert_int_equal(user->deny_count, 0);
+	assert_int_equal(conf->peers.nat64_count, 2);
+	assert_int_equal(conf->peers.nat64[0].bits, 48);
+	conf_unref(conf);
+}
+
+static void peers_and_translators_are_checked(void **state)
+{
+	static const char *const rules[] = {
+		"10.0.0.0/8:",
+		"10.0.0.0/8:0",
+		"10.0.0.0/8:90-80",
+		"10.0.0.0:80/8",
+		"[10.0.0.0/8]:80",
+		"[2001:db8::/32]",
+		"[2001:db8::/32:1",
+		"[2001:db8::/32]:x",
+		"10.0.0.0/33",
+		":80",
+		"[]:80",
+		"10.0.0.0/8:65536",
+	};
+	static const char *const prefixes[] = {
+		"10.0.0.0/8",        "2001:db8::/24", "2001:db8::/44",
+		"2001:db8::/72",     "2001:db8::",    "2001:db8::/128",
+		"[2001:db8::/96]:1",
+	};
+	char text[512], want[512];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+		snprintf(text, sizeof(text), "%s[peers]\ndeny = %s\n", USABLE,
+			 rules[i]);
+		snprintf(want, sizeof(want),
+			 "5 error: [peers] deny: found \"%s\"; allowed: a list "
+			 "of addresses and prefixes, with ports or without, "
+			 "such as 192.0.2.1, 192.0.2.0/24:80-90 or "
+			 "[2001:db8::/32]:443\n",
+			 rules[i]);
+		refused(text, want);
+	}
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+		snprintf(text, sizeof(text), "%s[peers]\nnat64 = %s\n", USABLE,
+			 prefixes[i]);
+		snprintf(
+			want, sizeof(want),
+			"5 error: [peers] nat64: found \"%s\"; allowed: a list "
+			"of IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits\n",
+			prefixes[i]);
+		refused(text, want);
+	}
 }
 
 static void all_errors_are_reported_at_once(void **state)
@@ -731,7 +817,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"17 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n"
 		"18 error: [realm example.org] : unknown key; allowed: "
-		"allocations_per_user, secret, engine\n"
+		"allocations_per_user, secret, engine, allow, deny\n"
 		"10 error: [user bob]: found neither password nor ha1; "
 		"allowed: exactly one of them\n"
 		"11 error: [user bob] realm: found \"example.com\", for which "
@@ -1172,8 +1258,8 @@ static void indented_lines_are_keys_of_their_own(void **state)
 	(void)state;
 	refused(USABLE "[peers]\ndeny = 10.0.0.0/8,\n",
 		"5 error: [peers] deny: found nothing; allowed: a list of "
-		"addresses and prefixes such as 192.0.2.1, 192.0.2.0/24 or "
-		"2001:db8::/32\n");
+		"addresses and prefixes, with ports or without, such as "
+		"192.0.2.1, 192.0.2.0/24:80-90 or [2001:db8::/32]:443\n");
 	refused(USABLE "[peers]\ndeny = 10.0.0.0/8\n\t192.0.2.0/24\n",
 		"6 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n");
@@ -1574,6 +1660,8 @@ int main(void)
 		cmocka_unit_test(wrong_addresses_are_refused),
 		cmocka_unit_test(empty_lists_mean_none_where_that_makes_sense),
 		cmocka_unit_test(lists_of_prefixes_add_up),
+		cmocka_unit_test(peers_are_named_by_prefix_and_port),
+		cmocka_unit_test(peers_and_translators_are_checked),
 		cmocka_unit_test(all_errors_are_reported_at_once),
 		cmocka_unit_test(repeats_are_refused),
 		cmocka_unit_test(realms_must_fit_users_and_listeners),

@@ -25,9 +25,23 @@ static union addr addr_of(const char *text)
 
 static bool allowed(const struct conf_peers *peers, const char *text)
 {
+	const struct turn_policy policy = {
+		.rules = { NULL, NULL, &peers->rules },
+		.peers = peers,
+		.own = &own,
+	};
 	union addr addr = addr_of(text);
 
-	return turn_policy_allows(peers, &own, &addr);
+	return turn_policy_judge(&policy, &addr) <= TURN_UNNAMED;
+}
+
+/* A list of one rule. */
+static void rule_is(struct conf_rule *rule, const char *prefix, uint16_t min,
+		    uint16_t max)
+{
+	assert_int_equal(prefix_parse(prefix, &rule->prefix), 0);
+	rule->port_min = min;
+	rule->port_max = max;
 }
 
 static int setup(void **state)
@@ -134,11 +148,12 @@ static void refuses_every_mapped_address(void **state)
 
 static void refuses_spellings_of_own_and_denied_addresses(void **state)
 {
-	struct prefix denied;
-	struct conf_peers peers = { .deny = &denied, .deny_count = 1 };
+	struct conf_rule denied;
+	struct conf_peers peers = { .rules.deny = &denied,
+				    .rules.deny_count = 1 };
 
 	(void)state;
-	assert_int_equal(prefix_parse("198.51.100.0/24", &denied), 0);
+	rule_is(&denied, "198.51.100.0/24", 0, UINT16_MAX);
 	assert_false(allowed(&peers, "198.51.100.7"));
 	assert_false(allowed(&peers, "64:ff9b::198.51.100.7"));
 	assert_false(allowed(&peers, "2002:c633:6407::1"));
@@ -149,19 +164,21 @@ static void refuses_spellings_of_own_and_denied_addresses(void **state)
 
 static void allow_beats_every_refusal(void **state)
 {
-	struct prefix allow[3], deny;
+	struct conf_rule allow[3], deny;
 	struct conf_peers peers = {
-		.allow = allow,
-		.allow_count = 3,
-		.deny = &deny,
-		.deny_count = 1,
+		.rules = {
+			.allow = allow,
+			.allow_count = 3,
+			.deny = &deny,
+			.deny_count = 1,
+		},
 	};
 
 	(void)state;
-	assert_int_equal(prefix_parse("127.0.0.5", &allow[0]), 0);
-	assert_int_equal(prefix_parse("::1", &allow[1]), 0);
-	assert_int_equal(prefix_parse("198.51.100.7", &allow[2]), 0);
-	assert_int_equal(prefix_parse("0.0.0.0/0", &deny), 0);
+	rule_is(&allow[0], "127.0.0.5", 0, UINT16_MAX);
+	rule_is(&allow[1], "::1", 0, UINT16_MAX);
+	rule_is(&allow[2], "198.51.100.7", 0, UINT16_MAX);
+	rule_is(&deny, "0.0.0.0/0", 0, UINT16_MAX);
 	assert_true(allowed(&peers, "127.0.0.5"));
 	assert_true(allowed(&peers, "::1"));
 	assert_true(allowed(&peers, "198.51.100.7"));
@@ -170,6 +187,148 @@ static void allow_beats_every_refusal(void **state)
 	/* The IPv4 address inside may be reached: so may its translation. */
 	assert_true(allowed(&peers, "64:ff9b::198.51.100.7"));
 	assert_false(allowed(&peers, "64:ff9b::198.51.100.8"));
+}
+
+/* With 127.0.0.1 and with 198.51.100.7 behind a prefix of each length. */
+static void refuses_spellings_by_configured_translators(void **state)
+{
+	static const struct {
+		const char *prefix, *bad, *good;
+	} rows[] = {
+		{ "2001:db8::/32", "2001:db8:7f00:1::5",
+		  "2001:db8:c633:6407::5" },
+		{ "2001:db8:100::/40",
+		  "2001:db8:17f:0:1::", "2001:db8:1c6:3364:7::" },
+		{ "2001:db8:122::/48",
+		  "2001:db8:122:7f00:0:100::", "2001:db8:122:c633:64:700::" },
+		{ "2001:db8:122:300::/56",
+		  "2001:db8:122:37f:0:1::", "2001:db8:122:3c6:33:6407::" },
+		{ "2001:db8:122:344::/64", "2001:db8:122:344:7f:0:100:0",
+		  "2001:db8:122:344:c6:3364:700:0" },
+		{ "2001:db8:122:344::/96", "2001:db8:122:344::127.0.0.1",
+		  "2001:db8:122:344::198.51.100.7" },
+	};
+	struct prefix prefix;
+	struct conf_peers peers = { .nat64 = &prefix, .nat64_count = 1 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(prefix_parse(rows[i].prefix, &prefix), 0);
+		if (allowed(&peers, rows[i].bad))
+			fail_msg("%s is allowed", rows[i].bad);
+		if (!allowed(&peers, rows[i].good))
+			fail_msg("%s is refused", rows[i].good);
+		assert_true(allowed(&plain, rows[i].bad));
+	}
+}
+
+/* The first list that names the peer decides. */
+static void asks_user_realm_and_all_in_this_order(void **state)
+{
+	struct conf_rule user_allow, user_deny, realm_allow, realm_deny, deny;
+	const struct conf_rules user = { &user_allow, &user_deny, 1, 1 };
+	const struct conf_rules realm = { &realm_allow, &realm_deny, 1, 1 };
+	const struct conf_peers peers = {
+		.rules = { .deny = &deny, .deny_count = 1 },
+	};
+	const struct turn_policy policy = {
+		.rules = { &user, &realm, &peers.rules },
+		.peers = &peers,
+		.own = &own,
+	};
+	static const struct {
+		const char *peer;
+		enum turn_verdict verdict;
+	} rows[] = {
+		{ "10.1.1.1:80", TURN_ALLOWED }, /* by the user's */
+		{ "10.1.2.1:80",
+		  TURN_DENIED }, /* so, before the realm's allow */
+		{ "10.2.2.1:80", TURN_ALLOWED }, /* by the realm's */
+		{ "10.2.3.1:80", TURN_DENIED }, /* so */
+		{ "10.3.3.1:80", TURN_DENIED }, /* by that of all */
+		{ "192.0.2.1:80", TURN_REFUSED }, /* by default */
+		{ "192.0.2.2:80", TURN_UNNAMED },
+		{ "[64:ff9b::10.1.1.1]:80", TURN_UNNAMED },
+		{ "[64:ff9b::10.1.2.1]:80", TURN_DENIED },
+	};
+
+	(void)state;
+	rule_is(&user_allow, "10.1.1.0/24", 0, UINT16_MAX);
+	rule_is(&user_deny, "10.1.0.0/16", 0, UINT16_MAX);
+	rule_is(&realm_allow, "10.2.2.0/24", 0, UINT16_MAX);
+	rule_is(&realm_deny, "10.2.0.0/16", 0, UINT16_MAX);
+	rule_is(&deny, "10.0.0.0/8", 0, UINT16_MAX);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		union addr addr = addr_of(rows[i].peer);
+
+		if (turn_policy_judge(&policy, &addr) != rows[i].verdict)
+			fail_msg("%s: %d", rows[i].peer,
+				 turn_policy_judge(&policy, &addr));
+	}
+}
+
+/* A host's permission is had for one port's sake, and a port is judged alone. */
+static void rules_may_be_for_ports(void **state)
+{
+	struct conf_rule allow, deny;
+	const struct conf_peers peers = {
+		.rules = { &allow, &deny, 1, 1 },
+	};
+
+	(void)state;
+	rule_is(&allow, "127.0.0.1", 8000, 8080);
+	rule_is(&deny, "198.51.100.0/24", 25, 25);
+	assert_true(allowed(&peers, "127.0.0.1:8000"));
+	assert_true(allowed(&peers, "127.0.0.1:8080"));
+	assert_false(allowed(&peers, "127.0.0.1:7999"));
+	assert_false(allowed(&peers, "127.0.0.1:8081"));
+	assert_true(allowed(&peers, "127.0.0.1"));
+	assert_false(allowed(&peers, "127.0.0.2"));
+	assert_false(allowed(&peers, "198.51.100.7:25"));
+	assert_true(allowed(&peers, "198.51.100.7:26"));
+	assert_true(allowed(&peers, "198.51.100.7"));
+	/* In translation the port stays. */
+	assert_false(allowed(&peers, "[64:ff9b::198.51.100.7]:25"));
+	assert_true(allowed(&peers, "[64:ff9b::198.51.100.7]:26"));
+	assert_true(allowed(&peers, "[64:ff9b::127.0.0.1]:8000"));
+	assert_false(allowed(&peers, "[64:ff9b::127.0.0.1]:8081"));
+	/* All ports there are. */
+	rule_is(&deny, "198.51.100.0/24", 1, UINT16_MAX);
+	assert_false(allowed(&peers, "198.51.100.7"));
+}
+
+static void knows_the_broadcast_addresses_of_a_network(void **state)
+{
+	static const struct {
+		const char *addr, *mask, *low, *high;
+	} rows[] = {
+		{ "192.0.2.77", "255.255.255.0", "192.0.2.0", "192.0.2.255" },
+		{ "192.0.2.77", "255.255.255.252", "192.0.2.76", "192.0.2.79" },
+		{ "192.0.2.77", "255.255.255.254", NULL, NULL },
+		{ "192.0.2.77", "255.255.255.255", NULL, NULL },
+		{ "10.1.2.3", "255.0.0.0", "10.0.0.0", "10.255.255.255" },
+		{ "2001:db8::77", "ffff:ffff:ffff:ffff::", "2001:db8::", NULL },
+		{ "2001:db8::77", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+		  NULL, NULL },
+		{ "2001:db8::77", "255.255.255.0", NULL, NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		union addr addr = addr_of(rows[i].addr), out[2], want;
+		union addr mask = addr_of(rows[i].mask);
+		size_t count = turn_policy_edges(&addr, &mask, out);
+
+		assert_int_equal(count, !!rows[i].low + !!rows[i].high);
+		if (rows[i].low) {
+			want = addr_of(rows[i].low);
+			assert_true(addr_same_host(&out[0], &want));
+		}
+		if (rows[i].high) {
+			want = addr_of(rows[i].high);
+			assert_true(addr_same_host(&out[1], &want));
+		}
+	}
 }
 
 static void lists_what_an_ipv6_address_may_mean(void **state)
@@ -193,16 +352,26 @@ static void reads_the_addresses_of_this_machine(void **state)
 {
 	struct own_addresses here = { 0 };
 	union addr loopback = addr_of("127.0.0.1");
-	bool found = false;
+	union addr broadcast = addr_of("127.255.255.255");
+	bool found = false, edge = false, changed = false;
 
 	(void)state;
-	assert_int_equal(turn_own_addresses_read(&here), 0);
-	for (size_t i = 0; i < here.count; i++)
+	assert_int_equal(turn_own_addresses_read(&here, &changed), 0);
+	assert_true(changed);
+	for (size_t i = 0; i < here.count; i++) {
 		found |= addr_same_host(&here.list[i], &loopback);
+		edge |= addr_same_host(&here.list[i], &broadcast);
+	}
 	assert_true(found);
+	assert_true(edge);
+	assert_int_equal(turn_own_addresses_read(&here, &changed), 0);
+	assert_false(changed);
+	here.list[0] = broadcast;
+	assert_int_equal(turn_own_addresses_read(&here, &changed), 0);
+	assert_true(changed);
 	/* A failure leaves what was known. */
 	failalloc_arm(1);
-	assert_true(turn_own_addresses_read(&here) < 0);
+	assert_true(turn_own_addresses_read(&here, &changed) < 0);
 	failalloc_disarm();
 	assert_true(here.count > 0);
 	turn_own_addresses_clear(&here);
@@ -218,6 +387,10 @@ int main(void)
 		cmocka_unit_test(refuses_every_mapped_address),
 		cmocka_unit_test(refuses_spellings_of_own_and_denied_addresses),
 		cmocka_unit_test(allow_beats_every_refusal),
+		cmocka_unit_test(refuses_spellings_by_configured_translators),
+		cmocka_unit_test(asks_user_realm_and_all_in_this_order),
+		cmocka_unit_test(rules_may_be_for_ports),
+		cmocka_unit_test(knows_the_broadcast_addresses_of_a_network),
 		cmocka_unit_test(lists_what_an_ipv6_address_may_mean),
 		cmocka_unit_test(reads_the_addresses_of_this_machine),
 	};

@@ -190,6 +190,12 @@ bool conf_engine_wanted(const struct conf *conf, const char *name)
 	return false;
 }
 
+static void rules_free(struct conf_rules *rules)
+{
+	free(rules->allow);
+	free(rules->deny);
+}
+
 static void listeners_free(struct conf *conf)
 {
 	for (size_t i = 0; i < conf->listener_count; i++) {
@@ -215,6 +221,7 @@ static void users_free(struct conf *conf)
 		free(conf->users[i].realm);
 		conf_secret_free(conf->users[i].password);
 		explicit_bzero(&conf->users[i].ha1, sizeof(conf->users[i].ha1));
+		rules_free(&conf->users[i].rules);
 		names_free(conf->users[i].engines.order,
 			   conf->users[i].engines.count);
 	}
@@ -250,6 +257,7 @@ void conf_unref(struct conf *conf)
 		free(conf->realms[i].name);
 		for (size_t k = 0; k < conf->realms[i].secret_count; k++)
 			conf_secret_free(conf->realms[i].secrets[k]);
+		rules_free(&conf->realms[i].rules);
 		names_free(conf->realms[i].engines.order,
 			   conf->realms[i].engines.count);
 	}
@@ -258,8 +266,8 @@ void conf_unref(struct conf *conf)
 	names_free(conf->engine.wire_devices, conf->engine.wire_device_count);
 	free(conf->engine.pin);
 	free(conf->relay.addresses);
-	free(conf->peers.allow);
-	free(conf->peers.deny);
+	rules_free(&conf->peers.rules);
+	free(conf->peers.nat64);
 	free(conf->user);
 	free(conf->control);
 	free(conf);

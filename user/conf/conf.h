@@ -67,6 +67,18 @@ struct conf_listener {
 	unsigned int certificate_line, private_key_line, ciphers_line;
 };
 
+/* Peers that `allow` or `deny` names. */
+struct conf_rule {
+	struct prefix prefix;
+	uint16_t port_min, port_max; /* 0 and 65535: any */
+};
+
+/* Both lists of a user, of a realm or of [peers]. */
+struct conf_rules {
+	struct conf_rule *allow, *deny;
+	size_t allow_count, deny_count;
+};
+
 /* Names of engines in order of preference; none: not given. */
 struct conf_engines {
 	char *order[CONF_ENGINES_MAX];
@@ -81,6 +93,7 @@ struct conf_realm {
 	char *secrets[CONF_SECRETS_MAX];
 	size_t secret_count;
 	struct conf_engines engines;
+	struct conf_rules rules;
 };
 
 /* Keys instead of a password, by the algorithm of their digest. */
@@ -97,6 +110,7 @@ struct conf_user {
 	char *password; /* NULL when ha1 is given; wiped by conf_unref */
 	struct conf_ha1 ha1; /* none with a password */
 	struct conf_engines engines; /* before those of the realm */
+	struct conf_rules rules; /* so, too */
 };
 
 /* [exit NAME]: a way out of this site, and what may leave by it. */
@@ -129,8 +143,9 @@ struct conf_relay {
 
 /* [peers] */
 struct conf_peers {
-	struct prefix *allow, *deny;
-	size_t allow_count, deny_count;
+	struct conf_rules rules;
+	struct prefix *nat64; /* of translators near by (RFC 6052 2.2) */
+	size_t nat64_count;
 	bool relayed;
 	bool require_permission;
 };

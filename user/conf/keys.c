@@ -96,13 +96,28 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	},
 	[SECTION_PEERS] = {
 		.name = "peers",
-		.help = "Which peers clients may reach through the relay.\n"
-			"Always refused, unless excepted by\n"
+		.help = "Which peers clients may reach through the relay, and be\n"
+			"reached by.\n"
+			"The first of these that names a peer decides:\n"
 			".Cm allow ,\n"
-			"are loopback, link-local and multicast addresses,\n"
-			"0.0.0.0/8, the unspecified and the broadcast address,\n"
-			"the addresses of this server, and every way of spelling\n"
-			"one of these as an IPv6 address.",
+			"then\n"
+			".Cm deny\n"
+			"of the user; both of the realm; both of this section.\n"
+			"What none names is refused by default when it is a\n"
+			"loopback, link-local or multicast address, in 0.0.0.0/8\n"
+			"or 240.0.0.0/4, the unspecified address, an address of\n"
+			"this server or the broadcast address of one of its\n"
+			"networks (a change of these is seen within a second), and\n"
+			"in every way of spelling one of these as an IPv6 address;\n"
+			"anything else is allowed.\n"
+			".Pp\n"
+			"A permission is for a host: it is refused when none of the\n"
+			"host's ports may be reached.\n"
+			"A connection, a channel and each datagram is judged with\n"
+			"its port, that of the peer.\n"
+			"A reload takes away permissions that would be refused now\n"
+			"and drops the data of such channels; connections that are\n"
+			"established go on.",
 	},
 	[SECTION_ENGINE] = {
 		.name = "engine",
@@ -291,6 +306,17 @@ const struct key conf_keys[] = {
 		  ".Ic [engine]\n"
 		  ".Cm order\n"
 		  "other than wire are tried." },
+	{ REALM(rules.allow), .name = "allow", .type = KEY_RULES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_realm, rules.allow_count),
+	  .preset = "",
+	  .help = "Peers that users of this realm may reach whatever\n"
+		  ".Ic [peers]\n"
+		  "says; see there." },
+	{ REALM(rules.deny), .name = "deny", .type = KEY_RULES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_realm, rules.deny_count), .preset = "",
+	  .help = "Peers that users of this realm may not reach." },
 
 	{ USER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
 	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
@@ -323,6 +349,16 @@ const struct key conf_keys[] = {
 	  .help = "Engines for connections of this user, as\n"
 		  ".Cm engine\n"
 		  "of a realm." },
+	{ USER(rules.allow), .name = "allow", .type = KEY_RULES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_user, rules.allow_count), .preset = "",
+	  .help = "Peers that this user may reach whatever the realm and\n"
+		  ".Ic [peers]\n"
+		  "say; see there." },
+	{ USER(rules.deny), .name = "deny", .type = KEY_RULES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_user, rules.deny_count), .preset = "",
+	  .help = "Peers that this user may not reach." },
 
 	{ EXIT(link), .name = "link", .type = KEY_DEVICE, .shown = "none",
 	  .help = "The network device that leads to the provider.\n"
@@ -371,19 +407,33 @@ const struct key conf_keys[] = {
 		  "Those of the user come first, then those of the realm, then\n"
 		  "these." },
 
-	{ PEERS(allow), .name = "allow", .type = KEY_PREFIXES,
+	{ PEERS(rules.allow), .name = "allow", .type = KEY_RULES,
 	  .flags = KEY_REPEAT,
-	  .second = offsetof(struct conf, peers.allow_count), .preset = "",
+	  .second = offsetof(struct conf, peers.rules.allow_count),
+	  .preset = "",
 	  .help = "Peers that are allowed although they are refused by\n"
 		  "default or by\n"
-		  ".Cm deny ." },
-	{ PEERS(deny), .name = "deny", .type = KEY_PREFIXES,
+		  ".Cm deny .\n"
+		  "A peer is an address or a prefix, with a port or a range of\n"
+		  "ports behind a colon or without; an IPv6 one with ports needs\n"
+		  "brackets, as in [2001:db8::/32]:443." },
+	{ PEERS(rules.deny), .name = "deny", .type = KEY_RULES,
 	  .flags = KEY_REPEAT,
-	  .second = offsetof(struct conf, peers.deny_count), .preset = "",
-	  .help = "More peers to refuse." },
+	  .second = offsetof(struct conf, peers.rules.deny_count), .preset = "",
+	  .help = "More peers to refuse, written alike.\n"
+		  "What an IPv6 address is another spelling of is looked up\n"
+		  "here, too." },
+	{ PEERS(nat64), .name = "nat64", .type = KEY_NAT64, .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf, peers.nat64_count), .preset = "",
+	  .shown = "none",
+	  .help = "Prefixes by which translators near this server turn IPv6\n"
+		  "addresses into IPv4 ones (RFC 6052), beside 64:ff9b::/96 and\n"
+		  "those within 64:ff9b:1::/48, which are known.\n"
+		  "An address below one is refused where the IPv4 address in it\n"
+		  "is." },
 	{ PEERS(relayed), .name = "relayed", .type = KEY_BOOL, .preset = "yes",
 	  .help = "Whether a relayed transport address of this very server\n"
-		  "may be a peer even when its address is refused." },
+		  "may be a peer even when its address is refused by default." },
 	{ PEERS(require_permission), .name = "require_permission",
 	  .type = KEY_BOOL, .preset = "no",
 	  .help = "Whether Connect requests, too, need a permission for the\n"
@@ -691,14 +741,36 @@ static void number_allowed(const struct key *key, const char *what,
 		 number_format(key, key->max, max));
 }
 
+/* Of types whose values are written in one way. */
+static const char *const allowed_texts[] = {
+	[KEY_BOOL] = "yes or no",
+	[KEY_PATH] = "an absolute path of at most 107 bytes",
+	[KEY_HA1] = "32 hexadecimal digits (MD5), 64 (SHA-256)",
+	[KEY_LISTEN] = "a list of up to 64 addresses such as 192.0.2.1, "
+		       "192.0.2.1:3478 or [2001:db8::1]:3478",
+	[KEY_ENDPOINTS] = "a list of up to 64 addresses with a port, such as "
+			  "192.0.2.1:3478 or [2001:db8::1]:3478",
+	[KEY_HOSTS] = "a list of up to 64 different addresses without a port, "
+		      "such as 192.0.2.1 or 2001:db8::1",
+	[KEY_PREFIXES] = "a list of addresses and prefixes such as 192.0.2.1, "
+			 "192.0.2.0/24 or 2001:db8::/32",
+	[KEY_RULES] = "a list of addresses and prefixes, with ports or "
+		      "without, such as 192.0.2.1, 192.0.2.0/24:80-90 or "
+		      "[2001:db8::/32]:443",
+	[KEY_NAT64] = "a list of IPv6 prefixes of 32, 40, 48, 56, 64 or 96 "
+		      "bits",
+	[KEY_PORTS] = "a port or a range LOWEST-HIGHEST within 1 to 65535",
+	[KEY_DEVICES] = "a list of up to 32 different device names of 1 to 15 "
+			"bytes",
+	[KEY_DEVICE] = "a device name of 1 to 15 bytes",
+	[KEY_SUFFIX] = "an IPv6 address such as ::ffff:ffff:ffff:ffff",
+	[KEY_FILES] = "a list of up to 16 absolute paths of at most 255 bytes",
+	[KEY_PERCENT] = "a share of 0% to 100% with up to 4 decimals",
+};
+
 void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 {
-	const char *text = "";
-
 	switch (key->type) {
-	case KEY_BOOL:
-		text = "yes or no";
-		break;
 	case KEY_COUNT:
 		number_allowed(key, "a whole number", out);
 		return;
@@ -716,56 +788,31 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 			 "text of %" PRIu64 " to %" PRIu64 " bytes", key->min,
 			 key->max);
 		return;
-	case KEY_PATH:
-		text = "an absolute path of at most 107 bytes";
-		break;
-	case KEY_HA1:
-		text = "32 hexadecimal digits (MD5), 64 (SHA-256)";
-		break;
 	case KEY_WORD:
 		words_allowed("", key->words, " or ", out);
 		return;
-	case KEY_LISTEN:
-		text = "a list of up to 64 addresses such as 192.0.2.1, "
-		       "192.0.2.1:3478 or [2001:db8::1]:3478";
-		break;
-	case KEY_ENDPOINTS:
-		text = "a list of up to 64 addresses with a port, such as "
-		       "192.0.2.1:3478 or [2001:db8::1]:3478";
-		break;
-	case KEY_HOSTS:
-		text = "a list of up to 64 different addresses without a port, "
-		       "such as 192.0.2.1 or 2001:db8::1";
-		break;
-	case KEY_PREFIXES:
-		text = "a list of addresses and prefixes such as 192.0.2.1, "
-		       "192.0.2.0/24 or 2001:db8::/32";
-		break;
-	case KEY_PORTS:
-		text = "a port or a range LOWEST-HIGHEST within 1 to 65535";
-		break;
 	case KEY_ENGINES:
 		words_allowed("a list of different engines: ",
 			      conf_engine_names, ", ", out);
 		return;
+	case KEY_BOOL:
+	case KEY_PATH:
+	case KEY_HA1:
+	case KEY_LISTEN:
+	case KEY_ENDPOINTS:
+	case KEY_HOSTS:
+	case KEY_PREFIXES:
+	case KEY_RULES:
+	case KEY_NAT64:
+	case KEY_PORTS:
 	case KEY_DEVICES:
-		text = "a list of up to 32 different device names of 1 to 15 "
-		       "bytes";
-		break;
 	case KEY_DEVICE:
-		text = "a device name of 1 to 15 bytes";
-		break;
 	case KEY_SUFFIX:
-		text = "an IPv6 address such as ::ffff:ffff:ffff:ffff";
-		break;
 	case KEY_FILES:
-		text = "a list of up to 16 absolute paths of at most 255 bytes";
-		break;
 	case KEY_PERCENT:
-		text = "a share of 0% to 100% with up to 4 decimals";
 		break;
 	}
-	snprintf(out, CONF_ALLOWED_MAX, "%s", text);
+	snprintf(out, CONF_ALLOWED_MAX, "%s", allowed_texts[key->type]);
 }
 
 #define NEAREST_BYTES 48

@@ -41,7 +41,9 @@ enum key_type {
 	KEY_LISTEN, /* union addr * of a listener; second: size_t count */
 	KEY_ENDPOINTS, /* union addr *; second: size_t count; with a port */
 	KEY_HOSTS, /* union addr *; second: size_t count; no port */
+	KEY_RULES, /* struct conf_rule *; second: size_t count */
 	KEY_PREFIXES, /* struct prefix *; second: size_t count */
+	KEY_NAT64, /* as those, of translators */
 	KEY_PORTS, /* uint16_t lowest; second: uint16_t highest */
 	KEY_ENGINES, /* char *[CONF_ENGINES_MAX]; second: size_t count */
 	KEY_DEVICES, /* char *[CONF_DEVICES_MAX]; second: size_t count */

@@ -304,13 +304,14 @@ static size_t trimmed_len(const char *text, size_t len)
 	return len;
 }
 
-static int ports_set(struct value *v)
+/* "80", "80-90". */
+static int ports_parse(const char *text, uint16_t *min, uint16_t *max)
 {
-	const char *dash = strchr(v->text, '-');
-	size_t len = dash ? (size_t)(dash - v->text) : strlen(v->text);
+	const char *dash = strchr(text, '-');
+	size_t len = dash ? (size_t)(dash - text) : strlen(text);
 	uint16_t low, high;
 
-	if (port_parse(v->text, trimmed_len(v->text, len), &low))
+	if (port_parse(text, trimmed_len(text, len), &low))
 		return -EINVAL;
 	high = low;
 	if (dash) {
@@ -320,9 +321,14 @@ static int ports_set(struct value *v)
 	}
 	if (low > high)
 		return -EINVAL;
-	*(uint16_t *)field(v) = low;
-	*(uint16_t *)field_at(v, v->key->second) = high;
+	*min = low;
+	*max = high;
 	return 0;
+}
+
+static int ports_set(struct value *v)
+{
+	return ports_parse(v->text, field(v), field_at(v, v->key->second));
 }
 
 /*
@@ -423,14 +429,14 @@ static int addresses_set(struct value *v)
 }
 
 static void prefix_warn(const struct value *v, const char *item,
-			const struct prefix *prefix)
+			const char *host, const struct prefix *prefix)
 {
-	char label[CONF_LABEL_MAX], masked[ADDR_STRLEN], host[ITEM_MAX];
+	char label[CONF_LABEL_MAX], masked[ADDR_STRLEN], alone[ITEM_MAX];
 	struct prefix whole;
 
-	memcpy(host, item, strlen(item) + 1);
-	host[strcspn(host, "/")] = '\0';
-	if (prefix_parse(host, &whole) ||
+	memcpy(alone, host, strlen(host) + 1);
+	alone[strcspn(alone, "/")] = '\0';
+	if (prefix_parse(alone, &whole) ||
 	    !memcmp(whole.bytes, prefix->bytes, sizeof(whole.bytes)))
 		return;
 	conf_warn(
@@ -440,24 +446,83 @@ static void prefix_warn(const struct value *v, const char *item,
 		item, prefix_format(prefix, masked));
 }
 
-/* Repeated keys add to the list (KEY_REPEAT). */
-static int prefixes_set(struct value *v)
+static int prefix_read(const struct value *v, const char *item, void *out)
 {
-	struct prefix **array = field(v), prefix, *grown;
+	if (prefix_parse(item, out))
+		return -EINVAL;
+	prefix_warn(v, item, item, out);
+	return 0;
+}
+
+/* Parts "192.0.2.0/24:80" and "[2001:db8::/32]:80"; *ports NULL: there are none. */
+static int rule_split(char *item, char **host, char **ports)
+{
+	char *colon = strchr(item, ':'), *close;
+
+	*host = item;
+	*ports = NULL;
+	if (*item == '[') {
+		close = strchr(item, ']');
+		if (!close || close[1] != ':')
+			return -EINVAL;
+		*host = item + 1;
+		*close = '\0';
+		*ports = close + 2;
+	} else if (colon && !strchr(colon + 1, ':')) {
+		*colon = '\0';
+		*ports = colon + 1;
+	}
+	return 0;
+}
+
+static int rule_read(const struct value *v, const char *item, void *out)
+{
+	struct conf_rule *rule = out;
+	char copy[ITEM_MAX], *host, *ports;
+
+	memcpy(copy, item, strlen(item) + 1);
+	*rule = (struct conf_rule){ .port_max = UINT16_MAX };
+	if (rule_split(copy, &host, &ports) ||
+	    prefix_parse(host, &rule->prefix) ||
+	    (*item == '[' && rule->prefix.family != AF_INET6) ||
+	    (ports && ports_parse(ports, &rule->port_min, &rule->port_max)))
+		return -EINVAL;
+	prefix_warn(v, item, host, &rule->prefix);
+	return 0;
+}
+
+/* Of the lengths of RFC 6052 2.2. */
+static int nat64_read(const struct value *v, const char *item, void *out)
+{
+	struct prefix prefix;
+
+	if (prefix_parse(item, &prefix) || prefix.family != AF_INET6 ||
+	    prefix.bits < 32 || prefix.bits % 8 ||
+	    (prefix.bits > 64 && prefix.bits != 96))
+		return -EINVAL;
+	return prefix_read(v, item, out);
+}
+
+/* Repeated keys add to the list (KEY_REPEAT). */
+static int list_add(struct value *v, size_t size,
+		    int (*read)(const struct value *v, const char *item,
+				void *out))
+{
+	void **array = field(v), *grown;
 	size_t *count = field_at(v, v->key->second);
 	const char *list = *v->text ? v->text : NULL;
 	char item[ITEM_MAX];
 
 	while (list) {
-		if (list_next(v, &list, item) || prefix_parse(item, &prefix) ||
-		    *count == PREFIXES_MAX)
+		if (list_next(v, &list, item) || *count == PREFIXES_MAX)
 			return -EINVAL;
-		prefix_warn(v, item, &prefix);
-		grown = realloc(*array, (*count + 1) * sizeof(**array));
+		grown = realloc(*array, (*count + 1) * size);
 		if (!grown)
 			return -ENOMEM;
 		*array = grown;
-		grown[(*count)++] = prefix;
+		if (read(v, item, (char *)grown + *count * size))
+			return -EINVAL;
+		++*count;
 	}
 	return 0;
 }
@@ -598,7 +663,11 @@ static int value_assign(struct value *v)
 	case KEY_HOSTS:
 		return addresses_set(v);
 	case KEY_PREFIXES:
-		return prefixes_set(v);
+		return list_add(v, sizeof(struct prefix), prefix_read);
+	case KEY_RULES:
+		return list_add(v, sizeof(struct conf_rule), rule_read);
+	case KEY_NAT64:
+		return list_add(v, sizeof(struct prefix), nat64_read);
 	case KEY_PORTS:
 		return ports_set(v);
 	case KEY_ENGINES:

@@ -18,6 +18,7 @@ struct allocation {
 	struct turn_worker *worker;
 	struct client *client; /* its control connection; NULL: ended */
 	struct auth_account *account; /* who made it; a reference */
+	struct turn_access access; /* what the settings in force say of him */
 	enum stun_transport transport; /* of the relayed transport address */
 	struct listener *listener; /* on it; NULL: UDP, or ended */
 	struct udp_socket *udp; /* bound to it; NULL: TCP, or ended */

@@ -162,23 +162,14 @@ static int request_read(const struct request *req,
 {
 	const bool old = turn_conf(req->worker)->relay.old_channels;
 	struct stun_attr attr;
-	int code;
 
 	if (!stun_find(req->msg, STUN_ATTR_CHANNEL_NUMBER, &attr) ||
 	    attr.len != 4)
 		return STUN_CODE_BAD_REQUEST;
 	*number = get_be16(attr.value);
-	if (*number < NUMBER_MIN || *number > (old ? OLD_MAX : NUMBER_MAX) ||
-	    !stun_find(req->msg, STUN_ATTR_XOR_PEER_ADDRESS, &attr))
+	if (*number < NUMBER_MIN || *number > (old ? OLD_MAX : NUMBER_MAX))
 		return STUN_CODE_BAD_REQUEST;
-	code = turn_request_peer(req, allocation, &attr, peer);
-	if (code)
-		return code;
-	if (!addr_port(peer))
-		return STUN_CODE_BAD_REQUEST;
-	return turn_worker_peer_allowed(req->worker, peer) ?
-		       0 :
-		       STUN_CODE_FORBIDDEN;
+	return turn_request_peer_port(req, allocation, peer);
 }
 
 /* Makes or prolongs the binding and its permission. 0 or a code. */

@@ -12,6 +12,8 @@ struct channel {
 	struct allocation *allocation;
 	union addr peer;
 	uint64_t expires_ms;
+	uint64_t judged; /* worker->policy_serial of then; see access.c */
+	enum turn_verdict verdict;
 	uint16_t number;
 };
 

@@ -70,19 +70,12 @@ void turn_connect_ready(struct peer_conn *conn, uint32_t events)
 static int peer_check(const struct request *req,
 		      const struct allocation *allocation, union addr *peer)
 {
-	struct stun_attr attr;
-	int code;
+	int code = turn_request_peer_port(req, allocation, peer);
 
-	if (!stun_find(req->msg, STUN_ATTR_XOR_PEER_ADDRESS, &attr))
-		return STUN_CODE_BAD_REQUEST;
-	code = turn_request_peer(req, allocation, &attr, peer);
 	if (code)
 		return code;
-	if (!addr_port(peer))
-		return STUN_CODE_BAD_REQUEST;
 	/* To itself, TCP would connect one socket with its own end. */
-	if (addr_equal(peer, &allocation->relayed.addr) ||
-	    !turn_worker_peer_allowed(req->worker, peer))
+	if (addr_equal(peer, &allocation->relayed.addr))
 		return STUN_CODE_FORBIDDEN;
 	if (turn_conf(req->worker)->peers.require_permission &&
 	    !turn_permission_holds(allocation, peer))

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/datagram.h"
 #include "turn/permission.h"
@@ -67,6 +68,15 @@ static const uint16_t send_known[] = {
 	STUN_ATTR_DONT_FRAGMENT,
 };
 
+/* Of either direction: is there a permission, and does the policy still agree? */
+static bool peer_passes(const struct allocation *allocation,
+			struct channel *channel, const union addr *peer)
+{
+	return turn_permission_holds(allocation, peer) &&
+	       (channel ? turn_access_allows_channel(channel) :
+			  turn_access_allows(allocation, peer));
+}
+
 /* Whom it is for and what: false: it is to be dropped (RFC 8656 11.2). */
 static bool send_read(const struct allocation *allocation,
 		      const struct stun_msg *msg, union addr *peer,
@@ -82,8 +92,7 @@ static bool send_read(const struct allocation *allocation,
 			     &unknown, 1) &&
 	       stun_get_xor_address(msg, &attr, peer) == 0 &&
 	       addr_family(peer) == addr_family(&allocation->relayed.addr) &&
-	       addr_port(peer) && turn_permission_holds(allocation, peer) &&
-	       turn_worker_peer_allowed(allocation->worker, peer);
+	       addr_port(peer) && peer_passes(allocation, NULL, peer);
 }
 
 void turn_data_send(struct client *client, const struct stun_msg *msg)
@@ -107,14 +116,14 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 {
 	struct allocation *allocation = client->allocation;
 	struct stun_channel_data message;
-	const struct channel *channel;
+	struct channel *channel;
 
 	if (stun_channel_parse(data, len, &message))
 		return -EBADMSG;
 	channel = allocation && allocation->udp ?
 			  turn_channel_of_number(allocation, message.number) :
 			  NULL;
-	if (channel && turn_permission_holds(allocation, &channel->peer))
+	if (channel && peer_passes(allocation, channel, &channel->peer))
 		peer_send(allocation, &channel->peer, message.data,
 			  message.len);
 	else
@@ -162,14 +171,14 @@ void turn_data_received(void *arg, const struct udp_path *path,
 	struct allocation *allocation = arg;
 	struct counters *counters = &allocation->worker->counters;
 	struct client *client = allocation->client;
-	const struct channel *channel;
+	struct channel *channel =
+		turn_channel_of_peer(allocation, &path->remote);
 	bool sent;
 
-	if (!turn_permission_holds(allocation, &path->remote)) {
+	if (!peer_passes(allocation, channel, &path->remote)) {
 		dropped(allocation->worker);
 		return;
 	}
-	channel = turn_channel_of_peer(allocation, &path->remote);
 	sent = channel ? channel_data_send(client, channel->number, data, len) :
 			 indication_send(client, &path->remote, data, len);
 	if (!sent) {

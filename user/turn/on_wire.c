@@ -243,7 +243,7 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 	struct turn_worker *worker = conn->worker;
 	const struct conf_engine *conf = &turn_conf(worker)->engine;
 	const struct turn_pin pin =
-		turn_settings_pin(worker->settings, conn->allocation->account,
+		turn_settings_pin(worker->settings, &conn->allocation->access,
 				  &conn->allocation->relayed.addr);
 	bool wanted = pin.engines ?
 			      engines_have_wire(pin.engines->order,

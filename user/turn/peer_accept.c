@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "turn/access.h"
 #include "turn/connect.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -95,7 +96,7 @@ static void peer_accepted(void *arg, int fd, const union addr *remote)
 	worker->counters.peer_accepts++;
 	/* The policy may have changed since the permission was made. */
 	if (!turn_permission_holds(allocation, remote) ||
-	    !turn_worker_peer_allowed(worker, remote)) {
+	    !turn_access_allows(allocation, remote)) {
 		worker->counters.peer_accepts_refused++;
 		fd_close(&fd);
 		return;

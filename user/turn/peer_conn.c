@@ -330,7 +330,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	const struct conf_limits *limits = turn_limits(worker);
 	struct turn_engines *engines = turn_worker_engines(worker);
 	const struct conf_engines *pinned =
-		turn_settings_pin(worker->settings, conn->allocation->account,
+		turn_settings_pin(worker->settings, &conn->allocation->access,
 				  &conn->allocation->relayed.addr)
 			.engines;
 	struct pair_wire_params wire;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "turn/access.h"
 #include "turn/request.h"
 
 static uint64_t permission_hash(const struct allocation *allocation,
@@ -152,8 +153,7 @@ void turn_permissions_judge(struct allocation *allocation)
 		struct permission *permission =
 			list_entry(pos, struct permission, link);
 
-		if (!turn_worker_peer_allowed(allocation->worker,
-					      &permission->peer))
+		if (!turn_access_allows_host(allocation, &permission->peer))
 			permission_remove(permission);
 	}
 }
@@ -181,7 +181,7 @@ static int peers_judge(const struct request *req,
 		code = turn_request_peer(req, allocation, &attr, &peer);
 		if (code)
 			return code;
-		if (!turn_worker_peer_allowed(req->worker, &peer))
+		if (!turn_access_allows_host(allocation, &peer))
 			return STUN_CODE_FORBIDDEN;
 	}
 	return count ? 0 : STUN_CODE_BAD_REQUEST;

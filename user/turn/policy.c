@@ -3,10 +3,15 @@
  * Which peers a client may reach.
  *
  * A relay stands inside networks that its clients do not: what it may connect to
- * decides who can attack whom. Refused are the machine itself and the addresses
- * that mean "here", in every spelling: an IPv6 address that a translator or
- * tunnel would turn into a refused IPv4 one is refused as that one is, and so is
- * what `deny` names. `allow` beats every refusal.
+ * decides who can attack whom. The lists of the user, of the realm and of [peers]
+ * are asked in this order, `allow` before `deny`; the first that names the peer
+ * decides. What none names is refused when it is the machine itself or an address
+ * that means "here", in every spelling: an IPv6 address that a translator or
+ * tunnel would turn into a refused or denied IPv4 one is so, too.
+ *
+ * Broadcasts of a network of this machine's are refused with its own addresses:
+ * the highest address, the lowest, which kernels before 5.14 take for one as
+ * well, and of IPv6 the lowest, which each router answers (RFC 4291 2.6.1).
  */
 #include "turn/policy.h"
 
@@ -16,6 +21,8 @@
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define OWN_PER_INTERFACE 4 /* an address, its network's ends, its broadcast */
 
 /* Known at build time: built-in refusals as text would have to be parsed. */
 static const struct prefix special[] = {
@@ -142,11 +149,43 @@ size_t turn_policy_embedded(const union addr *addr,
 	return count;
 }
 
-static bool prefixes_contain(const struct prefix *prefixes, size_t count,
-			     const union addr *addr)
+/* Where a prefix of this length has the IPv4 bytes (RFC 6052 2.2); byte 8 is 0. */
+static struct embedding nat64_embedding(const struct prefix *prefix)
+{
+	struct embedding how = { .prefix = *prefix };
+	uint8_t at = prefix->bits / 8;
+
+	for (size_t i = 0; i < sizeof(how.at); i++, at++) {
+		if (at == 8)
+			at++;
+		how.at[i] = at;
+	}
+	return how;
+}
+
+/* Is it the rule's? Without a port, for a permission, it is a host. */
+static bool rule_names(const struct conf_rule *rule, const union addr *addr,
+		       bool any_port)
+{
+	const uint16_t port = addr_port(addr);
+
+	if (!prefix_contains(&rule->prefix, addr))
+		return false;
+	if (!port)
+		return any_port ||
+		       (rule->port_min <= 1 && rule->port_max == UINT16_MAX);
+	return rule->port_min <= port && port <= rule->port_max;
+}
+
+/*
+ * Of a host one port that is allowed is enough to get the permission, and it is
+ * denied when all are.
+ */
+static bool rules_name(const struct conf_rule *rules, size_t count,
+		       const union addr *addr, bool any_port)
 {
 	for (size_t i = 0; i < count; i++)
-		if (prefix_contains(&prefixes[i], addr))
+		if (rule_names(&rules[i], addr, any_port))
 			return true;
 	return false;
 }
@@ -159,36 +198,82 @@ static bool is_own(const struct own_addresses *own, const union addr *addr)
 	return false;
 }
 
-/* The address as it is written, whatever else it may mean. */
-static bool literally_allowed(const struct conf_peers *peers,
-			      const struct own_addresses *own,
-			      const union addr *addr)
+/* What the lists say of the address as it is written. */
+static enum turn_verdict lists_judge(const struct turn_policy *policy,
+				     const union addr *addr)
 {
-	if (prefixes_contain(peers->allow, peers->allow_count, addr))
-		return true;
-	return !prefixes_contain(peers->deny, peers->deny_count, addr) &&
-	       !turn_policy_special(addr) && !is_own(own, addr);
+	for (size_t i = 0; i < TURN_POLICY_LISTS; i++) {
+		const struct conf_rules *rules = policy->rules[i];
+
+		if (!rules)
+			continue;
+		if (rules_name(rules->allow, rules->allow_count, addr, true))
+			return TURN_ALLOWED;
+		if (rules_name(rules->deny, rules->deny_count, addr, false))
+			return TURN_DENIED;
+	}
+	return TURN_UNNAMED;
 }
 
-bool turn_policy_allows(const struct conf_peers *peers,
-			const struct own_addresses *own, const union addr *addr)
+static enum turn_verdict literal_judge(const struct turn_policy *policy,
+				       const union addr *addr)
 {
-	union addr embedded[TURN_POLICY_EMBEDDED_MAX];
-	size_t count;
+	enum turn_verdict verdict = lists_judge(policy, addr);
 
-	if (prefixes_contain(peers->allow, peers->allow_count, addr))
-		return true;
-	if (!literally_allowed(peers, own, addr))
-		return false;
+	if (verdict == TURN_UNNAMED &&
+	    (turn_policy_special(addr) || is_own(policy->own, addr)))
+		return TURN_REFUSED;
+	return verdict;
+}
+
+/* An address inside another one: what forbids it forbids that. */
+static enum turn_verdict worse(enum turn_verdict verdict,
+			       const struct turn_policy *policy,
+			       union addr *inside, uint16_t port)
+{
+	enum turn_verdict other;
+
+	addr_set_port(inside, port);
+	other = literal_judge(policy, inside);
+	return other > verdict ? other : verdict;
+}
+
+/* Not named as it is written, nor refused: as what it may be a spelling of. */
+static enum turn_verdict spellings_judge(const struct turn_policy *policy,
+					 const union addr *addr)
+{
+	const struct conf_peers *peers = policy->peers;
+	enum turn_verdict verdict = TURN_UNNAMED;
+	union addr inside[TURN_POLICY_EMBEDDED_MAX];
+	const uint16_t port = addr_port(addr);
+	size_t len, count = turn_policy_embedded(addr, inside);
+	const uint8_t *bytes = addr_bytes(addr, &len);
+
+	for (size_t i = 0; i < count; i++)
+		verdict = worse(verdict, policy, &inside[i], port);
+	for (size_t i = 0; i < peers->nat64_count; i++) {
+		const struct embedding how = nat64_embedding(&peers->nat64[i]);
+
+		if (!prefix_contains(&how.prefix, addr))
+			continue;
+		embedded_take(&how, bytes, &inside[0]);
+		verdict = worse(verdict, policy, &inside[0], port);
+	}
+	return verdict;
+}
+
+enum turn_verdict turn_policy_judge(const struct turn_policy *policy,
+				    const union addr *addr)
+{
+	enum turn_verdict verdict = literal_judge(policy, addr);
+
+	if (verdict != TURN_UNNAMED)
+		return verdict;
 	/* A mapped address is IPv4 on the wire: never an IPv6 peer. */
 	if (addr_family(addr) == AF_INET6 &&
 	    IN6_IS_ADDR_V4MAPPED(&addr->in6.sin6_addr))
-		return false;
-	count = turn_policy_embedded(addr, embedded);
-	for (size_t i = 0; i < count; i++)
-		if (!literally_allowed(peers, own, &embedded[i]))
-			return false;
-	return true;
+		return TURN_REFUSED;
+	return spellings_judge(policy, addr);
 }
 
 static size_t interfaces_count(const struct ifaddrs *all)
@@ -200,39 +285,100 @@ static size_t interfaces_count(const struct ifaddrs *all)
 	return count;
 }
 
+/* IPv4 or IPv6, of its interface's own structure. */
+static bool address_copy(const struct sockaddr *from, union addr *out)
+{
+	if (!from)
+		return false;
+	*out = (union addr){ 0 };
+	if (from->sa_family == AF_INET)
+		memcpy(out, from, sizeof(out->in4));
+	else if (from->sa_family == AF_INET6)
+		memcpy(out, from, sizeof(out->in6));
+	else
+		return false;
+	return true;
+}
+
+size_t turn_policy_edges(const union addr *addr, const union addr *mask,
+			 union addr out[2])
+{
+	uint8_t low[16], high[16];
+	size_t len, mask_len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+	const uint8_t *bits = addr_bytes(mask, &mask_len);
+	bool edges = len == mask_len && len && (bits[len - 1] & 3) == 0;
+
+	for (size_t i = 0; i < len && edges; i++) {
+		low[i] = bytes[i] & bits[i];
+		high[i] = (uint8_t)(bytes[i] | ~bits[i]);
+	}
+	if (!edges)
+		return 0;
+	addr_from_bytes(&out[0], addr_family(addr), low, 0);
+	if (len == 16)
+		return 1;
+	addr_from_bytes(&out[1], addr_family(addr), high, 0);
+	return 2;
+}
+
+static size_t interface_add(const struct ifaddrs *one, union addr *out)
+{
+	size_t count = 0;
+	union addr mask;
+
+	if (!address_copy(one->ifa_addr, &out[0]))
+		return 0;
+	count++;
+	if (address_copy(one->ifa_netmask, &mask))
+		count += turn_policy_edges(&out[0], &mask, &out[count]);
+	if (one->ifa_flags & IFF_BROADCAST &&
+	    address_copy(one->ifa_broadaddr, &out[count]))
+		count++;
+	return count;
+}
+
 static size_t interfaces_copy(const struct ifaddrs *all, union addr *out)
 {
 	size_t count = 0;
 
-	for (; all; all = all->ifa_next) {
-		if (!all->ifa_addr)
-			continue;
-		if (all->ifa_addr->sa_family == AF_INET)
-			memcpy(&out[count++], all->ifa_addr,
-			       sizeof(struct sockaddr_in));
-		else if (all->ifa_addr->sa_family == AF_INET6)
-			memcpy(&out[count++], all->ifa_addr,
-			       sizeof(struct sockaddr_in6));
-	}
+	for (; all; all = all->ifa_next)
+		count += interface_add(all, &out[count]);
 	return count;
 }
 
-int turn_own_addresses_read(struct own_addresses *own)
+/* In another order they count as changed: then channels are judged once more. */
+static bool list_same(const struct own_addresses *own, const union addr *list,
+		      size_t count)
+{
+	if (own->count != count)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (!addr_same_host(&own->list[i], &list[i]))
+			return false;
+	return true;
+}
+
+int turn_own_addresses_read(struct own_addresses *own, bool *changed)
 {
 	struct ifaddrs *all;
 	union addr *list;
+	size_t count;
 
 	if (getifaddrs(&all) < 0)
 		return -errno;
-	list = calloc(interfaces_count(all) + 1, sizeof(*list));
+	list = calloc(interfaces_count(all) + 1,
+		      sizeof(*list) * OWN_PER_INTERFACE);
 	if (!list) {
 		freeifaddrs(all);
 		return -ENOMEM;
 	}
-	own->count = interfaces_copy(all, list);
+	count = interfaces_copy(all, list);
 	freeifaddrs(all);
+	*changed = !list_same(own, list, count);
 	free(own->list);
 	own->list = list;
+	own->count = count;
 	return 0;
 }
 

@@ -10,7 +10,10 @@
 #include "base/addr.h"
 #include "conf/conf.h"
 
-/* The addresses of this machine, read again at most once a second. */
+/*
+ * The addresses of this machine, and what is as good as one: its networks'
+ * broadcast addresses. Read again at most once a second.
+ */
 struct own_addresses {
 	union addr *list;
 	size_t count;
@@ -18,8 +21,15 @@ struct own_addresses {
 };
 
 /* 0 or a negative errno; what was known stays on failure. */
-int turn_own_addresses_read(struct own_addresses *own);
+int turn_own_addresses_read(struct own_addresses *own, bool *changed);
 void turn_own_addresses_clear(struct own_addresses *own);
+
+/*
+ * The lowest address of the network and, of IPv4, the highest. Returns how many
+ * there are: none when the network has no more than two addresses. Pure.
+ */
+size_t turn_policy_edges(const union addr *addr, const union addr *mask,
+			 union addr out[2]);
 
 /* Loopback, link-local, multicast, 0/8, ::, broadcast, 240/4. Pure. */
 bool turn_policy_special(const union addr *addr);
@@ -33,9 +43,28 @@ bool turn_policy_special(const union addr *addr);
 size_t turn_policy_embedded(const union addr *addr,
 			    union addr out[TURN_POLICY_EMBEDDED_MAX]);
 
-/* May this address be a peer? Pure; what is relayed here is not considered. */
-bool turn_policy_allows(const struct conf_peers *peers,
-			const struct own_addresses *own,
-			const union addr *addr);
+/* What holds for one allocation. */
+#define TURN_POLICY_LISTS 3
+struct turn_policy {
+	/* Of its user, its realm, of all, in the order asked; NULL: none. */
+	const struct conf_rules *rules[TURN_POLICY_LISTS];
+	const struct conf_peers *peers;
+	const struct own_addresses *own;
+};
+
+/* From good to bad. */
+enum turn_verdict {
+	TURN_ALLOWED, /* by a list */
+	TURN_UNNAMED, /* by no list, nor refused by default: allowed */
+	TURN_REFUSED, /* by default */
+	TURN_DENIED, /* by a list */
+};
+
+/*
+ * May this address be a peer's? Port 0: its host, for a permission. Pure; what is
+ * relayed here is not considered.
+ */
+enum turn_verdict turn_policy_judge(const struct turn_policy *policy,
+				    const union addr *addr);
 
 #endif

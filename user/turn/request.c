@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "crypto/crypto.h"
-#include "turn/allocation.h"
+#include "turn/access.h"
 #include "turn/discovery.h"
 #include "turn/excess.h"
 
@@ -371,6 +371,26 @@ int turn_request_peer(const struct request *req,
 		return STUN_CODE_BAD_REQUEST;
 	if (addr_family(&peer) != addr_family(&allocation->relayed.addr))
 		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
+	*out = peer;
+	return 0;
+}
+
+int turn_request_peer_port(const struct request *req,
+			   const struct allocation *allocation, union addr *out)
+{
+	struct stun_attr attr;
+	union addr peer;
+	int code;
+
+	if (!stun_find(req->msg, STUN_ATTR_XOR_PEER_ADDRESS, &attr))
+		return STUN_CODE_BAD_REQUEST;
+	code = turn_request_peer(req, allocation, &attr, &peer);
+	if (code)
+		return code;
+	if (!addr_port(&peer))
+		return STUN_CODE_BAD_REQUEST;
+	if (!turn_access_allows(allocation, &peer))
+		return STUN_CODE_FORBIDDEN;
 	*out = peer;
 	return 0;
 }

@@ -73,6 +73,13 @@ int turn_request_allocation(const struct request *req, struct allocation **out);
 int turn_request_peer(const struct request *req,
 		      const struct allocation *allocation,
 		      const struct stun_attr *attr, union addr *out);
+/*
+ * The one peer of a request, with its port: as above, 400 when there is none, or 403
+ * when the policy forbids it.
+ */
+int turn_request_peer_port(const struct request *req,
+			   const struct allocation *allocation,
+			   union addr *out);
 /* LIFETIME as it will be granted, in ms; 0 stays 0 if `zero`. 0 or 400. */
 int turn_request_lifetime(const struct request *req, bool zero,
 			  uint64_t *out_ms);

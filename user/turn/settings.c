@@ -76,73 +76,94 @@ static int users_add(struct auth *auth, const struct conf *conf)
 	return err;
 }
 
-/* User "" is a realm's. */
-struct pin {
+/* What the file says of a user, or under user "" of a realm. */
+struct owner {
 	struct table_node node;
-	const char *user, *realm; /* of the configuration */
-	const struct conf_engines *engines;
+	const struct conf_user *user; /* NULL: a realm's */
+	const struct conf_realm *realm; /* of a user NULL */
 };
 
-static uint64_t pin_hash(const char *user, const char *realm)
+static uint64_t owner_hash(const char *user, const char *realm)
 {
 	return table_hash(user, strlen(user)) * 31 +
 	       table_hash(realm, strlen(realm));
 }
 
-static int pin_add(struct table *pins, const char *user, const char *realm,
-		   const struct conf_engines *engines)
+static bool owner_is(const struct owner *owner, const char *user,
+		     const char *realm)
 {
-	struct pin *pin;
+	if (!owner->user)
+		return !*user && !strcmp(owner->realm->name, realm);
+	return !strcmp(owner->user->name, user) &&
+	       !strcmp(owner->user->realm, realm);
+}
 
-	if (!engines->count)
-		return 0;
-	pin = calloc(1, sizeof(*pin));
-	if (!pin)
+static int owner_add(struct table *owners, const struct conf_user *user,
+		     const struct conf_realm *realm)
+{
+	struct owner *owner = calloc(1, sizeof(*owner));
+
+	if (!owner)
 		return -ENOMEM;
-	pin->user = user;
-	pin->realm = realm;
-	pin->engines = engines;
-	table_insert(pins, &pin->node, pin_hash(user, realm));
+	owner->user = user;
+	owner->realm = realm;
+	table_insert(owners, &owner->node,
+		     user ? owner_hash(user->name, user->realm) :
+			    owner_hash("", realm->name));
 	return 0;
 }
 
-static void pins_free(struct table *pins)
+static void owners_free(struct table *owners)
 {
-	for (size_t i = 0; pins->buckets && i <= pins->mask; i++)
-		while (pins->buckets[i]) {
-			struct table_node *node = pins->buckets[i];
+	for (size_t i = 0; owners->buckets && i <= owners->mask; i++)
+		while (owners->buckets[i]) {
+			struct table_node *node = owners->buckets[i];
 
-			table_remove(pins, node);
-			free(list_entry(node, struct pin, node));
+			table_remove(owners, node);
+			free(list_entry(node, struct owner, node));
 		}
-	table_destroy(pins);
+	table_destroy(owners);
 }
 
-static int pins_add(struct table *pins, const struct conf *conf)
+static int owners_add(struct table *owners, const struct conf *conf)
 {
-	int err = table_init(pins);
+	int err = table_init(owners);
 
 	for (size_t i = 0; i < conf->realm_count && !err; i++)
-		err = pin_add(pins, "", conf->realms[i].name,
-			      &conf->realms[i].engines);
+		err = owner_add(owners, NULL, &conf->realms[i]);
 	for (size_t i = 0; i < conf->user_count && !err; i++)
-		err = pin_add(pins, conf->users[i].name, conf->users[i].realm,
-			      &conf->users[i].engines);
+		err = owner_add(owners, &conf->users[i], NULL);
 	return err;
 }
 
-static const struct conf_engines *pin_find(const struct table *pins,
-					   const char *user, const char *realm)
+static const struct owner *owner_find(const struct table *owners,
+				      const char *user, const char *realm)
 {
-	struct table_node *node = table_first(pins, pin_hash(user, realm));
+	struct table_node *node = table_first(owners, owner_hash(user, realm));
 
 	for (; node; node = table_next(node)) {
-		const struct pin *pin = list_entry(node, struct pin, node);
+		const struct owner *owner =
+			list_entry(node, struct owner, node);
 
-		if (!strcmp(pin->user, user) && !strcmp(pin->realm, realm))
-			return pin->engines;
+		if (owner_is(owner, user, realm))
+			return owner;
 	}
 	return NULL;
+}
+
+struct turn_access turn_settings_access(const struct turn_settings *settings,
+					const struct auth_account *account)
+{
+	const char *realm_name = auth_account_realm(account);
+	const struct owner *user = owner_find(
+		&settings->owners, auth_account_user(account), realm_name);
+	const struct owner *realm =
+		owner_find(&settings->owners, "", realm_name);
+
+	return (struct turn_access){
+		.user = user ? user->user : NULL,
+		.realm = realm ? realm->realm : NULL,
+	};
 }
 
 static const struct conf_engines *exit_engines(const struct conf *conf,
@@ -154,28 +175,20 @@ static const struct conf_engines *exit_engines(const struct conf *conf,
 }
 
 struct turn_pin turn_settings_pin(const struct turn_settings *settings,
-				  const struct auth_account *account,
+				  const struct turn_access *access,
 				  const union addr *relayed)
 {
-	const char *user = auth_account_user(account);
-	const char *realm = auth_account_realm(account);
-	const struct table *pins = &settings->pins;
 	struct turn_pin pin = { NULL, WIRE_NO_PINNED };
 
-	if (pins->count) {
-		pin.why = WIRE_NO_PINNED_USER;
-		pin.engines = pin_find(pins, user, realm);
-	}
-	if (pins->count && !pin.engines) {
-		pin.why = WIRE_NO_PINNED_REALM;
-		pin.engines = pin_find(pins, "", realm);
-	}
-	if (!pin.engines) {
+	if (access->user && access->user->engines.count)
+		return (struct turn_pin){ &access->user->engines,
+					  WIRE_NO_PINNED_USER };
+	if (access->realm && access->realm->engines.count)
+		return (struct turn_pin){ &access->realm->engines,
+					  WIRE_NO_PINNED_REALM };
+	pin.engines = exit_engines(settings->conf, relayed);
+	if (pin.engines)
 		pin.why = WIRE_NO_PINNED_EXIT;
-		pin.engines = exit_engines(settings->conf, relayed);
-	}
-	if (!pin.engines)
-		pin.why = WIRE_NO_PINNED;
 	return pin;
 }
 
@@ -247,12 +260,12 @@ int turn_settings_new(struct conf *conf,
 	if (!err)
 		err = users_add(settings->auth, conf);
 	if (!err)
-		err = pins_add(&settings->pins, conf);
+		err = owners_add(&settings->owners, conf);
 	if (!err)
 		err = tls_add(settings, conf);
 	if (err) {
 		tls_free(settings, conf);
-		pins_free(&settings->pins);
+		owners_free(&settings->owners);
 		auth_unref(settings->auth);
 		free(settings);
 		return err == -ENOMEM ? -ENOMEM : -EINVAL;
@@ -274,7 +287,7 @@ void turn_settings_unref(struct turn_settings *settings)
 	if (!settings || atomic_fetch_sub(&settings->refs, 1) > 1)
 		return;
 	tls_free(settings, settings->conf);
-	pins_free(&settings->pins);
+	owners_free(&settings->owners);
 	auth_unref(settings->auth);
 	conf_unref(settings->conf);
 	free(settings);

@@ -13,8 +13,18 @@ struct turn_settings {
 	struct conf *conf;
 	struct auth *auth;
 	struct tls_server **tls; /* of each listener; NULL: not for TLS */
-	struct table pins; /* of users and realms with engines of their own */
+	struct table owners; /* what the file says of users and realms */
 };
+
+/* What the file says of a user and of the realm; NULL: nothing. */
+struct turn_access {
+	const struct conf_user *user;
+	const struct conf_realm *realm;
+};
+
+/* Good as long as the settings are. */
+struct turn_access turn_settings_access(const struct turn_settings *settings,
+					const struct auth_account *account);
 
 /* The engines for a connection, and whose they are. */
 struct turn_pin {
@@ -27,7 +37,7 @@ struct turn_pin {
  * address leaves by.
  */
 struct turn_pin turn_settings_pin(const struct turn_settings *settings,
-				  const struct auth_account *account,
+				  const struct turn_access *access,
 				  const union addr *relayed);
 
 /* The realm that a [listener] offers; never NULL. The name may be gone. */

@@ -15,15 +15,14 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "turn/access.h"
 #include "turn/allocation.h"
 #include "turn/client.h"
 #include "turn/datagram.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
-#include "turn/permission.h"
 
-#define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
-#define ORDINARY_LINES   20 /* a second, of what is no trouble */
+#define ORDINARY_LINES 20 /* a second, of what is no trouble */
 
 /* A socket of a listener: one of the two. */
 struct listener_socket {
@@ -184,22 +183,6 @@ bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 			      loop_now(worker->loop), suppressed);
 }
 
-bool turn_worker_peer_allowed(struct turn_worker *worker,
-			      const union addr *peer)
-{
-	const struct conf_peers *peers = &turn_conf(worker)->peers;
-	uint64_t now = loop_now(worker->loop);
-
-	if (now >= worker->own.next_ms) {
-		/* On failure the old list is better than none. */
-		turn_own_addresses_read(&worker->own);
-		worker->own.next_ms = now + OWN_ADDRESSES_MS;
-	}
-	if (turn_policy_allows(peers, &worker->own, peer))
-		return true;
-	return peers->relayed && turn_relayed_is(worker->shared, peer);
-}
-
 static void lists_init(struct turn_worker *worker)
 {
 	list_init(&worker->engine_sets);
@@ -241,6 +224,7 @@ static int tables_init(struct turn_worker *worker)
 /* Makes the tables and reads what must be known. 0 or a negative errno. */
 static int worker_open(struct turn_worker *worker)
 {
+	bool changed;
 	int err = rendezvous_init(&worker->rendezvous);
 
 	if (err)
@@ -249,7 +233,7 @@ static int worker_open(struct turn_worker *worker)
 	if (err)
 		goto destroy_rendezvous;
 	/* Without its own addresses a worker would let peers into itself. */
-	err = turn_own_addresses_read(&worker->own);
+	err = turn_own_addresses_read(&worker->own, &changed);
 	if (err)
 		goto destroy_tables;
 	err = udp_new(worker->loop, &worker->udp);
@@ -292,6 +276,7 @@ int turn_worker_new(const struct turn_worker_params *params,
 	worker->index = params->index;
 	worker->loop = params->loop;
 	worker->settings = params->settings;
+	worker->policy_serial = 1; /* 0: of a channel that was not judged */
 	worker->engine_unavailable = params->engine_unavailable;
 	worker->broker_lost = params->broker_lost;
 	worker->arg = params->arg;
@@ -584,16 +569,6 @@ static void listeners_refresh(struct turn_worker *worker)
 		listener_learn(list_entry(pos, struct client, link)->listener);
 }
 
-/* What the new settings forbid is cut off now: a datagram is not judged anew. */
-static void permissions_reload(struct turn_worker *worker)
-{
-	struct list *pos;
-
-	list_for_each(pos, &worker->allocations)
-		turn_permissions_judge(
-			list_entry(pos, struct allocation, link));
-}
-
 void turn_worker_reload(struct turn_worker *worker,
 			struct turn_settings *settings)
 {
@@ -612,7 +587,7 @@ void turn_worker_reload(struct turn_worker *worker,
 	sockmap_ask(worker);
 	listeners_refresh(worker);
 	listeners_reload(worker);
-	permissions_reload(worker);
+	turn_access_reload(worker);
 	turn_shared_budget(worker->shared, turn_conf(worker));
 	engines_reap(worker);
 	turn_settings_unref(old);

@@ -92,6 +92,7 @@ struct turn_worker {
 	struct counters counters;
 	uint64_t allocation_serial, connection_serial;
 	struct own_addresses own;
+	uint64_t policy_serial; /* grows when peers may be judged otherwise */
 	struct log_limit limits[TURN_LOG_KINDS];
 };
 
@@ -115,10 +116,6 @@ struct turn_engines *turn_worker_engines(struct turn_worker *worker);
 /* Puts a dead object's link on one of the dead lists, to be freed. */
 void turn_worker_bury(struct turn_worker *worker, struct list *link,
 		      struct list *dead);
-
-/* May this address be a peer's? Port 0: its host, for a permission. */
-bool turn_worker_peer_allowed(struct turn_worker *worker,
-			      const union addr *peer);
 
 /*
  * True when a line of this kind may be logged; see log_allow. Allocations begin

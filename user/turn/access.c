@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Access: the policy applied to allocations.
+ *
+ * Connect, CreatePermission, ChannelBind, connections from peers and every datagram
+ * of either direction are judged here. A channel keeps the verdict of its peer until
+ * policy_serial says that the settings or this machine's addresses have changed: a
+ * list may have thousands of prefixes. Whether a refused address is a relayed one
+ * is asked each time, for allocations come and go.
+ */
+#include "turn/access.h"
+
+#include "turn/channel.h"
+#include "turn/permission.h"
+
+#define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
+
+static void own_refresh(struct turn_worker *worker)
+{
+	uint64_t now = loop_now(worker->loop);
+	bool changed = false;
+
+	if (now < worker->own.next_ms)
+		return;
+	/* On failure the old list is better than none. */
+	turn_own_addresses_read(&worker->own, &changed);
+	worker->own.next_ms = now + OWN_ADDRESSES_MS;
+	worker->policy_serial += changed;
+}
+
+static enum turn_verdict peer_judge(const struct allocation *allocation,
+				    const union addr *peer)
+{
+	const struct turn_worker *worker = allocation->worker;
+	const struct turn_access *access = &allocation->access;
+	const struct conf_peers *peers = &turn_conf(worker)->peers;
+	const struct turn_policy policy = {
+		.rules = {
+			access->user ? &access->user->rules : NULL,
+			access->realm ? &access->realm->rules : NULL,
+			&peers->rules,
+		},
+		.peers = peers,
+		.own = &worker->own,
+	};
+
+	return turn_policy_judge(&policy, peer);
+}
+
+static bool verdict_allows(const struct turn_worker *worker,
+			   enum turn_verdict verdict, const union addr *peer)
+{
+	switch (verdict) {
+	case TURN_ALLOWED:
+	case TURN_UNNAMED:
+		return true;
+	case TURN_REFUSED:
+		return turn_conf(worker)->peers.relayed &&
+		       turn_relayed_is(worker->shared, peer);
+	case TURN_DENIED:
+		break;
+	}
+	return false;
+}
+
+bool turn_access_allows(const struct allocation *allocation,
+			const union addr *peer)
+{
+	own_refresh(allocation->worker);
+	return verdict_allows(allocation->worker, peer_judge(allocation, peer),
+			      peer);
+}
+
+bool turn_access_allows_host(const struct allocation *allocation,
+			     const union addr *peer)
+{
+	union addr host = *peer;
+
+	addr_set_port(&host, 0);
+	own_refresh(allocation->worker);
+	return verdict_allows(allocation->worker, peer_judge(allocation, &host),
+			      peer);
+}
+
+bool turn_access_allows_channel(struct channel *channel)
+{
+	struct turn_worker *worker = channel->allocation->worker;
+
+	own_refresh(worker);
+	if (channel->judged != worker->policy_serial) {
+		channel->verdict =
+			peer_judge(channel->allocation, &channel->peer);
+		channel->judged = worker->policy_serial;
+	}
+	return verdict_allows(worker, channel->verdict, &channel->peer);
+}
+
+static void allocations_reload(struct turn_worker *worker, struct list *list)
+{
+	struct list *pos;
+
+	list_for_each(pos, list) {
+		struct allocation *allocation =
+			list_entry(pos, struct allocation, link);
+
+		allocation->access = turn_settings_access(worker->settings,
+							  allocation->account);
+		turn_permissions_judge(allocation);
+	}
+}
+
+void turn_access_reload(struct turn_worker *worker)
+{
+	worker->policy_serial++;
+	allocations_reload(worker, &worker->allocations);
+	allocations_reload(worker, &worker->ended);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What an allocation may do, by its user, its realm and [peers]. */
+#ifndef TURN_ACCESS_H
+#define TURN_ACCESS_H
+
+#include "turn/allocation.h"
+
+struct channel;
+
+/* May this address be a peer's? */
+bool turn_access_allows(const struct allocation *allocation,
+			const union addr *peer);
+/*
+ * May its host be, at any port? For a permission, whose port means nothing (RFC 8656
+ * 10.2), but that a refused host is excepted for a relayed address alone, or,
+ * without a port, for any that it has.
+ */
+bool turn_access_allows_host(const struct allocation *allocation,
+			     const union addr *peer);
+/* The same of a channel's peer, which is judged once as a rule. */
+bool turn_access_allows_channel(struct channel *channel);
+
+/* After worker->settings has changed. */
+void turn_access_reload(struct turn_worker *worker);
+
+#endif
