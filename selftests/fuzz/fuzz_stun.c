@@ -114,9 +114,9 @@ static struct auth *auth_make(void)
 	memcpy(keys.md5.bytes, key, sizeof(key));
 	memcpy(keys.sha256.bytes, key, sizeof(key));
 	must(auth_new(&params, &auth) == 0);
-	must(auth_add_realm(auth, "example.org", 0) == 0);
+	must(auth_add_realm(auth, "example.org") == 0);
 	must(auth_add_user(auth, "example.org", "alice", &keys) == 0);
-	must(auth_add_realm(auth, "rtc", 0) == 0);
+	must(auth_add_realm(auth, "rtc") == 0);
 	must(auth_add_secret(auth, "rtc", "secret") == 0);
 	return auth;
 }

@@ -65,14 +65,30 @@ static inline void nonce_of(const struct auth *auth, const char *realm,
 	nonce[attr.len] = '\0';
 }
 
-/* Two realms, the same name in both, a quota of 3 in the first. */
+/* One more allocation of a user who may have `limit`. */
+static inline int take(struct auth_account *account, unsigned int limit)
+{
+	return auth_quota_take(account, AUTH_QUOTA_ALLOCATIONS, limit, 0);
+}
+
+static inline void release(struct auth_account *account)
+{
+	auth_quota_release(account, AUTH_QUOTA_ALLOCATIONS);
+}
+
+static inline unsigned int used(const struct auth_account *account)
+{
+	return auth_quota_used(account, AUTH_QUOTA_ALLOCATIONS);
+}
+
+/* Two realms, the same name in both. */
 static inline struct auth *auth_sample(void)
 {
 	struct auth *auth;
 
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "example.org", 3), 0);
-	assert_int_equal(auth_add_realm(auth, "example.net", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "example.org"), 0);
+	assert_int_equal(auth_add_realm(auth, "example.net"), 0);
 	add_user(auth, "example.org", "alice", "wonder");
 	add_user(auth, "example.org", "bob", "builder");
 	add_user(auth, "example.net", "alice", "other");

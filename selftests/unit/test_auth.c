@@ -533,11 +533,11 @@ static void realms_and_users_are_checked_when_added(void **state)
 	assert_int_equal(auth_new(&params, &auth), 0);
 	assert_null(auth_default_realm(auth));
 	assert_int_equal(auth_add_user(auth, "a", "u", &keys), -ENOENT);
-	assert_int_equal(auth_add_realm(auth, "", 0), -EINVAL);
-	assert_int_equal(auth_add_realm(auth, realm, 0), -EINVAL);
-	assert_int_equal(auth_add_realm(auth, realm + 1, 0), 0);
-	assert_int_equal(auth_add_realm(auth, "a", 0), 0);
-	assert_int_equal(auth_add_realm(auth, "a", 7), -EEXIST);
+	assert_int_equal(auth_add_realm(auth, ""), -EINVAL);
+	assert_int_equal(auth_add_realm(auth, realm), -EINVAL);
+	assert_int_equal(auth_add_realm(auth, realm + 1), 0);
+	assert_int_equal(auth_add_realm(auth, "a"), 0);
+	assert_int_equal(auth_add_realm(auth, "a"), -EEXIST);
 	assert_string_equal(auth_default_realm(auth), realm + 1);
 	assert_int_equal(auth_add_user(auth, "a", "", &keys), -EINVAL);
 	assert_int_equal(auth_add_user(auth, "a", name, &keys), -EINVAL);
@@ -562,15 +562,15 @@ static void realm_length_is_counted_in_characters(void **state)
 		memcpy(realm + 4 * i, "\xf0\x9f\x8c\x8d", 4);
 	realm[4 * AUTH_REALM_MAX] = '\0';
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, realm, 0), -EINVAL);
+	assert_int_equal(auth_add_realm(auth, realm), -EINVAL);
 	realm[4 * (AUTH_REALM_MAX - 1)] = '\0';
-	assert_int_equal(auth_add_realm(auth, realm, 0), 0);
+	assert_int_equal(auth_add_realm(auth, realm), 0);
 	add_user(auth, realm, "u", "p");
 	assert_int_equal(check_as(auth, realm, "u", "p", &id), 0);
 	assert_string_equal(auth_account_realm(id.account), realm);
 	/* Continuation bytes alone are no characters, and still too many. */
 	memset(realm, 0x80, sizeof(realm) - 1);
-	assert_int_equal(auth_add_realm(auth, realm, 0), -EINVAL);
+	assert_int_equal(auth_add_realm(auth, realm), -EINVAL);
 	auth_unref(auth);
 }
 
@@ -582,7 +582,7 @@ static void many_users_are_all_found(void **state)
 
 	(void)state;
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "r", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "r"), 0);
 	for (int i = 0; i < 500; i++) {
 		snprintf(user, sizeof(user), "user%d", i);
 		snprintf(password, sizeof(password), "secret%d", i);
@@ -606,10 +606,10 @@ static void account_is_the_same_over_a_reload(void **state)
 	assert_int_equal(
 		check_as(before, "example.org", "alice", "wonder", &old), 0);
 	auth_account_ref(old.account);
-	assert_int_equal(auth_quota_take(before, old.account), 0);
+	assert_int_equal(take(old.account, 3), 0);
 	/* The reload changes the password and the limit, and drops bob. */
 	assert_int_equal(auth_new(&params, &after), 0);
-	assert_int_equal(auth_add_realm(after, "example.org", 2), 0);
+	assert_int_equal(auth_add_realm(after, "example.org"), 0);
 	add_user(after, "example.org", "alice", "changed");
 	auth_unref(before);
 	assert_int_equal(check_as(after, "example.org", "alice", "wonder",
@@ -618,11 +618,11 @@ static void account_is_the_same_over_a_reload(void **state)
 	assert_int_equal(
 		check_as(after, "example.org", "alice", "changed", &new), 0);
 	assert_ptr_equal(old.account, new.account);
-	assert_int_equal(auth_quota_used(new.account), 1);
-	assert_int_equal(auth_quota_take(after, new.account), 0);
-	assert_int_equal(auth_quota_take(after, new.account), -EDQUOT);
-	auth_quota_release(new.account);
-	auth_quota_release(new.account);
+	assert_int_equal(used(new.account), 1);
+	assert_int_equal(take(new.account, 2), 0);
+	assert_int_equal(take(new.account, 2), -EDQUOT);
+	release(new.account);
+	release(new.account);
 	auth_account_unref(old.account);
 	auth_unref(after);
 }
@@ -637,7 +637,7 @@ static void account_outlives_every_configuration(void **state)
 	assert_int_equal(check_as(auth, "example.org", "bob", "builder", &id),
 			 0);
 	auth_account_ref(id.account);
-	assert_int_equal(auth_quota_take(auth, id.account), 0);
+	assert_int_equal(take(id.account, 3), 0);
 	auth_unref(auth);
 	assert_string_equal(auth_account_user(id.account), "bob");
 	assert_string_equal(auth_account_realm(id.account), "example.org");
@@ -645,35 +645,13 @@ static void account_outlives_every_configuration(void **state)
 	assert_int_equal(
 		check_as(auth, "example.org", "bob", "builder", &again), 0);
 	assert_ptr_equal(id.account, again.account);
-	assert_int_equal(auth_quota_used(again.account), 1);
-	auth_quota_release(id.account);
+	assert_int_equal(used(again.account), 1);
+	release(id.account);
 	auth_account_unref(id.account);
 	auth_unref(auth);
 }
 
-static void removed_user_is_no_longer_valid(void **state)
-{
-	struct auth *before = auth_sample(), *after;
-	struct auth_identity id;
-
-	(void)state;
-	assert_int_equal(check_as(before, "example.org", "bob", "builder", &id),
-			 0);
-	assert_true(auth_account_valid(before, id.account));
-	assert_int_equal(auth_new(&params, &after), 0);
-	assert_false(auth_account_valid(after, id.account));
-	assert_int_equal(auth_add_realm(after, "example.org", 0), 0);
-	add_user(after, "example.org", "alice", "wonder");
-	assert_false(auth_account_valid(after, id.account));
-	assert_int_equal(auth_quota_take(after, id.account), -EDQUOT);
-	assert_int_equal(auth_quota_used(id.account), 0);
-	add_user(after, "example.org", "bob", "builder");
-	assert_true(auth_account_valid(after, id.account));
-	auth_unref(after);
-	auth_unref(before);
-}
-
-static void quota_is_the_realms_and_per_user(void **state)
+static void quota_is_per_user(void **state)
 {
 	struct auth *auth = auth_sample();
 	struct auth_identity alice, bob, unlimited;
@@ -686,16 +664,49 @@ static void quota_is_the_realms_and_per_user(void **state)
 	assert_int_equal(
 		check_as(auth, "example.net", "alice", "other", &unlimited), 0);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(auth_quota_take(auth, alice.account), 0);
-	assert_int_equal(auth_quota_take(auth, alice.account), -EDQUOT);
-	assert_int_equal(auth_quota_used(alice.account), 3);
-	assert_int_equal(auth_quota_take(auth, bob.account), 0);
-	auth_quota_release(alice.account);
-	assert_int_equal(auth_quota_take(auth, alice.account), 0);
-	assert_int_equal(auth_quota_take(auth, alice.account), -EDQUOT);
+		assert_int_equal(take(alice.account, 3), 0);
+	assert_int_equal(take(alice.account, 3), -EDQUOT);
+	assert_int_equal(used(alice.account), 3);
+	assert_int_equal(take(bob.account, 3), 0);
+	release(alice.account);
+	assert_int_equal(take(alice.account, 3), 0);
+	assert_int_equal(take(alice.account, 3), -EDQUOT);
 	for (int i = 0; i < 5000; i++)
-		assert_int_equal(auth_quota_take(auth, unlimited.account), 0);
-	assert_int_equal(auth_quota_used(unlimited.account), 5000);
+		assert_int_equal(take(unlimited.account, 0), 0);
+	assert_int_equal(used(unlimited.account), 5000);
+	auth_unref(auth);
+}
+
+/* What a user takes counts for his realm, and each kind by itself. */
+static void quota_of_a_realm_is_its_users_together(void **state)
+{
+	const enum auth_quota what = AUTH_QUOTA_CONNECTIONS;
+	struct auth *auth = auth_sample();
+	struct auth_identity alice, bob, other;
+	struct auth_account *all;
+
+	(void)state;
+	assert_int_equal(
+		check_as(auth, "example.org", "alice", "wonder", &alice), 0);
+	assert_int_equal(check_as(auth, "example.org", "bob", "builder", &bob),
+			 0);
+	assert_int_equal(
+		check_as(auth, "example.net", "alice", "other", &other), 0);
+	all = auth_account_all(alice.account);
+	assert_ptr_equal(all, auth_account_all(bob.account));
+	assert_ptr_not_equal(all, auth_account_all(other.account));
+	assert_int_equal(auth_quota_take(alice.account, what, 2, 3), 0);
+	assert_int_equal(auth_quota_take(alice.account, what, 2, 3), 0);
+	assert_int_equal(auth_quota_take(alice.account, what, 2, 3), -EDQUOT);
+	assert_int_equal(auth_quota_take(bob.account, what, 2, 3), 0);
+	assert_int_equal(auth_quota_take(bob.account, what, 2, 3), -EDQUOT);
+	assert_int_equal(auth_quota_used(all, what), 3);
+	/* A refusal took nothing. */
+	assert_int_equal(auth_quota_used(bob.account, what), 1);
+	assert_int_equal(auth_quota_take(other.account, what, 2, 3), 0);
+	assert_int_equal(used(all), 0);
+	auth_quota_release(alice.account, what);
+	assert_int_equal(auth_quota_take(bob.account, what, 2, 3), 0);
 	auth_unref(auth);
 }
 
@@ -722,14 +733,14 @@ static void *race_quota(void *arg)
 	struct race *race = arg;
 
 	for (int i = 0; i < 20000; i++) {
-		if (auth_quota_take(race->auth, race->account)) {
+		if (take(race->account, 3)) {
 			atomic_fetch_add(&race->refused, 1);
 			continue;
 		}
 		note_most(race, atomic_fetch_add(&race->held, 1) + 1);
 		atomic_fetch_add(&race->taken, 1);
 		atomic_fetch_sub(&race->held, 1);
-		auth_quota_release(race->account);
+		release(race->account);
 	}
 	return NULL;
 }
@@ -759,7 +770,7 @@ static void quota_holds_under_concurrency(void **state)
 	run_threads(race_quota, &race);
 	assert_true(race.most >= 1 && race.most <= 3);
 	assert_int_equal(race.taken + race.refused, 8 * 20000);
-	assert_int_equal(auth_quota_used(id.account), 0);
+	assert_int_equal(used(id.account), 0);
 	auth_unref(race.auth);
 }
 
@@ -769,7 +780,7 @@ static void *race_take(void *arg)
 	struct race *race = arg;
 
 	for (int i = 0; i < 1000; i++)
-		if (auth_quota_take(race->auth, race->account) == 0)
+		if (take(race->account, 5000) == 0)
 			atomic_fetch_add(&race->taken, 1);
 	return NULL;
 }
@@ -781,13 +792,13 @@ static void quota_hands_out_exactly_the_limit(void **state)
 
 	(void)state;
 	assert_int_equal(auth_new(&params, &race.auth), 0);
-	assert_int_equal(auth_add_realm(race.auth, "r", 5000), 0);
+	assert_int_equal(auth_add_realm(race.auth, "r"), 0);
 	add_user(race.auth, "r", "u", "p");
 	assert_int_equal(check_as(race.auth, "r", "u", "p", &id), 0);
 	race.account = id.account;
 	run_threads(race_take, &race);
 	assert_int_equal(race.taken, 5000);
-	assert_int_equal(auth_quota_used(id.account), 5000);
+	assert_int_equal(used(id.account), 5000);
 	auth_unref(race.auth);
 }
 
@@ -801,7 +812,7 @@ static void *race_accounts(void *arg)
 	for (int i = 0; i < 500; i++) {
 		if (auth_new(&params, &auth))
 			return NULL;
-		auth_add_realm(auth, "r", 0);
+		auth_add_realm(auth, "r");
 		auth_add_user(auth, "r", "u", &keys);
 		auth_add_user(auth, "r", i & 1 ? "odd" : "even", &keys);
 		auth_unref(auth_ref(auth));
@@ -820,7 +831,7 @@ static void accounts_survive_concurrent_reloads(void **state)
 	run_threads(race_accounts, NULL);
 	/* Somebody does: it stays the same. */
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "r", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "r"), 0);
 	add_user(auth, "r", "u", "p");
 	assert_int_equal(check_as(auth, "r", "u", "p", &id), 0);
 	run_threads(race_accounts, NULL);
@@ -895,7 +906,7 @@ static void build_and_use(void *arg)
 		assert_ptr_equal(auth, untouched);
 		return;
 	}
-	error = auth_add_realm(auth, "r", 0);
+	error = auth_add_realm(auth, "r");
 	assert_true(error == 0 || error == -ENOMEM);
 	for (int i = 0; i < 40 && !error; i++) {
 		snprintf(user, sizeof(user), "u%d", i);
@@ -946,8 +957,8 @@ int main(void)
 		cmocka_unit_test(many_users_are_all_found),
 		cmocka_unit_test(account_is_the_same_over_a_reload),
 		cmocka_unit_test(account_outlives_every_configuration),
-		cmocka_unit_test(removed_user_is_no_longer_valid),
-		cmocka_unit_test(quota_is_the_realms_and_per_user),
+		cmocka_unit_test(quota_is_per_user),
+		cmocka_unit_test(quota_of_a_realm_is_its_users_together),
 		cmocka_unit_test(quota_holds_under_concurrency),
 		cmocka_unit_test(quota_hands_out_exactly_the_limit),
 		cmocka_unit_test(accounts_survive_concurrent_reloads),

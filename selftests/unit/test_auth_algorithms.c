@@ -311,9 +311,9 @@ static void lesser_nonce_of_ours_is_stale(void **state)
 	struct ask ask = usual;
 
 	(void)state;
-	assert_int_equal(auth_add_realm(auth, "weak", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "weak"), 0);
 	assert_int_equal(auth_add_user(auth, "weak", "bob", &weak), 0);
-	assert_int_equal(auth_add_realm(auth, "rtc", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "rtc"), 0);
 	assert_int_equal(auth_add_secret(auth, "rtc", "secret"), 0);
 	ask.nonce = nonce;
 	nonce_of(auth, "weak", NOW, nonce);
@@ -334,7 +334,7 @@ static void lesser_nonce_of_ours_is_stale(void **state)
 	assert_int_equal(verdict(auth, ask, NULL), 0);
 	/* Before a reload the realm had a user with MD5 alone. */
 	assert_int_equal(auth_new(&params, &before), 0);
-	assert_int_equal(auth_add_realm(before, "example.org", 0), 0);
+	assert_int_equal(auth_add_realm(before, "example.org"), 0);
 	assert_int_equal(auth_add_user(before, "example.org", "bob", &weak), 0);
 	nonce_of(before, "example.org", NOW, nonce);
 	ask.list = ask.one = (struct bytes)BYTES(MD5);
@@ -431,8 +431,8 @@ static void equal_userhashes_of_two_realms(void **state)
 
 	(void)state;
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "x:c", 0), 0);
-	assert_int_equal(auth_add_realm(auth, "c", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "x:c"), 0);
+	assert_int_equal(auth_add_realm(auth, "c"), 0);
 	add_user(auth, "c", "alice:x", "other");
 	assert_int_equal(stun_userhash("alice", strlen("alice"), "x:c",
 				       strlen("x:c"), hash),
@@ -498,8 +498,8 @@ static void users_with_one_digest_alone(void **state)
 
 	(void)state;
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "example.org", 0), 0);
-	assert_int_equal(auth_add_realm(auth, "example.net", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "example.org"), 0);
+	assert_int_equal(auth_add_realm(auth, "example.net"), 0);
 	add_digests(auth, "nobody", false, false);
 	add_digests(auth, "alice", false, true);
 	assert_offer(auth, "example.org", BOTH, 8);
@@ -542,7 +542,7 @@ static void absent_key_opens_nothing(void **state)
 
 	(void)state;
 	assert_int_equal(auth_new(&params, &auth), 0);
-	assert_int_equal(auth_add_realm(auth, "example.org", 0), 0);
+	assert_int_equal(auth_add_realm(auth, "example.org"), 0);
 	add_digests(auth, "alice", false, true);
 	nonce_of(auth, "example.org", NOW, nonce);
 	for (size_t len = 0; len <= STUN_SHA256_LEN; len += STUN_KEY_LEN) {

@@ -20,11 +20,11 @@
 static const enum stun_algorithm both[] = { STUN_ALGORITHM_SHA256,
 					    STUN_ALGORITHM_MD5 };
 
-static struct auth *auth_new_sample(unsigned int allocations)
+static struct auth *auth_new_sample(void)
 {
 	struct auth *auth = auth_sample();
 
-	assert_int_equal(auth_add_realm(auth, REALM, allocations), 0);
+	assert_int_equal(auth_add_realm(auth, REALM), 0);
 	assert_int_equal(auth_add_secret(auth, REALM, "new secret"), 0);
 	assert_int_equal(auth_add_secret(auth, REALM, "old secret"), 0);
 	return auth;
@@ -155,7 +155,7 @@ static void names_are_read(void **state)
 
 static void either_secret_and_algorithm_serves(void **state)
 {
-	struct auth *auth = auth_new_sample(0);
+	struct auth *auth = auth_new_sample();
 	struct auth_identity id;
 
 	(void)state;
@@ -196,7 +196,7 @@ static void time_runs_out(void **state)
 		{ "0:a", true },
 		{ "18446744073709551615:a", false },
 	};
-	struct auth *auth = auth_new_sample(0);
+	struct auth *auth = auth_new_sample();
 	struct auth_identity id;
 
 	(void)state;
@@ -214,43 +214,37 @@ static void time_runs_out(void **state)
 /* The part behind the colon is the user, whatever the time before it. */
 static void quota_goes_by_the_name_part(void **state)
 {
-	struct auth *auth = auth_new_sample(2), *after;
+	struct auth *auth = auth_new_sample();
 	struct auth_identity one, two, other;
 
 	(void)state;
 	assert_int_equal(verdict(auth, "new secret", "1800000000:alice", true,
 				 false, &one),
 			 0);
-	assert_int_equal(auth_quota_take(auth, one.account), 0);
+	assert_int_equal(take(one.account, 2), 0);
 	assert_int_equal(verdict(auth, "old secret", "1800000099:alice", false,
 				 false, &two),
 			 0);
 	assert_ptr_equal(one.account, two.account);
-	assert_int_equal(auth_quota_take(auth, two.account), 0);
-	assert_int_equal(auth_quota_take(auth, two.account), -EDQUOT);
+	assert_int_equal(take(two.account, 2), 0);
+	assert_int_equal(take(two.account, 2), -EDQUOT);
 	assert_int_equal(verdict(auth, "new secret", "1800000000:bob", true,
 				 false, &other),
 			 0);
 	assert_ptr_not_equal(one.account, other.account);
-	assert_int_equal(auth_quota_take(auth, other.account), 0);
-	/* A configuration without the realm gives it nothing new. */
-	assert_true(auth_account_valid(auth, other.account));
-	after = auth_sample();
-	assert_false(auth_account_valid(after, other.account));
-	assert_int_equal(auth_quota_take(after, other.account), -EDQUOT);
-	auth_quota_release(one.account);
-	auth_quota_release(one.account);
-	auth_quota_release(other.account);
+	assert_int_equal(take(other.account, 2), 0);
+	release(one.account);
+	release(one.account);
+	release(other.account);
 	auth_account_unref(one.account);
 	auth_account_unref(two.account);
 	auth_account_unref(other.account);
-	auth_unref(after);
 	auth_unref(auth);
 }
 
 static void challenge_asks_for_no_userhash(void **state)
 {
-	struct auth *auth = auth_new_sample(0);
+	struct auth *auth = auth_new_sample();
 	char nonce[AUTH_NONCE_MAX];
 
 	(void)state;
@@ -264,7 +258,7 @@ static void challenge_asks_for_no_userhash(void **state)
 static void realm_has_users_or_secrets(void **state)
 {
 	static const struct auth_keys keys = { .md5.len = STUN_KEY_LEN };
-	struct auth *auth = auth_new_sample(0);
+	struct auth *auth = auth_new_sample();
 
 	(void)state;
 	assert_int_equal(auth_add_user(auth, REALM, "u", &keys), -EINVAL);
@@ -286,7 +280,7 @@ static void build_and_check(void *arg)
 	(void)arg;
 	if (auth_new(&params, &auth))
 		return;
-	error = auth_add_realm(auth, REALM, 0);
+	error = auth_add_realm(auth, REALM);
 	if (!error)
 		error = auth_add_secret(auth, REALM, "new secret");
 	if (!error)

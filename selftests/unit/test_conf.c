@@ -119,7 +119,7 @@ static void an_empty_text_gives_a_server_nobody_can_use(void **state)
 	assert_null(conf->listeners[0].realm);
 	assert_int_equal(conf->listeners[0].backlog, 4096);
 	assert_int_equal(conf->realm_count, 1);
-	assert_int_equal(conf->realms[0].allocations_per_user, 1024);
+	assert_int_equal(conf->realms[0].per_user.allocations, 1024);
 	assert_int_equal(conf->user_count, 0);
 	conf_unref(conf);
 }
@@ -163,7 +163,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(l->unauthenticated, 1024);
 	assert_int_equal(l->unauthenticated_timeout_ms, 15000);
 	assert_int_equal(l->allocations, 0);
-	assert_int_equal(l->allocations_per_user, 1024);
+	assert_int_equal(l->per_user.allocations, 1024);
 	assert_int_equal(l->permissions_per_allocation, 256);
 	assert_int_equal(l->pending_binds, 128);
 	assert_int_equal(l->connections_per_allocation, 16384);
@@ -281,7 +281,7 @@ static void check_limits(const struct conf_limits *l)
 	assert_int_equal(l->unauthenticated, 10);
 	assert_int_equal(l->unauthenticated_timeout_ms, 500);
 	assert_int_equal(l->allocations, 2000);
-	assert_int_equal(l->allocations_per_user, 3);
+	assert_int_equal(l->per_user.allocations, 3);
 	assert_int_equal(l->permissions_per_allocation, 4);
 	assert_int_equal(l->pending_binds, 5);
 	assert_int_equal(l->connections_per_allocation, 6);
@@ -331,19 +331,34 @@ static void users_get_realm_name_and_secret(void **state)
 	conf_unref(conf);
 }
 
-static void realms_inherit_the_limit_of_allocations(void **state)
+static void realms_and_users_inherit_quotas(void **state)
 {
 	struct conf *conf = accepted(every_key);
 
 	(void)state;
 	assert_int_equal(conf->realm_count, 2);
 	assert_string_equal(conf->realms[0].name, "example.org");
-	assert_int_equal(conf->realms[0].allocations_per_user, 3);
-	assert_int_equal(conf->realms[1].allocations_per_user, 7);
+	assert_int_equal(conf->realms[0].per_user.allocations, 3);
+	assert_int_equal(conf->realms[1].per_user.allocations, 7);
+	conf_unref(conf);
+	/* The user from his realm, that from all. */
+	conf = accepted("[limits]\nallocations_per_user = 4\n"
+			"connections_per_user = 5\n"
+			"[realm r]\nconnections_per_user = 6\n"
+			"allocations = 100\nconnections = 200\n"
+			"[user a]\npassword = x\nallocations = 7\n"
+			"[user b]\npassword = x\nconnections = 0\n");
+	assert_int_equal(conf->realms[0].quota.allocations, 100);
+	assert_int_equal(conf->realms[0].quota.connections, 200);
+	assert_int_equal(conf->realms[0].per_user.connections, 6);
+	assert_int_equal(conf->users[0].quota.allocations, 7);
+	assert_int_equal(conf->users[0].quota.connections, 6);
+	assert_int_equal(conf->users[1].quota.allocations, 4);
+	assert_int_equal(conf->users[1].quota.connections, 0);
 	conf_unref(conf);
 	/* Wherever [limits] stands. */
 	conf = accepted("[limits]\nallocations_per_user = 9\n" USABLE);
-	assert_int_equal(conf->realms[0].allocations_per_user, 9);
+	assert_int_equal(conf->realms[0].per_user.allocations, 9);
 	conf_unref(conf);
 }
 
@@ -817,7 +832,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"17 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n"
 		"18 error: [realm example.org] : unknown key; allowed: "
-		"allocations_per_user, secret, engine, allow, deny\n"
+		"allocations, connections, allocations_per_user, connections_per_user, secret, engine, allow, deny\n"
 		"10 error: [user bob]: found neither password nor ha1; "
 		"allowed: exactly one of them\n"
 		"11 error: [user bob] realm: found \"example.com\", for which "
@@ -1654,7 +1669,7 @@ int main(void)
 		cmocka_unit_test(defaults_are_the_documented_ones),
 		cmocka_unit_test(every_key_is_read),
 		cmocka_unit_test(users_get_realm_name_and_secret),
-		cmocka_unit_test(realms_inherit_the_limit_of_allocations),
+		cmocka_unit_test(realms_and_users_inherit_quotas),
 		cmocka_unit_test(durations_and_sizes_take_units),
 		cmocka_unit_test(wrong_values_are_refused_with_what_is_allowed),
 		cmocka_unit_test(wrong_addresses_are_refused),

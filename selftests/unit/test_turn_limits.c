@@ -128,6 +128,72 @@ static void bounds_a_users_allocations(void **state)
 	tc_close(&second);
 }
 
+static void bounds_a_realms_allocations(void **state)
+{
+	union addr relayed;
+	struct tc first, second;
+
+	(void)state;
+	open_with("[realm third.org]\nallocations = 1\n"
+		  "[user carol]\nrealm = third.org\npassword = x\n"
+		  "[user dave]\nrealm = third.org\npassword = y\n");
+	tc_open(&first, &rig, 0);
+	first.user = "carol";
+	first.password = "x";
+	first.realm = "third.org";
+	assert_int_equal(tc_allocate(&first, &relayed), 0);
+	tc_open(&second, &rig, 0);
+	second.user = "dave";
+	second.password = "y";
+	second.realm = "third.org";
+	assert_int_equal(tc_allocate(&second, &relayed), 486);
+	assert_int_equal(rig_counters(&rig).quota_refusals, 1);
+	tc_close(&first);
+	RIG_UNTIL(&rig, rig_counters(&rig).allocations == 0);
+	assert_int_equal(tc_allocate(&second, &relayed), 0);
+	tc_close(&second);
+}
+
+/* Over two allocations; out to peers and in from them. */
+static void bounds_a_users_connections(void **state)
+{
+	union addr relayed[2], peer_addr;
+	struct tc tc[2];
+	uint32_t id;
+	int peer, in;
+
+	(void)state;
+	open_with("[limits]\nconnections_per_user = 2\n");
+	peer = peer_listen("127.0.0.2", &peer_addr);
+	for (int i = 0; i < 2; i++) {
+		tc_open(&tc[i], &rig, 0);
+		assert_int_equal(tc_allocate(&tc[i], &relayed[i]), 0);
+		assert_int_equal(tc_connect(&tc[i], &peer_addr, &id), 0);
+	}
+	addr_set_port(&peer_addr, 9);
+	assert_int_equal(tc_peer(&tc[0], STUN_CONNECT, &peer_addr), 486);
+	assert_int_equal(tc_peer(&tc[0], STUN_CREATE_PERMISSION, &peer_addr),
+			 0);
+	in = peer_dial("127.0.0.2", &relayed[0]);
+	RIG_UNTIL(&rig, fd_state(in) < 0);
+	close(in);
+	assert_int_equal(rig_counters(&rig).quota_refusals, 2);
+	/* One's own in the file; a failed one leaves its place. */
+	rig_reload(&rig, "[limits]\nconnections_per_user = 3\n");
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(tc_peer(&tc[0], STUN_CONNECT, &peer_addr),
+				 447);
+	tc_close(&tc[1]);
+	RIG_UNTIL(&rig, rig_counters(&rig).pending == 1);
+	rig_reload(&rig, "[limits]\nconnections_per_user = 2\n");
+	in = peer_dial("127.0.0.2", &relayed[0]);
+	assert_int_equal(tc_next(&tc[0]), 0);
+	assert_int_equal(tc[0].msg.method, STUN_CONNECTION_ATTEMPT);
+	close(in);
+	close(peer);
+	tc_close(&tc[0]);
+}
+
 /* An address of this test run alone, so that nobody else has its ports. */
 static void open_with_ports(const char *ports, char address[ADDR_STRLEN])
 {
@@ -864,6 +930,8 @@ int main(void)
 		TEST(bounds_unauthenticated_connections),
 		TEST(bounds_allocations),
 		TEST(bounds_a_users_allocations),
+		TEST(bounds_a_realms_allocations),
+		TEST(bounds_a_users_connections),
 		TEST(bounds_relayed_ports),
 		TEST(leaves_ports_of_others_alone),
 		TEST(bounds_connections_of_an_allocation),

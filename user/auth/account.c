@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Accounts: who (realm, user name), and how many allocations they hold.
+ * Accounts: who (realm, user name), and how much they hold.
  *
  * One registry for the process maps an identity to its only account. A `struct
  * auth` refers to the accounts of its users and an allocation to its owner's, so
  * an account outlives a reload while either needs it, and is found again by the
  * next configuration with its count intact.
+ *
+ * A realm has an account, too, of user "", to which those of its users refer: what
+ * a user takes he takes for his realm.
  *
  * The mutex guards the registry's table. Counts are atomic. The last reference
  * is only given up under the mutex, so that a look-up cannot find an account on
@@ -26,7 +29,8 @@
 struct auth_account {
 	struct table_node node;
 	_Atomic unsigned int refs;
-	_Atomic unsigned int used; /* allocations that exist now */
+	_Atomic unsigned int used[AUTH_QUOTAS]; /* that exist now */
+	struct auth_account *all; /* the realm's; a reference; NULL: it is one */
 	const char *user; /* behind the realm's NUL */
 	char realm[];
 };
@@ -78,16 +82,38 @@ static struct auth_account *account_new(const char *realm, const char *user)
 	return account;
 }
 
+/* Gives a reference up unless it is the last one. */
+static bool unref_shared(struct auth_account *account)
+{
+	unsigned int refs = atomic_load(&account->refs);
+
+	while (refs > 1)
+		if (atomic_compare_exchange_weak(&account->refs, &refs,
+						 refs - 1))
+			return true;
+	return false;
+}
+
+/* Called with the mutex held: a look-up may have come between. Accepts NULL. */
+static void registry_unref(struct auth_account *account)
+{
+	struct auth_account *all;
+
+	for (; account && atomic_fetch_sub(&account->refs, 1) == 1;
+	     account = all) {
+		all = account->all;
+		table_remove(&registry, &account->node);
+		free(account);
+	}
+}
+
 /* Called with the mutex held. */
-static int registry_get(const char *realm, const char *user,
-			struct auth_account **out)
+static int registry_get_one(const char *realm, const char *user,
+			    struct auth_account *all, struct auth_account **out)
 {
 	uint64_t hash = identity_hash(realm, strlen(realm), user, strlen(user));
-	struct auth_account *account;
+	struct auth_account *account = registry_find(hash, realm, user);
 
-	if (!registry.buckets && table_init(&registry))
-		return -ENOMEM;
-	account = registry_find(hash, realm, user);
 	if (account) {
 		*out = auth_account_ref(account);
 		return 0;
@@ -95,9 +121,27 @@ static int registry_get(const char *realm, const char *user,
 	account = account_new(realm, user);
 	if (!account)
 		return -ENOMEM;
+	account->all = all ? auth_account_ref(all) : NULL;
 	table_insert(&registry, &account->node, hash);
 	*out = account;
 	return 0;
+}
+
+/* So, too: an account and, before it, its realm's. */
+static int registry_get(const char *realm, const char *user,
+			struct auth_account **out)
+{
+	struct auth_account *all = NULL;
+	int error = 0;
+
+	if (!registry.buckets && table_init(&registry))
+		return -ENOMEM;
+	if (*user)
+		error = registry_get_one(realm, "", NULL, &all);
+	if (!error)
+		error = registry_get_one(realm, user, all, out);
+	registry_unref(all);
+	return error;
 }
 
 static void registry_trim(void)
@@ -124,29 +168,13 @@ struct auth_account *auth_account_ref(struct auth_account *account)
 	return account;
 }
 
-/* Gives a reference up unless it is the last one. */
-static bool unref_shared(struct auth_account *account)
-{
-	unsigned int refs = atomic_load(&account->refs);
-
-	while (refs > 1)
-		if (atomic_compare_exchange_weak(&account->refs, &refs,
-						 refs - 1))
-			return true;
-	return false;
-}
-
 void auth_account_unref(struct auth_account *account)
 {
 	if (!account || unref_shared(account))
 		return;
 	pthread_mutex_lock(&lock);
-	/* A look-up may have come between. */
-	if (atomic_fetch_sub(&account->refs, 1) == 1) {
-		table_remove(&registry, &account->node);
-		registry_trim();
-		free(account);
-	}
+	registry_unref(account);
+	registry_trim();
 	pthread_mutex_unlock(&lock);
 }
 
@@ -160,27 +188,49 @@ const char *auth_account_realm(const struct auth_account *account)
 	return account->realm;
 }
 
-int auth_account_take(struct auth_account *account, unsigned int limit)
+struct auth_account *auth_account_all(struct auth_account *account)
 {
-	unsigned int used = atomic_load(&account->used);
-
-	do {
-		if (used >= (limit ? limit : UINT_MAX))
-			return -EDQUOT;
-	} while (
-		!atomic_compare_exchange_weak(&account->used, &used, used + 1));
-	return 0;
+	return account->all;
 }
 
-void auth_quota_release(struct auth_account *account)
+static bool count_take(_Atomic unsigned int *used, unsigned int limit)
 {
-	unsigned int before = atomic_fetch_sub(&account->used, 1);
+	unsigned int now = atomic_load(used);
+
+	do {
+		if (now >= (limit ? limit : UINT_MAX))
+			return false;
+	} while (!atomic_compare_exchange_weak(used, &now, now + 1));
+	return true;
+}
+
+static void count_release(_Atomic unsigned int *used)
+{
+	unsigned int before = atomic_fetch_sub(used, 1);
 
 	assert(before > 0);
 	(void)before;
 }
 
-unsigned int auth_quota_used(const struct auth_account *account)
+int auth_quota_take(struct auth_account *account, enum auth_quota what,
+		    unsigned int per_user, unsigned int per_realm)
 {
-	return atomic_load(&account->used);
+	if (!count_take(&account->used[what], per_user))
+		return -EDQUOT;
+	if (count_take(&account->all->used[what], per_realm))
+		return 0;
+	count_release(&account->used[what]);
+	return -EDQUOT;
+}
+
+void auth_quota_release(struct auth_account *account, enum auth_quota what)
+{
+	count_release(&account->all->used[what]);
+	count_release(&account->used[what]);
+}
+
+unsigned int auth_quota_used(const struct auth_account *account,
+			     enum auth_quota what)
+{
+	return atomic_load(&account->used[what]);
 }

@@ -143,25 +143,6 @@ const struct user *auth_user_find(const struct auth *auth,
 	return user;
 }
 
-/* The realm whose user an account is; NULL when it is none's any more. */
-static const struct realm *realm_of(const struct auth *auth,
-				    const struct auth_account *account)
-{
-	const char *name = auth_account_user(account);
-	const char *realm_name = auth_account_realm(account);
-	size_t len = strlen(realm_name);
-	const struct realm *realm = auth_realm_find(auth, realm_name, len);
-	uint8_t hash[STUN_SHA256_LEN];
-	bool known;
-
-	if (!realm || realm->secret_count)
-		return realm;
-	if (stun_userhash(name, strlen(name), realm_name, len, hash))
-		return NULL;
-	auth_user_find(auth, hash, realm_name, len, &known);
-	return known ? realm : NULL;
-}
-
 /* RFC 8489 14.9: fewer than 128 characters, UTF-8 making each up to 4 bytes. */
 bool auth_realm_ok(const void *realm, size_t len)
 {
@@ -181,8 +162,7 @@ bool auth_name_ok(const void *name, size_t len)
 	return len > 0 && len <= AUTH_NAME_MAX && !memchr(name, 0, len);
 }
 
-int auth_add_realm(struct auth *auth, const char *name,
-		   unsigned int allocations_per_user)
+int auth_add_realm(struct auth *auth, const char *name)
 {
 	size_t len = strlen(name);
 	struct realm *realm;
@@ -194,7 +174,6 @@ int auth_add_realm(struct auth *auth, const char *name,
 	realm = calloc(1, sizeof(*realm) + len + 1);
 	if (!realm)
 		return -ENOMEM;
-	realm->allocations_per_user = allocations_per_user;
 	realm->offer = AUTH_OFFER_SHA256 | AUTH_OFFER_ANONYMITY;
 	memcpy(realm->name, name, len + 1);
 	list_add_tail(&realm->node, &auth->realms);
@@ -269,20 +248,4 @@ const char *auth_default_realm(const struct auth *auth)
 	if (list_empty(&auth->realms))
 		return NULL;
 	return list_entry(auth->realms.next, struct realm, node)->name;
-}
-
-bool auth_account_valid(const struct auth *auth,
-			const struct auth_account *account)
-{
-	return realm_of(auth, account) != NULL;
-}
-
-int auth_quota_take(const struct auth *auth, struct auth_account *account)
-{
-	const struct realm *realm = realm_of(auth, account);
-
-	/* A user the configuration in force does not have gets nothing new. */
-	if (!realm)
-		return -EDQUOT;
-	return auth_account_take(account, realm->allocations_per_user);
 }

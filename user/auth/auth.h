@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Long-term credentials (RFC 8489 9.2): realms, users, stateless nonces, and the
- * quota of allocations per user.
+ * Long-term credentials (RFC 8489 9.2): realms, users, stateless nonces, and how
+ * much of everything users and realms hold.
  *
  * A `struct auth` is built once from a configuration, then shared read-only by
  * all workers (reference counted); a reload builds another. An account is the
@@ -46,13 +46,12 @@ struct auth_keys {
 
 /* Both copy. -EEXIST on a repeat, -ENOENT when the realm is not there, -EINVAL
  * for an empty or overlong name, no key, or a user of a realm with a secret,
- * -ENOMEM, -EIO. allocations: 0 means no limit.
+ * -ENOMEM, -EIO.
  *
  * A challenge goes to who is not known yet, so a realm offers SHA-256 only while
  * each of its users has that key: clients take the first algorithm they know.
  */
-int auth_add_realm(struct auth *auth, const char *realm,
-		   unsigned int allocations_per_user);
+int auth_add_realm(struct auth *auth, const char *realm);
 int auth_add_user(struct auth *auth, const char *realm, const char *user,
 		  const struct auth_keys *keys);
 
@@ -108,17 +107,24 @@ void auth_account_unref(struct auth_account *account); /* accepts NULL */
 const char *auth_account_user(const struct auth_account *account);
 const char *auth_account_realm(const struct auth_account *account);
 
-/* Still among this configuration's users? (A reload may have removed it.) */
-bool auth_account_valid(const struct auth *auth,
-			const struct auth_account *account);
+/* What users and realms hold a limited number of. */
+enum auth_quota {
+	AUTH_QUOTA_ALLOCATIONS,
+	AUTH_QUOTA_CONNECTIONS, /* of peers */
+	AUTH_QUOTAS,
+};
 
 /*
- * Takes one allocation out of the user's quota, from any thread.
- * Returns 0 or -EDQUOT. auth gives the limit in force.
+ * Takes one for the user and one for his realm, from any thread. Returns 0, or
+ * -EDQUOT with nothing taken: one of the two has as many as it may; 0: no limit.
  */
-int auth_quota_take(const struct auth *auth, struct auth_account *account);
-void auth_quota_release(struct auth_account *account);
-unsigned int auth_quota_used(const struct auth_account *account);
+int auth_quota_take(struct auth_account *account, enum auth_quota what,
+		    unsigned int per_user, unsigned int per_realm);
+void auth_quota_release(struct auth_account *account, enum auth_quota what);
+unsigned int auth_quota_used(const struct auth_account *account,
+			     enum auth_quota what);
+/* Whose name is "": what all users of the realm hold. */
+struct auth_account *auth_account_all(struct auth_account *account);
 
 /*
  * A limit on guessing, by where the guesses come from; callable from any thread.

@@ -21,7 +21,6 @@ enum auth_offer {
 
 struct realm {
 	struct list node;
-	unsigned int allocations_per_user; /* 0: no limit */
 	unsigned int offer; /* of enum auth_offer */
 	size_t users;
 	char *secrets[AUTH_SECRETS_MAX]; /* with any there are no users */
@@ -63,13 +62,10 @@ const struct user *auth_user_find(const struct auth *auth,
 
 /*
  * The account of (realm, user), made when nothing refers to it yet; the caller
- * owns a reference. Returns 0 or -ENOMEM.
+ * owns a reference. User "" is the realm's own. Returns 0 or -ENOMEM.
  */
 int auth_account_get(const char *realm, const char *user,
 		     struct auth_account **out);
-
-/* One more allocation unless there are `limit` (0: none). 0 or -EDQUOT. */
-int auth_account_take(struct auth_account *account, unsigned int limit);
 
 /*
  * Writes a nonce of this second and offer, for this host (NULL: for connections).

@@ -37,6 +37,7 @@
 	X(auth_limited, "requests ignored: too many wrong credentials from there") \
 	X(answers_withheld, "requests without credentials not answered: limits.reflection") \
 	X(auth_expired, "requests with credentials whose time is up")         \
+	X(quota_refusals, "allocations and peer connections beyond a quota")  \
 	X(allocations_made, "allocations made")                               \
 	X(peer_connects, "connections to peers asked for")                    \
 	X(peer_connect_failures, "connections to peers that failed")          \

@@ -8,14 +8,49 @@
 
 #define REALM_DEFAULT "culvert" /* of a file with neither realms nor users */
 
+/* What a section does not say is as in another. */
+static void count_inherit(const struct section *s, const char *key,
+			  unsigned int *to, unsigned int from)
+{
+	if (!conf_key_line(s, key))
+		*to = from;
+}
+
 static void realms_derive(struct parser *p)
 {
+	const struct conf_quota *from = &p->conf->limits.per_user;
 	struct section *s = NULL;
 
-	while ((s = conf_section_next(p, s, SECTION_REALM)) != NULL)
-		if (!conf_key_line(s, "allocations_per_user"))
-			p->conf->realms[s->index].allocations_per_user =
-				p->conf->limits.allocations_per_user;
+	while ((s = conf_section_next(p, s, SECTION_REALM)) != NULL) {
+		struct conf_quota *to = &p->conf->realms[s->index].per_user;
+
+		count_inherit(s, "allocations_per_user", &to->allocations,
+			      from->allocations);
+		count_inherit(s, "connections_per_user", &to->connections,
+			      from->connections);
+	}
+}
+
+/* When each user's realm is known. */
+static void users_derive(struct parser *p)
+{
+	struct section *s = NULL, *realm;
+
+	while ((s = conf_section_next(p, s, SECTION_USER)) != NULL) {
+		struct conf_user *user = &p->conf->users[s->index];
+		const struct conf_quota *from;
+
+		realm = user->realm ? conf_section_find(p, SECTION_REALM,
+							user->realm) :
+				      NULL;
+		if (!realm)
+			continue;
+		from = &p->conf->realms[realm->index].per_user;
+		count_inherit(s, "allocations", &user->quota.allocations,
+			      from->allocations);
+		count_inherit(s, "connections", &user->quota.connections,
+			      from->connections);
+	}
 }
 
 /* Consumers may count on one listener and one realm at least. */
@@ -41,8 +76,7 @@ static void defaults_derive(struct parser *p)
 			conf_no_memory(p);
 			return;
 		}
-		conf->realms[0].allocations_per_user =
-			conf->limits.allocations_per_user;
+		conf->realms[0].per_user = conf->limits.per_user;
 	}
 }
 
@@ -500,6 +534,7 @@ void conf_check(struct parser *p)
 	realms_derive(p);
 	listeners_check_realm(p);
 	users_check(p);
+	users_derive(p);
 	listeners_check_tls(p);
 	listeners_derive_ports(p);
 	listeners_check_alternates(p);

@@ -85,10 +85,17 @@ struct conf_engines {
 	size_t count;
 };
 
+/* What a user or a realm may have at a time; 0: no limit. */
+struct conf_quota {
+	unsigned int allocations;
+	unsigned int connections; /* of peers */
+};
+
 /* [realm NAME] */
 struct conf_realm {
 	char *name;
-	unsigned int allocations_per_user; /* 0: no limit */
+	struct conf_quota quota; /* of all its users together */
+	struct conf_quota per_user; /* unless the user has one of his own */
 	/* With any its users are made with one of these; wiped by conf_unref. */
 	char *secrets[CONF_SECRETS_MAX];
 	size_t secret_count;
@@ -109,6 +116,7 @@ struct conf_user {
 	char *realm; /* never NULL after parsing */
 	char *password; /* NULL when ha1 is given; wiped by conf_unref */
 	struct conf_ha1 ha1; /* none with a password */
+	struct conf_quota quota;
 	struct conf_engines engines; /* before those of the realm */
 	struct conf_rules rules; /* so, too */
 };
@@ -184,7 +192,7 @@ struct conf_limits {
 	unsigned int auth_failures; /* of a source, a minute */
 	size_t reflection; /* bytes a second, to a network */
 	unsigned int allocations;
-	unsigned int allocations_per_user;
+	struct conf_quota per_user;
 	unsigned int permissions_per_allocation;
 	unsigned int channels_per_allocation;
 	unsigned int pending_binds;

@@ -272,10 +272,26 @@ const struct key conf_keys[] = {
 	  .help = "Whether channel numbers go up to 0x7FFF, as in RFC 5766, and\n"
 		  "not only to 0x4FFF, as in RFC 8656." },
 
-	{ REALM(allocations_per_user), .name = "allocations_per_user",
-	  .type = KEY_COUNT, .max = 10000000, .shown = "as in [limits]",
-	  .help = "Allocations each user of this realm may have at once;\n"
-		  "0 means no limit." },
+	{ REALM(quota.allocations), .name = "allocations", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .help = "Allocations of all users of this realm; 0 means no limit.\n"
+		  "A request beyond this or another quota of the realm or of\n"
+		  "the user gets a 486 (Allocation Quota Reached)." },
+	{ REALM(quota.connections), .name = "connections", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .help = "Peer connections of all users of this realm; 0 means no\n"
+		  "limit.\n"
+		  "Beyond it a Connect gets a 486, and a connection from a\n"
+		  "peer is closed." },
+	{ REALM(per_user.allocations), .name = "allocations_per_user",
+	  .type = KEY_COUNT, .max = 10000000, .preset = "0",
+	  .shown = "as in [limits]",
+	  .help = "Allocations of each user of this realm; 0 means no limit." },
+	{ REALM(per_user.connections), .name = "connections_per_user",
+	  .type = KEY_COUNT, .max = 10000000, .preset = "0",
+	  .shown = "as in [limits]",
+	  .help = "Peer connections of each user of this realm; 0 means no\n"
+		  "limit." },
 	{ REALM(secrets), .name = "secret", .type = KEY_SECRETS,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_realm, secret_count), .min = 1,
@@ -343,6 +359,14 @@ const struct key conf_keys[] = {
 	  .max = USERNAME_BYTES, .shown = "the section's name",
 	  .help = "The TURN user name when it differs from the section's\n"
 		  "name, as for one user name in two realms." },
+	{ USER(quota.allocations), .name = "allocations", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .shown = "allocations_per_user of the realm",
+	  .help = "Allocations of this user; 0 means no limit." },
+	{ USER(quota.connections), .name = "connections", .type = KEY_COUNT,
+	  .max = 10000000, .preset = "0",
+	  .shown = "connections_per_user of the realm",
+	  .help = "Peer connections of this user; 0 means no limit." },
 	{ USER(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_user, engines.count),
 	  .shown = "as in the user's realm",
@@ -582,7 +606,10 @@ const struct key conf_keys[] = {
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },
-	{ LIMITS(allocations_per_user), .name = "allocations_per_user",
+	{ LIMITS(per_user.connections), .name = "connections_per_user",
+	  .type = KEY_COUNT, .max = 10000000, .preset = "0",
+	  .help = "Peer connections of one user; 0 means no limit." },
+	{ LIMITS(per_user.allocations), .name = "allocations_per_user",
 	  .type = KEY_COUNT, .max = 10000000, .preset = "1024",
 	  .help = "Allocations of one user; 0 means no limit." },
 	{ LIMITS(permissions_per_allocation),

@@ -95,6 +95,39 @@ bool turn_access_allows_channel(struct channel *channel)
 	return verdict_allows(worker, channel->verdict, &channel->peer);
 }
 
+/* Who is not in the file is bound by what it says of his realm. */
+static const struct conf_quota *user_quota(const struct turn_worker *worker,
+					   const struct turn_access *access)
+{
+	if (access->user)
+		return &access->user->quota;
+	return access->realm ? &access->realm->per_user :
+			       &turn_limits(worker)->per_user;
+}
+
+static unsigned int quota_limit(const struct conf_quota *quota,
+				enum auth_quota what)
+{
+	if (!quota)
+		return 0;
+	return what == AUTH_QUOTA_ALLOCATIONS ? quota->allocations :
+						quota->connections;
+}
+
+int turn_access_take(struct turn_worker *worker, struct auth_account *account,
+		     const struct turn_access *access, enum auth_quota what)
+{
+	const struct conf_quota *user = user_quota(worker, access);
+	const struct conf_quota *realm = access->realm ? &access->realm->quota :
+							 NULL;
+
+	if (!auth_quota_take(account, what, quota_limit(user, what),
+			     quota_limit(realm, what)))
+		return 0;
+	worker->counters.quota_refusals++;
+	return STUN_CODE_ALLOCATION_QUOTA_REACHED;
+}
+
 static void allocations_reload(struct turn_worker *worker, struct list *list)
 {
 	struct list *pos;

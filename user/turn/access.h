@@ -20,6 +20,13 @@ bool turn_access_allows_host(const struct allocation *allocation,
 /* The same of a channel's peer, which is judged once as a rule. */
 bool turn_access_allows_channel(struct channel *channel);
 
+/*
+ * One more allocation or peer connection for this account: 0, or 486 when the user or
+ * the realm has as many as it may.
+ */
+int turn_access_take(struct turn_worker *worker, struct auth_account *account,
+		     const struct turn_access *access, enum auth_quota what);
+
 /* After worker->settings has changed. */
 void turn_access_reload(struct turn_worker *worker);
 

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/connect.h"
 #include "turn/on_wire.h"
@@ -211,14 +212,25 @@ static int allocation_open(const struct request *req,
 static int places_take(const struct request *req)
 {
 	struct turn_worker *worker = req->worker;
+	const struct turn_access access =
+		turn_settings_access(worker->settings, req->account);
+	int code;
 
 	if (!turn_gauge_take(&worker->shared->allocations,
 			     turn_limits(worker)->allocations))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	if (!auth_quota_take(worker->settings->auth, req->account))
-		return 0;
+	code = turn_access_take(worker, req->account, &access,
+				AUTH_QUOTA_ALLOCATIONS);
+	if (code)
+		turn_gauge_release(&worker->shared->allocations);
+	return code;
+}
+
+static void places_release(struct turn_worker *worker,
+			   struct auth_account *account)
+{
+	auth_quota_release(account, AUTH_QUOTA_ALLOCATIONS);
 	turn_gauge_release(&worker->shared->allocations);
-	return STUN_CODE_ALLOCATION_QUOTA_REACHED;
 }
 
 int turn_allocation_new(const struct request *req,
@@ -234,8 +246,7 @@ int turn_allocation_new(const struct request *req,
 	err = allocation_open(req, wish);
 	if (!err)
 		return 0;
-	auth_quota_release(req->account);
-	turn_gauge_release(&worker->shared->allocations);
+	places_release(worker, req->account);
 	resource_log(worker, &wish->host, err);
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
@@ -284,8 +295,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	relayed_close(allocation);
 	turn_channels_clear(allocation);
 	turn_permissions_clear(allocation);
-	auth_quota_release(allocation->account);
-	turn_gauge_release(&worker->shared->allocations);
+	places_release(worker, allocation->account);
 	worker->counters.allocations--;
 	list_del(&allocation->link);
 	list_add_tail(&allocation->link, &worker->ended);

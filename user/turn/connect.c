@@ -99,7 +99,7 @@ static int dial_code(int error)
 	}
 }
 
-/* With a slot taken. TURN_LATER, or a code with nothing left behind. */
+/* Admitted. TURN_LATER, or a code with nothing left behind. */
 static int peer_dial(struct request *req, struct allocation *allocation,
 		     const union addr *peer)
 {
@@ -140,6 +140,6 @@ int turn_connect(struct request *req)
 		return code;
 	code = peer_dial(req, allocation, &peer);
 	if (code != TURN_LATER)
-		turn_slot_release(req->worker->shared);
+		turn_peer_conn_dismiss(allocation);
 	return code;
 }

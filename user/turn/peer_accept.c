@@ -52,7 +52,7 @@ static void old_replace(struct peer_conn *old)
 	}
 }
 
-/* A peer with a permission, and a slot taken. False: nobody took fd. */
+/* A peer with a permission, and admitted. False: nobody took fd. */
 static bool peer_keep(struct allocation *allocation, int fd,
 		      const union addr *peer)
 {
@@ -107,7 +107,7 @@ static void peer_accepted(void *arg, int fd, const union addr *remote)
 		return;
 	}
 	if (!peer_keep(allocation, fd, remote)) {
-		turn_slot_release(worker->shared);
+		turn_peer_conn_dismiss(allocation);
 		fd_close(&fd);
 	}
 }

@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/random.h"
 #include "crypto/crypto.h"
+#include "turn/access.h"
 #include "turn/connect.h"
 #include "turn/on_wire.h"
 
@@ -66,11 +67,25 @@ int turn_peer_conn_admit(const struct allocation *allocation)
 	struct turn_worker *worker = allocation->worker;
 	const struct conf_limits *limits = turn_limits(worker);
 
+	int code;
+
 	if (allocation->pending >= limits->pending_binds ||
-	    allocation->conn_count >= limits->connections_per_allocation ||
-	    turn_slot_take(worker->shared, turn_conf(worker)))
+	    allocation->conn_count >= limits->connections_per_allocation)
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	return 0;
+	code = turn_access_take(worker, allocation->account,
+				&allocation->access, AUTH_QUOTA_CONNECTIONS);
+	if (code)
+		return code;
+	if (!turn_slot_take(worker->shared, turn_conf(worker)))
+		return 0;
+	auth_quota_release(allocation->account, AUTH_QUOTA_CONNECTIONS);
+	return STUN_CODE_INSUFFICIENT_CAPACITY;
+}
+
+void turn_peer_conn_dismiss(const struct allocation *allocation)
+{
+	auth_quota_release(allocation->account, AUTH_QUOTA_CONNECTIONS);
+	turn_slot_release(allocation->worker->shared);
 }
 
 static void timer_expired(struct timer *timer)
@@ -215,6 +230,7 @@ static void conn_leave(struct peer_conn *conn, const char *reason)
 	}
 	table_remove(&worker->peer_conns, &conn->node);
 	slot_release(conn);
+	auth_quota_release(allocation->account, AUTH_QUOTA_CONNECTIONS);
 	if (conn->state == PEER_CONN_HELD)
 		worker->counters.pending--;
 	if (conn->state != PEER_CONN_BOUND)

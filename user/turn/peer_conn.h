@@ -52,13 +52,16 @@ struct peer_conn {
 struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
 				      const union addr *peer);
 
-/* Is there room for one more? Limits of the allocation and of the process;
- * takes a slot when it says 0, or returns 508.
+/*
+ * Is there room for one more? Takes a slot and a place in the user's quota when it
+ * says 0; 486: that is full, 508: limits of the allocation or of the process.
  */
 int turn_peer_conn_admit(const struct allocation *allocation);
+/* Gives both back: nothing came of it. */
+void turn_peer_conn_dismiss(const struct allocation *allocation);
 
 /*
- * Takes over fd and the slot. Connecting ones answer `tx` later. 0, or -ENOMEM
+ * Takes over fd and what was admitted. Connecting ones answer `tx` later. 0, or -ENOMEM
  * and -ENOSPC with both left to the caller.
  */
 int turn_peer_conn_new(struct allocation *allocation, int fd,

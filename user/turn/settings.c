@@ -19,8 +19,7 @@ static int realms_add(struct auth *auth, const struct conf *conf)
 	for (size_t i = 0; i < conf->realm_count && !err; i++) {
 		const struct conf_realm *realm = &conf->realms[i];
 
-		err = auth_add_realm(auth, realm->name,
-				     realm->allocations_per_user);
+		err = auth_add_realm(auth, realm->name);
 		for (size_t k = 0; k < realm->secret_count && !err; k++)
 			err = auth_add_secret(auth, realm->name,
 					      realm->secrets[k]);
