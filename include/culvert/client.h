@@ -101,7 +101,9 @@ int culvert_resolve(const char *text, int family, struct culvert_server *out);
 /* What went wrong. */
 struct culvert_error {
 	/*
-	 * 300 to 699: the server's answer (RFC 8489, 8656, 6062 codes: 401
+	 * 300 to 699: the server's answer (RFC 8489, 8656, 6062 codes: 300
+	 * another server is to be used, and two have said so before, or it is
+	 * one of them, or the answer was not to be trusted; 401
 	 * wrong credentials, 446 connection already exists, 447 peer not
 	 * reached, 486 quota, ...). Negative: an errno of ours, among them
 	 * -ETIMEDOUT no (valid) answer in time; -EPIPE the server closed the

@@ -241,6 +241,117 @@ static int rig_permit(struct rig *rig, const char *peer)
 	return culvert_client_permit(rig->client, &addr.sa, on_done, rig);
 }
 
+/* ---- Sent to another server ---- */
+
+static union addr elsewhere; /* where odd_alternate sends clients */
+
+/* Allocates with credentials are sent on; `count` 1: unsigned, 2: and hangs up. */
+static bool odd_alternate(struct server_conn *conn, const struct stun_msg *msg)
+{
+	struct stun_writer w;
+	uint8_t buf[256];
+
+	if (msg->method != STUN_ALLOCATE ||
+	    (conn->server->realm && credentials_judge(conn->server, msg)))
+		return false;
+	stun_begin(&w, buf, sizeof(buf), STUN_ERROR, msg->method, msg->txid);
+	stun_put_error(&w, STUN_CODE_TRY_ALTERNATE);
+	stun_put_address(&w, STUN_ATTR_ALTERNATE_SERVER, &elsewhere);
+	answer_send(conn, &w, conn->server->count != 1);
+	if (conn->server->count == 2)
+		shutdown(conn->watch.fd, SHUT_RDWR);
+	return true;
+}
+
+static void test_another_server_is_followed(void **state)
+{
+	for (int hang_up = 0; hang_up <= 2; hang_up += 2) {
+		struct culvert_info info;
+		struct server other;
+		struct rig rig;
+
+		(void)state;
+		rig_start(&rig);
+		server_start(&other, rig.loop->loop);
+		elsewhere = other.addr;
+		rig.server.odd = odd_alternate;
+		rig.server.count = hang_up;
+		rig_ready(&rig);
+		culvert_client_info(rig.client, &info);
+		assert_true(
+			addr_equal((union addr *)&info.server, &other.addr));
+		assert_int_equal(other.granted[STUN_ALLOCATE], 1);
+		/* A nonce of its own was asked for. */
+		assert_int_equal(other.seen[STUN_ALLOCATE], 2);
+		rig_connect(&rig, "198.51.100.1:80");
+		RUN_UNTIL(&rig, rig.answers);
+		assert_int_equal(rig.last_code, 0);
+		assert_int_equal(other.granted[STUN_CONNECTION_BIND], 1);
+		server_stop(&other);
+		rig_stop(&rig);
+	}
+}
+
+static void test_nobodys_word_is_not_followed(void **state)
+{
+	struct server other;
+	struct rig rig;
+
+	(void)state;
+	for (int unsigned_one = 0; unsigned_one <= 1; unsigned_one++) {
+		rig_start(&rig);
+		server_start(&other, rig.loop->loop);
+		elsewhere = other.addr;
+		rig.server.odd = odd_alternate;
+		rig.server.count = unsigned_one;
+		if (!unsigned_one)
+			rig.server.realm = NULL;
+		rig_client(&rig);
+		RUN_UNTIL(&rig, rig.ended);
+		assert_int_equal(rig.ended_code,
+				 unsigned_one ? -ETIMEDOUT :
+						STUN_CODE_TRY_ALTERNATE);
+		assert_int_equal(other.conns, 0);
+		server_stop(&other);
+		rig_stop(&rig);
+	}
+}
+
+static void test_nobody_is_sent_in_a_circle(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig);
+	elsewhere = rig.server.addr;
+	rig.server.odd = odd_alternate;
+	rig_client(&rig);
+	RUN_UNTIL(&rig, rig.ended);
+	assert_int_equal(rig.ended_code, STUN_CODE_TRY_ALTERNATE);
+	assert_int_equal(rig.server.conns, 1);
+	rig_stop(&rig);
+}
+
+static void test_freed_at_another_server(void **state)
+{
+	struct server other;
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig);
+	server_start(&other, rig.loop->loop);
+	elsewhere = other.addr;
+	rig.server.odd = odd_alternate;
+	rig_client(&rig);
+	RUN_UNTIL(&rig, other.conns);
+	culvert_client_free(rig.client);
+	rig.client = NULL;
+	assert_int_equal(culvert_loop_dispatch(rig.loop, 0), 0);
+	assert_false(rig.ended);
+	server_stop(&other);
+	rig_stop(&rig);
+}
+
 /* ---- The plain course ---- */
 
 static void test_allocates_with_credentials(void **state)
@@ -1561,6 +1672,10 @@ int main(void)
 		cmocka_unit_test(test_failing_refresh_is_tried_until_expiry),
 		cmocka_unit_test(
 			test_permissions_are_refreshed_and_their_loss_is_told),
+		cmocka_unit_test(test_another_server_is_followed),
+		cmocka_unit_test(test_nobodys_word_is_not_followed),
+		cmocka_unit_test(test_nobody_is_sent_in_a_circle),
+		cmocka_unit_test(test_freed_at_another_server),
 		cmocka_unit_test(test_limits_are_told),
 		cmocka_unit_test(test_options_that_cannot_be),
 		cmocka_unit_test(test_server_texts),

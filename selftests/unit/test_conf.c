@@ -819,10 +819,11 @@ static void all_errors_are_reported_at_once(void **state)
 		"[limits]\n"
 		"6 error: [server] colour: unknown key; allowed: user, "
 		"workers, control, log_level, software, "
-		"mixed_transports\n"
+		"mixed_transports, weight, redirect_above\n"
 		"7 error: [limit]: unknown section; did you mean [limits]?\n"
 		"9 error: [colour]: unknown section; allowed: server, "
-		"listener, relay, realm, user, exit, peers, engine, limits\n"
+		"listener, relay, realm, user, exit, alternate, peers, engine, "
+		"limits\n"
 		"12 error: [listener]: found no name; allowed: [listener "
 		"NAME]\n"
 		"13 error: [server]: found a name, \"x\"; allowed: [server]\n"
@@ -1060,6 +1061,41 @@ static void an_alternate_must_differ_in_both(void **state)
 		"10 error: [listener b] address: found 192.0.2.2:1000, which "
 		"overlaps 192.0.2.2:1000 of [listener a]; allowed: each "
 		"address and port once\n");
+}
+
+static void alternates_are_read_and_judged(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE "[server]\nweight = 3\nredirect_above = 80%\n"
+			       "[alternate a]\n"
+			       "address = 192.0.2.1:3478, [2001:db8::1]:3478\n"
+			       "[alternate b]\naddress = 192.0.2.2:5349\n"
+			       "transport = tls\ndomain = b.example.org\n"
+			       "weight = 7\n");
+	assert_int_equal(conf->weight, 3);
+	assert_int_equal(conf->redirect_above, 800000);
+	assert_int_equal(conf->alternate_count, 2);
+	assert_int_equal(conf->alternates[0].address_count, 2);
+	assert_int_equal(conf->alternates[0].transport, CONF_TRANSPORT_TCP);
+	assert_int_equal(conf->alternates[0].weight, 1);
+	assert_null(conf->alternates[0].domain);
+	assert_int_equal(conf->alternates[1].transport, CONF_TRANSPORT_TLS);
+	assert_string_equal(conf->alternates[1].domain, "b.example.org");
+	assert_int_equal(conf->alternates[1].weight, 7);
+	conf_unref(conf);
+	refused(USABLE "[alternate a]\nweight = 2\n",
+		"4 error: [alternate a] address: found none; allowed: where "
+		"that server listens, such as 192.0.2.1:3478\n");
+	refused(USABLE "[alternate a]\n"
+		       "address = 192.0.2.1:1, 192.0.2.2:1\n",
+		"5 error: [alternate a] address: found 192.0.2.2:1; allowed: "
+		"one of a family\n");
+	refused(USABLE "[alternate a]\naddress = 192.0.2.1:1\n"
+		       "domain = a.example.org\n",
+		"6 error: [alternate a] domain: found without TLS; allowed: "
+		"with a transport that has a certificate\n");
 }
 
 static void a_realm_has_users_or_secrets(void **state)
@@ -1685,6 +1721,7 @@ int main(void)
 		cmocka_unit_test(a_user_has_exactly_one_secret),
 		cmocka_unit_test(an_alternate_makes_four_sockets_of_one),
 		cmocka_unit_test(an_alternate_must_differ_in_both),
+		cmocka_unit_test(alternates_are_read_and_judged),
 		cmocka_unit_test(a_realm_has_users_or_secrets),
 		cmocka_unit_test(a_digest_may_be_of_either_kind_or_of_both),
 		cmocka_unit_test(a_realm_with_each_digest_alone_is_refused),

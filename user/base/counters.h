@@ -39,6 +39,7 @@
 	X(auth_expired, "requests with credentials whose time is up")         \
 	X(quota_refusals, "allocations and peer connections beyond a quota")  \
 	X(allocations_made, "allocations made")                               \
+	X(allocations_redirected, "requests for one answered with another server") \
 	X(peer_connects, "connections to peers asked for")                    \
 	X(peer_connect_failures, "connections to peers that failed")          \
 	X(peer_accepts, "connections from peers accepted")                    \

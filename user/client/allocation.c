@@ -97,6 +97,7 @@ static void refresh_done(struct client_transaction *t,
 	case CLIENT_DIALING:
 	case CLIENT_CONNECTED:
 	case CLIENT_ALLOCATING:
+	case CLIENT_REDIRECTED:
 	case CLIENT_ENDED:
 		return;
 	}
@@ -154,7 +155,8 @@ static void allocate_done(struct client_transaction *t,
 	if (client->state != CLIENT_ALLOCATING)
 		return;
 	if (error) {
-		client_control_end(client, error);
+		if (!msg || client_redirect(client, t, msg))
+			client_control_end(client, error);
 		return;
 	}
 	if (address_find(msg, STUN_ATTR_XOR_RELAYED_ADDRESS,

@@ -37,7 +37,7 @@ static void refresh_answered(struct client_transaction *t,
 	struct client_failure failure;
 
 	call_free(list_entry(t, struct client_call, transaction));
-	if (msg && client->state == CLIENT_READY &&
+	if (!error && client->state == CLIENT_READY &&
 	    !client_allocation_refreshed(client, msg)) {
 		client_failure_set(&failure, -EPROTO, "Refresh",
 				   "the answer grants no lifetime");
@@ -61,8 +61,8 @@ static void binding_answered(struct client_transaction *t,
 	union addr mapped;
 
 	call_free(list_entry(t, struct client_call, transaction));
-	if (msg && (!stun_find(msg, STUN_ATTR_XOR_MAPPED_ADDRESS, &attr) ||
-		    stun_get_xor_address(msg, &attr, &mapped))) {
+	if (!error && (!stun_find(msg, STUN_ATTR_XOR_MAPPED_ADDRESS, &attr) ||
+		       stun_get_xor_address(msg, &attr, &mapped))) {
 		client_failure_set(&failure, -EPROTO, "Binding",
 				   "the answer has no mapped address");
 		error = &failure.error;

@@ -28,6 +28,9 @@ static void control_fail(struct culvert_client *client, int code,
 	char addr_text[ADDR_STRLEN];
 	struct client_failure failure;
 
+	/* A server that has sent us on is free to hang up. */
+	if (client->state == CLIENT_REDIRECTED)
+		return;
 	client_failure_set(&failure, code, "control connection", "%s: %s",
 			   addr_format(server_addr(client), addr_text), why);
 	client_control_end(client, &failure.error);
@@ -253,6 +256,7 @@ void client_control_stop(struct culvert_client *client)
 	int fd = client->watch.fd;
 
 	client_dial_cancel(&client->dial);
+	client->in_len = client->skip = 0;
 	watch_del(client->loop, &client->watch);
 	seal_free(client->seal);
 	client->seal = NULL;

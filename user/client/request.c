@@ -98,6 +98,15 @@ void client_auth_wipe(struct client_auth *auth)
 	crypto_wipe(auth, sizeof(*auth));
 }
 
+void client_auth_forget(struct client_auth *auth)
+{
+	char *user = auth->user, *password = auth->password;
+
+	crypto_wipe(auth, sizeof(*auth));
+	auth->user = user;
+	auth->password = password;
+}
+
 static void credentials_put(struct stun_writer *w,
 			    struct client_request *request,
 			    const struct client_auth *auth)

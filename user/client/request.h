@@ -53,6 +53,8 @@ struct client_auth {
 int client_auth_init(struct client_auth *auth, const char *user,
 		     const char *password);
 void client_auth_wipe(struct client_auth *auth);
+/* Forgets what the server has said, for another one to be asked. */
+void client_auth_forget(struct client_auth *auth);
 
 struct client_request {
 	uint16_t method;

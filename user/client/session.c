@@ -26,7 +26,8 @@ struct advice {
 };
 
 static const struct advice advices[] = {
-	{ STUN_CODE_TRY_ALTERNATE, "give that server with -s" },
+	{ STUN_CODE_TRY_ALTERNATE,
+	  "it was not followed: give that server with -s" },
 	{ STUN_CODE_BAD_REQUEST, "does the server speak RFC 6062?" },
 	{ STUN_CODE_UNAUTHENTICATED, "check -u and the password" },
 	{ STUN_CODE_FORBIDDEN, "the server's policy refuses this; its operator "

@@ -59,10 +59,11 @@ static int transaction_write(struct client_transaction *t)
 }
 
 static void transaction_fail(struct client_transaction *t,
+			     const struct stun_msg *msg,
 			     const struct culvert_error *error)
 {
 	client_transaction_cancel(t);
-	t->done(t, NULL, error);
+	t->done(t, msg, error);
 }
 
 static void transaction_expired(struct timer *timer)
@@ -77,7 +78,7 @@ static void transaction_expired(struct timer *timer)
 				   "the server's answer was not signed with "
 				   "our password, so it does not count" :
 				   "the server did not answer in time");
-	transaction_fail(t, &failure.error);
+	transaction_fail(t, NULL, &failure.error);
 }
 
 int client_transaction_start(struct client_transaction *t, uint16_t method,
@@ -129,7 +130,7 @@ static void transaction_again(struct client_transaction *t)
 	client_failure_set(&failure, err, stun_method_name(t->request.method),
 			   "the request could not be sent again: %s",
 			   strerror(-err));
-	transaction_fail(t, &failure.error);
+	transaction_fail(t, NULL, &failure.error);
 }
 
 void client_transaction_answer(struct culvert_client *client,
@@ -148,7 +149,7 @@ void client_transaction_answer(struct culvert_client *client,
 		transaction_again(t);
 		break;
 	case CLIENT_VERDICT_ERROR:
-		transaction_fail(t, &failure.error);
+		transaction_fail(t, msg, &failure.error);
 		break;
 	case CLIENT_VERDICT_SUCCESS:
 		client_transaction_cancel(t);
@@ -164,5 +165,5 @@ void client_transactions_fail(struct culvert_client *client,
 	while (!list_empty(&client->transactions))
 		transaction_fail(list_entry(client->transactions.next,
 					    struct client_transaction, link),
-				 error);
+				 NULL, error);
 }

@@ -3,9 +3,11 @@
  * The TURN-TCP client: one control connection, one allocation (RFC 6062 4).
  *
  *   dialing -> [connected] -> allocating -> ready -> [closing] -> ended
+ *   dialing <- redirected <-
  *
- * connected waits for the owner (options.manual); closing waits for the answer
- * to Refresh 0. Whatever fails leads to ended, once: first the requests in flight
+ * connected waits for the owner (options.manual); redirected is on its way to
+ * another server, at the end of the tick; closing waits for the answer to
+ * Refresh 0. Whatever fails leads to ended, once: first the requests in flight
  * hear of it, then events.ended.
  *
  * Callbacks of the owner run from the loop only. They may free the client, so
@@ -158,6 +160,7 @@ static void client_stop(struct culvert_client *client)
 	client_permissions_stop(client);
 	client_control_stop(client);
 	timer_cancel(client->loop, &client->close_timer);
+	loop_undefer(&client->redirect);
 }
 
 void culvert_client_free(struct culvert_client *client)

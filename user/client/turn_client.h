@@ -28,6 +28,8 @@
 #define CLIENT_RESTS   32
 /* The server keeps an unbound connection for so long (RFC 6062 5.2). */
 #define CLIENT_BIND_MS 30000
+/* Servers that may send us on, one after the other (RFC 8489 10). */
+#define CLIENT_REDIRECTS 2
 
 struct culvert_loop {
 	struct loop *loop;
@@ -49,8 +51,9 @@ struct client_transaction {
 	struct timer timer;
 	client_fill_fn fill;
 	/*
-	 * One of msg (a success) and error is NULL. The transaction is idle
-	 * again: it may be started anew, or freed.
+	 * With error NULL msg is a success, else the server's answer that says
+	 * so, or NULL. The transaction is idle again: it may be started anew,
+	 * or freed.
 	 */
 	void (*done)(struct client_transaction *t, const struct stun_msg *msg,
 		     const struct culvert_error *error);
@@ -60,6 +63,7 @@ enum client_state {
 	CLIENT_DIALING,
 	CLIENT_CONNECTED, /* options.manual: waiting for the owner */
 	CLIENT_ALLOCATING,
+	CLIENT_REDIRECTED, /* to another server, to be dialled */
 	CLIENT_READY,
 	CLIENT_CLOSING, /* Refresh 0 is under way */
 	CLIENT_ENDED,
@@ -77,6 +81,8 @@ struct culvert_client {
 	enum client_state state;
 	bool freed; /* culvert_client_free was called: nobody is to hear more */
 	struct deferred end; /* asked to end before it was ready */
+	struct deferred redirect;
+	unsigned int redirects; /* followed so far */
 	struct deferred release; /* gives the memory back */
 
 	struct culvert_options options; /* defaults filled in; no pointers */
@@ -86,6 +92,7 @@ struct culvert_client {
 	size_t server_count, server_index; /* the address in use */
 	struct tls_client *tls; /* NULL: without TLS */
 	char tls_name[sizeof(((struct culvert_server *)0)->host)];
+	union addr visited[CLIENT_REDIRECTS]; /* that have sent us on */
 	struct client_auth auth;
 
 	struct client_dial dial;
@@ -174,6 +181,17 @@ void client_allocation_fill(struct stun_writer *w, const void *arg);
 /* Takes the granted LIFETIME of a Refresh success; false: there is none. */
 bool client_allocation_refreshed(struct culvert_client *client,
 				 const struct stun_msg *msg);
+
+/* ---- redirect.c ---- */
+
+/*
+ * The server's answer to Allocate sends us to another one, which is dialled at the
+ * end of the tick: 0. -ENOENT: it does not; -ELOOP: too often, or to where we have
+ * been; -EPERM: we do not follow.
+ */
+int client_redirect(struct culvert_client *client,
+		    const struct client_transaction *t,
+		    const struct stun_msg *msg);
 
 /* ---- call.c, permission.c, data.c ---- */
 

@@ -541,6 +541,7 @@ void conf_check(struct parser *p)
 	listeners_check_addresses(p);
 	lifetimes_check(p);
 	order_check(p);
+	conf_alternates_check(p);
 	conf_exits_check(p);
 	if (!p->no_memory)
 		defaults_derive(p);

@@ -228,6 +228,16 @@ static void users_free(struct conf *conf)
 	free(conf->users);
 }
 
+static void alternates_free(struct conf *conf)
+{
+	for (size_t i = 0; i < conf->alternate_count; i++) {
+		free(conf->alternates[i].name);
+		free(conf->alternates[i].addresses);
+		free(conf->alternates[i].domain);
+	}
+	free(conf->alternates);
+}
+
 static void exits_free(struct conf *conf)
 {
 	for (size_t i = 0; i < conf->exit_count; i++) {
@@ -253,6 +263,7 @@ void conf_unref(struct conf *conf)
 	listeners_free(conf);
 	users_free(conf);
 	exits_free(conf);
+	alternates_free(conf);
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		free(conf->realms[i].name);
 		for (size_t k = 0; k < conf->realms[i].secret_count; k++)

@@ -140,6 +140,16 @@ struct conf_exit {
 	unsigned int link_line; /* where that stands in the file; 0: nowhere */
 };
 
+/* [alternate NAME]: another server that clients may be sent to. */
+struct conf_alternate {
+	char *name;
+	union addr *addresses; /* one of a family at most */
+	size_t address_count;
+	enum conf_transport transport;
+	char *domain; /* that its certificate is for; NULL: not told */
+	unsigned int weight;
+};
+
 /* [relay] */
 struct conf_relay {
 	union addr *addresses; /* relayed addresses; none: the dialled one */
@@ -227,6 +237,10 @@ struct conf {
 	struct conf_exit *exits;
 	size_t exit_count;
 	struct conf_sources *sources; /* of all exits: conf_exit_of */
+	struct conf_alternate *alternates;
+	size_t alternate_count;
+	unsigned int weight; /* this server's among them; 0: keeps clients */
+	unsigned int redirect_above; /* parts per million of a limit */
 	struct conf_relay relay;
 	struct conf_peers peers;
 	struct conf_engine engine;

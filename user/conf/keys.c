@@ -94,6 +94,25 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			"version: which link a packet takes is left to the\n"
 			"system's own routes and rules.",
 	},
+	[SECTION_ALTERNATE] = {
+		.name = "alternate",
+		.named = true,
+		.max = 64,
+		.help = "Another server with the same realms and users, at one\n"
+			"transport, to which a client that asks for an allocation may\n"
+			"be sent (300, ALTERNATE-SERVER).\n"
+			"Those of the client's transport and address family are\n"
+			"chosen among by weight: while this server drains, above\n"
+			".Cm redirect_above ,\n"
+			"or always, with a\n"
+			".Cm weight\n"
+			"in\n"
+			".Ic [server] .\n"
+			"A choice depends on user and client address alone, so that\n"
+			"servers that know each other by the same addresses and\n"
+			"weights agree.\n"
+			"There may be up to 64 of these sections.",
+	},
 	[SECTION_PEERS] = {
 		.name = "peers",
 		.help = "Which peers clients may reach through the relay, and be\n"
@@ -134,6 +153,8 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	SECTION_LISTENER, .offset = offsetof(struct conf_listener, field)
 #define REALM(field) SECTION_REALM, .offset = offsetof(struct conf_realm, field)
 #define USER(field)  SECTION_USER, .offset = offsetof(struct conf_user, field)
+#define ALTERNATE(field) \
+	SECTION_ALTERNATE, .offset = offsetof(struct conf_alternate, field)
 #define EXIT(field)  SECTION_EXIT, .offset = offsetof(struct conf_exit, field)
 #define RELAY(field) SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
 #define PEERS(field) SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
@@ -172,6 +193,22 @@ const struct key conf_keys[] = {
 		  "allocation made without, or without for one made over TLS.\n"
 		  "RFC 6062, section 4.3, has both go to the same server\n"
 		  "address, and who asked for encryption would lose it unseen." },
+
+	{ SERVER(weight), .name = "weight", .type = KEY_COUNT, .max = 100,
+	  .preset = "0",
+	  .help = "This server's share of the clients, beside the weights of\n"
+		  "the\n"
+		  ".Ic [alternate]\n"
+		  "servers; with 0 it keeps all that it has room for." },
+	{ SERVER(redirect_above), .name = "redirect_above", .type = KEY_PERCENT,
+	  .max = 1000000, .preset = "100%",
+	  .help = "The share of\n"
+		  ".Ic [limits]\n"
+		  ".Cm allocations ,\n"
+		  "or of the descriptors there may be, above which clients are\n"
+		  "sent to an\n"
+		  ".Ic [alternate]\n"
+		  "server." },
 
 	{ LISTENER(transport), .name = "transport", .type = KEY_WORD,
 	  .words = transport_names, .preset = "tcp",
@@ -430,6 +467,23 @@ const struct key conf_keys[] = {
 		  "of a realm.\n"
 		  "Those of the user come first, then those of the realm, then\n"
 		  "these." },
+
+	{ ALTERNATE(addresses), .name = "address", .type = KEY_ENDPOINTS,
+	  .second = offsetof(struct conf_alternate, address_count),
+	  .preset = "",
+	  .help = "Where it listens, one address of a family at most." },
+	{ ALTERNATE(transport), .name = "transport", .type = KEY_WORD,
+	  .words = transport_names, .preset = "tcp",
+	  .help = "What it speaks there: clients of that transport alone are\n"
+		  "sent to it." },
+	{ ALTERNATE(domain), .name = "domain", .type = KEY_TEXT, .min = 1,
+	  .max = 255, .shown = "none",
+	  .help = "The name that its certificate is for, told to clients of\n"
+		  "TLS as ALTERNATE-DOMAIN.\n"
+		  "Without it they expect the name they know this server by." },
+	{ ALTERNATE(weight), .name = "weight", .type = KEY_COUNT, .min = 1,
+	  .max = 100, .preset = "1",
+	  .help = "Its share of the clients, beside those of the others." },
 
 	{ PEERS(rules.allow), .name = "allow", .type = KEY_RULES,
 	  .flags = KEY_REPEAT,

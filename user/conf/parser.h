@@ -89,6 +89,9 @@ bool conf_value_set(struct parser *p, const struct section *section,
 /* Gives every field of a section its default. */
 void conf_value_presets(struct parser *p, enum section_kind kind, void *base);
 
+/* What concerns more than one key of [alternate] sections. */
+void conf_alternates_check(struct parser *p);
+
 /* Everything that concerns more than one key; fills derived fields. */
 void conf_check(struct parser *p);
 

@@ -29,6 +29,8 @@ void *conf_base(struct parser *p, enum section_kind kind, size_t index)
 		return &p->conf->users[index];
 	case SECTION_EXIT:
 		return &p->conf->exits[index];
+	case SECTION_ALTERNATE:
+		return &p->conf->alternates[index];
 	case SECTION_SERVER:
 	case SECTION_RELAY:
 	case SECTION_PEERS:
@@ -83,6 +85,10 @@ static int element_add(struct parser *p, enum section_kind kind,
 		array = (void **)&conf->exits;
 		count = &conf->exit_count;
 		size = sizeof(*conf->exits);
+	} else if (kind == SECTION_ALTERNATE) {
+		array = (void **)&conf->alternates;
+		count = &conf->alternate_count;
+		size = sizeof(*conf->alternates);
 	} else {
 		array = (void **)&conf->users;
 		count = &conf->user_count;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Allocate (RFC 8656 7.2, with RFC 6062 5.1 for TCP). */
 #include <string.h>
-#include <sys/socket.h>
 
 #include "turn/allocation.h"
+#include "turn/alternate.h"
 #include "turn/datagram.h"
 #include "turn/request.h"
 
@@ -59,12 +59,9 @@ static int attributes_check(const struct request *req,
 static bool dialled_host(const struct client *client, sa_family_t family,
 			 union addr *out)
 {
-	union addr local = client->local;
-	socklen_t len = sizeof(local);
+	union addr local;
 
-	if ((client->stream && getsockname(transport_stream_fd(client->stream),
-					   &local.sa, &len) < 0) ||
-	    addr_family(&local) != family)
+	if (!turn_client_local(client, &local) || addr_family(&local) != family)
 		return false;
 	addr_set_port(&local, 0);
 	*out = local;
@@ -107,10 +104,10 @@ static int reservation_claim(const struct request *req,
 	return 0;
 }
 
-/* Everything that can be refused without making anything. */
-static int request_check(const struct request *req,
-			 struct allocation_wish *wish)
+/* Everything that can be refused, or sent elsewhere, without making anything. */
+static int request_check(struct request *req, struct allocation_wish *wish)
 {
+	const struct conf_alternate *alternate;
 	sa_family_t family;
 	int code;
 
@@ -125,11 +122,17 @@ static int request_check(const struct request *req,
 		code = turn_request_lifetime(req, false, &wish->lifetime_ms);
 	if (code)
 		return code;
+	/* What is reserved is here; else 508 is for who cannot go elsewhere. */
+	if (stun_has(req->msg, STUN_ATTR_RESERVATION_TOKEN))
+		return turn_shared_draining(req->worker->shared) ?
+			       STUN_CODE_INSUFFICIENT_CAPACITY :
+			       0;
+	alternate = turn_alternate_for(req);
+	if (alternate)
+		return turn_alternate_answer(req, alternate);
 	if (turn_shared_draining(req->worker->shared))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	return stun_has(req->msg, STUN_ATTR_RESERVATION_TOKEN) ?
-		       0 :
-		       host_choose(req, family, &wish->host);
+	return host_choose(req, family, &wish->host);
 }
 
 /* Makes it, for a client that lasts. 0 or a code. */

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "base/fd.h"
 #include "turn/allocation.h"
@@ -355,6 +356,18 @@ void turn_client_authenticated(struct client *client)
 		return;
 	client_leave_unauthenticated(client);
 	turn_client_timer(client);
+}
+
+bool turn_client_local(const struct client *client, union addr *out)
+{
+	union addr local = client->local;
+	socklen_t len = sizeof(local);
+
+	if (client->stream && getsockname(transport_stream_fd(client->stream),
+					  &local.sa, &len) < 0)
+		return false;
+	*out = local;
+	return true;
 }
 
 /* Common to both ends: it is not among the clients any more. */

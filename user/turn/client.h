@@ -72,6 +72,9 @@ void turn_client_end(struct client *client, const char *reason);
 int turn_client_detach(struct client *client, size_t consumed,
 		       struct stream_parts *out);
 
+/* The address that it has dialled, with the port; false: that is not known. */
+bool turn_client_local(const struct client *client, union addr *out);
+
 /* Notes that a request was authentic. */
 void turn_client_authenticated(struct client *client);
 /* Without an allocation a connection must get on with it. */

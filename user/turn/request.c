@@ -148,9 +148,11 @@ static const union addr *nonce_host(const struct client *client)
 	return client->stream ? NULL : &client->remote;
 }
 
-static void error_put(struct stun_writer *w, const struct client *client,
-		      int code)
+void turn_answer_error_begin(struct stun_writer *w, uint8_t *buf,
+			     const struct client *client,
+			     const struct transaction *tx, int code)
 {
+	turn_answer_begin(w, buf, STUN_ERROR, tx);
 	client->worker->counters.errors_answered++;
 	stun_put_error(w, code);
 	/* These two tell how to authenticate (RFC 8489 9.2.4). */
@@ -166,8 +168,7 @@ ssize_t turn_answer_error_write(struct client *client,
 {
 	struct stun_writer w;
 
-	turn_answer_begin(&w, buf, STUN_ERROR, tx);
-	error_put(&w, client, code);
+	turn_answer_error_begin(&w, buf, client, tx, code);
 	return turn_answer_end(&w, tx, client->worker);
 }
 
@@ -177,8 +178,7 @@ void turn_answer_error(struct client *client, const struct transaction *tx,
 	uint8_t buf[TURN_ANSWER_MAX];
 	struct stun_writer w;
 
-	turn_answer_begin(&w, buf, STUN_ERROR, tx);
-	error_put(&w, client, code);
+	turn_answer_error_begin(&w, buf, client, tx, code);
 	turn_answer_send(client, &w, tx);
 }
 
@@ -195,8 +195,8 @@ static bool unknown_refused(struct request *req)
 	count = turn_discovery_known(req, types, count);
 	if (!count)
 		return false;
-	turn_answer_begin(&w, buf, STUN_ERROR, &req->tx);
-	error_put(&w, req->client, STUN_CODE_UNKNOWN_ATTRIBUTE);
+	turn_answer_error_begin(&w, buf, req->client, &req->tx,
+				STUN_CODE_UNKNOWN_ATTRIBUTE);
 	stun_put_unknown(&w, types, count);
 	turn_answer_send(req->client, &w, &req->tx);
 	return true;

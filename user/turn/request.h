@@ -47,13 +47,17 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg);
 /* Starts an answer in a buffer of TURN_ANSWER_MAX bytes. */
 void turn_answer_begin(struct stun_writer *w, uint8_t *buf,
 		       enum stun_class class, const struct transaction *tx);
+/* The same with ERROR-CODE and what goes with it; counts the error. */
+void turn_answer_error_begin(struct stun_writer *w, uint8_t *buf,
+			     const struct client *client,
+			     const struct transaction *tx, int code);
 /* Adds SOFTWARE, integrity and FINGERPRINT. Its length or an errno. */
 ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 			const struct turn_worker *worker);
 /* Ends and sends. */
 void turn_answer_send(struct client *client, struct stun_writer *w,
 		      const struct transaction *tx);
-/* Sends an error answer; counts it. */
+/* Sends an error answer. */
 void turn_answer_error(struct client *client, const struct transaction *tx,
 		       int code);
 /* Writes a whole error answer; its length or a negative errno. */
