@@ -68,7 +68,7 @@ static int checked(const struct auth *auth, struct request *req, uint64_t now_s,
 	memset(&id, 0x5a, sizeof(id));
 	before = id;
 	request_build(req);
-	error = auth_check(auth, &req->msg, now_s, NULL, &id);
+	error = auth_check(auth, &req->msg, now_s, NULL, NULL, &id);
 	if (error)
 		assert_memory_equal(&id, &before, sizeof(id));
 	else
@@ -173,7 +173,8 @@ static void key_of_nobody_opens_nothing(void **state)
 	stun_put_integrity(&w, zero, sizeof(zero));
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EKEYREJECTED);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+			 -EKEYREJECTED);
 	auth_unref(auth);
 }
 
@@ -235,7 +236,8 @@ static void attributes_behind_the_signature_do_not_count(void **state)
 	stun_put_string(&w, STUN_ATTR_NONCE, nonce);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EBADMSG);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+			 -EBADMSG);
 	auth_unref(auth);
 }
 
@@ -274,7 +276,7 @@ static void names_with_nul_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -306,7 +308,7 @@ static void overlong_names_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -350,7 +352,8 @@ static int host_guess(const struct auth *auth, const char *to, const char *from,
 	memcpy(text, nonce.value, nonce.len);
 	text[nonce.len] = '\0';
 	request_build(&req);
-	error = auth_check(auth, &req.msg, NOW, from ? &shown : NULL, &id);
+	error = auth_check(auth, &req.msg, NOW, from ? &shown : NULL, NULL,
+			   &id);
 	if (!error)
 		auth_account_unref(id.account);
 	return error;
@@ -515,7 +518,8 @@ static void integrity_of_another_length_is_rejected(void **state)
 	stun_put(&w, STUN_ATTR_MESSAGE_INTEGRITY, "short", 5);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, &id), -EKEYREJECTED);
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+			 -EKEYREJECTED);
 	auth_unref(auth);
 }
 
@@ -854,7 +858,7 @@ static void *race_check(void *arg)
 	nonce_of(race->auth, "example.org", NOW, nonce);
 	for (int i = 0; i < 500; i++) {
 		request_build(&req);
-		if (auth_check(race->auth, &req.msg, NOW, NULL, &id))
+		if (auth_check(race->auth, &req.msg, NOW, NULL, NULL, &id))
 			continue;
 		atomic_fetch_add(&race->taken, id.account == race->account);
 		auth_account_unref(id.account);

@@ -109,7 +109,8 @@ static void an_empty_text_gives_a_server_nobody_can_use(void **state)
 	(void)state;
 	assert_string_equal(
 		reports.text,
-		"0 warning: no [user NAME] section and no secret: nobody can "
+		"0 warning: no [user NAME] section and no secret: only users of the "
+		"database (culvertctl user add) can "
 		"use this server\n");
 	assert_int_equal(conf->listener_count, 1);
 	assert_string_equal(conf->listeners[0].name, "default");
@@ -822,8 +823,8 @@ static void all_errors_are_reported_at_once(void **state)
 		"mixed_transports, weight, redirect_above\n"
 		"7 error: [limit]: unknown section; did you mean [limits]?\n"
 		"9 error: [colour]: unknown section; allowed: server, "
-		"listener, relay, realm, user, exit, alternate, peers, engine, "
-		"limits\n"
+		"listener, relay, realm, user, exit, alternate, database, peers, "
+		"engine, limits\n"
 		"12 error: [listener]: found no name; allowed: [listener "
 		"NAME]\n"
 		"13 error: [server]: found a name, \"x\"; allowed: [server]\n"
@@ -1129,7 +1130,8 @@ static void a_realm_has_users_or_secrets(void **state)
 		"2 error: [realm a] secret: found a semicolon after a space, "
 		"which may be meant as a comment; allowed: the value in double "
 		"quotes, or the comment on its own line\n"
-		"0 warning: no [user NAME] section and no secret: nobody can "
+		"0 warning: no [user NAME] section and no secret: only users of the "
+		"database (culvertctl user add) can "
 		"use this server\n");
 }
 
@@ -1410,7 +1412,8 @@ static void names_of_sections_have_their_limit(void **state)
 	refused(text,
 		"1 error: [realm]: found a name of 64 bytes; allowed: up "
 		"to 63\n"
-		"0 warning: no [user NAME] section and no secret: nobody can use this "
+		"0 warning: no [user NAME] section and no secret: only users of the "
+		"database (culvertctl user add) can use this "
 		"server\n");
 }
 

@@ -176,6 +176,7 @@ static void handle(void *arg, const struct control_request *request,
 	case CONTROL_KICK:
 	case CONTROL_DRAIN:
 	case CONTROL_UNDRAIN:
+	case CONTROL_FORGET:
 	case CONTROL_STOP:
 		control_reply_ok(reply);
 		break;

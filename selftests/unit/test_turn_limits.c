@@ -741,7 +741,7 @@ static void reload_removes_users_and_keeps_what_is_there(void **state)
 	assert_int_equal(conf_parse(whole, (size_t)len, "rig", rig_report, NULL,
 				    &conf),
 			 0);
-	assert_int_equal(turn_settings_new(conf, secret, &settings), 0);
+	assert_int_equal(turn_settings_new(conf, secret, NULL, &settings), 0);
 	conf_unref(conf);
 	turn_worker_reload(rig.worker[0], settings);
 	turn_settings_unref(settings);

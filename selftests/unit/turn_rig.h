@@ -33,6 +33,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "conf/conf.h"
+#include "store/store.h"
 #include "stun/stun.h"
 #include "transport/transport.h"
 #include "transport/udp.h"
@@ -64,6 +65,9 @@ struct rig {
 	bool threads; /* the loops run by themselves */
 };
 
+/* The user database of the settings to come; a test's own. */
+static struct store *rig_store;
+
 static inline void rig_report(void *arg, bool is_error, const char *file,
 			      unsigned int line, const char *message)
 {
@@ -86,7 +90,7 @@ static inline struct turn_settings *rig_settings(const char *more)
 		assert_true(failalloc_hit());
 		return NULL;
 	}
-	if (turn_settings_new(conf, secret, &settings))
+	if (turn_settings_new(conf, secret, rig_store, &settings))
 		assert_true(failalloc_hit());
 	conf_unref(conf);
 	return settings;

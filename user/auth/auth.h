@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "store/store.h"
 #include "stun/stun.h"
 
 #define AUTH_NAME_MAX    512 /* bytes of a user name (RFC 8489 14.3: < 509) */
@@ -32,6 +33,11 @@ struct auth_params {
 	uint64_t nonce_lifetime_s; /* how long a nonce is fresh, > 0 */
 	/* Keys the nonces; the same across reloads so that they stay valid. */
 	uint8_t nonce_secret[AUTH_SECRET_LEN];
+	/*
+	 * Where users of a realm without a secret are looked for who have not
+	 * been added; outlives the auth. NULL: nowhere.
+	 */
+	struct store *store;
 };
 
 /* Returns 0 or -ENOMEM. The first realm added is the default one. */
@@ -89,6 +95,9 @@ struct auth_identity {
 /*
  * Verifies a request as RFC 8489 9.2.4 has it; from: as above. Returns 0 and fills
  * *out, or
+ *   -EAGAIN        the user database must be asked for ask->key first: come
+ *                  again with its answer
+ *   -EHOSTDOWN     the user database cannot tell who this is (500)
  *   -ENOKEY        no MESSAGE-INTEGRITY of either kind: challenge (401)
  *   -EBADMSG       one without a user, REALM or NONCE, or with password
  *                  algorithms other than those that came with the NONCE (400)
@@ -96,10 +105,11 @@ struct auth_identity {
  *   -EKEYEXPIRED   nonce not ours, another host's or too old (438);
  *                  with the right key, or when it is not from's, with any
  *   -ENOMEM, -EIO  the digest failed (500)
- * An unknown user costs the same time as a wrong password.
+ * An unknown user costs the same time as a wrong password. ask: may be unanswered,
+ * and NULL when there is no user database; wiped by the caller.
  */
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, const union addr *from,
+	       uint64_t now_s, const union addr *from, struct store_ask *ask,
 	       struct auth_identity *out);
 
 struct auth_account *auth_account_ref(struct auth_account *account);

@@ -21,8 +21,11 @@ struct claim {
 	bool hashed; /* it is USERHASH */
 	bool negotiated; /* it has password algorithms */
 	enum stun_algorithm algorithm;
-	const struct user *user; /* NULL: none was looked for */
-	bool known; /* it is the sender's own, not a decoy */
+	const struct auth_keys *keys; /* of the user; NULL: none was looked for */
+	bool known; /* they are the sender's own, not a decoy's */
+	struct auth_account *account; /* his; NULL: that of `owner` */
+	const char *owner;
+	struct auth_keys stored; /* of the user database */
 	/* Of a realm with secrets: USERNAME, and what it says. */
 	char text[AUTH_NAME_MAX + 1];
 	struct auth_temporary temporary;
@@ -138,12 +141,79 @@ static int algorithm_read(const struct stun_msg *msg, const unsigned int *offer,
 	return 0;
 }
 
+static void keys_stored(struct claim *claim, const struct store_user *user)
+{
+	struct auth_keys *keys = &claim->stored;
+
+	memcpy(keys->md5.bytes, user->md5, sizeof(user->md5));
+	memcpy(keys->sha256.bytes, user->sha256, sizeof(user->sha256));
+	keys->md5.len = sizeof(user->md5);
+	keys->sha256.len = sizeof(user->sha256);
+	claim->keys = keys;
+	claim->owner = user->name;
+	claim->known = true;
+}
+
+/* The user database's word: an answer to this question, or what it has at hand. */
+static int stored_find(struct store *store, const struct realm *realm,
+		       const uint8_t hash[STUN_SHA256_LEN],
+		       struct store_ask *ask)
+{
+	if (ask->answered && !strcmp(ask->key.realm, realm->name) &&
+	    !memcmp(ask->key.hash, hash, STORE_HASH_LEN))
+		return ask->result;
+	ask->answered = false;
+	memcpy(ask->key.realm, realm->name, strlen(realm->name) + 1);
+	memcpy(ask->key.hash, hash, STORE_HASH_LEN);
+	return store_find(store, &ask->key, &ask->user);
+}
+
+/* Somebody who was not added. 0, -EAGAIN, -EHOSTDOWN or -ENOMEM. */
+static int user_stored(const struct auth *auth, const struct realm *realm,
+		       const uint8_t hash[STUN_SHA256_LEN],
+		       struct store_ask *ask, struct claim *claim)
+{
+	int result;
+
+	if (claim->known || !realm || !auth->params.store)
+		return 0;
+	result = stored_find(auth->params.store, realm, hash, ask);
+	if (!result)
+		keys_stored(claim, &ask->user);
+	switch (result) {
+	case 0:
+	case -ENOENT:
+		return 0;
+	case -EAGAIN:
+	case -ENOMEM:
+		return result;
+	default:
+		return -EHOSTDOWN;
+	}
+}
+
+static void user_added(const struct auth *auth,
+		       const uint8_t hash[STUN_SHA256_LEN], struct claim *claim)
+{
+	const struct stun_attr *realm = &claim->realm;
+	const struct user *user = auth_user_find(auth, hash, realm->value,
+						 realm->len, &claim->known);
+
+	if (!user)
+		return;
+	claim->keys = &user->keys;
+	claim->account = user->account;
+}
+
 /*
  * Whom a request claims to come from. By name, too, the user is found by the hash,
  * so that either way costs the same; a name nobody has is checked against a
- * decoy's key, so that the time of an answer does not tell which names exist.
+ * decoy's key, so that the time of an answer does not tell which names exist. Users
+ * that were added come before those of the database.
  */
-static int user_claimed(const struct auth *auth, struct claim *claim)
+static int user_claimed(const struct auth *auth,
+			const struct realm *known_realm, struct store_ask *ask,
+			struct claim *claim)
 {
 	const struct stun_attr *name = &claim->name, *realm = &claim->realm;
 	uint8_t hash[STUN_SHA256_LEN];
@@ -160,9 +230,8 @@ static int user_claimed(const struct auth *auth, struct claim *claim)
 		return 0;
 	if (error)
 		return error;
-	claim->user = auth_user_find(auth, hash, realm->value, realm->len,
-				     &claim->known);
-	return 0;
+	user_added(auth, hash, claim);
+	return user_stored(auth, known_realm, hash, ask, claim);
 }
 
 /* 1: signed with this key; otherwise as stun_check_integrity. */
@@ -186,8 +255,7 @@ static int key_check(const struct stun_msg *msg, const struct claim *claim,
 		.md5.len = STUN_KEY_LEN,
 		.sha256.len = STUN_SHA256_LEN,
 	};
-	const struct auth_keys *keys = claim->user ? &claim->user->keys :
-						     &nobody;
+	const struct auth_keys *keys = claim->keys ? claim->keys : &nobody;
 	bool sha256 = claim->algorithm == STUN_ALGORITHM_SHA256;
 	const struct stun_key *key = sha256 ? &keys->sha256 : &keys->md5;
 	bool known = claim->known && key->len;
@@ -205,10 +273,11 @@ static int key_check(const struct stun_msg *msg, const struct claim *claim,
 }
 
 /* The user's key of a realm whose users are known. */
-static int user_check(const struct auth *auth, const struct stun_msg *msg,
+static int user_check(const struct auth *auth, const struct realm *realm,
+		      const struct stun_msg *msg, struct store_ask *ask,
 		      struct claim *claim, struct stun_key *out)
 {
-	int error = user_claimed(auth, claim);
+	int error = user_claimed(auth, realm, ask, claim);
 
 	return error ? error : key_check(msg, claim, out);
 }
@@ -238,6 +307,7 @@ static int secret_check(const struct realm *realm, const struct stun_msg *msg,
 			got == -ENOMEM || got == -EIO ? got :
 							-EKEYREJECTED;
 	}
+	claim->owner = claim->temporary.user;
 	crypto_wipe(&key, sizeof(key));
 	return error;
 }
@@ -246,15 +316,14 @@ static int secret_check(const struct realm *realm, const struct stun_msg *msg,
 static int account_take(const struct realm *realm, const struct claim *claim,
 			struct auth_account **out)
 {
-	if (!claim->user)
-		return auth_account_get(realm->name, claim->temporary.user,
-					out);
-	*out = auth_account_ref(claim->user->account);
+	if (claim->owner)
+		return auth_account_get(realm->name, claim->owner, out);
+	*out = auth_account_ref(claim->account);
 	return 0;
 }
 
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, const union addr *from,
+	       uint64_t now_s, const union addr *from, struct store_ask *ask,
 	       struct auth_identity *out)
 {
 	struct claim claim = { 0 };
@@ -292,18 +361,20 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 		nonce = -EKEYEXPIRED;
 	error = realm && realm->secret_count ?
 			secret_check(realm, msg, &claim, &key) :
-			user_check(auth, msg, &claim, &key);
+			user_check(auth, realm, msg, ask, &claim, &key);
 	if (error)
-		return error;
+		goto wipe;
 	/* Only who knows the key hears that the nonce alone is amiss. */
 	error = nonce ? -EKEYEXPIRED :
 			account_take(realm, &claim, &out->account);
 	if (!error) {
 		out->key = key;
 		out->sha256 = claim.negotiated;
-		out->expired = !claim.user &&
+		out->expired = claim.temporary.user &&
 			       claim.temporary.expires_s <= now_s;
 	}
+wipe:
 	crypto_wipe(&key, sizeof(key));
+	crypto_wipe(&claim.stored, sizeof(claim.stored));
 	return error;
 }

@@ -38,6 +38,9 @@
 	X(answers_withheld, "requests without credentials not answered: limits.reflection") \
 	X(auth_expired, "requests with credentials whose time is up")         \
 	X(quota_refusals, "allocations and peer connections beyond a quota")  \
+	X(lookups, "requests that waited for the user database")              \
+	X(lookup_failures, "of them, for nothing: it was down or late")       \
+	X(lookups_refused, "requests refused: too many waited for it")        \
 	X(allocations_made, "allocations made")                               \
 	X(allocations_redirected, "requests for one answered with another server") \
 	X(peer_connects, "connections to peers asked for")                    \

@@ -245,10 +245,10 @@ static void users_check(struct parser *p)
 
 	if (!p->conf->user_count) {
 		if (!realms_have_secret(p->conf))
-			conf_warn(
-				p, 0,
-				"no [user NAME] section and no secret: nobody "
-				"can use this server");
+			conf_warn(p, 0,
+				  "no [user NAME] section and no secret: only "
+				  "users of the database (culvertctl user add) "
+				  "can use this server");
 		return;
 	}
 	if (table_init(&users)) {
@@ -492,6 +492,14 @@ static void listeners_derive_ports(struct parser *p)
 	}
 }
 
+/* What the URL says is judged where the databases are known. */
+static void database_derive(struct parser *p)
+{
+	const struct section *s = conf_section_find(p, SECTION_DATABASE, "");
+
+	p->conf->database.url_line = s ? conf_key_line(s, "url") : 0;
+}
+
 static void lifetimes_check(struct parser *p)
 {
 	const struct conf_limits *limits = &p->conf->limits;
@@ -540,6 +548,7 @@ void conf_check(struct parser *p)
 	listeners_check_alternates(p);
 	listeners_check_addresses(p);
 	lifetimes_check(p);
+	database_derive(p);
 	order_check(p);
 	conf_alternates_check(p);
 	conf_exits_check(p);

@@ -276,6 +276,7 @@ void conf_unref(struct conf *conf)
 	names_free(conf->engine.order, conf->engine.order_count);
 	names_free(conf->engine.wire_devices, conf->engine.wire_device_count);
 	free(conf->engine.pin);
+	conf_secret_free(conf->database.url);
 	free(conf->relay.addresses);
 	rules_free(&conf->peers.rules);
 	free(conf->peers.nat64);

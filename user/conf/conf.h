@@ -159,6 +159,17 @@ struct conf_relay {
 	bool old_channels; /* channel numbers of RFC 5766, too */
 };
 
+/* [database] */
+struct conf_database {
+	char *url; /* "none", or of a user database; wiped by conf_unref */
+	uint64_t timeout_ms;
+	unsigned int waiting; /* requests */
+	unsigned int cache_users;
+	uint64_t cache_ms;
+	uint64_t cache_absent_ms;
+	unsigned int url_line; /* where it stands in the file; 0: nowhere */
+};
+
 /* [peers] */
 struct conf_peers {
 	struct conf_rules rules;
@@ -242,6 +253,7 @@ struct conf {
 	unsigned int weight; /* this server's among them; 0: keeps clients */
 	unsigned int redirect_above; /* parts per million of a limit */
 	struct conf_relay relay;
+	struct conf_database database;
 	struct conf_peers peers;
 	struct conf_engine engine;
 	struct conf_limits limits;

@@ -113,6 +113,11 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			"weights agree.\n"
 			"There may be up to 64 of these sections.",
 	},
+	[SECTION_DATABASE] = {
+		.name = "database",
+		.help = "Where users are looked for that have no section here; see\n"
+			".Sx USER DATABASE .",
+	},
 	[SECTION_PEERS] = {
 		.name = "peers",
 		.help = "Which peers clients may reach through the relay, and be\n"
@@ -157,6 +162,8 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	SECTION_ALTERNATE, .offset = offsetof(struct conf_alternate, field)
 #define EXIT(field)  SECTION_EXIT, .offset = offsetof(struct conf_exit, field)
 #define RELAY(field) SECTION_RELAY, .offset = offsetof(struct conf, relay.field)
+#define DATABASE(field) \
+	SECTION_DATABASE, .offset = offsetof(struct conf, database.field)
 #define PEERS(field) SECTION_PEERS, .offset = offsetof(struct conf, peers.field)
 #define ENGINE(field) \
 	SECTION_ENGINE, .offset = offsetof(struct conf, engine.field)
@@ -484,6 +491,38 @@ const struct key conf_keys[] = {
 	{ ALTERNATE(weight), .name = "weight", .type = KEY_COUNT, .min = 1,
 	  .max = 100, .preset = "1",
 	  .help = "Its share of the clients, beside those of the others." },
+
+	{ DATABASE(url), .name = "url", .type = KEY_SECRET, .min = 1,
+	  .max = 900, .preset = "sqlite:/var/lib/culvert/users.db",
+	  .shown = "sqlite:/var/lib/culvert/users.db",
+	  .help = "The database:\n"
+		  ".Cm sqlite: Ns Ar path\n"
+		  "of a file on a local disk, which need not exist, or\n"
+		  ".Cm none .\n"
+		  "It may hold a password, so it is never shown." },
+	{ DATABASE(timeout_ms), .name = "timeout", .type = KEY_DURATION,
+	  .min = 10, .max = MINUTE, .preset = "2s",
+	  .help = "How long a request waits for the database before it is\n"
+		  "answered with 500." },
+	{ DATABASE(waiting), .name = "waiting", .type = KEY_COUNT, .min = 1,
+	  .max = 1000000, .preset = "1000",
+	  .help = "Requests that may wait for the database at once; one more is\n"
+		  "answered with 500, or over UDP not at all, so that it comes\n"
+		  "again." },
+	{ DATABASE(cache_users), .name = "cache_users", .type = KEY_COUNT,
+	  .min = 1, .max = 10000000, .preset = "10000",
+	  .help = "Users of the database that are remembered at most, and as\n"
+		  "many names that it does not have; some 300 bytes each." },
+	{ DATABASE(cache_ms), .name = "cache", .type = KEY_DURATION,
+	  .max = 24 * HOUR, .preset = "1m",
+	  .help = "How long a user is remembered.\n"
+		  "Who is removed by\n"
+		  ".Xr culvertctl 8\n"
+		  "is forgotten at once by the daemon of that machine, and by\n"
+		  "others after this time." },
+	{ DATABASE(cache_absent_ms), .name = "cache_absent",
+	  .type = KEY_DURATION, .max = HOUR, .preset = "5s",
+	  .help = "How long it is remembered that there is no such user." },
 
 	{ PEERS(rules.allow), .name = "allow", .type = KEY_RULES,
 	  .flags = KEY_REPEAT,

@@ -33,6 +33,7 @@ void *conf_base(struct parser *p, enum section_kind kind, size_t index)
 		return &p->conf->alternates[index];
 	case SECTION_SERVER:
 	case SECTION_RELAY:
+	case SECTION_DATABASE:
 	case SECTION_PEERS:
 	case SECTION_ENGINE:
 	case SECTION_LIMITS:

@@ -30,6 +30,7 @@ enum control_command {
 	CONTROL_DRAIN,
 	CONTROL_UNDRAIN,
 	CONTROL_RELOAD,
+	CONTROL_FORGET, /* what is remembered of the user database */
 	CONTROL_STOP,
 };
 

@@ -19,6 +19,7 @@ static const char *const command_names[] = {
 	[CONTROL_DRAIN] = "drain",
 	[CONTROL_UNDRAIN] = "undrain",
 	[CONTROL_RELOAD] = "reload",
+	[CONTROL_FORGET] = "forget",
 	[CONTROL_STOP] = "stop",
 };
 
@@ -54,7 +55,7 @@ static const char *command_parse(const json_t *root,
 		return NULL;
 	}
 	return "unknown command; there are status, allocations, connections, "
-	       "engines, kick, drain, undrain, reload and stop";
+	       "engines, kick, drain, undrain, reload, forget and stop";
 }
 
 static const char *limit_parse(const json_t *root,

@@ -196,6 +196,7 @@ static void command_log(const struct client *client,
 	case CONTROL_DRAIN:
 	case CONTROL_UNDRAIN:
 	case CONTROL_RELOAD:
+	case CONTROL_FORGET:
 	case CONTROL_STOP:
 		break;
 	}

@@ -445,6 +445,12 @@ const struct ctl_command ctl_commands[] = {
 	{ "reload", NULL, reload_run, "read the configuration file anew",
 	  false },
 	{ "stop", NULL, stop_run, "end the daemon", false },
+	{ "user add", "NAME", ctl_user_add,
+	  "add to the user database, or change a password", true },
+	{ "user list", NULL, ctl_user_list, "who is in the user database",
+	  true },
+	{ "user remove", "NAME", ctl_user_remove,
+	  "take out of the user database", true },
 	{ "flush", NULL, ctl_flush,
 	  "remove what a daemon that is gone left in the kernel", true },
 };

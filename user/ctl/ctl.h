@@ -11,6 +11,7 @@
 
 #define CTL_TIMEOUT_MS 10000
 #define CTL_SOCKET     "/run/culvert/control.sock" /* as in culvert.conf(5) */
+#define CTL_CONF       "/etc/culvert/culvert.conf" /* as in culvertd(8) */
 #define CTL_PIN        "/sys/fs/bpf/culvert" /* likewise */
 
 enum ctl_exit {
@@ -26,7 +27,8 @@ struct ctl {
 	FILE *out, *err;
 	const struct ctl_command *command;
 	const char *path; /* of the socket */
-	const char *id; /* kick */
+	const char *id; /* kick; user add, remove: the name */
+	const char *config, *realm; /* user */
 	const char *pin; /* flush */
 	bool json, workers, undo;
 	size_t limit; /* rows; 0: the command's own default */
@@ -78,5 +80,8 @@ void ctl_complain(struct ctl *ctl, const char *fmt, ...)
 
 enum ctl_exit ctl_top(struct ctl *ctl);
 enum ctl_exit ctl_flush(struct ctl *ctl);
+enum ctl_exit ctl_user_add(struct ctl *ctl);
+enum ctl_exit ctl_user_list(struct ctl *ctl);
+enum ctl_exit ctl_user_remove(struct ctl *ctl);
 
 #endif

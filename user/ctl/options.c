@@ -26,6 +26,8 @@ enum option_index {
 	OPTION_COUNT,
 	OPTION_INTERVAL,
 	OPTION_PIN,
+	OPTION_CONFIG,
+	OPTION_REALM,
 	OPTION_HELP,
 	OPTION_VERSION,
 	OPTIONS,
@@ -36,7 +38,8 @@ static const struct option_info options[OPTIONS] = {
 			    "control socket; else $CULVERT_CONTROL, else\n" CTL_SOCKET },
 	[OPTION_JSON] = { 'j', "json", NULL, NULL,
 			  "print the answer as JSON, one object a line" },
-	[OPTION_LIMIT] = { 'l', "limit", "N", " allocations connections top ",
+	[OPTION_LIMIT] = { 'l', "limit", "N",
+			   " allocations connections user list  top ",
 			   "lists, top: at most N rows (1000; top 10000)" },
 	[OPTION_WORKERS] = { 'w', "workers", NULL, " status ",
 			     "status: each worker's counters, too" },
@@ -48,6 +51,12 @@ static const struct option_info options[OPTIONS] = {
 			      "top: time between refreshes (1)" },
 	[OPTION_PIN] = { 'p', "pin", "DIR", " flush ",
 			 "flush: [engine] pin; else " CTL_PIN },
+	[OPTION_CONFIG] = { 'c', "config", "FILE",
+			    " user add  user list  user remove ",
+			    "user: culvertd's configuration; else\n" CTL_CONF },
+	[OPTION_REALM] = { 'r', "realm", "REALM",
+			   " user add  user list  user remove ",
+			   "user: of this realm; else the first one" },
 	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this" },
 	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version" },
 };
@@ -142,6 +151,12 @@ static bool option_take(struct ctl *ctl, enum option_index index,
 			return false;
 		ctl->interval_ms = (unsigned int)(seconds * 1000);
 		return true;
+	case OPTION_CONFIG:
+		ctl->config = value;
+		return *value != '\0';
+	case OPTION_REALM:
+		ctl->realm = value;
+		return *value != '\0';
 	case OPTION_HELP:
 	case OPTION_VERSION:
 	case OPTIONS:
@@ -156,6 +171,19 @@ static const struct ctl_command *command_find(const char *name)
 		if (!strcmp(ctl_commands[i].name, name))
 			return &ctl_commands[i];
 	return NULL;
+}
+
+/* A command's name may have two words; *used tells. */
+static const struct ctl_command *words_find(int count, char **words, int *used)
+{
+	const struct ctl_command *found = NULL;
+	char two[32];
+
+	if (count > 1 && snprintf(two, sizeof(two), "%s %s", words[0],
+				  words[1]) < (int)sizeof(two))
+		found = command_find(two);
+	*used = found ? 2 : 1;
+	return found ? found : command_find(words[0]);
 }
 
 /* Fills what getopt_long() wants from the table. */
@@ -212,16 +240,20 @@ static bool options_fit(struct ctl *ctl, unsigned int given,
 static bool words_take(struct ctl *ctl, int count, char **words,
 		       enum ctl_exit *code)
 {
+	int used;
+
 	if (!count) {
 		usage_fail(ctl, code, "a command is missing", NULL);
 		return false;
 	}
-	ctl->command = command_find(words[0]);
+	ctl->command = words_find(count, words, &used);
 	if (!ctl->command) {
 		usage_fail(ctl, code, "unknown command", words[0]);
 		return false;
 	}
-	if (ctl->command->argument && count < 2) {
+	words += used;
+	count -= used;
+	if (ctl->command->argument && !count) {
 		fprintf(ctl->err,
 			"culvertctl: the command %s needs %s; see culvertctl "
 			"--help\n",
@@ -229,12 +261,12 @@ static bool words_take(struct ctl *ctl, int count, char **words,
 		*code = CTL_USAGE;
 		return false;
 	}
-	if (count > (ctl->command->argument ? 2 : 1)) {
+	if (count > (ctl->command->argument ? 1 : 0)) {
 		usage_fail(ctl, code, "one word too many:",
-			   words[ctl->command->argument ? 2 : 1]);
+			   words[ctl->command->argument ? 1 : 0]);
 		return false;
 	}
-	ctl->id = ctl->command->argument ? words[1] : NULL;
+	ctl->id = ctl->command->argument ? words[0] : NULL;
 	return true;
 }
 
@@ -282,6 +314,7 @@ bool ctl_options_parse(struct ctl *ctl, int argc, char **argv,
 
 	ctl->path = path && *path ? path : CTL_SOCKET;
 	ctl->interval_ms = 1000;
+	ctl->config = CTL_CONF;
 	options_translate(letters, longs);
 	opterr = 0;
 	optind = 0; /* begin anew, also in a second run of one process */

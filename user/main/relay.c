@@ -190,6 +190,8 @@ static void workers_end(struct relay *relay)
 		if (relay->workers[i].running)
 			pthread_join(relay->workers[i].thread, NULL);
 	relay->ending = true;
+	/* Its last answers are among the letters. */
+	store_stop(relay->store);
 	letters_finish(relay);
 	for (unsigned int i = 0; i < relay->worker_count; i++)
 		turn_worker_free(relay->workers[i].turn);
@@ -197,11 +199,28 @@ static void workers_end(struct relay *relay)
 		loop_free(relay->workers[i].loop);
 }
 
+int relay_database(struct relay *relay, const struct conf *conf)
+{
+	const struct store_params params = {
+		.url = conf->database.url,
+		.timeout_ms = conf->database.timeout_ms,
+		.cache_ms = conf->database.cache_ms,
+		.absent_ms = conf->database.cache_absent_ms,
+		.cache_users = conf->database.cache_users,
+	};
+
+	return store_configure(relay->store, &params);
+}
+
 static int relay_start(struct relay *relay, const struct relay_params *params)
 {
-	int err = turn_settings_new(params->conf, params->nonce_secret,
-				    &relay->settings);
+	int err = store_new(&relay->store);
 
+	if (!err)
+		err = relay_database(relay, params->conf);
+	if (!err)
+		err = turn_settings_new(params->conf, params->nonce_secret,
+					relay->store, &relay->settings);
 	if (err)
 		return err;
 	err = turn_shared_new(relay->worker_count, &relay->shared);
@@ -231,6 +250,7 @@ static void relay_end(struct relay *relay)
 	loop_free(relay->loop);
 	turn_shared_free(relay->shared);
 	turn_settings_unref(relay->settings);
+	store_free(relay->store);
 	conf_unref(relay->conf);
 	crypto_wipe(relay->nonce_secret, sizeof(relay->nonce_secret));
 	free(relay);

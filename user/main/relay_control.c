@@ -487,6 +487,10 @@ void relay_control(void *arg, const struct control_request *request,
 	case CONTROL_RELOAD:
 		relay_reload_request(relay, reply);
 		return;
+	case CONTROL_FORGET:
+		store_forget(relay->store);
+		control_reply_ok(reply);
+		return;
 	case CONTROL_STOP:
 		stop(relay, reply);
 		return;

@@ -12,6 +12,7 @@
 #include "conf/conf.h"
 #include "control/control.h"
 #include "loop/loop.h"
+#include "store/store.h"
 #include "turn/turn.h"
 
 /* One worker thread with its loop. */
@@ -46,6 +47,7 @@ struct relay {
 	struct watch channel;
 	struct control_server *control;
 	struct turn_shared *shared;
+	struct store *store; /* the user database */
 	struct conf *conf;
 	struct turn_settings *settings; /* made of it */
 	struct relay_worker workers[CONF_MAX_WORKERS];
@@ -97,6 +99,9 @@ void fanout_again(struct fanout *fanout, const struct relay_worker *worker);
 /* Answers the control socket (relay_control.c). */
 void relay_control(void *arg, const struct control_request *request,
 		   struct control_reply *reply);
+
+/* Has the user database looked for where this says. 0 or -ENOMEM. */
+int relay_database(struct relay *relay, const struct conf *conf);
 
 /* The channel to the supervisor (relay_reload.c). */
 void relay_channel_ready(struct watch *watch, uint32_t events);

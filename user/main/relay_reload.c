@@ -250,6 +250,9 @@ static void listen_done(struct fanout *fanout)
 		relay->conf = conf_ref(relay->pending.conf);
 		relay->config_loads++;
 		log_set_level(relay->conf->log_level);
+		if (relay_database(relay, relay->conf))
+			log_error("main", "event=database_kept error=ENOMEM "
+					  "hint=\"reload again\"");
 	}
 	fanout_start(relay, fanout, settle_each, settle_done);
 }
@@ -303,7 +306,7 @@ static int reload_commit(struct relay *relay)
 	if (!reload)
 		return -ENOMEM;
 	err = turn_settings_new(relay->pending.conf, relay->nonce_secret,
-				&reload->settings);
+				relay->store, &reload->settings);
 	if (err) {
 		free(reload);
 		return err;

@@ -11,6 +11,7 @@
 
 #include "crypto/crypto.h"
 #include "main/supervisor_internal.h"
+#include "store/store.h"
 #include "turn/turn.h"
 
 #define DAY_S     86400
@@ -111,6 +112,17 @@ static int listener_check(const struct check *check)
 	return err;
 }
 
+/* It is not shown: there may be a password in it. */
+static int database_check(const struct check *check, const struct conf *conf)
+{
+	if (store_url_ok(conf->database.url))
+		return 0;
+	check->report(
+		check->arg, true, check->path, conf->database.url_line,
+		"[database] url: found what is none (not shown); allowed: " STORE_URLS);
+	return -EINVAL;
+}
+
 int supervisor_load(const char *path, conf_report_fn report, void *arg,
 		    struct conf **out, char **text, size_t *len)
 {
@@ -120,6 +132,7 @@ int supervisor_load(const char *path, conf_report_fn report, void *arg,
 
 	if (err)
 		return err;
+	err = database_check(&check, conf);
 	for (size_t i = 0; i < conf->listener_count; i++) {
 		int wrong;
 

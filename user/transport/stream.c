@@ -38,6 +38,7 @@ struct stream {
 	struct stream_params params;
 	bool open;
 	bool handshaking;
+	bool paused; /* nothing is read; `kept` may hold more than a message */
 	enum stream_close why;
 	struct bytes kept; /* an unfinished message */
 	struct bytes queued; /* to be sent */
@@ -89,9 +90,10 @@ static uint32_t stream_events(const struct stream *stream)
 	if (!stream->open)
 		return 0;
 	/* What has arrived waits: to be told of it again would not help. */
-	if (seal && seal->blocked)
+	if (seal && seal->blocked && !stream->paused)
 		return EPOLLOUT;
-	return EPOLLIN | (stream->queued.len ? EPOLLOUT : 0);
+	return (stream->paused ? 0 : EPOLLIN) |
+	       (stream->queued.len ? EPOLLOUT : 0);
 }
 
 static void watch_update(struct stream *stream)
@@ -140,7 +142,7 @@ static size_t bytes_show(struct stream *stream, const uint8_t *data, size_t len)
 	size_t at = 0;
 	ssize_t n;
 
-	while (at < len && stream->open) {
+	while (at < len && stream->open && !stream->paused) {
 		stream->shown = data + at;
 		stream->shown_len = len - at;
 		n = stream->params.ops->received(stream->params.arg, data + at,
@@ -162,7 +164,7 @@ static void bytes_arrived(struct stream *stream, const uint8_t *data,
 
 	if (!stream->open)
 		return;
-	if (len - done >= stream->params.message_max)
+	if (!stream->paused && len - done >= stream->params.message_max)
 		transport_stream_close(stream, STREAM_CLOSE_PROTOCOL);
 	else if (bytes_set(&stream->kept, data + done, len - done))
 		transport_stream_close(stream, STREAM_CLOSE_ERROR);
@@ -207,7 +209,8 @@ static void stream_read(struct stream *stream)
 	if (stream->open && stream->params.seal)
 		watch_update(stream);
 	/* Of this no polling would tell. */
-	if (stream->open && stream->params.seal && stream->params.seal->more)
+	if (stream->open && !stream->paused && stream->params.seal &&
+	    stream->params.seal->more)
 		stream_read(stream);
 }
 
@@ -244,6 +247,12 @@ static void stream_ready(struct watch *watch, uint32_t events)
 
 	if (events & EPOLLOUT && stream->queued.len)
 		stream_flush(stream);
+	if (stream->paused) {
+		/* Reading would find what it may not show; both ways are dead. */
+		if (events & (EPOLLERR | EPOLLHUP))
+			transport_stream_close(stream, STREAM_CLOSE_ERROR);
+		return;
+	}
 	/* Errors and hang-ups are found by reading. */
 	if (stream->open && (blocked || events & ~(uint32_t)EPOLLOUT))
 		stream_read(stream);
@@ -280,15 +289,39 @@ int transport_stream_send(struct stream *stream, const void *data, size_t len)
 	return queue_add(stream, (const uint8_t *)data + n, len - (size_t)n);
 }
 
-/* The bytes were copied into `kept`: show them as if just read. */
-static void initial_deliver(struct deferred *work)
+/* Shows what is in `kept` as if just read. */
+static void kept_show(struct stream *stream)
 {
-	struct stream *stream = list_entry(work, struct stream, work);
-	struct bytes initial = stream->kept;
+	struct bytes kept = stream->kept;
 
 	stream->kept = (struct bytes){ 0 };
-	bytes_arrived(stream, initial.data, initial.len);
-	free(initial.data);
+	bytes_arrived(stream, kept.data, kept.len);
+	free(kept.data);
+}
+
+static void initial_deliver(struct deferred *work)
+{
+	kept_show(list_entry(work, struct stream, work));
+}
+
+void transport_stream_pause(struct stream *stream)
+{
+	stream->paused = true;
+	watch_update(stream);
+}
+
+void transport_stream_resume(struct stream *stream)
+{
+	if (!stream->open || !stream->paused)
+		return;
+	stream->paused = false;
+	kept_show(stream);
+	if (stream->open)
+		watch_update(stream);
+	/* What the seal holds already no polling would tell of. */
+	if (stream->open && !stream->paused && stream->params.seal &&
+	    stream->params.seal->more)
+		stream_read(stream);
 }
 
 int transport_stream_new(const struct stream_params *params, int fd,

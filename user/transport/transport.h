@@ -134,6 +134,13 @@ bool transport_stream_has_room(const struct stream *stream, size_t len);
  * kernel has taken is still delivered, what is queued here is not.
  */
 void transport_stream_close(struct stream *stream, enum stream_close why);
+/*
+ * From inside `received`, which then returns 0: what it was shown stays, and it is
+ * not called before transport_stream_resume. Not to be called by it.
+ */
+void transport_stream_pause(struct stream *stream);
+/* Shows it again what it was shown before the pause. Not from inside `received`. */
+void transport_stream_resume(struct stream *stream);
 /* What is wrong with its seal, in words; "" when nothing is. */
 const char *transport_stream_why(const struct stream *stream);
 /* Has it a seal? */

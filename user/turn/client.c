@@ -25,6 +25,7 @@
 #include "turn/data.h"
 #include "turn/datagram.h"
 #include "turn/request.h"
+#include "turn/waiting.h"
 
 /* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
 #define MESSAGE_MAX ((size_t)16 << 10)
@@ -115,7 +116,7 @@ static ssize_t client_received(void *arg, const uint8_t *data, size_t len)
 		client->worker->counters.bad_messages++;
 		return err;
 	}
-	return client->over ? 0 : n;
+	return client->over || client->waiting ? 0 : n;
 }
 
 static const char *close_reason(struct client *client, enum stream_close why)
@@ -376,6 +377,7 @@ static void client_leave(struct client *client)
 	struct turn_worker *worker = client->worker;
 
 	client->over = true;
+	turn_waiting_forget_client(client);
 	timer_cancel(worker->loop, &client->timer);
 	client_leave_handshake(client);
 	client_leave_unauthenticated(client);

@@ -10,6 +10,7 @@
 
 struct allocation;
 struct datagram_port;
+struct waiting;
 
 struct client {
 	struct list link; /* of worker->clients, or dead_clients */
@@ -20,6 +21,7 @@ struct client {
 	struct table_node by_path; /* of worker->paths: both addresses */
 	struct turn_listener *listener;
 	struct allocation *allocation; /* that this connection controls */
+	struct waiting *waiting; /* its connection is paused for; NULL: not */
 	union addr remote;
 	struct timer timer; /* runs while there is no allocation */
 	bool over; /* dead: waits to be freed */

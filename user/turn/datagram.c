@@ -16,6 +16,7 @@
 
 #include "turn/data.h"
 #include "turn/request.h"
+#include "turn/waiting.h"
 
 struct datagram_port {
 	struct turn_listener *listener;
@@ -130,6 +131,13 @@ static void received(void *arg, const struct udp_path *path,
 		worker->counters.datagrams_ignored++;
 }
 
+void turn_datagram_again(struct datagram_port *port,
+			 const struct udp_path *path, const uint8_t *data,
+			 size_t len)
+{
+	received(port, path, data, len);
+}
+
 int turn_datagram_serve(struct turn_listener *listener, int fd,
 			struct datagram_port **out)
 {
@@ -163,6 +171,7 @@ void turn_datagram_retire(struct datagram_port *port)
 		if (client->port == port)
 			turn_client_end(client, "listener_removed");
 	}
+	turn_waiting_forget_port(worker, port);
 	udp_socket_free(port->socket);
 	free(port);
 }

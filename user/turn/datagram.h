@@ -25,6 +25,11 @@ const union addr *turn_datagram_addr(const struct datagram_port *port);
  */
 int turn_datagram_keep(struct request *req);
 
+/* A request that arrived there is handled again. */
+void turn_datagram_again(struct datagram_port *port,
+			 const struct udp_path *path, const uint8_t *data,
+			 size_t len);
+
 /* Room for one message to a client, to be filled at once; NULL: it is too long. */
 uint8_t *turn_datagram_room(const struct client *client, size_t len);
 /* Sends a client one message. */

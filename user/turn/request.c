@@ -13,6 +13,7 @@
 #include "turn/access.h"
 #include "turn/discovery.h"
 #include "turn/excess.h"
+#include "turn/waiting.h"
 
 #define SOFTWARE "culvert " CULVERT_VERSION
 
@@ -252,28 +253,47 @@ static void credentials_failed(struct request *req)
 }
 
 /*
- * Who sent it? 0, TURN_LATER when it is ignored, or the code to answer. Where too
- * many wrong credentials came from, only the owner of this client's allocation is
- * heard: he does not suffer for others behind his address, or in his name, and
- * tells nobody whether a guess was right.
+ * As auth_check, with the user database's answer when there is one. When that must
+ * be asked first *code is TURN_LATER, or what to answer; otherwise 0.
+ */
+static int identify(struct request *req, struct auth_identity *identity,
+		    int *code)
+{
+	struct turn_worker *worker = req->worker;
+	struct store_ask fresh = { 0 };
+	struct store_ask *ask = worker->answer ? worker->answer : &fresh;
+	int err = auth_check(worker->settings->auth, req->msg, clock_wall(),
+			     nonce_host(req->client), ask, identity);
+
+	*code = err == -EAGAIN ? turn_waiting_new(req, &ask->key) : 0;
+	crypto_wipe(&fresh.user, sizeof(fresh.user));
+	return err;
+}
+
+/*
+ * Who sent it? 0, TURN_LATER when it is ignored or waits, or the code to answer.
+ * Where too many wrong credentials came from, only the owner of this client's
+ * allocation is heard: he does not suffer for others behind his address, or in his
+ * name, and tells nobody whether a guess was right.
  */
 static int authenticate(struct request *req)
 {
-	const struct auth *auth = req->worker->settings->auth;
 	const struct allocation *allocation = req->client->allocation;
 	bool limited = credentials_limited(req);
 	struct auth_identity identity;
-	int err;
+	int err, code;
 
 	if (limited && !allocation)
 		return credentials_ignored(req);
-	err = auth_check(auth, req->msg, clock_wall(), nonce_host(req->client),
-			 &identity);
+	err = identify(req, &identity, &code);
+	if (code)
+		return code;
 	/*
 	 * 438 tells that the key was right. On a connection, which ends with a
 	 * wrong one, that is no way to guess; with datagrams it would be.
 	 */
-	if (limited && !(err == -EKEYEXPIRED && req->client->stream) &&
+	if (limited && err != -EHOSTDOWN &&
+	    !(err == -EKEYEXPIRED && req->client->stream) &&
 	    (err || identity.account != allocation->account)) {
 		if (!err)
 			auth_account_unref(identity.account);
@@ -338,7 +358,7 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 	int code;
 
 	memcpy(req.tx.txid, msg->txid, sizeof(req.tx.txid));
-	client->worker->counters.requests++;
+	client->worker->counters.requests += !client->worker->answer;
 	client->fingerprint = req.tx.fingerprint;
 	code = request_process(&req, method_find(msg->method), buf);
 	if (code > 0)

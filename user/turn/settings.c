@@ -239,16 +239,18 @@ static void tls_free(struct turn_settings *settings, const struct conf *conf)
 
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
-		      struct turn_settings **out)
+		      struct store *store, struct turn_settings **out)
 {
 	struct turn_settings *settings = calloc(1, sizeof(*settings));
 	struct auth_params params = {
 		.nonce_lifetime_s = conf->limits.nonce_lifetime_ms / 1000,
+		.store = store,
 	};
 	int err;
 
 	if (!settings)
 		return -ENOMEM;
+	settings->store = store;
 	if (!params.nonce_lifetime_s)
 		params.nonce_lifetime_s = 1;
 	memcpy(params.nonce_secret, nonce_secret, AUTH_SECRET_LEN);

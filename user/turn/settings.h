@@ -12,6 +12,7 @@ struct turn_settings {
 	_Atomic unsigned int refs;
 	struct conf *conf;
 	struct auth *auth;
+	struct store *store; /* the user database; NULL: none */
 	struct tls_server **tls; /* of each listener; NULL: not for TLS */
 	struct table owners; /* what the file says of users and realms */
 };

@@ -28,6 +28,7 @@ struct turn_shared {
 	_Atomic unsigned int descriptors; /* those and relayed sockets */
 	_Atomic unsigned int unauthenticated; /* client connections */
 	_Atomic unsigned int handshakes; /* of TLS, half-open */
+	_Atomic unsigned int waiting; /* requests, for the user database */
 	_Atomic unsigned int allocations;
 	_Atomic unsigned int descriptor_budget;
 

@@ -27,10 +27,13 @@
  */
 struct turn_settings;
 
-/* 0, -ENOMEM, or -EINVAL (a user or realm the auth room refuses). */
+/*
+ * store: the user database, which outlives the settings; NULL: none. 0, -ENOMEM, or
+ * -EINVAL (a user or realm the auth room refuses).
+ */
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
-		      struct turn_settings **out);
+		      struct store *store, struct turn_settings **out);
 /*
  * What a [listener] needs for TLS; NULL when it is not for TLS. 0, -ENOMEM, or
  * -EINVAL: `fault` says what is wrong with its certificates, keys or ciphers.

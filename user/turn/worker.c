@@ -8,6 +8,7 @@
  */
 #include "turn/worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdatomic.h>
@@ -186,6 +187,7 @@ bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 static void lists_init(struct turn_worker *worker)
 {
 	list_init(&worker->engine_sets);
+	list_init(&worker->waiting);
 	list_init(&worker->listeners);
 	list_init(&worker->clients);
 	list_init(&worker->allocations);
@@ -331,6 +333,7 @@ void turn_worker_free(struct turn_worker *worker)
 
 	if (!worker)
 		return;
+	assert(list_empty(&worker->waiting));
 	atomic_store(&worker->shared->workers[worker->index], NULL);
 	list_for_each_safe(pos, tmp, &worker->listeners)
 		listener_retire(list_entry(pos, struct turn_listener, link));

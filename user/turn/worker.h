@@ -78,6 +78,9 @@ struct turn_worker {
 	struct table channel_numbers; /* (allocation, number) -> struct channel */
 	struct table channel_peers; /* (allocation, peer) -> struct channel */
 	struct table paths; /* 5-tuple -> struct client of datagrams */
+	struct list waiting; /* struct waiting */
+	/* For the request that is handled again because of it; else NULL. */
+	struct store_ask *answer;
 	struct list listeners; /* struct turn_listener */
 	struct list clients; /* struct client */
 	struct list allocations; /* struct allocation, active */

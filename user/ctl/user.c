@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * user add, list, remove: the user database is changed by culvertctl itself, as the
+ * configuration says where it is; a daemon that runs is told to forget what it has
+ * remembered. What is stored is never the password but its keys.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "crypto/crypto.h"
+#include "ctl/ctl.h"
+#include "ctl/grid.h"
+#include "store/store.h"
+#include "stun/stun.h"
+
+#define PASSWORD_MAX 900 /* bytes, as in culvert.conf(5) */
+#define LINE_SIZE    (PASSWORD_MAX + 3) /* with CR, LF and NUL */
+
+/* What a change is about. */
+struct job {
+	struct ctl *ctl;
+	struct conf *conf;
+	const char *realm;
+	struct store_key key;
+	struct store_admin *admin;
+};
+
+static void conf_complain(void *arg, bool is_error, const char *file,
+			  unsigned int line, const char *message)
+{
+	struct ctl *ctl = arg;
+
+	if (is_error)
+		ctl_complain(ctl, "%s:%u: %s", file, line, message);
+}
+
+static const struct conf_realm *realm_find(const struct conf *conf,
+					   const char *name)
+{
+	for (size_t i = 0; i < conf->realm_count; i++)
+		if (!strcmp(conf->realms[i].name, name))
+			return &conf->realms[i];
+	return NULL;
+}
+
+/* Users of a realm that has none in the database would never be found. */
+static enum ctl_exit realm_check(struct job *job)
+{
+	const struct conf_realm *realm = realm_find(job->conf, job->realm);
+
+	if (!realm)
+		return ctl_fail(job->ctl,
+				"there is no [realm %s] in the configuration",
+				job->realm);
+	if (realm->secret_count)
+		return ctl_fail(job->ctl,
+				"realm %s has a secret, by which its users are "
+				"made: it has none in the database",
+				job->realm);
+	return CTL_OK;
+}
+
+/* The group that the daemon's relay runs with, for a file that root makes. */
+static struct store_owner relay_group(const struct conf *conf)
+{
+	const struct passwd *entry = getpwnam(conf->user);
+
+	if (!entry)
+		entry = getpwnam("nobody");
+	return (struct store_owner){
+		.set = geteuid() == 0 && entry,
+		.gid = entry ? entry->pw_gid : 0,
+	};
+}
+
+static void job_end(struct job *job)
+{
+	store_admin_close(job->admin);
+	conf_unref(job->conf);
+}
+
+/* Reads the configuration and opens the database. */
+static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
+{
+	struct store_owner owner;
+	char why[STORE_WHY_SIZE];
+
+	*job = (struct job){ .ctl = ctl };
+	if (conf_load(ctl->config, conf_complain, ctl, &job->conf, NULL, NULL))
+		return ctl_fail(ctl,
+				"%s says where the database is: give its path "
+				"with --config",
+				ctl->config);
+	job->realm = ctl->realm ? ctl->realm : job->conf->realms[0].name;
+	owner = relay_group(job->conf);
+	if (!store_admin_open(job->conf->database.url, &owner, make,
+			      &job->admin, why))
+		return CTL_OK;
+	ctl_complain(ctl, "the user database: %s", why);
+	conf_unref(job->conf);
+	return CTL_FAILED;
+}
+
+static enum ctl_exit key_make(struct job *job, const char *name)
+{
+	size_t realm_len = strlen(job->realm);
+
+	if (realm_len >= sizeof(job->key.realm) ||
+	    stun_userhash(name, strlen(name), job->realm, realm_len,
+			  job->key.hash))
+		return ctl_fail(job->ctl, "the name cannot be digested");
+	memcpy(job->key.realm, job->realm, realm_len + 1);
+	return CTL_OK;
+}
+
+/* The daemon of this configuration, if it runs, looks at the database anew. */
+static void daemon_tell(struct job *job)
+{
+	struct ctl *ctl = job->ctl;
+	const struct control_request request = { .command = CONTROL_FORGET };
+	struct control_answer *answer;
+	int err;
+
+	if (!strcmp(ctl->path, CTL_SOCKET))
+		ctl->path = job->conf->control;
+	err = control_client_new(ctl->path, &ctl->client);
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return;
+	if (!err)
+		err = control_client_ask(ctl->client, &request, CTL_TIMEOUT_MS,
+					 &answer);
+	if (!err) {
+		control_answer_free(answer);
+		return;
+	}
+	ctl_complain(ctl,
+		     "culvertd was not told: %s; it sees the change within the "
+		     "time of [database] cache",
+		     strerror(-err));
+}
+
+/* A line without its end. False: there is none, or it is too long. */
+static bool line_read(FILE *in, char line[LINE_SIZE])
+{
+	size_t len;
+
+	if (!fgets(line, LINE_SIZE, in))
+		return false;
+	len = strlen(line);
+	while (len && (line[len - 1] == '\n' || line[len - 1] == '\r'))
+		line[--len] = '\0';
+	return len && len <= PASSWORD_MAX;
+}
+
+static bool terminal_ask(struct ctl *ctl, const char *prompt,
+			 char line[LINE_SIZE])
+{
+	struct termios was, hidden;
+	bool done;
+
+	if (tcgetattr(STDIN_FILENO, &was) < 0)
+		return false;
+	hidden = was;
+	hidden.c_lflag &= ~(tcflag_t)ECHO;
+	fputs(prompt, ctl->err);
+	fflush(ctl->err);
+	tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+	done = line_read(stdin, line);
+	tcsetattr(STDIN_FILENO, TCSAFLUSH, &was);
+	fputs("\n", ctl->err);
+	return done;
+}
+
+/* Never an argument, which every user of the system could see. */
+static enum ctl_exit password_read(struct ctl *ctl, char line[LINE_SIZE])
+{
+	char again[LINE_SIZE] = "";
+	bool same = true, done;
+
+	if (isatty(STDIN_FILENO)) {
+		done = terminal_ask(ctl, "Password: ", line) &&
+		       terminal_ask(ctl, "Again: ", again);
+		same = !strcmp(line, again);
+	} else {
+		done = line_read(stdin, line);
+	}
+	crypto_wipe(again, sizeof(again));
+	if (!done)
+		return ctl_fail(ctl,
+				"no password: standard input's first line must "
+				"have 1 to %d bytes",
+				PASSWORD_MAX);
+	return same ? CTL_OK : ctl_fail(ctl, "the two are not the same");
+}
+
+static enum ctl_exit name_check(const struct job *job, const char *name)
+{
+	const struct conf *conf = job->conf;
+
+	if (!store_name_ok(name, strlen(name)))
+		return ctl_fail(job->ctl,
+				"that is no user name: allowed are up to %d "
+				"bytes of UTF-8 without control characters and "
+				"quotation marks",
+				STORE_NAME_SIZE - 1);
+	for (size_t i = 0; i < conf->user_count; i++)
+		if (!strcmp(conf->users[i].name, name) &&
+		    !strcmp(conf->users[i].realm, job->realm))
+			return ctl_fail(job->ctl,
+					"%s of realm %s is in the "
+					"configuration, which comes first",
+					name, job->realm);
+	return CTL_OK;
+}
+
+static enum ctl_exit user_fill(struct job *job, const char *name,
+			       struct store_user *user)
+{
+	char password[LINE_SIZE] = "";
+	enum ctl_exit code = password_read(job->ctl, password);
+
+	if (!code) {
+		snprintf(user->name, sizeof(user->name), "%s", name);
+		if (stun_long_term_key(name, job->realm, password, user->md5) ||
+		    stun_long_term_key_sha256(name, job->realm, password,
+					      user->sha256))
+			code = ctl_fail(job->ctl,
+					"the password cannot be digested");
+	}
+	crypto_wipe(password, sizeof(password));
+	return code;
+}
+
+static void print_json_string(FILE *out, const char *text)
+{
+	fputc('"', out);
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == '"' || *text == '\\')
+			fprintf(out, "\\u%04x", (unsigned char)*text);
+		else
+			fputc(*text, out);
+	fputc('"', out);
+}
+
+/* "done": what was done, to whom. */
+static void job_report(const struct job *job, const char *done,
+		       const char *name)
+{
+	FILE *out = job->ctl->out;
+
+	if (job->ctl->json) {
+		fprintf(out, "{\"v\":1,\"%s\":", done);
+		print_json_string(out, name);
+		fputs(",\"realm\":", out);
+		print_json_string(out, job->realm);
+		fputs("}\n", out);
+	} else {
+		fprintf(out, "%s %s of realm %s\n", done, name, job->realm);
+	}
+}
+
+static enum ctl_exit user_put(struct job *job, const char *name)
+{
+	struct store_user user;
+	char why[STORE_WHY_SIZE];
+	bool replaced;
+	enum ctl_exit code = user_fill(job, name, &user);
+
+	if (!code &&
+	    store_admin_put(job->admin, &job->key, &user, &replaced, why))
+		code = ctl_fail(job->ctl, "the user database: %s", why);
+	crypto_wipe(&user, sizeof(user));
+	if (code)
+		return code;
+	daemon_tell(job);
+	job_report(job, replaced ? "changed" : "added", name);
+	return CTL_OK;
+}
+
+enum ctl_exit ctl_user_add(struct ctl *ctl)
+{
+	struct job job;
+	enum ctl_exit code = job_begin(&job, ctl, true);
+
+	if (code)
+		return code;
+	code = realm_check(&job);
+	if (!code)
+		code = name_check(&job, ctl->id);
+	if (!code)
+		code = key_make(&job, ctl->id);
+	if (!code)
+		code = user_put(&job, ctl->id);
+	job_end(&job);
+	return code;
+}
+
+static enum ctl_exit user_delete(struct job *job, const char *name)
+{
+	char why[STORE_WHY_SIZE];
+	int err = store_admin_remove(job->admin, &job->key, why);
+
+	if (err == -ENOENT)
+		return ctl_fail(job->ctl, "there is no %s of realm %s", name,
+				job->realm);
+	if (err)
+		return ctl_fail(job->ctl, "the user database: %s", why);
+	daemon_tell(job);
+	job_report(job, "removed", name);
+	return CTL_OK;
+}
+
+enum ctl_exit ctl_user_remove(struct ctl *ctl)
+{
+	struct job job;
+	enum ctl_exit code = job_begin(&job, ctl, false);
+
+	if (code)
+		return code;
+	code = key_make(&job, ctl->id);
+	if (!code)
+		code = user_delete(&job, ctl->id);
+	job_end(&job);
+	return code;
+}
+
+struct listing {
+	struct ctl *ctl;
+	struct grid grid;
+	size_t count;
+	bool cut; /* there are more than were asked for */
+};
+
+/* Whoever wrote the name, the terminal is not his. */
+static void name_cell(struct grid *grid, const char *name)
+{
+	char plain[STORE_NAME_SIZE];
+
+	snprintf(plain, sizeof(plain), "%s", name);
+	for (char *c = plain; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	grid_cell(grid, "%s", plain);
+}
+
+static bool list_row(void *arg, const char *realm, const char *name)
+{
+	struct listing *list = arg;
+	FILE *out = list->ctl->out;
+
+	if (list->ctl->realm && strcmp(list->ctl->realm, realm) != 0)
+		return true;
+	list->cut = list->count == list->ctl->limit;
+	if (list->cut)
+		return false;
+	if (list->ctl->json) {
+		fputs(list->count ? ",{\"realm\":" : "{\"realm\":", out);
+		print_json_string(out, realm);
+		fputs(",\"user\":", out);
+		print_json_string(out, name);
+		fputs("}", out);
+	} else {
+		name_cell(&list->grid, realm);
+		name_cell(&list->grid, name);
+	}
+	list->count++;
+	return true;
+}
+
+static enum ctl_exit list_print(struct job *job, struct listing *list)
+{
+	struct ctl *ctl = job->ctl;
+	char why[STORE_WHY_SIZE];
+	int err;
+
+	if (ctl->json)
+		fputs("{\"v\":1,\"users\":[", ctl->out);
+	err = store_admin_each(job->admin, list_row, list, why);
+	if (ctl->json)
+		fprintf(ctl->out, "],\"more\":%s}\n",
+			list->cut ? "true" : "false");
+	if (err)
+		return ctl_fail(ctl, "the user database: %s", why);
+	if (!ctl->json && grid_print(&list->grid, ctl->out))
+		return ctl_fail(ctl, "no memory");
+	if (!ctl->json && list->cut)
+		fprintf(ctl->out, "there are more; --limit N shows them\n");
+	return CTL_OK;
+}
+
+enum ctl_exit ctl_user_list(struct ctl *ctl)
+{
+	static const char *const titles[] = { "REALM", "USER" };
+	struct listing list = { .ctl = ctl };
+	struct job job;
+	enum ctl_exit code = job_begin(&job, ctl, false);
+
+	if (code)
+		return code;
+	if (!ctl->limit)
+		ctl->limit = CONTROL_LIMIT_DEFAULT;
+	grid_init(&list.grid, titles, 2);
+	code = list_print(&job, &list);
+	grid_free(&list.grid);
+	job_end(&job);
+	return code;
+}
