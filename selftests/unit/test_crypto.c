@@ -252,6 +252,83 @@ static void base64_of_rfc_4648(void **state)
 	}
 }
 
+/* Test case 4 of the GCM specification (McGrew, Viega), and 16 with 256 bits. */
+static void seals_as_published(void **state)
+{
+	static const struct {
+		size_t key_len;
+		const char *key, *sealed;
+	} cases[] = {
+		{ 16, "feffe9928665731c6d6a8f9467308308",
+		  "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e"
+		  "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091"
+		  "5bc94fbc3221a5db94fae95ae7121a47" },
+		{ 32,
+		  "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
+		  "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+		  "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+		  "76fc6ece0f4e1768cddf8853bb2d551b" },
+	};
+	uint8_t key[32], nonce[12], bound[20], plain[60], want[76], got[76];
+
+	(void)state;
+	from_hex("cafebabefacedbaddecaf888", nonce, sizeof(nonce));
+	from_hex("feedfacedeadbeeffeedfacedeadbeefabaddad2", bound,
+		 sizeof(bound));
+	from_hex(
+		"d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+		"1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+		plain, sizeof(plain));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct crypto_aead aead = { key,   cases[i].key_len,
+						  nonce, sizeof(nonce),
+						  bound, sizeof(bound) };
+
+		from_hex(cases[i].key, key, cases[i].key_len);
+		from_hex(cases[i].sealed, want, sizeof(want));
+		assert_int_equal(crypto_seal(&aead, plain, sizeof(plain), got),
+				 0);
+		assert_memory_equal(got, want, sizeof(want));
+		memset(got, 0, sizeof(got));
+		assert_int_equal(crypto_unseal(&aead, want, sizeof(want), got),
+				 0);
+		assert_memory_equal(got, plain, sizeof(plain));
+	}
+}
+
+static void a_seal_that_was_changed_does_not_open(void **state)
+{
+	const uint8_t key[32] = { 1 }, other[32] = { 2 }, nonce[12] = { 3 };
+	struct crypto_aead aead = { key, 32, nonce, 12, "bound", 5 };
+	uint8_t sealed[5 + CRYPTO_TAG_LEN], out[5];
+
+	(void)state;
+	assert_int_equal(crypto_seal(&aead, "plain", 5, sealed), 0);
+	for (size_t i = 0; i < sizeof(sealed) * 8; i++) {
+		sealed[i / 8] ^= (uint8_t)(1 << i % 8);
+		assert_int_equal(crypto_unseal(&aead, sealed, sizeof(sealed),
+					       out),
+				 -EBADMSG);
+		sealed[i / 8] ^= (uint8_t)(1 << i % 8);
+	}
+	for (size_t len = 0; len < sizeof(sealed); len++)
+		assert_int_equal(crypto_unseal(&aead, sealed, len, out),
+				 -EBADMSG);
+	aead.bound_len = 4;
+	assert_int_equal(crypto_unseal(&aead, sealed, sizeof(sealed), out),
+			 -EBADMSG);
+	aead.bound_len = 5;
+	aead.key = other;
+	assert_int_equal(crypto_unseal(&aead, sealed, sizeof(sealed), out),
+			 -EBADMSG);
+	aead.key_len = 24;
+	assert_int_equal(crypto_seal(&aead, "plain", 5, sealed), -EINVAL);
+	aead.key = key;
+	aead.key_len = 32;
+	assert_int_equal(crypto_unseal(&aead, sealed, sizeof(sealed), out), 0);
+	assert_memory_equal(out, "plain", 5);
+}
+
 static void equal_compares_all(void **state)
 {
 	uint8_t a[32], b[32];
@@ -293,6 +370,8 @@ int main(void)
 		cmocka_unit_test(no_pieces_are_an_empty_message),
 		cmocka_unit_test(threads_do_not_disturb_each_other),
 		cmocka_unit_test(base64_of_rfc_4648),
+		cmocka_unit_test(seals_as_published),
+		cmocka_unit_test(a_seal_that_was_changed_does_not_open),
 		cmocka_unit_test(equal_compares_all),
 		cmocka_unit_test(wipe_leaves_zeroes),
 	};
