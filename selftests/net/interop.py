@@ -111,6 +111,20 @@ def _():
     lab.server({})
 
 
+@test("turnutils_uclient, UDP over DTLS, loses nothing, and culvertctl says so", 70)
+def _():
+    authority, key = tls.certificate(lab.dir)
+    server = lab.server({"listener sealed": {
+        "transport": "dtls", "certificate": authority, "private_key": key,
+        "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"}})
+    seen = Worker(wait_for, lambda: {(row["client_transport"], row["transport"])
+                                     for row in server.ctl_json("allocations")["allocations"]},
+                  30, "an allocation")
+    nothing_lost(uclient(server, 5, "-E", authority, form=("-S",)), 5)
+    equal(seen.finish(), {("dtls", "udp")}, "transports")
+    lab.server({})
+
+
 @test("turnutils_stunclient hears its own address")
 def _():
     need("turnutils_stunclient", "coturn")

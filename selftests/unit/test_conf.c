@@ -449,7 +449,7 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
 		{ "relay", "ports", "1-65536",
 		  "a port or a range LOWEST-HIGHEST within 1 to 65535" },
-		{ "listener a", "transport", "sctp", "tcp, udp or tls" },
+		{ "listener a", "transport", "sctp", "tcp, udp, tls or dtls" },
 	};
 	char text[300], expected[400], label[40];
 	const char *found;
@@ -907,10 +907,10 @@ static void a_tls_listener_has_a_key_for_each_certificate(void **state)
 	conf_unref(conf);
 	refused(USABLE TLS,
 		"4 error: [listener t] certificate: found none; allowed: with "
-		"transport = tls, the path of a file in PEM form\n");
+		"transport = tls or dtls, the path of a file in PEM form\n");
 	refused(USABLE TLS "certificate = /a\n",
 		"4 error: [listener t] private_key: found none; allowed: with "
-		"transport = tls, the path of a file in PEM form\n");
+		"transport = tls or dtls, the path of a file in PEM form\n");
 	refused(USABLE TLS "certificate = /a, /b\nprivate_key = /a\n",
 		"7 error: [listener t] private_key: found 1 for 2 "
 		"certificates; allowed: one for each, in the same order\n");
@@ -919,7 +919,35 @@ static void a_tls_listener_has_a_key_for_each_certificate(void **state)
 		"a list of up to 16 absolute paths of at most 255 bytes\n");
 	refused(USABLE "[listener t]\ncertificate = /a\n",
 		"5 error: [listener t] certificate: found without TLS; "
-		"allowed: with transport = tls\n");
+		"allowed: with transport = tls or dtls\n");
+}
+
+static void a_dtls_listener_is_one_for_datagrams(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE "[listener t]\ntransport = dtls\n"
+			       "address = 192.0.2.1\ncertificate = /a.crt\n"
+			       "private_key = /a.key\n"
+			       "[listener u]\ntransport = tls\n"
+			       "address = 192.0.2.1\ncertificate = /a.crt\n"
+			       "private_key = /a.key\n");
+	assert_int_equal(conf->listeners[0].transport, CONF_TRANSPORT_DTLS);
+	assert_address(&conf->listeners[0].addresses[0], "192.0.2.1:5349");
+	conf_unref(conf);
+	refused(USABLE "[listener t]\ntransport = dtls\naddress = ::1\n"
+		       "certificate = /a\nprivate_key = /a\n"
+		       "tls_version = 1.3\n",
+		"9 error: [listener t] tls_version: found 1.3; allowed: with "
+		"transport = dtls, 1.2\n");
+	refused(USABLE "[listener a]\ntransport = udp\naddress = ::1\n"
+		       "[listener t]\ntransport = dtls\n"
+		       "address = [::1]:3478\n"
+		       "certificate = /a\nprivate_key = /a\n",
+		"9 error: [listener t] address: found [::1]:3478, which "
+		"overlaps [::1]:3478 of [listener a]; allowed: each "
+		"address and port once\n");
 }
 
 static void a_user_has_exactly_one_secret(void **state)
@@ -1720,6 +1748,7 @@ int main(void)
 		cmocka_unit_test(repeats_are_refused),
 		cmocka_unit_test(realms_must_fit_users_and_listeners),
 		cmocka_unit_test(a_tls_listener_has_a_key_for_each_certificate),
+		cmocka_unit_test(a_dtls_listener_is_one_for_datagrams),
 		cmocka_unit_test(files_that_keys_name_come_along),
 		cmocka_unit_test(a_user_has_exactly_one_secret),
 		cmocka_unit_test(an_alternate_makes_four_sockets_of_one),

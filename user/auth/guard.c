@@ -62,12 +62,12 @@ void auth_guard_free(struct auth_guard *guard)
 static void key_make(const union addr *from, enum auth_guard_kind kind,
 		     uint8_t key[KEY_LEN])
 {
-	union addr plain = *from;
+	union addr site;
 	const uint8_t *bytes;
 	size_t len;
 
-	addr_unmap(&plain);
-	bytes = addr_bytes(&plain, &len);
+	addr_site(from, &site);
+	bytes = addr_bytes(&site, &len);
 	memset(key, 0, KEY_LEN);
 	key[0] = (uint8_t)len;
 	key[1] = (uint8_t)kind;

@@ -98,6 +98,19 @@ void addr_unmap(union addr *addr)
 	addr_from_bytes(addr, AF_INET, v4, addr_port(addr));
 }
 
+void addr_site(const union addr *addr, union addr *out)
+{
+	union addr plain = *addr;
+
+	addr_unmap(&plain);
+	addr_set_port(&plain, 0);
+	if (addr_family(&plain) == AF_INET6) {
+		memset(&plain.in6.sin6_addr.s6_addr[7], 0, 9);
+		plain.in6.sin6_scope_id = 0;
+	}
+	*out = plain;
+}
+
 static int port_parse(const char *text, uint16_t *out)
 {
 	char *end;

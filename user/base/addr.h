@@ -35,6 +35,12 @@ bool addr_equal(const union addr *a, const union addr *b); /* with port */
 bool addr_same_host(const union addr *a, const union addr *b); /* without */
 bool addr_is_any(const union addr *addr); /* 0.0.0.0 or :: */
 
+/*
+ * Where it belongs to, for limits: the IPv4 address, or the /56 of IPv6 that a site
+ * has for itself; without a port.
+ */
+void addr_site(const union addr *addr, union addr *out);
+
 /* Turns an IPv4-mapped IPv6 address into plain IPv4; others stay. */
 void addr_unmap(union addr *addr);
 

@@ -12,15 +12,17 @@
 #define COUNTERS(X)                                                   \
 	X(clients, "client connections now")                                  \
 	X(unauthenticated, "client connections not authenticated yet, now")   \
-	X(handshakes, "TLS handshakes not complete yet, now")                 \
+	X(handshakes, "TLS and DTLS handshakes not complete yet, now")        \
 	X(allocations, "allocations now")                                     \
 	X(pending, "peer connections awaiting ConnectionBind, now")           \
 	X(relaying, "relayed connections now")                                \
 	X(accepted, "client connections accepted")                            \
 	X(rejected_limit, "client connections closed at once: limit reached") \
 	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
-	X(handshake_rejects, "of them, for too many half-open TLS handshakes") \
+	X(handshake_rejects, "of them, for too many half-open handshakes")    \
+	X(handshake_source_rejects, "of them, for too many of one source")    \
 	X(handshake_failures, "client connections closed: no TLS agreed on")  \
+	X(cookies_sent, "DTLS clients asked to prove their address")          \
 	X(timeouts, "client connections closed: never authenticated in time") \
 	X(bad_messages, "client connections closed: not STUN")                \
 	X(datagrams_ignored, "datagrams of clients that were no message")     \

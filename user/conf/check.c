@@ -271,8 +271,7 @@ static void users_check(struct parser *p)
 static bool protocols_differ(const struct conf_listener *a,
 			     const struct conf_listener *b)
 {
-	return (a->transport == CONF_TRANSPORT_UDP) !=
-	       (b->transport == CONF_TRANSPORT_UDP);
+	return conf_listener_datagrams(a) != conf_listener_datagrams(b);
 }
 
 /* Port 0 is a new port each time. */
@@ -337,8 +336,8 @@ static bool files_missing(struct parser *p, const struct section *s,
 	if (count || conf_key_refused(s, key))
 		return false;
 	conf_error(p, s->line,
-		   "%s %s: found none; allowed: with transport = tls, the path "
-		   "of a file in PEM form",
+		   "%s %s: found none; allowed: with transport = tls or dtls, "
+		   "the path of a file in PEM form",
 		   conf_label(s->kind, s, label), key);
 	return true;
 }
@@ -372,8 +371,22 @@ static void files_refuse(struct parser *p, const struct section *s)
 		if (conf_key_line(s, keys[i]))
 			conf_error(p, conf_key_line(s, keys[i]),
 				   "%s %s: found without TLS; allowed: with "
-				   "transport = tls",
+				   "transport = tls or dtls",
 				   conf_label(s->kind, s, label), keys[i]);
+}
+
+/* DTLS 1.3 there is none of. */
+static void version_check(struct parser *p, const struct section *s,
+			  const struct conf_listener *l)
+{
+	char label[CONF_LABEL_MAX];
+
+	if (l->transport == CONF_TRANSPORT_DTLS &&
+	    l->tls_version == CONF_TLS_1_3)
+		conf_error(p, conf_key_line(s, "tls_version"),
+			   "%s tls_version: found 1.3; allowed: with transport "
+			   "= dtls, 1.2",
+			   conf_label(s->kind, s, label));
 }
 
 static void listeners_check_tls(struct parser *p)
@@ -386,7 +399,8 @@ static void listeners_check_tls(struct parser *p)
 		l->certificate_line = conf_key_line(s, "certificate");
 		l->private_key_line = conf_key_line(s, "private_key");
 		l->ciphers_line = conf_key_line(s, "ciphers");
-		if (l->transport == CONF_TRANSPORT_TLS)
+		version_check(p, s, l);
+		if (conf_listener_sealed(l))
 			files_check(p, s, l);
 		else if (!conf_key_refused(s, "transport"))
 			files_refuse(p, s);
@@ -484,7 +498,7 @@ static void listeners_derive_ports(struct parser *p)
 	for (size_t i = 0; i < p->conf->listener_count; i++) {
 		struct conf_listener *l = &p->conf->listeners[i];
 
-		if (l->transport != CONF_TRANSPORT_TLS)
+		if (!conf_listener_sealed(l))
 			continue;
 		for (size_t k = 0; k < l->address_count; k++)
 			if (l->portless >> k & 1)

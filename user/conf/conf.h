@@ -25,6 +25,7 @@ enum conf_transport {
 	CONF_TRANSPORT_TCP,
 	CONF_TRANSPORT_UDP,
 	CONF_TRANSPORT_TLS,
+	CONF_TRANSPORT_DTLS,
 };
 
 /* [listener] tls_version */
@@ -54,7 +55,7 @@ struct conf_listener {
 	 */
 	union addr *alternates;
 	size_t alternate_count;
-	struct conf_file certificates[CONF_FILES_MAX]; /* none but for TLS */
+	struct conf_file certificates[CONF_FILES_MAX]; /* if it is sealed */
 	size_t certificate_count;
 	struct conf_file private_keys[CONF_FILES_MAX]; /* one to each */
 	size_t private_key_count;
@@ -78,6 +79,20 @@ struct conf_rules {
 	struct conf_rule *allow, *deny;
 	size_t allow_count, deny_count;
 };
+
+/* Is it for TLS or DTLS? */
+static inline bool conf_listener_sealed(const struct conf_listener *listener)
+{
+	return listener->transport == CONF_TRANSPORT_TLS ||
+	       listener->transport == CONF_TRANSPORT_DTLS;
+}
+
+/* Is it for datagrams, and not for streams? */
+static inline bool conf_listener_datagrams(const struct conf_listener *listener)
+{
+	return listener->transport == CONF_TRANSPORT_UDP ||
+	       listener->transport == CONF_TRANSPORT_DTLS;
+}
 
 /* Names of engines in order of preference; none: not given. */
 struct conf_engines {
@@ -208,7 +223,8 @@ struct conf_limits {
 	unsigned int connections;
 	unsigned int unauthenticated;
 	uint64_t unauthenticated_timeout_ms;
-	unsigned int handshakes; /* of TLS, not complete yet */
+	unsigned int handshakes; /* of TLS and DTLS, not complete yet */
+	unsigned int handshakes_per_source; /* of them; 0: no limit */
 	uint64_t handshake_timeout_ms;
 	unsigned int auth_failures; /* of a source, a minute */
 	size_t reflection; /* bytes a second, to a network */

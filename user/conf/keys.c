@@ -25,6 +25,7 @@ static const char *const transport_names[] = {
 	[CONF_TRANSPORT_TCP] = "tcp",
 	[CONF_TRANSPORT_UDP] = "udp",
 	[CONF_TRANSPORT_TLS] = "tls",
+	[CONF_TRANSPORT_DTLS] = "dtls",
 	NULL,
 };
 
@@ -219,16 +220,19 @@ const struct key conf_keys[] = {
 
 	{ LISTENER(transport), .name = "transport", .type = KEY_WORD,
 	  .words = transport_names, .preset = "tcp",
-	  .help = "What carries the STUN messages; TLS is TLS over TCP.\n"
+	  .help = "What carries the STUN messages; TLS is TLS over TCP, DTLS is\n"
+		  "DTLS 1.2 over UDP.\n"
 		  "TCP allocations cannot be had over\n"
-		  ".Cm udp .\n"
+		  ".Cm udp\n"
+		  "and\n"
+		  ".Cm dtls .\n"
 		  "Data connections to a TLS listener are encrypted, too;\n"
 		  "the copy engine carries them." },
 	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
 	  .second = offsetof(struct conf_listener, address_count),
 	  .preset = "0.0.0.0, ::", .shown = "0.0.0.0, ::",
-	  .help = "Addresses to listen on; the port is 3478, with TLS 5349,\n"
-		  "unless given.\n"
+	  .help = "Addresses to listen on; the port is 3478, with TLS and DTLS\n"
+		  "5349, unless given.\n"
 		  "An IPv6 address with a port needs brackets." },
 	{ LISTENER(alternates), .name = "alternate", .type = KEY_ENDPOINTS,
 	  .second = offsetof(struct conf_listener, alternate_count),
@@ -254,7 +258,8 @@ const struct key conf_keys[] = {
 	  .second = offsetof(struct conf_listener, certificate_count),
 	  .preset = "", .shown = "none",
 	  .help = "Files in PEM form, each with a certificate of this server\n"
-		  "and behind it those that vouch for it; for TLS.\n"
+		  "and behind it those that vouch for it; for TLS\n"
+		  "and DTLS.\n"
 		  "A client that names the server it wants (SNI) is shown the\n"
 		  "first with that name, any other client the first.\n"
 		  "They are read with the configuration: when they are renewed,\n"
@@ -272,10 +277,12 @@ const struct key conf_keys[] = {
 		  "they should belong to root." },
 	{ LISTENER(tls_version), .name = "tls_version", .type = KEY_WORD,
 	  .words = tls_names, .preset = "1.2",
-	  .help = "The lowest version of TLS spoken." },
+	  .help = "The lowest version of TLS spoken; with\n"
+		  ".Cm dtls\n"
+		  "it is 1.2." },
 	{ LISTENER(ciphers), .name = "ciphers", .type = KEY_TEXT, .min = 1,
 	  .max = 900, .preset = "ECDHE+AESGCM:ECDHE+CHACHA20",
-	  .help = "Ciphers of TLS 1.2 in the words of\n"
+	  .help = "Ciphers of TLS and DTLS 1.2 in the words of\n"
 		  ".Xr openssl-ciphers 1ssl ,\n"
 		  "and names of TLS 1.3 (they begin with\n"
 		  ".Dq TLS_ ) ,\n"
@@ -668,11 +675,18 @@ const struct key conf_keys[] = {
 	  .help = "Time a client connection has to authenticate." },
 	{ LIMITS(handshakes), .name = "handshakes", .type = KEY_COUNT, .min = 1,
 	  .max = 10000000, .preset = "256",
-	  .help = "Client connections whose TLS handshake is not complete, in\n"
-		  "all; they count as not authenticated, too." },
+	  .help = "Client connections whose TLS or DTLS handshake is not\n"
+		  "complete, in all; they count as not authenticated, too.\n"
+		  "Of a DTLS client nothing is kept before it has proven its\n"
+		  "address." },
+	{ LIMITS(handshakes_per_source), .name = "handshakes_per_source",
+	  .type = KEY_COUNT, .max = 10000000, .preset = "64",
+	  .help = "Those of one IPv4 address, or of the /56 of an IPv6 address;\n"
+		  "0 means no limit.\n"
+		  "Many users behind one address share its limit." },
 	{ LIMITS(handshake_timeout_ms), .name = "handshake_timeout",
 	  .type = KEY_DURATION, .min = 100, .max = HOUR, .preset = "5s",
-	  .help = "Time a client connection has for its TLS handshake." },
+	  .help = "Time a client connection has for its TLS or DTLS handshake." },
 	{ LIMITS(auth_failures), .name = "auth_failures", .type = KEY_COUNT,
 	  .max = 60000, .preset = "600",
 	  .help = "Requests with wrong credentials that an IPv4 address, or the\n"

@@ -56,7 +56,7 @@ struct control_status {
 struct control_allocation {
 	char id[32];
 	char client[80], relayed[80];
-	/* "tcp", "tls" or "udp": what the client speaks, and to peers */
+	/* "tcp", "tls", "udp" or "dtls": of the client, and to peers */
 	char client_transport[8], transport[8];
 	char *user, *realm; /* owned */
 	uint64_t age_ms, expires_in_ms;

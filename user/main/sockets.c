@@ -112,7 +112,7 @@ static int group_get(const struct conf_listener *listener,
 		     struct socket_set *set)
 {
 	struct socket_group *group = &set->groups[set->count];
-	const bool udp = listener->transport == CONF_TRANSPORT_UDP;
+	const bool udp = conf_listener_datagrams(listener);
 	const struct socket_group *same = group_find(old, set, addr, udp);
 	int err;
 
@@ -143,10 +143,9 @@ static int listener_sockets(const struct conf_listener *listener,
 		if (!err)
 			continue;
 		addr_format(addr, fault->address);
-		fault->own =
-			err == -EADDRINUSE &&
-			own_overlap(old, addr,
-				    listener->transport == CONF_TRANSPORT_UDP);
+		fault->own = err == -EADDRINUSE &&
+			     own_overlap(old, addr,
+					 conf_listener_datagrams(listener));
 		/* The default is [::] beside 0.0.0.0; not every host has it. */
 		if (err != -EAFNOSUPPORT || !addr_is_any(addr))
 			return err;

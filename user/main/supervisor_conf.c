@@ -40,7 +40,7 @@ static void fault_report(const struct check *check,
 			 const struct tls_fault *fault)
 {
 	const struct conf_listener *l = check->listener;
-	const char *key = "transport", *found = "tls";
+	const char *key = "transport", *found = "TLS";
 	char message[600];
 	unsigned int line = 0;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * TLS 1.2 and 1.3 (RFC 8446, RFC 7443 for the protocol names) as a seal. The one
- * room with libssl. SIGPIPE is ignored from the first context on, unless the
+ * TLS 1.2 and 1.3 (RFC 8446, RFC 7443 for the protocol names) as a seal; what a
+ * server is known by also serves DTLS, see dtls.h. The one room with libssl. SIGPIPE is ignored from the first context on, unless the
  * program handles it.
  */
 #ifndef TRANSPORT_TLS_H
@@ -25,6 +25,7 @@ struct tls_server_params {
 	const struct tls_pair *pairs; /* the first is for who names no other */
 	size_t count; /* 1 at least */
 	bool only_1_3; /* else TLS 1.2, too */
+	bool datagrams; /* DTLS 1.2 instead, for dtls_listener_hello */
 	const char *ciphers; /* names apart by ":", those of both versions */
 };
 

@@ -17,6 +17,12 @@ void tls_context_init(SSL_CTX *context);
 int tls_seal_new(SSL *ssl, int fd, void *owner, void (*release)(void *owner),
 		 struct seal **out);
 
+/* The context that a server's connections begin with. */
+SSL_CTX *tls_server_context(const struct tls_server *server);
+
+/* What the contexts of a server for datagrams have beside that. */
+void dtls_context_init(SSL_CTX *context);
+
 /* The oldest of OpenSSL's complaints in words, and forgets them all. */
 const char *tls_complaint(void);
 

@@ -177,6 +177,13 @@ static int name_select(SSL *ssl, int *alert, void *arg)
 	return SSL_TLSEXT_ERR_NOACK;
 }
 
+static int version_min(const struct tls_server_params *params)
+{
+	if (params->datagrams)
+		return DTLS1_2_VERSION;
+	return params->only_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+}
+
 static int context_fill(SSL_CTX *context, struct tls_server *server,
 			const struct tls_server_params *params, size_t number,
 			struct tls_fault *fault)
@@ -190,11 +197,15 @@ static int context_fill(SSL_CTX *context, struct tls_server *server,
 	SSL_CTX_set_alpn_select_cb(context, alpn_select, NULL);
 	SSL_CTX_set_tlsext_servername_callback(context, name_select);
 	SSL_CTX_set_tlsext_servername_arg(context, server);
+	/* No client is asked for certificates. With datagrams this bounds what
+	 * waits of messages that came too early, too.
+	 */
+	SSL_CTX_set_max_cert_list(context, 1);
+	if (params->datagrams)
+		dtls_context_init(context);
 	if (SSL_CTX_set_session_id_context(context, sessions,
 					   sizeof(sessions) - 1) != 1 ||
-	    SSL_CTX_set_min_proto_version(context, params->only_1_3 ?
-							   TLS1_3_VERSION :
-							   TLS1_2_VERSION) != 1)
+	    SSL_CTX_set_min_proto_version(context, version_min(params)) != 1)
 		return fault_set(fault, TLS_PART_OTHER, number,
 				 tls_complaint());
 	err = ciphers_use(context, params->ciphers, fault);
@@ -217,7 +228,9 @@ int tls_server_new(const struct tls_server_params *params,
 		return -ENOMEM;
 	atomic_init(&server->refs, 1);
 	for (size_t i = 0; i < params->count && !err; i++) {
-		server->contexts[i] = SSL_CTX_new(TLS_server_method());
+		server->contexts[i] = SSL_CTX_new(params->datagrams ?
+							  DTLS_server_method() :
+							  TLS_server_method());
 		if (!server->contexts[i]) {
 			err = -ENOMEM;
 			break;
@@ -232,6 +245,11 @@ int tls_server_new(const struct tls_server_params *params,
 	}
 	*out = server;
 	return 0;
+}
+
+SSL_CTX *tls_server_context(const struct tls_server *server)
+{
+	return server->contexts[0];
 }
 
 int64_t tls_server_expires(const struct tls_server *server, size_t pair)
@@ -266,7 +284,7 @@ static void server_release(void *owner)
 
 int tls_accept(struct tls_server *server, int fd, struct seal **out)
 {
-	SSL *ssl = SSL_new(server->contexts[0]);
+	SSL *ssl = SSL_new(tls_server_context(server));
 	int err;
 
 	if (!ssl) {

@@ -20,7 +20,7 @@ static int transport_check(const struct request *req,
 		return STUN_CODE_BAD_REQUEST;
 	wish->transport = attr.value[0];
 	switch (attr.value[0]) {
-	case STUN_TRANSPORT_TCP: /* over a connection alone: RFC 6062 5.1 */
+	case STUN_TRANSPORT_TCP: /* over a stream alone: RFC 6062 5.1 */
 		return req->client->stream ? 0 : STUN_CODE_BAD_REQUEST;
 	case STUN_TRANSPORT_UDP:
 		return turn_conf(req->worker)->relay.udp ? 0 :

@@ -10,9 +10,9 @@
  * not prolong it, so a slow sender gains nothing. Before it has authenticated it
  * costs a struct client, a stream and at most one unfinished message.
  *
- * On a TLS listener the handshake comes first, within handshake_timeout; until it
- * is complete the connection counts among the half-open ones, of which there are
- * fewer than of the unauthenticated, for each costs far more memory and time.
+ * On a TLS listener the handshake comes first, within handshake_timeout; see
+ * stranger.c for the places taken until then. Under DTLS a client is a connection
+ * like those, only that there is no stream.
  */
 #include "turn/client.h"
 
@@ -25,12 +25,13 @@
 #include "turn/data.h"
 #include "turn/datagram.h"
 #include "turn/request.h"
+#include "turn/stranger.h"
 #include "turn/waiting.h"
 
 /* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
 #define MESSAGE_MAX ((size_t)16 << 10)
 
-static void handshake_failed(struct client *client, const char *why)
+void turn_client_handshake_failed(struct client *client, const char *why)
 {
 	struct turn_worker *worker = client->worker;
 	char remote[ADDR_STRLEN];
@@ -51,7 +52,7 @@ static void timer_expired(struct timer *timer)
 	struct client *client = list_entry(timer, struct client, timer);
 
 	if (client->handshaking) {
-		handshake_failed(client, "not complete in time");
+		turn_client_handshake_failed(client, "not complete in time");
 		turn_client_end(client, "handshake_timeout");
 		return;
 	}
@@ -67,7 +68,7 @@ void turn_client_timer(struct client *client)
 			turn_limits(worker)->handshake_timeout_ms :
 			turn_limits(worker)->unauthenticated_timeout_ms;
 
-	if (!client->stream)
+	if (!turn_client_connected(client))
 		return; /* known for its allocation alone */
 	if (client->allocation || client->over)
 		timer_cancel(worker->loop, &client->timer);
@@ -132,8 +133,8 @@ static const char *close_reason(struct client *client, enum stream_close why)
 		return "reset";
 	case STREAM_CLOSE_SEAL:
 		if (client->handshaking)
-			handshake_failed(client,
-					 transport_stream_why(client->stream));
+			turn_client_handshake_failed(
+				client, transport_stream_why(client->stream));
 		return "tls";
 	case STREAM_CLOSE_PROTOCOL:
 		return "protocol";
@@ -161,6 +162,8 @@ void turn_client_send(struct client *client, const uint8_t *data, size_t len)
 {
 	if (client->stream)
 		transport_stream_send(client->stream, data, len);
+	else if (client->dtls)
+		dtls_send(client->dtls, data, len);
 	else
 		turn_datagram_send(client, data, len);
 }
@@ -170,16 +173,26 @@ bool turn_client_send_data(struct client *client, const uint8_t *data,
 {
 	if (client->stream && !transport_stream_has_room(client->stream, len))
 		return false;
+	if (client->dtls)
+		return dtls_send(client->dtls, data, len) == 0;
 	turn_client_send(client, data, len);
 	return true;
 }
 
 void turn_client_idle(struct client *client, const char *reason)
 {
-	if (client->stream)
+	if (turn_client_connected(client))
 		turn_client_timer(client);
 	else
 		turn_client_end(client, reason);
+}
+
+void turn_client_close(struct client *client, enum stream_close why)
+{
+	if (client->stream)
+		transport_stream_close(client->stream, why);
+	else if (client->dtls)
+		dtls_close(client->dtls);
 }
 
 static void client_leave_handshake(struct client *client)
@@ -188,15 +201,18 @@ static void client_leave_handshake(struct client *client)
 		return;
 	client->handshaking = false;
 	client->worker->counters.handshakes--;
-	turn_gauge_release(&client->worker->shared->handshakes);
+	turn_handshake_release(client->worker->shared, &client->remote);
+}
+
+void turn_client_opened(struct client *client)
+{
+	client_leave_handshake(client);
+	turn_client_timer(client);
 }
 
 static void client_opened(void *arg)
 {
-	struct client *client = arg;
-
-	client_leave_handshake(client);
-	turn_client_timer(client);
+	turn_client_opened(arg);
 }
 
 static const struct stream_ops client_stream_ops = {
@@ -204,6 +220,19 @@ static const struct stream_ops client_stream_ops = {
 	.opened = client_opened,
 	.closed = client_closed,
 };
+
+void turn_client_begin(struct client *client)
+{
+	struct turn_worker *worker = client->worker;
+
+	list_add_tail(&client->link, &worker->clients);
+	worker->counters.clients++;
+	if (!client->authenticated)
+		worker->counters.unauthenticated++;
+	if (client->handshaking)
+		worker->counters.handshakes++;
+	turn_client_timer(client);
+}
 
 int turn_client_new(const struct client_origin *origin, struct client **out)
 {
@@ -233,73 +262,9 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 	client->remote = origin->remote;
 	client->authenticated = origin->authenticated;
 	client->handshaking = origin->seal && !origin->seal->open;
-	list_add_tail(&client->link, &worker->clients);
-	worker->counters.clients++;
-	if (!client->authenticated)
-		worker->counters.unauthenticated++;
-	if (client->handshaking)
-		worker->counters.handshakes++;
-	turn_client_timer(client);
+	turn_client_begin(client);
 	*out = client;
 	return 0;
-}
-
-static void client_rejected(struct turn_worker *worker, const char *limit,
-			    const union addr *remote)
-{
-	char text[ADDR_STRLEN];
-	uint64_t suppressed;
-
-	if (turn_worker_may_log(worker, TURN_LOG_LIMIT, &suppressed))
-		log_warn(ROOM,
-			 "event=rejected limit=%s client=%s suppressed=%ju",
-			 limit, addr_format(remote, text),
-			 (uintmax_t)suppressed);
-}
-
-static void client_slots_release(struct turn_worker *worker, bool tls)
-{
-	if (tls)
-		turn_gauge_release(&worker->shared->handshakes);
-	turn_gauge_release(&worker->shared->unauthenticated);
-	turn_slot_release(worker->shared);
-}
-
-/* A place among the half-open handshakes, which only a TLS listener needs. */
-static bool handshake_slot_take(struct turn_worker *worker, bool tls)
-{
-	if (!tls || turn_gauge_take(&worker->shared->handshakes,
-				    turn_limits(worker)->handshakes))
-		return true;
-	worker->counters.handshake_rejects++;
-	turn_gauge_release(&worker->shared->unauthenticated);
-	return false;
-}
-
-/* The slots of a connection that nobody knows yet, counted if there is none.
- * Returns what ran out, or NULL.
- */
-static const char *client_slots_take(struct turn_worker *worker, bool tls)
-{
-	const char *limit = "unauthenticated";
-	struct turn_shared *shared = worker->shared;
-	int err = turn_slot_take(shared, turn_conf(worker));
-
-	if (err == -EMFILE) {
-		worker->counters.rejected_descriptors++;
-		return "descriptors";
-	}
-	if (!err && turn_gauge_take(&shared->unauthenticated,
-				    turn_limits(worker)->unauthenticated)) {
-		if (handshake_slot_take(worker, tls))
-			return NULL;
-		limit = "handshakes";
-	}
-	worker->counters.rejected_limit++;
-	if (err)
-		return "connections";
-	turn_slot_release(shared);
-	return limit;
 }
 
 /* Makes a client of it, sealed where the listener is for TLS. */
@@ -327,15 +292,20 @@ void turn_client_accepted(struct turn_listener *listener, int fd,
 		.fd = fd,
 		.remote = *remote,
 	};
-	const char *limit = client_slots_take(worker, listener->tls);
+	const struct stranger stranger = {
+		.remote = *remote,
+		.descriptor = true,
+		.handshake = listener->tls,
+	};
+	const char *limit = turn_stranger_admit(worker, &stranger);
 
 	worker->counters.accepted++;
 	if (!limit && client_admit(&origin)) {
-		client_slots_release(worker, listener->tls);
+		turn_stranger_dismiss(worker, &stranger);
 		limit = "memory";
 	}
 	if (limit) {
-		client_rejected(worker, limit, remote);
+		turn_stranger_log(worker, limit, remote);
 		fd_close(&fd);
 	}
 }
@@ -353,7 +323,7 @@ static void client_leave_unauthenticated(struct client *client)
 void turn_client_authenticated(struct client *client)
 {
 	/* Of datagrams each request is by itself. */
-	if (!client->stream)
+	if (!turn_client_connected(client))
 		return;
 	client_leave_unauthenticated(client);
 	turn_client_timer(client);
@@ -397,10 +367,11 @@ void turn_client_end(struct client *client, const char *reason)
 	client_leave(client);
 	if (client->allocation)
 		turn_allocation_end(client->allocation, reason, false);
-	if (client->stream) {
+	if (client->stream)
 		turn_slot_release(worker->shared);
-		transport_stream_close(client->stream, STREAM_CLOSE_EOF);
-	}
+	else if (client->dtls)
+		turn_connection_release(worker->shared);
+	turn_client_close(client, STREAM_CLOSE_EOF);
 	log_debug(ROOM, "event=client_closed client=%s reason=%s",
 		  addr_format(&client->remote, remote), reason);
 }
@@ -419,6 +390,7 @@ int turn_client_detach(struct client *client, size_t consumed,
 void turn_client_free(struct client *client)
 {
 	transport_stream_free(client->stream);
+	dtls_free(client->dtls);
 	turn_listener_unref(client->listener);
 	free(client);
 }

@@ -6,6 +6,7 @@
 #ifndef TURN_CLIENT_H
 #define TURN_CLIENT_H
 
+#include "transport/dtls.h"
 #include "turn/worker.h"
 
 struct allocation;
@@ -17,6 +18,7 @@ struct client {
 	struct turn_worker *worker;
 	struct stream *stream; /* NULL: its messages are datagrams */
 	struct datagram_port *port; /* these arrive here; NULL: a stream */
+	struct dtls *dtls; /* under this; NULL: plain ones, or a stream */
 	union addr local; /* and were sent to this */
 	struct table_node by_path; /* of worker->paths: both addresses */
 	struct turn_listener *listener;
@@ -26,10 +28,19 @@ struct client {
 	struct timer timer; /* runs while there is no allocation */
 	bool over; /* dead: waits to be freed */
 	bool authenticated; /* a request was, once */
-	bool handshaking; /* of TLS: counted among the half-open ones */
+	bool handshaking; /* of TLS or DTLS: counted among the half-open */
 	bool fingerprint; /* its last request had one */
 	unsigned int bind_failures;
 };
+
+/*
+ * A stream or an association: its address is not forged, and it lasts without an
+ * allocation. Plain datagrams have neither.
+ */
+static inline bool turn_client_connected(const struct client *client)
+{
+	return client->stream || client->dtls;
+}
 
 /* How a connection comes to a worker. */
 struct client_origin {
@@ -45,6 +56,12 @@ struct client_origin {
 
 /* Takes origin->fd, its seal and its slot over on success. 0 or a negative errno. */
 int turn_client_new(const struct client_origin *origin, struct client **out);
+
+/* A connection that is set up otherwise: counts it and starts its time. */
+void turn_client_begin(struct client *client);
+/* Its handshake is complete, or has failed. */
+void turn_client_opened(struct client *client);
+void turn_client_handshake_failed(struct client *client, const char *why);
 
 /* A new connection from a listener: takes its slots or closes it. */
 void turn_client_accepted(struct turn_listener *listener, int fd,
@@ -63,6 +80,8 @@ bool turn_client_send_data(struct client *client, const uint8_t *data,
 /* Its allocation is over: a connection may make another, datagrams are forgotten. */
 void turn_client_idle(struct client *client, const char *reason);
 
+/* Closes a connection, if it is one: what follows from that comes later. */
+void turn_client_close(struct client *client, enum stream_close why);
 /* Ends the connection and its allocation; frees later. */
 void turn_client_end(struct client *client, const char *reason);
 

@@ -131,20 +131,21 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 	return 0;
 }
 
-/* ChannelData; padded over connections alone. false: no room. */
+/* ChannelData; padded in streams alone. false: no room. */
 static bool channel_data_send(struct client *client, uint16_t number,
 			      const uint8_t *data, size_t len)
 {
 	uint8_t buf[STUN_CHANNEL_HEADER + PAYLOAD_MAX + 3];
 	const size_t whole = STUN_CHANNEL_HEADER + len;
 	const size_t padding = client->stream ? -whole & 3 : 0;
-	uint8_t *at = client->stream ? buf : turn_datagram_room(client, whole);
+	const bool copied = turn_client_connected(client);
+	uint8_t *at = copied ? buf : turn_datagram_room(client, whole);
 
 	if (!at)
 		return false;
 	stun_channel_begin(at, number, (uint16_t)len);
 	memcpy(at + STUN_CHANNEL_HEADER, data, len);
-	if (!client->stream)
+	if (!copied)
 		return true;
 	memset(at + whole, 0, padding);
 	return turn_client_send_data(client, at, whole + padding);

@@ -7,6 +7,9 @@
  * while its request is handled; one that gets an allocation lives as long as that
  * and is found by its 5-tuple. Only requests are answered, and who is not known gets
  * no more than the answer must hold.
+ *
+ * Under DTLS it is another matter, see dtls.c. A listener may change from the one to
+ * the other: whom it knows it goes on with.
  */
 #include "turn/datagram.h"
 
@@ -15,13 +18,9 @@
 #include <string.h>
 
 #include "turn/data.h"
+#include "turn/dtls.h"
 #include "turn/request.h"
 #include "turn/waiting.h"
-
-struct datagram_port {
-	struct turn_listener *listener;
-	struct udp_socket *socket;
-};
 
 uint8_t *turn_datagram_room(const struct client *client, size_t len)
 {
@@ -80,12 +79,18 @@ static struct client *client_find(const struct datagram_port *port,
 	return NULL;
 }
 
+void turn_datagram_register(struct client *client)
+{
+	table_insert(&client->worker->paths, &client->by_path,
+		     path_hash(&client->remote, &client->local));
+}
+
 int turn_datagram_keep(struct request *req)
 {
 	struct turn_worker *worker = req->worker;
 	struct client *client;
 
-	if (req->client->stream)
+	if (turn_client_connected(req->client))
 		return 0;
 	client = malloc(sizeof(*client));
 	if (!client)
@@ -93,49 +98,67 @@ int turn_datagram_keep(struct request *req)
 	*client = *req->client;
 	turn_listener_ref(client->listener);
 	list_add_tail(&client->link, &worker->clients);
-	table_insert(&worker->paths, &client->by_path,
-		     path_hash(&client->remote, &client->local));
+	turn_datagram_register(client);
 	worker->counters.clients++;
 	req->client = client;
 	return 0;
 }
 
-/* 0, or -EBADMSG: it is nothing that a client sends. */
-static int handle(struct client *client, const uint8_t *data, size_t len)
+int turn_datagram_handle(struct client *client, const uint8_t *data, size_t len)
 {
 	return stun_is_channel_data(data, len) ?
 		       turn_data_channel(client, data, len) :
 		       turn_client_message(client, data, len);
 }
 
+static int stranger_handle(struct datagram_port *port,
+			   const struct udp_path *path, const uint8_t *data,
+			   size_t len)
+{
+	struct client stranger = {
+		.worker = port->listener->worker,
+		.listener = port->listener,
+		.port = port,
+		.remote = path->remote,
+		.local = path->local,
+		.authenticated = true, /* not counted otherwise */
+	};
+
+	return turn_datagram_handle(&stranger, data, len);
+}
+
+/* A message of a client, or of a stranger (NULL). */
+static int message_handle(struct datagram_port *port, struct client *client,
+			  const struct udp_path *path, const uint8_t *data,
+			  size_t len)
+{
+	return client ? turn_datagram_handle(client, data, len) :
+			stranger_handle(port, path, data, len);
+}
+
 static void received(void *arg, const struct udp_path *path,
 		     const uint8_t *data, size_t len)
 {
 	struct datagram_port *port = arg;
-	struct turn_worker *worker = port->listener->worker;
 	struct client *client = client_find(port, path);
-	struct client stranger;
+	const bool sealed = client ? client->dtls != NULL :
+				     port->listener->tls != NULL;
+	int err = sealed ? turn_dtls_received(port, client, path, data, len) :
+			   message_handle(port, client, path, data, len);
 
-	if (!client) {
-		stranger = (struct client){
-			.worker = worker,
-			.listener = port->listener,
-			.port = port,
-			.remote = path->remote,
-			.local = path->local,
-			.authenticated = true, /* not counted otherwise */
-		};
-		client = &stranger;
-	}
-	if (handle(client, data, len))
-		worker->counters.datagrams_ignored++;
+	if (err)
+		port->listener->worker->counters.datagrams_ignored++;
 }
 
 void turn_datagram_again(struct datagram_port *port,
 			 const struct udp_path *path, const uint8_t *data,
 			 size_t len)
 {
-	received(port, path, data, len);
+	struct client *client = client_find(port, path);
+
+	/* Under DTLS its client may have gone meanwhile. */
+	if (client || !port->listener->tls)
+		message_handle(port, client, path, data, len);
 }
 
 int turn_datagram_serve(struct turn_listener *listener, int fd,
@@ -173,6 +196,7 @@ void turn_datagram_retire(struct datagram_port *port)
 	}
 	turn_waiting_forget_port(worker, port);
 	udp_socket_free(port->socket);
+	dtls_listener_free(port->dtls);
 	free(port);
 }
 

@@ -8,7 +8,11 @@
 struct request;
 
 /* A socket that such clients send to. */
-struct datagram_port;
+struct datagram_port {
+	struct turn_listener *listener;
+	struct udp_socket *socket;
+	struct dtls_listener *dtls; /* made with the first ClientHello */
+};
 
 /* Serves a socket of udp_open; takes it over on success. 0 or a negative errno. */
 int turn_datagram_serve(struct turn_listener *listener, int fd,
@@ -29,10 +33,15 @@ int turn_datagram_keep(struct request *req);
 void turn_datagram_again(struct datagram_port *port,
 			 const struct udp_path *path, const uint8_t *data,
 			 size_t len);
+/* Makes a client known by its 5-tuple, until it is over. */
+void turn_datagram_register(struct client *client);
+/* A whole message of a client. 0, or -EBADMSG: it is nothing that a client sends. */
+int turn_datagram_handle(struct client *client, const uint8_t *data,
+			 size_t len);
 
 /* Room for one message to a client, to be filled at once; NULL: it is too long. */
 uint8_t *turn_datagram_room(const struct client *client, size_t len);
-/* Sends a client one message. */
+/* Sends a client one datagram as it is. */
 void turn_datagram_send(const struct client *client, const uint8_t *data,
 			size_t len);
 

@@ -52,7 +52,7 @@ static bool both_find(const struct client *client, union addr *first,
 	const sa_family_t family = addr_family(&client->local);
 	const union addr *one, *other;
 
-	if (client->stream || !conf || !conf->alternate_count)
+	if (turn_client_connected(client) || !conf || !conf->alternate_count)
 		return false;
 	one = family_first(conf->addresses, conf->address_count, family);
 	other = family_first(conf->alternates, conf->alternate_count, family);

@@ -86,7 +86,7 @@ static void id_format(char out[TURN_ID_LEN], char kind,
 static const char *client_transport(const struct client *client)
 {
 	if (!client->stream)
-		return "udp";
+		return client->dtls ? "dtls" : "udp";
 	return transport_stream_sealed(client->stream) ? "tls" : "tcp";
 }
 
@@ -399,9 +399,7 @@ static int allocation_kick(struct turn_worker *worker, uint64_t serial)
 		/* The client learns of it by the end of its connection, if it
 		 * has one.
 		 */
-		if (allocation->client->stream)
-			transport_stream_close(allocation->client->stream,
-					       STREAM_CLOSE_EOF);
+		turn_client_close(allocation->client, STREAM_CLOSE_EOF);
 		turn_allocation_end(allocation, "kicked", true);
 		return 0;
 	}

@@ -139,14 +139,14 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 	else if (len >= 0)
 		turn_client_send(client, w->buf, (size_t)len);
 	/* Without an answer the client could only wait: let it notice. */
-	else if (client->stream)
-		transport_stream_close(client->stream, STREAM_CLOSE_ERROR);
+	else
+		turn_client_close(client, STREAM_CLOSE_ERROR);
 }
 
 /* Whom a nonce is for: a source that may be forged is bound to its own. */
 static const union addr *nonce_host(const struct client *client)
 {
-	return client->stream ? NULL : &client->remote;
+	return turn_client_connected(client) ? NULL : &client->remote;
 }
 
 void turn_answer_error_begin(struct stun_writer *w, uint8_t *buf,
@@ -205,7 +205,7 @@ static bool unknown_refused(struct request *req)
 
 static enum auth_guard_kind guard_kind(const struct request *req)
 {
-	if (!req->client->stream)
+	if (!turn_client_connected(req->client))
 		return AUTH_GUARD_DATAGRAM;
 	return req->msg->method == STUN_CONNECTION_BIND ? AUTH_GUARD_BIND :
 							  AUTH_GUARD_CONNECTION;
@@ -228,9 +228,7 @@ static bool credentials_limited(const struct request *req)
 static int credentials_ignored(struct request *req)
 {
 	req->worker->counters.auth_limited++;
-	if (req->client->stream)
-		transport_stream_close(req->client->stream,
-				       STREAM_CLOSE_PROTOCOL);
+	turn_client_close(req->client, STREAM_CLOSE_PROTOCOL);
 	return TURN_LATER;
 }
 
@@ -293,7 +291,7 @@ static int authenticate(struct request *req)
 	 * wrong one, that is no way to guess; with datagrams it would be.
 	 */
 	if (limited && err != -EHOSTDOWN &&
-	    !(err == -EKEYEXPIRED && req->client->stream) &&
+	    !(err == -EKEYEXPIRED && turn_client_connected(req->client)) &&
 	    (err || identity.account != allocation->account)) {
 		if (!err)
 			auth_account_unref(identity.account);
@@ -351,7 +349,7 @@ void turn_request_handle(struct client *client, const struct stun_msg *msg)
 		.msg = msg,
 		.tx = { .method = msg->method,
 			.fingerprint = msg->fingerprint_at != 0,
-			.datagram = !client->stream,
+			.datagram = !turn_client_connected(client),
 			.request_len = msg->len },
 	};
 	uint8_t buf[TURN_ANSWER_MAX];

@@ -199,11 +199,12 @@ int turn_listener_tls(const struct conf_listener *listener,
 		.pairs = pairs,
 		.count = listener->certificate_count,
 		.only_1_3 = listener->tls_version == CONF_TLS_1_3,
+		.datagrams = conf_listener_datagrams(listener),
 		.ciphers = listener->ciphers,
 	};
 
 	*out = NULL;
-	if (listener->transport != CONF_TRANSPORT_TLS)
+	if (!conf_listener_sealed(listener))
 		return 0;
 	for (size_t i = 0; i < params.count; i++)
 		pairs[i] = (struct tls_pair){
@@ -330,7 +331,7 @@ bool turn_settings_has_address(const struct turn_settings *settings,
 	const struct conf_listener *found =
 		turn_settings_listener(settings, listener);
 
-	if (found && (found->transport == CONF_TRANSPORT_UDP) != udp)
+	if (found && conf_listener_datagrams(found) != udp)
 		return false;
 	for (size_t i = 0; found && i < found->address_count; i++) {
 		const union addr *have = &found->addresses[i];

@@ -13,7 +13,7 @@ struct turn_settings {
 	struct conf *conf;
 	struct auth *auth;
 	struct store *store; /* the user database; NULL: none */
-	struct tls_server **tls; /* of each listener; NULL: not for TLS */
+	struct tls_server **tls; /* of each listener; NULL: not sealed */
 	struct table owners; /* what the file says of users and realms */
 };
 

@@ -48,6 +48,8 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 		goto free_guard;
 	if (table_init(&shared->relayed))
 		goto free_excess;
+	if (table_init(&shared->handshake_sources))
+		goto destroy_relayed;
 	shared->worker_count = workers;
 	shared->instance = random_u32() >> 8;
 	pthread_mutex_init(&shared->lock, NULL);
@@ -56,6 +58,8 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	*out = shared;
 	return 0;
 
+destroy_relayed:
+	table_destroy(&shared->relayed);
 free_excess:
 	turn_excess_free(shared->excess);
 free_guard:
@@ -72,6 +76,7 @@ void turn_shared_free(struct turn_shared *shared)
 	turn_excess_free(shared->excess);
 	auth_guard_free(shared->guard);
 	table_destroy(&shared->relayed);
+	table_destroy(&shared->handshake_sources);
 	pthread_mutex_destroy(&shared->lock);
 	free(shared);
 }
@@ -125,6 +130,16 @@ int turn_slot_take(struct turn_shared *shared, const struct conf *conf)
 		return 0;
 	turn_descriptor_release(shared);
 	return -EDQUOT;
+}
+
+int turn_connection_take(struct turn_shared *shared, const struct conf *conf)
+{
+	unsigned int limit = conf->limits.connections;
+
+	/* Where descriptors are the limit of the others, it is one, too. */
+	if (!limit)
+		limit = atomic_load(&shared->descriptor_budget);
+	return turn_gauge_take(&shared->connections, limit) ? 0 : -EDQUOT;
 }
 
 void turn_connection_release(struct turn_shared *shared)

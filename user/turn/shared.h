@@ -27,7 +27,7 @@ struct turn_shared {
 	_Atomic unsigned int connections; /* of clients and of peers */
 	_Atomic unsigned int descriptors; /* those and relayed sockets */
 	_Atomic unsigned int unauthenticated; /* client connections */
-	_Atomic unsigned int handshakes; /* of TLS, half-open */
+	_Atomic unsigned int handshakes; /* of TLS and DTLS, half-open */
 	_Atomic unsigned int waiting; /* requests, for the user database */
 	_Atomic unsigned int allocations;
 	_Atomic unsigned int descriptor_budget;
@@ -40,6 +40,7 @@ struct turn_shared {
 	struct list relayed_hosts;
 	uint64_t relayed_freed; /* addresses given back so far */
 	struct list reservations; /* struct reservation */
+	struct table handshake_sources; /* struct handshake_source */
 };
 
 /* Counts one more unless there are `limit` (0: no limit). */
@@ -51,6 +52,8 @@ void turn_gauge_release(_Atomic unsigned int *gauge);
  */
 int turn_slot_take(struct turn_shared *shared, const struct conf *conf);
 void turn_slot_release(struct turn_shared *shared);
+/* A connection without a descriptor (DTLS): 0 or -EDQUOT. */
+int turn_connection_take(struct turn_shared *shared, const struct conf *conf);
 /* A descriptor that is no connection: 0 or -EMFILE. */
 int turn_descriptor_take(struct turn_shared *shared);
 void turn_descriptor_release(struct turn_shared *shared);

@@ -35,7 +35,7 @@ int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],
 		      struct store *store, struct turn_settings **out);
 /*
- * What a [listener] needs for TLS; NULL when it is not for TLS. 0, -ENOMEM, or
+ * What a [listener] needs for TLS or DTLS; NULL when it is for neither. 0, -ENOMEM, or
  * -EINVAL: `fault` says what is wrong with its certificates, keys or ciphers.
  */
 int turn_listener_tls(const struct conf_listener *listener,
@@ -113,7 +113,7 @@ struct turn_allocation_info {
 	uint64_t age_ms, expires_in_ms;
 	unsigned int permissions, pending, connections, channels;
 	/* "tcp" or "udp", of the relayed address; of what the client speaks
-	 * "tls", too
+	 * "tls" and "dtls", too
 	 */
 	const char *transport, *client_transport;
 	uint64_t bytes_to_peers, bytes_to_client; /* of a UDP one */
