@@ -99,6 +99,7 @@ static void formed_step(struct run *run, int channel)
 		break;
 	case 1:
 		join.to_client = byte(run);
+		join.unread = byte(run);
 		join.allocation = byte(run) % 4;
 		join.expires_ns = byte(run) % 2;
 		two[0] = run->fds[byte(run) % 8];

@@ -74,7 +74,9 @@ def _(engine):
     check(before < len(flood), f"no back-pressure: {before} bytes went before the bind")
     rest = sender(peer, flood[before:], fin=True)
     data = lab.keep(client.bind(cid))
-    same(receive_to_end(data), flood, "flood")
+    begun = receive(data, MIB)
+    engines.on(lab.server(), data, engine)
+    same(begun + receive_to_end(data), flood, "flood")
     rest.finish()
 
 

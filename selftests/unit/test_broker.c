@@ -32,7 +32,7 @@ static void a_usual_pair_may_be_joined(void **state)
 
 	(void)state;
 	usual(legs);
-	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 0, 0), WIRE_OK);
 	assert_true(check_quiet(legs, legs));
 }
 
@@ -41,8 +41,8 @@ static void expect(const struct wire_snapshot legs[WIRE_LEGS],
 {
 	struct wire_snapshot swapped[WIRE_LEGS] = { legs[1], legs[0] };
 
-	assert_int_equal(check_pair(legs, AF_INET, 0), reason);
-	assert_int_equal(check_pair(swapped, AF_INET, 0), reason);
+	assert_int_equal(check_pair(legs, AF_INET, 0, 0), reason);
+	assert_int_equal(check_pair(swapped, AF_INET, 0, 0), reason);
 }
 
 static void each_rule_has_its_reason(void **state)
@@ -83,14 +83,32 @@ static void each_rule_has_its_reason(void **state)
 	WITH((legs[0].timestamps = 0, legs[1].timestamps = 0), WIRE_OK);
 #undef WITH
 	usual(legs);
-	assert_int_equal(check_pair(legs, AF_INET6, 0), WIRE_NO_MSS);
+	assert_int_equal(check_pair(legs, AF_INET6, 0, 0), WIRE_NO_MSS);
 	/* What is owed to an end fits into its window. */
-	assert_int_equal(check_pair(legs, AF_INET, 64256), WIRE_OK);
-	assert_int_equal(check_pair(legs, AF_INET, 64257), WIRE_NO_EARLY);
+	assert_int_equal(check_pair(legs, AF_INET, 64256, 0), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 64257, 0), WIRE_NO_EARLY);
 	legs[1].write_seq += 64256;
-	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 0, 0), WIRE_OK);
 	legs[1].snd_wnd = 0;
-	assert_int_equal(check_pair(legs, AF_INET, 0), WIRE_NO_EARLY);
+	assert_int_equal(check_pair(legs, AF_INET, 0, 0), WIRE_NO_EARLY);
+}
+
+static void what_is_left_unread_is_the_peers_and_known(void **state)
+{
+	struct wire_snapshot legs[WIRE_LEGS];
+
+	(void)state;
+	usual(legs);
+	legs[WIRE_PEER].copied_seq = legs[WIRE_PEER].rcv_nxt - 5000;
+	assert_int_equal(check_pair(legs, AF_INET, 5048, 5000), WIRE_OK);
+	/* All of it has been sent to the client already. */
+	assert_int_equal(check_pair(legs, AF_INET, 0, 5000), WIRE_OK);
+	assert_int_equal(check_pair(legs, AF_INET, 5048, 4999), WIRE_AGAIN);
+	assert_int_equal(check_pair(legs, AF_INET, 5048, 5001), WIRE_AGAIN);
+	usual(legs);
+	assert_int_equal(check_pair(legs, AF_INET, 0, 1), WIRE_AGAIN);
+	legs[WIRE_CLIENT].copied_seq = legs[WIRE_CLIENT].rcv_nxt - 5000;
+	assert_int_equal(check_pair(legs, AF_INET, 5048, 5000), WIRE_AGAIN);
 }
 
 static void what_moves_is_not_quiet(void **state)
@@ -1177,7 +1195,7 @@ static void a_breach_closes_the_channel(void **state)
 	memcpy(bytes, &message, sizeof(message));
 	BREACH(true, bytes, sizeof(message) + 1, rig->fds, 2);
 	BREACH(true, bytes, sizeof(bytes), rig->fds, 2);
-	message.zero = 1;
+	message.unread = UINT32_MAX;
 	BREACH(true, &message, sizeof(message), rig->fds, 2);
 	message = join_usual();
 	memset(message.label, 'a', sizeof(message.label));
@@ -1301,6 +1319,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_usual_pair_may_be_joined),
 		cmocka_unit_test(each_rule_has_its_reason),
+		cmocka_unit_test(what_is_left_unread_is_the_peers_and_known),
 		cmocka_unit_test(what_moves_is_not_quiet),
 		cmocka_unit_test(offsets_are_each_others_inverse),
 		cmocka_unit_test(a_later_look_opens_the_latch),

@@ -10,7 +10,7 @@
 #include "unit/broker_rig.h"
 
 #define ANSWER "the answer" /* the owner's words to the client */
-#define EARLY  65536u /* of the peer that are carried through a join */
+#define EARLY  262144u /* of the peer that are carried through a join */
 
 /* Beside the pair's rig: the worker's wire and the broker's side of it. */
 static struct {
@@ -275,6 +275,7 @@ static void carries_early_and_pipelined_bytes_through(void **state)
 	put_and_wait(rig, 1, 5000); /* a banner */
 	start_asking(rig);
 	assert_int_equal(side.join.to_client, strlen(ANSWER) + 5000);
+	assert_int_equal(side.join.unread, 5000);
 	RIG_UNTIL(rig->loop, &rig->end[0],
 		  (end_pump(&rig->end[1]), rig->end[1].got == 350));
 	answer(WIRE_OK);
@@ -358,6 +359,58 @@ static void does_not_carry_a_flood_through(void **state)
 	join(rig);
 	assert_int_equal(side.decided, 1);
 	expect_streams(rig, WIRE_NO_EARLY);
+}
+
+/* More than the client's window holds: sent first, joined behind it. */
+static void sends_first_what_the_window_does_not_hold(void **state)
+{
+	struct rig *rig = *state;
+
+	put_and_wait(rig, 1, 50000);
+	start_asking(rig);
+	assert_int_equal(side.join.unread, 50000);
+	answer(WIRE_NO_EARLY);
+	expect_answer(rig);
+	assert_int_equal(side.decided, 0);
+	expect_join();
+	assert_int_equal(side.join.to_client, 0);
+	assert_int_equal(side.join.unread, 50000);
+	/* Meanwhile there is more of both. */
+	put_and_wait(rig, 1, 700);
+	put_and_wait(rig, 0, 10);
+	answer_again(rig);
+	assert_int_equal(side.join.to_client, 700);
+	assert_int_equal(side.join.unread, 50700);
+	answer(WIRE_OK);
+	RIG_UNTIL(rig->loop, rig->end,
+		  rig->end[0].got == 50700 && rig->end[1].got == 10);
+	assert_int_equal(side.why, WIRE_OK);
+	activate(rig);
+	broker_ended(&side.broker, 1, WIRE_END_FIN, 7, 8);
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 50707);
+	assert_int_equal(rig->last.bytes[PAIR_PEER], 18);
+}
+
+/* What has been sent first does not come twice. */
+static void goes_on_by_streams_behind_what_was_sent_first(void **state)
+{
+	struct rig *rig = *state;
+
+	put_and_wait(rig, 1, 50000);
+	start_asking(rig);
+	answer(WIRE_NO_EARLY);
+	expect_answer(rig);
+	expect_join();
+	put(&rig->end[1], 500);
+	answer(WIRE_NO_EARLY);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].got == 50500);
+	assert_int_equal(side.decided, 1);
+	assert_int_equal(side.why, WIRE_NO_EARLY);
+	rig->end[0].fin = rig->end[1].fin = true;
+	RIG_UNTIL(rig->loop, rig->end, rig->closed);
+	assert_int_equal(rig->how, PAIR_END_FIN);
+	assert_int_equal(rig->last.bytes[PAIR_CLIENT], 50500);
 }
 
 static void does_not_ask_when_the_peer_takes_no_more(void **state)
@@ -685,6 +738,8 @@ int main(void)
 		TEST(goes_on_by_streams_when_refused),
 		TEST(does_not_ask_without_a_broker),
 		TEST(does_not_carry_a_flood_through),
+		TEST(sends_first_what_the_window_does_not_hold),
+		TEST(goes_on_by_streams_behind_what_was_sent_first),
 		TEST(does_not_ask_when_the_peer_takes_no_more),
 		TEST(a_peer_that_has_ended_its_stream_stays_off),
 		TEST(a_client_that_has_ended_its_stream_stays_off),

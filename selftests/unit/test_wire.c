@@ -42,6 +42,7 @@ static int ask(struct probe *probe)
 		.client = fx->sockets[0],
 		.peer = fx->sockets[1],
 		.to_client = 88,
+		.unread = 40,
 		.allocation = 0x1122334455667788,
 		.expires_ns = 99,
 		.label = "alice@example.org",
@@ -193,7 +194,7 @@ static uint32_t asked(struct rig *rig, struct probe *probe)
 	assert_int_equal(probe->link.state, WIRE_LINK_ASKED);
 	broker_expect_join(&rig->broker, &join, fds);
 	assert_int_equal(join.to_client, 88);
-	assert_int_equal(join.zero, 0);
+	assert_int_equal(join.unread, 40);
 	assert_true(join.allocation == 0x1122334455667788);
 	assert_int_equal(join.expires_ns, 99);
 	assert_string_equal(join.label, "alice@example.org");

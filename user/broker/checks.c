@@ -87,8 +87,10 @@ static bool owed_fits(const struct wire_snapshot *leg, uint32_t more)
 }
 
 enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
-			    uint32_t family, uint32_t to_client)
+			    uint32_t family, uint32_t to_client,
+			    uint32_t unread)
 {
+	const uint32_t left[WIRE_LEGS] = { [WIRE_PEER] = unread };
 	enum wire_reason reason;
 
 	for (int i = 0; i < WIRE_LEGS; i++)
@@ -104,7 +106,7 @@ enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
 	    !owed_fits(&legs[WIRE_PEER], 0))
 		return WIRE_NO_EARLY;
 	for (int i = 0; i < WIRE_LEGS; i++)
-		if (legs[i].copied_seq != legs[i].rcv_nxt ||
+		if (legs[i].copied_seq + left[i] != legs[i].rcv_nxt ||
 		    legs[i].out_of_order)
 			return WIRE_AGAIN;
 	return WIRE_OK;

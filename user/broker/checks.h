@@ -10,10 +10,12 @@
 
 /*
  * WIRE_OK, WIRE_AGAIN or the first rule that forbids it; to_client: bytes the relay
- * sends to the client after the join.
+ * sends to the client after the join; unread: bytes of the peer that it has copied
+ * and left in the peer's socket.
  */
 enum wire_reason check_pair(const struct wire_snapshot legs[WIRE_LEGS],
-			    uint32_t family, uint32_t to_client);
+			    uint32_t family, uint32_t to_client,
+			    uint32_t unread);
 
 /* Has either leg moved between the two looks in a way that matters? */
 bool check_quiet(const struct wire_snapshot before[WIRE_LEGS],

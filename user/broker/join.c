@@ -126,7 +126,7 @@ static enum wire_reason check(struct broker *broker, struct attempt *attempt,
 	if (!reason)
 		reason = check_pair(attempt->first,
 				    attempt->keys[WIRE_CLIENT].family,
-				    msg->to_client);
+				    msg->to_client, msg->unread);
 	if (reason && reason != WIRE_AGAIN)
 		return reason;
 	/* What no other try would change is said at once. */
@@ -257,7 +257,8 @@ static enum wire_reason join(struct broker *broker, uint32_t index,
 
 static bool message_sane(const struct broker_join *msg)
 {
-	return !msg->zero && msg->to_client <= TO_CLIENT_MAX &&
+	return msg->to_client <= TO_CLIENT_MAX &&
+	       msg->unread <= TO_CLIENT_MAX &&
 	       memchr(msg->label, '\0', sizeof(msg->label));
 }
 

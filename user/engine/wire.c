@@ -246,6 +246,7 @@ int wire_join(struct wire *wire, struct wire_link *link,
 	body->type = BROKER_JOIN;
 	body->ticket = ++wire->ticket;
 	body->to_client = join->to_client;
+	body->unread = join->unread;
 	body->allocation = join->allocation;
 	body->expires_ns = join->expires_ns;
 	snprintf(body->label, sizeof(body->label), "%s", join->label);

@@ -114,13 +114,15 @@ uint32_t wire_capacity(const struct wire *wire);
 struct wire_join {
 	int client, peer; /* borrowed until the answer */
 	uint32_t to_client; /* bytes the relay sends to the client after it */
+	uint32_t unread; /* the peer's, looked at and left in its socket */
 	uint64_t allocation; /* for wire_expire */
 	uint64_t expires_ns; /* CLOCK_MONOTONIC; 0: never */
 	const char *label; /* for lists; cut */
 };
 
 /*
- * Asks for the join of two connected sockets, quiet and read to the end. 0:
+ * Asks for the join of two connected sockets, quiet and, but for what the peer's
+ * holds as `unread`, read to the end. 0:
  * `answered` follows; from now on until then, neither may be used. Otherwise
  * a negative errno and nothing has happened.
  */

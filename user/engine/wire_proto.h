@@ -26,7 +26,7 @@
 
 #include <culvert/kern_user.h>
 
-#define BROKER_PROTOCOL 1
+#define BROKER_PROTOCOL 2
 
 enum broker_type {
 	BROKER_HELLO = 1,
@@ -89,7 +89,7 @@ struct broker_welcome {
 struct broker_join {
 	uint32_t type, ticket; /* the answer carries the ticket */
 	uint32_t to_client; /* bytes the relay will send to the client after it */
-	uint32_t zero;
+	uint32_t unread; /* the peer's, on the relay's hands and still in its socket */
 	uint64_t allocation;
 	uint64_t expires_ns; /* CLOCK_MONOTONIC; 0: never */
 	char label[WIRE_LABEL]; /* NUL-terminated */

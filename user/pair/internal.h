@@ -51,7 +51,8 @@ struct streams {
 	struct wire *wire;
 	void (*on_active)(void *owner);
 	unsigned int tries;
-	size_t answer_len; /* of the client's preface: not the peer's bytes */
+	size_t unread; /* bytes of the peer, copied and still in its socket */
+	bool early; /* copies of them are sent before the next try */
 	uint64_t allocation;
 	uint64_t (*expires_ns)(void *owner);
 	void (*on_decided)(void *owner, enum wire_reason why);
@@ -90,6 +91,8 @@ void pair_half_flush(struct half *half);
 int pair_half_wait(struct pair *pair, int i);
 /* Adds to a preface. 0 or -ENOMEM. */
 int pair_half_append(struct half *half, const uint8_t *data, size_t len);
+/* Bytes that a socket has received and nobody has read. */
+size_t pair_socket_unread(int fd);
 /* Arms the pair's timer. */
 void pair_look_in(struct pair *pair, uint64_t ms);
 /* Closes what there is and tells the owner; frees the pair. */
@@ -101,6 +104,8 @@ void pair_streams_free(struct pair *pair, bool reset);
 
 /* Asks for the join, or goes on without. */
 void pair_join(struct pair *pair, const struct pair_params *params);
+/* The client has been sent what its window did not hold: asks again. */
+void pair_join_sent(struct pair *pair);
 /* The pair's timer while it is joined. */
 void pair_wire_look(struct pair *pair);
 /* pair_finish of a joined one. */

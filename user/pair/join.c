@@ -5,10 +5,12 @@
  *   pipelined bytes -> peer, then policy
  *        |
  *        v                 AGAIN (TRIES_MAX)
- *      drain <-----------------------------+
- *        | both sockets are empty          |
- *        v                                 |
- *      asked ------------------------------+
+ *      drain <-----------------------------+<-- early: sent to the client
+ *        | the client's socket is empty,   |        ^
+ *        | the peer's copied               |        |
+ *        v                                 |        |
+ *      asked ------------------------------+        |
+ *        |   |--more than the client's window holds-+
  *        |   \--refused--> pair_flush(): everything read goes out as prefaces
  *        | joined
  *        v
@@ -21,13 +23,20 @@
  * the join is decided: to_client counts it. What the peer sent early is added to
  * it, what more the client sent is written to the peer at once.
  *
+ * The peer's early bytes are copied and left in its socket until it is decided: a
+ * peer that sends as fast as it may fills its window and falls quiet, where reading
+ * would open that again. If they do not fit into the client's window, the
+ * client's socket sends what there is first, and the join is asked for once more.
+ *
  * Whatever happens before "joined" leaves the pair as if wire had not been
- * thought of, with every byte read so far in a preface. After it the sockets must
- * not be read, and never be given to an engine.
+ * thought of, with every byte copied so far in a preface, or sent. After it the
+ * sockets' bytes mean nothing, and they are never given to an engine.
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -35,15 +44,32 @@
 #include "pair/internal.h"
 
 #define TRIES_MAX   4
-#define EARLY_MAX   65536u /* bytes of the peer that are carried through */
-#define DRAIN_BYTES 65536u /* of one side in one try: more is no quiet side */
+#define EARLY_MAX   262144u /* bytes of the peer that are carried through */
+#define DRAIN_BYTES 65536u /* of the client in one try: more is no quiet side */
 #define DRAIN_CHUNK 16384
 #define NS_PER_MS   UINT64_C(1000000)
+
+/* What has been copied of the peer's bytes is not wanted from its socket any more. */
+static void peer_consume(struct streams *streams)
+{
+	while (streams->unread) {
+		ssize_t n = recv(streams->half[PAIR_PEER].fd, NULL,
+				 streams->unread, MSG_TRUNC | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		streams->unread -= (size_t)n;
+	}
+	streams->unread = 0;
+}
 
 /* Another way it is, and why. */
 static void join_refused(struct pair *pair, enum wire_reason why)
 {
 	pair->why = (uint8_t)why;
+	peer_consume(pair->streams);
 	pair->streams->on_decided(pair->owner, why);
 	pair_flush(pair);
 }
@@ -68,24 +94,10 @@ static enum wire_reason peer_write(struct pair *pair, const uint8_t *data,
 		       WIRE_NO_EARLY;
 }
 
-/* Bytes of the peer for the client. */
-static enum wire_reason client_keep(struct pair *pair, const uint8_t *data,
-				    size_t len)
+/* Reads the client's socket to its end, for the peer. WIRE_OK: it is empty. */
+static enum wire_reason client_drain(struct pair *pair)
 {
 	struct half *half = &pair->streams->half[PAIR_CLIENT];
-
-	pair->bytes[PAIR_CLIENT] += len;
-	if (pair_half_append(half, data, len))
-		return WIRE_NO_ERROR;
-	return half->preface_len - pair->streams->answer_len > EARLY_MAX ?
-		       WIRE_NO_EARLY :
-		       WIRE_OK;
-}
-
-/* Reads half i to its end. WIRE_OK: it is empty. */
-static enum wire_reason half_drain(struct pair *pair, int i)
-{
-	struct half *half = &pair->streams->half[i];
 	enum wire_reason why = WIRE_OK;
 	uint8_t data[DRAIN_CHUNK];
 	size_t sum = 0;
@@ -101,40 +113,127 @@ static enum wire_reason half_drain(struct pair *pair, int i)
 		if (n <= 0)
 			return WIRE_NO_STATE;
 		sum += (size_t)n;
-		why = i == PAIR_CLIENT ? peer_write(pair, data, (size_t)n) :
-					 client_keep(pair, data, (size_t)n);
+		why = peer_write(pair, data, (size_t)n);
 		if (why == WIRE_OK && sum > DRAIN_BYTES)
 			why = WIRE_NO_QUIET;
 	}
 	return why;
 }
 
-/* Drains both and asks. WIRE_OK: the answer will come. */
+/* Adds to the client's preface what the peer has sent since the last look. */
+static enum wire_reason peer_append(struct pair *pair, uint8_t *copy,
+				    size_t room)
+{
+	struct streams *streams = pair->streams;
+	size_t had = streams->unread;
+	ssize_t n = recv(streams->half[PAIR_PEER].fd, copy, room,
+			 MSG_PEEK | MSG_DONTWAIT);
+
+	if (n < 0 || (size_t)n <= had)
+		return WIRE_NO_ERROR;
+	if (pair_half_append(&streams->half[PAIR_CLIENT], copy + had,
+			     (size_t)n - had))
+		return WIRE_NO_ERROR;
+	streams->unread = (size_t)n;
+	pair->bytes[PAIR_CLIENT] += (size_t)n - had;
+	return WIRE_OK;
+}
+
+/* WIRE_OK: of all that the peer's socket holds there is a copy. */
+static enum wire_reason peer_copy(struct pair *pair)
+{
+	struct streams *streams = pair->streams;
+	struct pollfd peer = { streams->half[PAIR_PEER].fd, POLLIN | POLLRDHUP,
+			       0 };
+	enum wire_reason why;
+	uint8_t *copy;
+	size_t have;
+
+	if (poll(&peer, 1, 0) < 0 || peer.revents & ~POLLIN)
+		return WIRE_NO_STATE;
+	have = peer.revents ? pair_socket_unread(peer.fd) : 0;
+	if (have <= streams->unread)
+		return WIRE_OK;
+	if (have > EARLY_MAX)
+		return WIRE_NO_EARLY;
+	copy = malloc(have);
+	if (!copy)
+		return WIRE_NO_ERROR;
+	why = peer_append(pair, copy, have);
+	free(copy);
+	return why;
+}
+
+/* Empties the one, copies the other and asks. WIRE_OK: the answer will come. */
 static enum wire_reason join_ask(struct pair *pair)
 {
 	struct streams *streams = pair->streams;
+	const struct half *client = &streams->half[PAIR_CLIENT];
 	char label[WIRE_LABEL];
 	struct wire_join join = {
-		.client = streams->half[PAIR_CLIENT].fd,
+		.client = client->fd,
 		.peer = streams->half[PAIR_PEER].fd,
 		.allocation = streams->allocation,
 		.expires_ns = streams->expires_ns(pair->owner),
 		.label = label,
 	};
-	enum wire_reason why = half_drain(pair, PAIR_PEER);
+	enum wire_reason why = peer_copy(pair);
 	int err;
 
 	if (why == WIRE_OK)
-		why = half_drain(pair, PAIR_CLIENT);
+		why = client_drain(pair);
 	if (why != WIRE_OK)
 		return why;
-	join.to_client = (uint32_t)streams->half[PAIR_CLIENT].preface_len;
+	join.to_client = client->preface ? (uint32_t)client->preface_len : 0;
+	join.unread = (uint32_t)streams->unread;
 	streams->label(pair->owner, label);
 	streams->tries++;
 	err = wire_join(streams->wire, &pair->link, &join);
 	if (err)
 		return err == -ENOTCONN ? WIRE_NO_BROKER : WIRE_NO_ERROR;
 	return WIRE_OK;
+}
+
+/* So that a socket takes more only when all it has is under way; 0: as usual. */
+static void send_all(int fd, int on)
+{
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &on, sizeof(on));
+}
+
+/*
+ * The client's window does not hold what is owed to it: that is sent now, and what
+ * cannot be sent then waits in the peer's window. Returns whether it will be.
+ */
+static bool early_send(struct pair *pair)
+{
+	struct streams *streams = pair->streams;
+	struct half *client = &streams->half[PAIR_CLIENT];
+
+	if (!client->preface || streams->half[PAIR_PEER].preface)
+		return false;
+	pair_half_flush(client);
+	if (client->dead)
+		return false;
+	send_all(client->fd, 1);
+	if (pair_half_wait(pair, PAIR_CLIENT)) {
+		send_all(client->fd, 0);
+		return false;
+	}
+	streams->early = true;
+	streams->tries = 0;
+	return true;
+}
+
+void pair_join_sent(struct pair *pair)
+{
+	struct streams *streams = pair->streams;
+	enum wire_reason why;
+
+	streams->early = false;
+	send_all(streams->half[PAIR_CLIENT].fd, 0);
+	why = join_ask(pair);
+	if (why != WIRE_OK)
+		join_refused(pair, why);
 }
 
 /* The sockets say no more than what is due, until they are closed. */
@@ -152,6 +251,7 @@ static void joined(struct pair *pair)
 	struct half *client = &pair->streams->half[PAIR_CLIENT];
 
 	pair->why = WIRE_OK;
+	peer_consume(pair->streams);
 	pair->streams->on_decided(pair->owner, WIRE_OK);
 	if (pair->finishing)
 		pair_wire_finish(pair);
@@ -196,6 +296,8 @@ static void join_answered(struct wire_link *link, enum wire_reason reason)
 		if (reason == WIRE_OK)
 			return;
 	}
+	if (reason == WIRE_NO_EARLY && !pair->finishing && early_send(pair))
+		return;
 	join_refused(pair, reason);
 }
 
@@ -280,7 +382,6 @@ void pair_join(struct pair *pair, const struct pair_params *params)
 	streams->allocation = wire->allocation;
 	streams->expires_ns = wire->expires_ns;
 	streams->on_decided = wire->on_decided;
-	streams->answer_len = client->preface_len;
 	streams->label = wire->label;
 	if (pair_half_append(&streams->half[PAIR_CLIENT], client->preface,
 			     client->preface_len)) {

@@ -73,8 +73,7 @@ static bool socket_drained(int fd)
 	return fd_unsent(fd) == 0 || socket_closed(fd);
 }
 
-/* Bytes received and not read. */
-static size_t socket_unread(int fd)
+size_t pair_socket_unread(int fd)
 {
 	int value = 0;
 
@@ -185,7 +184,7 @@ static size_t flow_arrived(const struct streams *streams,
 			   const struct flow *flow)
 {
 	return engine_link_held(&streams->link, flow) +
-	       socket_unread(flow->from);
+	       pair_socket_unread(flow->from);
 }
 
 /* Is there nothing left that could be delivered? */
@@ -395,7 +394,9 @@ static void half_ready(struct pair *pair, int i)
 	if (half->preface)
 		return;
 	watch_del(pair->loop, &half->watch);
-	if (!streams->half[!i].preface && !pair_on_wire(pair))
+	if (streams->early)
+		pair_join_sent(pair);
+	else if (!streams->half[!i].preface && !pair_on_wire(pair))
 		pair_attach(pair);
 }
 
