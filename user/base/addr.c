@@ -71,6 +71,17 @@ bool addr_same_host(const union addr *a, const union addr *b)
 	return ab && bb && alen == blen && memcmp(ab, bb, alen) == 0;
 }
 
+int addr_compare_host(const union addr *a, const union addr *b)
+{
+	size_t alen, blen;
+	const uint8_t *ab = addr_bytes(a, &alen);
+	const uint8_t *bb = addr_bytes(b, &blen);
+
+	if (alen != blen)
+		return alen < blen ? -1 : 1;
+	return alen ? memcmp(ab, bb, alen) : 0;
+}
+
 bool addr_equal(const union addr *a, const union addr *b)
 {
 	return addr_same_host(a, b) && addr_port(a) == addr_port(b);
@@ -251,6 +262,15 @@ bool prefix_contains(const struct prefix *prefix, const union addr *addr)
 		return true;
 	return ((bytes[whole] ^ prefix->bytes[whole]) & (0xff00 >> rest) &
 		0xff) == 0;
+}
+
+int prefix_compare(const struct prefix *a, const struct prefix *b)
+{
+	if (a->family != b->family)
+		return a->family < b->family ? -1 : 1;
+	if (a->bits != b->bits)
+		return a->bits > b->bits ? -1 : 1;
+	return memcmp(a->bytes, b->bytes, sizeof(a->bytes));
 }
 
 const char *prefix_format(const struct prefix *prefix, char buf[ADDR_STRLEN])

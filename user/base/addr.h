@@ -33,6 +33,8 @@ void addr_from_bytes(union addr *out, sa_family_t family, const uint8_t *bytes,
 
 bool addr_equal(const union addr *a, const union addr *b); /* with port */
 bool addr_same_host(const union addr *a, const union addr *b); /* without */
+/* Orders by family, then by the bytes, whatever the port: as memcmp. */
+int addr_compare_host(const union addr *a, const union addr *b);
 bool addr_is_any(const union addr *addr); /* 0.0.0.0 or :: */
 
 /*
@@ -64,6 +66,8 @@ struct prefix {
 /* "192.0.2.0/24", or an address alone (/32, /128). Returns 0 or -EINVAL. */
 int prefix_parse(const char *text, struct prefix *out);
 bool prefix_contains(const struct prefix *prefix, const union addr *addr);
+/* Orders by family, then the longer first, then by the bits: as memcmp. */
+int prefix_compare(const struct prefix *a, const struct prefix *b);
 const char *prefix_format(const struct prefix *prefix, char buf[ADDR_STRLEN]);
 
 #endif

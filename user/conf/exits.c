@@ -25,15 +25,6 @@ struct conf_sources {
 	struct source all[];
 };
 
-static int prefix_compare(const struct prefix *a, const struct prefix *b)
-{
-	if (a->family != b->family)
-		return a->family < b->family ? -1 : 1;
-	if (a->bits != b->bits)
-		return a->bits > b->bits ? -1 : 1;
-	return memcmp(a->bytes, b->bytes, sizeof(a->bytes));
-}
-
 static int source_compare(const void *left, const void *right)
 {
 	const struct source *a = left, *b = right;

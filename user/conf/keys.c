@@ -91,9 +91,17 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			".Cm prefix\n"
 			"around its relayed address, and takes that exit's\n"
 			".Cm engine .\n"
-			"All other keys are checked and have no effect in this\n"
-			"version: which link a packet takes is left to the\n"
-			"system's own routes and rules.",
+			".Pp\n"
+			"With a\n"
+			".Cm link\n"
+			"packets are routed by their source: see\n"
+			".Xr culvertd 8 ,\n"
+			".Dq Exits .\n"
+			"The keys\n"
+			".Cm anycast , anycast_suffix , tunnel_peer\n"
+			"and\n"
+			".Cm weight\n"
+			"are checked and have no effect in this version.",
 	},
 	[SECTION_ALTERNATE] = {
 		.name = "alternate",
@@ -437,7 +445,11 @@ const struct key conf_keys[] = {
 
 	{ EXIT(link), .name = "link", .type = KEY_DEVICE, .shown = "none",
 	  .help = "The network device that leads to the provider.\n"
-		  "One that is not there draws a warning." },
+		  "One that is not there draws a warning, and is taken when it\n"
+		  "comes.\n"
+		  "With it, packets from the prefixes of this exit leave by this\n"
+		  "link, and no others do.\n"
+		  "The first one of a configuration needs a restart." },
 	{ EXIT(next_hops), .name = "next_hop", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf_exit, next_hop_count),
 	  .shown = "none: the link has two ends",

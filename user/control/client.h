@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "control/control.h"
 
@@ -60,5 +61,8 @@ void control_answer_free(struct control_answer *answer); /* accepts NULL */
 /* Understands one reply line; for tests and fuzzing. -EPROTO or -ENOMEM. */
 int control_answer_parse(const char *line, size_t len,
 			 struct control_answer **out);
+
+/* Writes a text as a JSON string. */
+void control_json_text(FILE *out, const char *text);
 
 #endif

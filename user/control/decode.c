@@ -368,3 +368,12 @@ int control_answer_engines(const struct control_answer *answer,
 
 	return list_decode(answer, &kind, rows, count, NULL);
 }
+
+void control_json_text(FILE *out, const char *text)
+{
+	json_t *string = json_string(text);
+
+	if (!string || json_dumpf(string, out, JSON_ENCODE_ANY))
+		fputs("null", out);
+	json_decref(string);
+}

@@ -453,6 +453,12 @@ const struct ctl_command ctl_commands[] = {
 	  "take out of the user database", true },
 	{ "flush", NULL, ctl_flush,
 	  "remove what a daemon that is gone left in the kernel", true },
+	{ "exits", NULL, ctl_exits, "the ways out, as they are in the kernel",
+	  true },
+	{ "exits plan", NULL, ctl_exits_plan,
+	  "what the configuration would change in the kernel", true },
+	{ "exits remove", NULL, ctl_exits_remove,
+	  "take rules, routes and guards out of the kernel", true },
 };
 const size_t ctl_command_count = COUNT(ctl_commands);
 

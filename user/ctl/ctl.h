@@ -21,6 +21,7 @@ enum ctl_exit {
 };
 
 struct ctl_command;
+struct conf;
 
 /* One invocation: what the command line said, and where output goes. */
 struct ctl {
@@ -28,7 +29,7 @@ struct ctl {
 	const struct ctl_command *command;
 	const char *path; /* of the socket */
 	const char *id; /* kick; user add, remove: the name */
-	const char *config, *realm; /* user */
+	const char *config, *realm; /* user; config: exits, too */
 	const char *pin; /* flush */
 	bool json, workers, undo;
 	size_t limit; /* rows; 0: the command's own default */
@@ -83,5 +84,11 @@ enum ctl_exit ctl_flush(struct ctl *ctl);
 enum ctl_exit ctl_user_add(struct ctl *ctl);
 enum ctl_exit ctl_user_list(struct ctl *ctl);
 enum ctl_exit ctl_user_remove(struct ctl *ctl);
+enum ctl_exit ctl_exits(struct ctl *ctl);
+enum ctl_exit ctl_exits_plan(struct ctl *ctl);
+enum ctl_exit ctl_exits_remove(struct ctl *ctl);
+
+/* Loads --config; complains of its errors. 0, or a negative errno. */
+int ctl_conf_load(struct ctl *ctl, struct conf **out);
 
 #endif

@@ -40,6 +40,11 @@ static void conf_complain(void *arg, bool is_error, const char *file,
 		ctl_complain(ctl, "%s:%u: %s", file, line, message);
 }
 
+int ctl_conf_load(struct ctl *ctl, struct conf **out)
+{
+	return conf_load(ctl->config, conf_complain, ctl, out, NULL, NULL);
+}
+
 static const struct conf_realm *realm_find(const struct conf *conf,
 					   const char *name)
 {
@@ -92,7 +97,7 @@ static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
 	char why[STORE_WHY_SIZE];
 
 	*job = (struct job){ .ctl = ctl };
-	if (conf_load(ctl->config, conf_complain, ctl, &job->conf, NULL, NULL))
+	if (ctl_conf_load(ctl, &job->conf))
 		return ctl_fail(ctl,
 				"%s says where the database is: give its path "
 				"with --config",

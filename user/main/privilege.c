@@ -33,6 +33,10 @@
 #define BROKER_KEEPS                                                     \
 	(1ull << CAP_BPF | 1ull << CAP_PERFMON | 1ull << CAP_NET_ADMIN | \
 	 1ull << CAP_NET_BIND_SERVICE)
+#define EXIT_KEEPS (1ull << CAP_NET_ADMIN)
+
+/* All that the first version of Landlock knows. */
+#define FILES_ALL ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
 
 /*
  * What an id of this user namespace is outside, user_namespaces(7). The file
@@ -190,9 +194,15 @@ bool privilege_can_broker(void)
 	       capability_has(CAP_NET_ADMIN);
 }
 
-int privilege_supervisor(const struct privilege_user *user, bool broker)
+bool privilege_can_exit(void)
 {
-	uint64_t keep = broker ? BROKER_KEEPS : 0;
+	return capability_has(CAP_NET_ADMIN);
+}
+
+int privilege_supervisor(const struct privilege_user *user, bool broker,
+			 bool exits)
+{
+	uint64_t keep = (broker ? BROKER_KEEPS : 0) | (exits ? EXIT_KEEPS : 0);
 	int err;
 
 	if (user->change) {
@@ -243,24 +253,28 @@ static int pins_filter(void)
 		       0;
 }
 
+/* No file at all is left for these kinds of access. */
+static int files_refuse(uint64_t access)
+{
+	struct landlock_ruleset_attr attr = { .handled_access_fs = access };
+	int rules = (int)syscall(SYS_landlock_create_ruleset, &attr,
+				 sizeof(attr), 0);
+	int err;
+
+	if (rules < 0)
+		return -errno;
+	err = syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? -errno : 0;
+	close(rules);
+	return err;
+}
+
 /*
  * Whoever pins a BPF map may open the pin for writing, though its descriptor could
  * only read: the relay makes no file. Landlock costs nothing at any other call.
  */
 static int pins_refuse(void)
 {
-	struct landlock_ruleset_attr attr = {
-		.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_REG,
-	};
-	int rules = (int)syscall(SYS_landlock_create_ruleset, &attr,
-				 sizeof(attr), 0);
-	int err;
-
-	if (rules < 0)
-		return pins_filter();
-	err = syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? -errno : 0;
-	close(rules);
-	return err ? pins_filter() : 0;
+	return files_refuse(LANDLOCK_ACCESS_FS_MAKE_REG) ? pins_filter() : 0;
 }
 
 static int die_with(pid_t parent)
@@ -277,6 +291,21 @@ int privilege_broker(pid_t parent)
 	if (!err)
 		err = capabilities_limit(BROKER_KEEPS);
 	return err ? err : die_with(parent);
+}
+
+int privilege_exit(pid_t parent)
+{
+	int err = gains_refuse();
+
+	if (!err)
+		err = capabilities_limit(EXIT_KEEPS);
+	if (err)
+		return err;
+	err = files_refuse(FILES_ALL);
+	if (err)
+		log_debug("main", "event=not_confined role=exit error=\"%s\"",
+			  strerror(-err));
+	return die_with(parent);
 }
 
 int privilege_relay(const struct privilege_user *user, pid_t parent)

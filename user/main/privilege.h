@@ -32,17 +32,19 @@ int privilege_clean_files(void);
 /* Raises the soft descriptor limit to the hard one. */
 void privilege_raise_files(void);
 
-/* Has this process what the broker needs? */
+/* Has this process what the broker, what the exit role needs? */
 bool privilege_can_broker(void);
+bool privilege_can_exit(void);
 
 /*
  * The supervisor after start. When the relay is another user it keeps CAP_SETUID
  * and CAP_SETGID, which starting it again after a crash needs, and CAP_KILL, to
- * end one that hangs and for PR_SET_PDEATHSIG to have an effect; with a broker
- * what that one keeps, for the same reason; else nothing. No program it could run
+ * end one that hangs and for PR_SET_PDEATHSIG to have an effect; with a broker or
+ * an exit role what those keep, for the same reason; else nothing. No program it could run
  * gets anything back. 0 or a negative errno.
  */
-int privilege_supervisor(const struct privilege_user *user, bool broker);
+int privilege_supervisor(const struct privilege_user *user, bool broker,
+			 bool exits);
 
 /*
  * The broker after start: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN are left, and
@@ -50,6 +52,12 @@ int privilege_supervisor(const struct privilege_user *user, bool broker);
  * 1024. Dies with its parent. 0 or a negative errno; -ESRCH as below.
  */
 int privilege_broker(pid_t parent);
+
+/*
+ * The exit role after start: CAP_NET_ADMIN is left, and no file can be opened. Dies
+ * with its parent. 0 or a negative errno; -ESRCH as below.
+ */
+int privilege_exit(pid_t parent);
 
 /*
  * The relay: becomes the user for good, no capability is left, none can be

@@ -55,6 +55,7 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel,
 	memcpy(params.broker, broker, sizeof(params.broker));
 	fd_close(&sup->signal_fd);
 	fd_close(&sup->broker.channel);
+	fd_close(&sup->exit.channel);
 	memcpy(params.nonce_secret, sup->nonce_secret,
 	       sizeof(params.nonce_secret));
 	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
@@ -63,6 +64,19 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel,
 	free(sup->sockets.groups);
 	conf_unref(sup->conf);
 	exit(status);
+}
+
+void supervisor_child_close(struct supervisor *sup)
+{
+	fd_close(&sup->signal_fd);
+	fd_close(&sup->control_fd);
+	fd_close(&sup->channel);
+	fd_close(&sup->broker.channel);
+	fd_close(&sup->exit.channel);
+	sockets_close(&sup->next_sockets, &sup->sockets);
+	sockets_close(&sup->sockets, NULL);
+	conf_unref(sup->next_conf);
+	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
 }
 
 static int relay_start(struct supervisor *sup)
@@ -238,6 +252,8 @@ static void children_reap(struct supervisor *sup)
 			relay_ended(sup, status);
 		else if (pid == sup->broker.pid)
 			supervisor_broker_died(sup, status);
+		else if (pid == sup->exit.pid)
+			supervisor_exit_died(sup, status);
 }
 
 static void signal_handle(struct supervisor *sup)
@@ -267,6 +283,7 @@ static int wait_ms(const struct supervisor *sup)
 	uint64_t now = clock_ms();
 	uint64_t until = UINT64_MAX;
 	uint64_t broker = supervisor_broker_due(sup);
+	uint64_t exit_role = supervisor_exit_due(sup);
 
 	if (!sup->relay)
 		until = sup->restart.at_ms;
@@ -274,6 +291,8 @@ static int wait_ms(const struct supervisor *sup)
 		until = sup->stop_by_ms;
 	if (broker < until)
 		until = broker;
+	if (exit_role < until)
+		until = exit_role;
 	if (until == UINT64_MAX)
 		return -1;
 	return until > now ? (int)(until - now) : 0;
@@ -316,6 +335,7 @@ static void supervise(struct supervisor *sup)
 		    clock_ms() >= sup->stop_by_ms)
 			relay_kill(sup);
 		supervisor_broker_tend(sup);
+		supervisor_exit_tend(sup);
 		if (!sup->stopping && !sup->relay && retry_due(&sup->restart))
 			relay_restart(sup);
 	}
@@ -329,6 +349,7 @@ int supervisor_run(const char *path)
 		.signal_fd = -1,
 		.channel = -1,
 		.broker = { .channel = -1 },
+		.exit = { .channel = -1 },
 		.status = EXIT_SUCCESS,
 	};
 
@@ -337,6 +358,7 @@ int supervisor_run(const char *path)
 	else
 		supervise(&sup);
 	supervisor_broker_stop(&sup);
+	supervisor_exit_stop(&sup);
 	if (sup.control_fd >= 0)
 		supervisor_control_remove(&sup);
 	if (sup.status == EXIT_SUCCESS)

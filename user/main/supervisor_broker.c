@@ -23,7 +23,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
-#include "crypto/crypto.h"
 #include "main/broker_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
@@ -47,13 +46,7 @@ static void broker_child(struct supervisor *sup, pid_t supervisor, int channel)
 	};
 	int status;
 
-	fd_close(&sup->signal_fd);
-	fd_close(&sup->control_fd);
-	fd_close(&sup->channel);
-	sockets_close(&sup->next_sockets, &sup->sockets);
-	sockets_close(&sup->sockets, NULL);
-	conf_unref(sup->next_conf);
-	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
+	supervisor_child_close(sup);
 	status = broker_process_run(&params);
 	conf_unref(sup->conf);
 	exit(status);

@@ -25,6 +25,15 @@ struct supervisor_broker {
 	struct retry give; /* when they get it */
 };
 
+/* The exit role, if there is one (supervisor_exit.c). */
+struct supervisor_exit {
+	bool kept; /* one was started: there shall always be one */
+	pid_t pid; /* 0 while there is none */
+	int channel; /* -1 while there is none, or it is to end */
+	bool renewed; /* it was told to end, for the next one */
+	struct retry restart;
+};
+
 struct supervisor {
 	const char *path;
 	struct conf *conf;
@@ -43,6 +52,7 @@ struct supervisor {
 	bool draining; /* outlives a relay that was told to */
 	struct retry restart; /* of the relay */
 	struct supervisor_broker broker;
+	struct supervisor_exit exit;
 	uint64_t stop_by_ms; /* when a relay that still runs is killed */
 	/* A reload sent and not yet answered: what will be in force then. */
 	struct conf *next_conf;
@@ -67,6 +77,9 @@ int supervisor_start(struct supervisor *sup);
 /* Removes the control socket, if the one at its path is still ours. */
 void supervisor_control_remove(const struct supervisor *sup);
 
+/* In a child other than the relay: closes and wipes what is not its own. */
+void supervisor_child_close(struct supervisor *sup);
+
 /* May any connection go on wire by this configuration? */
 bool supervisor_wire_wanted(const struct conf *conf);
 /* Starts it if that is wanted and allowed; logs why not. With all privileges. */
@@ -82,6 +95,17 @@ uint64_t supervisor_broker_due(const struct supervisor *sup);
 void supervisor_broker_tend(struct supervisor *sup); /* if it is time */
 /* After the relay's end: resets what is joined, leaves nothing in the kernel. */
 void supervisor_broker_stop(struct supervisor *sup);
+
+/* Starts it if that is wanted and allowed; logs why not. With all privileges. */
+void supervisor_exit_start(struct supervisor *sup);
+void supervisor_exit_died(struct supervisor *sup, int status);
+/* When one has to be started, by the clock; UINT64_MAX: never. */
+uint64_t supervisor_exit_due(const struct supervisor *sup);
+void supervisor_exit_tend(struct supervisor *sup); /* if it is time */
+/* Another configuration is in force. */
+void supervisor_exit_renew(struct supervisor *sup);
+/* Its work stays in the kernel. */
+void supervisor_exit_stop(struct supervisor *sup);
 
 /* How many workers this configuration asks for here. */
 unsigned int supervisor_workers(const struct conf *conf);

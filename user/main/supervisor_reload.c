@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "crypto/crypto.h"
+#include "exit/exit.h"
 #include "main/supervisor_internal.h"
 
 #define REASON_MAX 256
@@ -100,6 +101,8 @@ static const char *reload_fixed(const struct supervisor *sup,
 		return "[server] control";
 	if (strcmp(next->user, sup->conf->user) != 0)
 		return "[server] user";
+	if (exit_wanted(next) && !exit_wanted(sup->conf) && !sup->exit.kept)
+		return "[exit] link (the first one)";
 	return reload_fixed_wire(sup->conf, next);
 }
 
@@ -181,6 +184,7 @@ static void next_take(struct supervisor *sup)
 	sup->conf = sup->next_conf;
 	sup->next_conf = NULL;
 	sup->config_loads++;
+	supervisor_exit_renew(sup);
 	sockets_set_backlog(&sup->sockets, sup->conf);
 	log_set_level(sup->conf->log_level);
 	supervisor_log_listening(&sup->sockets, true);

@@ -235,7 +235,8 @@ static void path_check(const struct supervisor *sup)
 
 static int privileges_drop(struct supervisor *sup)
 {
-	int err = privilege_supervisor(&sup->user, sup->broker.kept);
+	int err = privilege_supervisor(&sup->user, sup->broker.kept,
+				       sup->exit.kept);
 
 	if (err)
 		log_error("main",
@@ -286,5 +287,6 @@ int supervisor_start(struct supervisor *sup)
 	if (err)
 		return err;
 	supervisor_broker_start(sup);
+	supervisor_exit_start(sup);
 	return privileges_drop(sup);
 }

@@ -17,9 +17,12 @@ SAME = object()
 class Lab:
     """Owns everything a script makes and removes it at the end, whatever happens."""
 
-    def __init__(self, boxed=False):
-        """`boxed`: with an impairment box on each leg, self.near and self.far."""
-        self.topo = topo.build(boxed)
+    def __init__(self, boxed=False, topology=None):
+        """`boxed`: with an impairment box on each leg, self.near and self.far.
+
+        `topology`: instead of the usual one.
+        """
+        self.topo = topology or topo.build(boxed)
         _collect_garbage()
         self.dir = tempfile.mkdtemp(prefix=f"culvert-net-{os.getpid()}-")
         os.chmod(self.dir, 0o755)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A site with two providers, as namespaces:
+
+                   /-- (A) --\\
+    host X -- exit R          peer Y
+                   \\-- (B) --/
+
+Each provider lets out what comes from its own prefix and counts what else it has to drop. The
+site has a network of each prefix, and one that no provider knows; its router's own default
+route goes by A. Y is reached by both and answers each prefix by its provider.
+"""
+
+import json
+import os
+import secrets
+
+from .topo import NETNS_DIR, Node, collect_garbage, run
+
+PREFIX = {"a": {4: "10.81.0.0/24", 6: "fd81::/64"}, "b": {4: "10.82.0.0/24", 6: "fd82::/64"}}
+OTHER = {4: "10.85.0.0/24", 6: "fd85::/64"}  # of no provider
+HOP = {"a": {4: "10.91.0.2", 6: "fd91::2"}, "b": {4: "10.92.0.2", 6: "fd92::2"}}
+# Number of a network: of the site, of the router's link, of the provider's link to Y.
+NETS = {"a": (81, 91, 93), "b": (82, 92, 94)}
+
+FILTER = """
+table inet ingress {
+    counter dropped { }
+    chain forward {
+        type filter hook forward priority 0
+        iifname "site" ip saddr { %s, %s } accept
+        iifname "site" ip6 saddr { %s, %s } accept
+        iifname "site" counter name dropped drop
+    }
+}
+"""
+
+
+class Site:
+    """Takes the place of a Topology: clients at X, the relay at R, peers at Y."""
+
+    isolated = True
+    versions = (4, 6)
+
+    def __init__(self):
+        collect_garbage()
+        tag = f"culvert{os.getpid()}-{secrets.token_hex(3)}"
+        self.tag = tag
+        parts = ["x", "r", "a", "b", "y"]
+        self.names = [f"{tag}-{part}" for part in parts]
+        self._name = dict(zip(parts, self.names))
+        try:
+            for name in self.names:
+                run("ip", "netns", "add", name)
+                run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-qw",
+                    "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0",
+                    "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+            self._cables()
+            self._addresses()
+            self._routes()
+            self.client = Node(self._name["x"], ["10.81.0.2", "10.82.0.2", "10.85.0.2"],
+                               ["fd81::2", "fd82::2", "fd85::2"])
+            self.relay = Node(self._name["r"], ["10.81.0.1", "10.82.0.1", "10.85.0.1"],
+                              ["fd81::1", "fd82::1", "fd85::1"])
+            self.peer = Node(self._name["y"], ["10.99.0.1", "10.99.0.1"], ["fd99::1", "fd99::1"])
+            self.provider = {key: Node(self._name[key], [], []) for key in ("a", "b")}
+            self._filters()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _cables(self):
+        ends = [("x", "site", "r", "lan"), ("r", "to_a", "a", "site"), ("r", "to_b", "b", "site"),
+                ("a", "net", "y", "from_a"), ("b", "net", "y", "from_b")]
+        for one, left, other, right in ends:
+            run("ip", "link", "add", left, "netns", self._name[one], "type", "veth",
+                "peer", "name", right, "netns", self._name[other])
+            for end, link in ((one, left), (other, right)):
+                self._batch(end, [f"link set {link} up", "link set lo up"])
+
+    def _batch(self, part, lines):
+        run("ip", "-n", self._name[part], "-batch", "-", input="\n".join(lines) + "\n")
+
+    def _address(self, part, link, net, host):
+        self._batch(part, [f"addr add 10.{net}.0.{host}/24 dev {link}",
+                           f"addr add fd{net}::{host}/64 dev {link} nodad"])
+
+    def _addresses(self):
+        for net in (81, 82, 85):
+            self._address("x", "site", net, 2)
+            self._address("r", "lan", net, 1)
+        for key, (_, link, net) in NETS.items():
+            self._address("r", f"to_{key}", link, 1)
+            self._address(key, "site", link, 2)
+            self._address(key, "net", net, 1)
+            self._address("y", f"from_{key}", net, 2)
+        self._batch("y", ["addr add 10.99.0.1/32 dev lo", "addr add fd99::1/128 dev lo"])
+
+    def _routes(self):
+        self._batch("x", ["route add default via 10.81.0.1", "route add ::/0 via fd81::1"])
+        self._batch("r", ["route add default via 10.91.0.2", "route add ::/0 via fd91::2"])
+        for key, (site, link, net) in NETS.items():
+            self._batch(key, [f"route add 10.99.0.1 via 10.{net}.0.2",
+                              f"route add fd99::1 via fd{net}::2",
+                              f"route add 10.{site}.0.0/24 via 10.{link}.0.1",
+                              f"route add fd{site}::/64 via fd{link}::1"])
+            for far in (site, link):
+                self._batch("y", [f"route add 10.{far}.0.0/24 via 10.{net}.0.1",
+                                  f"route add fd{far}::/64 via fd{net}::1"])
+
+    def _filters(self):
+        for key, node in self.provider.items():
+            link = NETS[key][1]
+            run(*node.command(["nft", "-f", "-"]),
+                input=FILTER % (PREFIX[key][4], f"10.{link}.0.0/24",
+                                PREFIX[key][6], f"fd{link}::/64"))
+
+    def dropped(self):
+        """Packets that the providers' filters have dropped: (by A, by B)."""
+        found = []
+        for key in ("a", "b"):
+            said = json.loads(self.provider[key].run("nft", "-j", "list", "counters"))
+            found.append(sum(one["counter"]["packets"] for one in said["nftables"]
+                             if "counter" in one))
+        return tuple(found)
+
+    def remove(self):
+        for name in self.names:
+            run("sh", "-c", f"ip netns del {name} 2>/dev/null || :")

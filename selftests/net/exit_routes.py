@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Routing by source: a site with two providers that filter, behind one exit router.
+
+The router runs culvertd with [exit] sections. Whatever leaves the site must leave by the
+provider that its source belongs to: their filters drop nothing.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import engines, proc, tap, turn  # noqa: E402
+from culvertlab.data import KIB, swap  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.server import binary  # noqa: E402
+from culvertlab.site import HOP, PREFIX, Site  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+test = tap.test
+if os.geteuid():
+    tap.skip_all("needs root")
+if not shutil.which("nft"):
+    tap.skip_all("nft is not installed (package nftables)")
+site = Site()
+lab = Lab(topology=site)
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
+
+
+def sections(**more):
+    """The two exits; `more` changes keys of both."""
+    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
+                                "prefix": ", ".join(PREFIX[key].values()), **more}
+            for key in ("a", "b")}
+    return made
+
+
+def router(**changes):
+    """culvertd on the router, its exits ready."""
+    server = lab.server({"engine": {"order": "splice"}, **sections(), **changes})
+    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+    return server
+
+
+def reached(node, version, index, timeout=3):
+    """One connection from an address of a node to Y, a byte each way."""
+    with contextlib.closing(site.peer.listen(version)) as listener:
+        listener.settimeout(timeout)
+        sock = lab.keep(node.connect(listener.getsockname()[:2], index, timeout))
+        far, _ = listener.accept()
+        with contextlib.closing(far):
+            far.settimeout(timeout)
+            sock.sendall(b"?")
+            equal(far.recv(1), b"?", "the byte that arrives")
+            equal(far.getpeername()[0], node.addr(version, index), "the source at Y")
+            far.sendall(b"!")
+            equal(sock.recv(1), b"!", "the answer")
+
+
+def refused(node, version, index, timeout=3):
+    """The errno with which a connection from there to Y fails."""
+    with contextlib.closing(site.peer.listen(version)) as listener:
+        try:
+            node.connect(listener.getsockname()[:2], index, timeout).close()
+        except TimeoutError:
+            return errno.ETIMEDOUT
+        except OSError as error:
+            return error.errno
+    return 0
+
+
+def exits(server, *args):
+    """culvertctl exits with the server's configuration."""
+    argv = [binary("culvertctl"), "exits", *args]
+    if "remove" not in args:
+        argv += ["-c", server.conf_path]
+    return site.relay.run(*argv)
+
+
+def states(server):
+    """{exit: (state, packets, rejected)} in the kernel."""
+    rows = json.loads(exits(server, "-j"))["exits"]
+    return {row["name"]: (row["state"], row["packets"], row["rejected"]) for row in rows}
+
+
+@contextlib.contextmanager
+def nothing_dropped():
+    """No provider's filter drops a packet inside the block."""
+    before = site.dropped()
+    yield
+    equal(site.dropped(), before, "packets dropped by the filters of A and B")
+
+
+@test("without exits the second prefix leaves by the first provider, which drops it")
+def _():
+    reached(site.client, 4, 0)
+    before = site.dropped()
+    equal(refused(site.client, 4, 1, 1), errno.ETIMEDOUT, "a connection from B's prefix")
+    check(site.dropped()[0] > before[0], "A's filter has dropped nothing")
+
+
+@test("single exit router: each source takes its exit, both families, 0 packets dropped", 30)
+def _():
+    server = router()
+    with nothing_dropped():
+        for node in (site.client, site.relay):
+            for version in (4, 6):
+                for index in (0, 1):
+                    reached(node, version, index)
+    rows = states(server)
+    for name in ("isp-a", "isp-b"):
+        equal(rows[name][0], "up", f"state of {name}")
+        check(rows[name][1] >= 12, f"{name} counts {rows[name][1]} packets")
+        equal(rows[name][2], 0, f"rejected at {name}")
+
+
+@test("routes of the main table by an exit's link, however long, take no foreign source there")
+def _():
+    router()
+    site.relay.run("ip", "route", "add", "10.99.0.0/16", "via", HOP["a"][4])
+    site.relay.run("ip", "-6", "route", "add", "fd99::/48", "via", HOP["a"][6])
+    try:
+        with nothing_dropped():
+            for version in (4, 6):
+                reached(site.client, version, 1)
+    finally:
+        site.relay.run("ip", "route", "del", "10.99.0.0/16")
+        site.relay.run("ip", "-6", "route", "del", "fd99::/48")
+
+
+@test("relayed pairs leave by the exit of their relayed address, on splice and on wire", 40)
+def _():
+    for engine in ("splice", "wire"):
+        if engines.missing(lab, engine):
+            tap.note(f"{engine}: {engines.missing(lab, engine)}")
+            continue
+        server = router(**engines.config(lab, engine))
+        with nothing_dropped():
+            for version, index in ((4, 0), (4, 1), (6, 0), (6, 1)):
+                address = (site.relay.addr(version, index), server.port)
+                client = lab.keep(turn.Control(site.client, address))
+                client.allocate(*([turn.family(6)] if version == 6 else []))
+                data, peer, _ = lab.pair(client, version)
+                equal(peer.getpeername()[0], address[0], "the peer's view of the source")
+                engines.on(server, data, engine)
+                swap(data, peer, 256 * KIB, index)
+
+
+@test("a lost link: its prefix fails at once, the other goes on, nothing is misrouted", 30)
+def _():
+    server = router()
+    site.relay.run("ip", "link", "set", "to_b", "down")
+    try:
+        with nothing_dropped():
+            for version in (4, 6):
+                begun = time.monotonic()
+                check(refused(site.client, version, 1) in UNREACHABLE, "no error at the host")
+                # An answer that comes before connect() has returned counts with the second SYN.
+                within(time.monotonic() - begun, 0, 1.9, "seconds until the error")
+                reached(site.client, version, 0)
+        equal(states(server)["isp-b"][0], "down", "state")
+    finally:
+        site.relay.run("ip", "link", "set", "to_b", "up")
+        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+    wait_for(lambda: states(server)["isp-b"][0] == "up", 5, "the exit is up again")
+    with nothing_dropped():
+        for version in (4, 6):
+            reached(site.client, version, 1, 5)
+
+
+@test("a source that no provider knows is told so: ICMPv6 code 5, and nothing is dropped outside")
+def _():
+    server = router()
+    before = states(server)["isp-a"][2]
+    with nothing_dropped():
+        equal(refused(site.client, 6, 2), errno.EACCES, "IPv6")
+        equal(refused(site.client, 4, 2), errno.EHOSTUNREACH, "IPv4")
+    check(states(server)["isp-a"][2] >= before + 2, "the guard has counted nothing")
+
+
+def rules():
+    return site.relay.run("ip", "rule") + site.relay.run("ip", "-6", "rule")
+
+
+def healing_ms(monitor):
+    """From the first rule that went to the last that came back, as the kernel tells of it."""
+    times = {}
+    stamp = re.compile(r"T(\d+):(\d+):([\d.]+)\]\s+(Deleted )?")
+    for line in monitor.out().splitlines():
+        found = stamp.search(line)
+        if found and "proto 200" in line:
+            when = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+            times.setdefault(bool(found[4]), []).append(when)
+    return (times[False][-1] - times[True][-1]) * 1000
+
+
+@test("rules, routes and group that somebody takes away are back at once, by one healing")
+def _():
+    server = router()
+    wanted = rules()
+    healed = server.log_count(r"event=exits_changed")
+    monitor = lab.spawn(site.relay, ["stdbuf", "-oL", "ip", "-ts", "monitor", "rule"], "monitor")
+    wait_for(lambda: monitor.status is not None or listens(monitor.pid), 5, "the monitor listens")
+    site.relay.run("ip", "rule", "flush", "protocol", "200")
+    wait_for(lambda: rules() == wanted, 2, "rules are back")
+    took = wait_for(lambda: healing_ms(monitor) or None, 2, "the monitor has told of it")
+    tap.note(f"healed {took:.2f} ms after the last rule went")
+    within(took, 0, 100, "ms until they are back")
+    site.relay.run("ip", "-6", "route", "flush", "table", "20000")
+    site.relay.run("ip", "link", "set", "to_a", "group", "0")
+    wait_for(lambda: states(server)["isp-b"][0] == "up" and "nothing" in exits(server, "plan"), 2,
+             "routes and group are back")
+    with nothing_dropped():
+        reached(site.client, 6, 1)
+    within(server.log_count(r"event=exits_changed") - healed, 1, 3, "healings told of")
+
+
+def listens(pid):
+    """Has this process a socket, which `ip monitor` has for nothing else?"""
+    return any("socket:" in os.readlink(f"/proc/{pid}/fd/{fd}")
+               for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
+@test("nft flush ruleset passes the guards by, and nobody else may change them")
+def _():
+    server = router()
+    site.relay.run("nft", "flush", "ruleset")
+    if "culvert_guard" not in site.relay.run("nft", "list", "tables"):
+        tap.note("this kernel knows no tables with an owner")
+    wait_for(lambda: "culvert_guard" in site.relay.run("nft", "list", "tables"), 2, "guards")
+    equal(refused(site.client, 6, 2), errno.EACCES, "a foreign source")
+    check("nothing" in exits(server, "plan"), "something would be changed")
+
+
+def exit_process(server):
+    """The exit role: the child of the supervisor with CAP_NET_ADMIN and nothing else."""
+    for pid in proc.children(server.process.pid):
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
+            if f"CapPrm:\t{1 << 12:016x}" in file.read():
+                return pid
+    return None
+
+
+@test("a killed helper leaves routes and guards, and another one takes over")
+def _():
+    server = router()
+    pid = exit_process(server)
+    check(pid, "no process with CAP_NET_ADMIN alone")
+    ready = server.log_count(r"event=exits_ready")
+    os.kill(pid, signal.SIGKILL)
+    with nothing_dropped():
+        reached(site.client, 4, 1)
+        equal(refused(site.client, 6, 2), errno.EACCES, "a foreign source")
+    wait_for(lambda: server.log_count(r"event=exits_ready") > ready, 5, "another one")
+    check(exit_process(server) not in (pid, None), "no new process")
+    check("nothing" in exits(server, "plan"), "something would be changed")
+
+
+@test("a reload moves a prefix: the plan says what, then it is so")
+def _():
+    server = router()
+    server.sections["exit isp-a"]["prefix"] = "10.81.0.0/24, fd81::/64, fd85::/64"
+    server.write_config()
+    plan = exits(server, "plan")
+    check("+ ip -6 route default from fd85::/64" in plan and "~ table inet" in plan,
+          f"the plan: {plan}")
+    check("10.81" not in plan, f"the plan changes what stays: {plan}")
+    equal(server.reload(), "reloaded", "the reload")
+    wait_for(lambda: "nothing" in exits(server, "plan"), 5, "it is so")
+    equal(refused(site.client, 6, 2, 1), errno.ETIMEDOUT, "the router lets it out; A does not")
+
+
+@test("what is there outlives the daemon; remove takes all of it")
+def _():
+    server = router()
+    denied = subprocess.run(site.relay.command([binary("culvertctl"), "exits", "remove"]),
+                            capture_output=True, text=True, check=False)
+    equal(denied.returncode, 1, "remove beside a running daemon")
+    lab.stop_server()
+    with nothing_dropped():
+        reached(site.client, 4, 1)
+    check("- ip -6 route default from" in exits(server, "remove"), "nothing is told of")
+    check("20000" not in rules(), f"rules are left: {rules()}")
+    equal(site.relay.run("nft", "list", "tables").strip(), "", "tables that are left")
+    equal(site.relay.run("ip", "-6", "route", "show", "table", "all", "proto", "200").strip(), "",
+          "routes that are left")
+    check("nothing" in exits(server, "remove"), "a second time there is something")
+
+
+tap.main()

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Exits: which rules and routes are wanted, and what the guards let pass. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "exit/guard_sources.h"
+#include "exit/internal.h"
+#include "unit/failalloc.h"
+
+#define USABLE "[realm example.org]\n[user alice]\npassword = secret\n"
+
+static void report(void *arg, bool is_error, const char *file,
+		   unsigned int line, const char *message)
+{
+	(void)arg;
+	(void)file;
+	(void)line;
+	if (is_error && !strstr(message, "memory"))
+		fail_msg("%s", message);
+}
+
+static struct conf *conf_of(const char *exits)
+{
+	struct conf *conf = NULL;
+	char text[2048];
+
+	snprintf(text, sizeof(text), "%s%s", USABLE, exits);
+	assert_int_equal(conf_parse(text, strlen(text), "test.conf", report,
+				    NULL, &conf),
+			 0);
+	return conf;
+}
+
+/* Two exits, whose prefixes lie in each other, and a network of the site. */
+static struct conf *two_exits(void)
+{
+	return conf_of("[exit a]\nlink = wan0\nnext_hop = 192.0.2.1, fe80::1\n"
+		       "prefix = 10.0.0.0/8, 2001:db8:a::/48\n"
+		       "[exit b]\nlink = wan1\n"
+		       "prefix = 10.9.0.0/16, 2001:db8:b::/48\n"
+		       "[exit pins]\nprefix = 172.16.0.0/12\n");
+}
+
+static struct prefix prefix_of(const char *text)
+{
+	struct prefix prefix;
+
+	assert_int_equal(prefix_parse(text, &prefix), 0);
+	return prefix;
+}
+
+/* wan0 up, wan1 as told, lan0; each with its subnets. */
+struct lab_host {
+	struct exit_link links[3];
+	struct exit_way ways[6];
+	struct exit_host host;
+};
+
+static void host_make(struct lab_host *lab, bool wan1_up)
+{
+	*lab = (struct lab_host){
+		.links = { { "wan0", 2, 0, true },
+			   { "wan1", 3, 0, wan1_up },
+			   { "lan0", 4, 0, true } },
+		.ways = {
+			{ .to = prefix_of("192.0.2.0/24"), .link = 2,
+			  .kernel = true },
+			{ .to = prefix_of("2001:db8:1::/64"), .link = 2,
+			  .metric = 256, .kernel = true },
+			{ .to = prefix_of("fe80::/64"), .link = 2,
+			  .metric = 256, .kernel = true },
+			{ .to = prefix_of("2001:db8:a:1::/64"), .link = 4,
+			  .metric = 256, .kernel = true },
+			{ .to = prefix_of("2000::/3"), .link = 2,
+			  .metric = 1024 },
+			{ .to = prefix_of("fd00::/8"), .metric = 1 },
+		},
+	};
+	lab->host = (struct exit_host){ lab->links, lab->ways, 3, 6 };
+}
+
+static bool rule_there(const struct exit_state *state, const char *text)
+{
+	char found[EXIT_TEXT];
+
+	for (size_t i = 0; i < state->rule_count; i++) {
+		exit_rule_format(&state->rules[i], found);
+		if (!strcmp(found, text))
+			return true;
+	}
+	return false;
+}
+
+/* Links that do not exist are written by their number. */
+static bool route_there(const struct exit_state *state, const char *text)
+{
+	char found[EXIT_TEXT];
+
+	for (size_t i = 0; i < state->route_count; i++) {
+		exit_route_format(&state->routes[i], found);
+		if (!strcmp(found, text))
+			return true;
+	}
+	return false;
+}
+
+static void wanted(bool wan1_up, struct exit_state *out)
+{
+	struct conf *conf = two_exits();
+	struct lab_host lab;
+
+	host_make(&lab, wan1_up);
+	/* No such device here, so that the words are the same everywhere. */
+	lab.links[0].index = lab.ways[0].link = lab.ways[1].link =
+		lab.ways[2].link = lab.ways[4].link = 90002;
+	lab.links[1].index = 90003;
+	lab.links[2].index = lab.ways[3].link = 90004;
+	assert_int_equal(exit_want(conf, &lab.host, out), 0);
+	conf_unref(conf);
+}
+
+static void longer_prefixes_are_asked_first(void **state)
+{
+	struct exit_state want;
+
+	(void)state;
+	wanted(true, &want);
+	assert_int_equal(want.rule_count, 6);
+	assert_true(rule_there(&want, "ip -4 rule pref 20000 lookup main "
+				      "suppress_prefixlength 0 "
+				      "suppress_ifgroup 20000 protocol 200"));
+	assert_true(rule_there(&want, "ip -4 rule pref 20017 from 10.9.0.0/16 "
+				      "lookup 20002 protocol 200"));
+	assert_true(rule_there(&want, "ip -4 rule pref 20025 from 10.0.0.0/8 "
+				      "lookup 20001 protocol 200"));
+	assert_true(rule_there(&want, "ip -4 rule pref 20040 from 10.9.0.0/16 "
+				      "unreachable protocol 200"));
+	assert_true(rule_there(&want,
+			       "ip -6 rule pref 20001 lookup 20000 protocol "
+			       "200"));
+	exit_state_clear(&want);
+}
+
+static void each_source_has_its_routes(void **state)
+{
+	struct exit_state want;
+
+	(void)state;
+	wanted(true, &want);
+	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
+				       "if90002 table 20001 metric 1024 proto "
+				       "200"));
+	assert_true(route_there(&want, "ip -4 route 192.0.2.0/24 dev if90002 "
+				       "table 20001 metric 256 proto 200"));
+	assert_true(route_there(&want, "ip -4 route unreachable default table "
+				       "20001 metric 4294967295 proto 200"));
+	/* A link with two ends needs no next hop. */
+	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
+				       "20002 metric 1024 proto 200"));
+	assert_true(route_there(&want,
+				"ip -6 route default from 2001:db8:a::/48 via "
+				"fe80::1 dev if90002 table 20000 metric 1024 "
+				"proto 200"));
+	assert_true(route_there(&want, "ip -6 route 2001:db8:1::/64 from "
+				       "2001:db8:a::/48 dev if90002 table "
+				       "20000 metric 256 proto 200"));
+	assert_false(route_there(&want, "ip -6 route 2001:db8:1::/64 from "
+					"2001:db8:b::/48 dev if90002 table "
+					"20000 metric 256 proto 200"));
+	exit_state_clear(&want);
+}
+
+static void the_site_comes_before_the_exits(void **state)
+{
+	struct exit_state want;
+
+	(void)state;
+	wanted(true, &want);
+	assert_true(route_there(&want, "ip -6 route 2001:db8:a:1::/64 dev "
+				       "if90004 table 20000 metric 256 proto "
+				       "200"));
+	assert_true(route_there(&want, "ip -6 route unreachable fd00::/8 table "
+				       "20000 metric 1 proto 200"));
+	assert_true(route_there(&want, "ip -6 route fe80::/64 dev if90002 "
+				       "table 20000 metric 256 proto 200"));
+	/* What main sends by an exit is not the site's, however long. */
+	assert_false(route_there(&want, "ip -6 route 2000::/3 dev if90002 "
+					"table 20000 metric 1024 proto 200"));
+	assert_false(route_there(&want, "ip -6 route 2001:db8:1::/64 dev "
+					"if90002 table 20000 metric 256 proto "
+					"200"));
+	exit_state_clear(&want);
+}
+
+static void a_lost_link_leaves_unreachable_routes(void **state)
+{
+	struct exit_state want;
+
+	(void)state;
+	wanted(false, &want);
+	assert_false(route_there(&want, "ip -4 route default dev if90003 table "
+					"20002 metric 1024 proto 200"));
+	assert_true(route_there(&want, "ip -4 route unreachable default table "
+				       "20002 metric 4294967295 proto 200"));
+	assert_true(route_there(&want, "ip -6 route unreachable default from "
+				       "2001:db8:b::/48 table 20000 metric "
+				       "4294967295 proto 200"));
+	exit_state_clear(&want);
+}
+
+struct tally {
+	size_t rules, routes;
+};
+
+static void rule_tally(void *arg, const struct exit_rule *rule)
+{
+	(void)rule;
+	((struct tally *)arg)->rules++;
+}
+
+static void route_tally(void *arg, const struct exit_route *route)
+{
+	(void)route;
+	((struct tally *)arg)->routes++;
+}
+
+static struct tally missing(const struct exit_state *want,
+			    const struct exit_state *have)
+{
+	struct tally tally = { 0, 0 };
+	const struct exit_differ differ = { rule_tally, route_tally, &tally };
+
+	exit_state_missing(want, have, &differ);
+	return tally;
+}
+
+static void only_what_differs_is_told_of(void **state)
+{
+	struct exit_state up, down, none = { 0 };
+	struct tally tally;
+
+	(void)state;
+	wanted(true, &up);
+	wanted(false, &down);
+	tally = missing(&up, &up);
+	assert_int_equal(tally.rules + tally.routes, 0);
+	/* A default route of each family. */
+	tally = missing(&up, &down);
+	assert_int_equal(tally.rules, 0);
+	assert_int_equal(tally.routes, 2);
+	tally = missing(&down, &up);
+	assert_int_equal(tally.rules + tally.routes, 0);
+	tally = missing(&up, &none);
+	assert_int_equal(tally.rules, up.rule_count);
+	assert_int_equal(tally.routes, up.route_count);
+	exit_state_clear(&up);
+	exit_state_clear(&down);
+}
+
+static void assert_range(const struct guard_range *range, const char *first,
+			 const char *behind)
+{
+	struct prefix prefix = prefix_of(first);
+
+	assert_memory_equal(range->first, prefix.bytes, 16);
+	if (behind) {
+		prefix = prefix_of(behind);
+		assert_memory_equal(range->behind, prefix.bytes, 16);
+	}
+	assert_int_equal(range->open, !behind);
+}
+
+static void sources_become_ranges_that_do_not_touch(void **state)
+{
+	struct conf *conf =
+		conf_of("[exit a]\nlink = lo\n"
+			"prefix = 10.0.0.0/9, 10.128.0.0/9, 10.1.2.3\n"
+			"prefix = 192.0.2.128/25, 255.255.255.255, 0.0.0.0/32\n"
+			"prefix = 2001:db8:ffff::/48\n"
+			"[exit b]\nlink = lo\nprefix = 11.0.0.0/8, ::/0\n");
+	struct guard_range *ranges;
+	size_t count;
+
+	(void)state;
+	assert_int_equal(guard_sources(conf, 0, AF_INET, &ranges, &count), 0);
+	assert_int_equal(count, 4);
+	assert_range(&ranges[0], "0.0.0.0", "0.0.0.1");
+	assert_range(&ranges[1], "10.0.0.0", "11.0.0.0");
+	assert_range(&ranges[2], "192.0.2.128", "192.0.3.0");
+	assert_range(&ranges[3], "255.255.255.255", NULL);
+	free(ranges);
+	assert_int_equal(
+		guard_sources(conf, SIZE_MAX, AF_INET, &ranges, &count), 0);
+	assert_int_equal(count, 4);
+	assert_range(&ranges[1], "10.0.0.0", "12.0.0.0");
+	free(ranges);
+	assert_int_equal(guard_sources(conf, 0, AF_INET6, &ranges, &count), 0);
+	assert_int_equal(count, 1);
+	assert_range(&ranges[0], "2001:db8:ffff::", "2001:db9::");
+	free(ranges);
+	assert_int_equal(
+		guard_sources(conf, SIZE_MAX, AF_INET6, &ranges, &count), 0);
+	assert_int_equal(count, 1);
+	assert_range(&ranges[0], "::", NULL);
+	free(ranges);
+	conf_unref(conf);
+}
+
+static void exits_without_links_want_nothing(void **state)
+{
+	struct conf *conf = conf_of("[exit pins]\nprefix = 10.0.0.0/8\n");
+	struct exit_host host = { 0 };
+	struct exit_state want;
+
+	(void)state;
+	assert_false(exit_wanted(conf));
+	assert_int_equal(exit_want(conf, &host, &want), 0);
+	assert_int_equal(want.rule_count + want.route_count, 0);
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
+static void everything_is_made(void *arg)
+{
+	struct conf *conf = arg;
+	struct guard_range *ranges;
+	struct exit_state want;
+	struct lab_host lab;
+	size_t count;
+	int err;
+
+	host_make(&lab, true);
+	err = exit_want(conf, &lab.host, &want);
+	if (!err)
+		exit_state_clear(&want);
+	else
+		assert_int_equal(err, -ENOMEM);
+	err = guard_sources(conf, 0, AF_INET, &ranges, &count);
+	if (!err)
+		free(ranges);
+	else
+		assert_int_equal(err, -ENOMEM);
+}
+
+static void a_lack_of_memory_leaks_nothing(void **state)
+{
+	struct conf *conf = two_exits();
+
+	(void)state;
+	assert_true(failalloc_sweep(everything_is_made, conf) > 0);
+	conf_unref(conf);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(longer_prefixes_are_asked_first),
+		cmocka_unit_test(each_source_has_its_routes),
+		cmocka_unit_test(the_site_comes_before_the_exits),
+		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
+		cmocka_unit_test(only_what_differs_is_told_of),
+		cmocka_unit_test(sources_become_ranges_that_do_not_touch),
+		cmocka_unit_test(exits_without_links_want_nothing),
+		cmocka_unit_test(a_lack_of_memory_leaks_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * exits: asks the kernel, not the daemon, what became of the [exit] sections: what
+ * leads packets to their exit goes on without one.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "conf/conf.h"
+#include "ctl/ctl.h"
+#include "ctl/grid.h"
+#include "exit/exit.h"
+
+static const char *hint(int err)
+{
+	switch (err) {
+	case -EBUSY:
+		return "a culvertd with exits runs in this network namespace: "
+		       "stop it first";
+	case -EPERM:
+	case -EACCES:
+		return "this needs root";
+	default:
+		return strerror(-err);
+	}
+}
+
+static void row_cells(void *arg, const struct exit_row *row)
+{
+	struct grid *grid = arg;
+	const struct conf_exit *exit = row->exit;
+
+	grid_cell(grid, "%s", exit->name);
+	grid_cell(grid, "%s", exit->link);
+	grid_cell(grid, "%s", row->state);
+	grid_cell(grid, "%zu", exit->prefix_count);
+	if (!row->guarded) {
+		grid_cell(grid, "no");
+		grid_cell(grid, "%s", "");
+		grid_cell(grid, "%s", "");
+		return;
+	}
+	grid_cell(grid, "%s", exit->unchecked ? "counts only" : "yes");
+	grid_cell(grid, "%" PRIu64, row->packets);
+	grid_cell(grid, "%" PRIu64, row->rejects);
+}
+
+static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
+{
+	static const char *const titles[] = { "EXIT",      "LINK",
+					      "STATE",     ">PREFIXES",
+					      "GUARDED",   ">PACKETS",
+					      ">REJECTED", NULL };
+	struct grid grid;
+	int err;
+
+	grid_init(&grid, titles, 7);
+	err = exit_each(conf, row_cells, &grid);
+	if (!err)
+		err = grid_print(&grid, ctl->out);
+	grid_free(&grid);
+	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
+		     CTL_OK;
+}
+
+struct json_rows {
+	FILE *out;
+	const char *separator;
+};
+
+static void row_json(void *arg, const struct exit_row *row)
+{
+	struct json_rows *rows = arg;
+
+	fprintf(rows->out, "%s{\"name\":", rows->separator);
+	control_json_text(rows->out, row->exit->name);
+	fputs(",\"link\":", rows->out);
+	control_json_text(rows->out, row->exit->link);
+	fprintf(rows->out,
+		",\"state\":\"%s\",\"prefixes\":%zu,\"guarded\":%s,"
+		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64 "}",
+		row->state, row->exit->prefix_count,
+		row->guarded ? "true" : "false", row->packets, row->rejects);
+	rows->separator = ",";
+}
+
+static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
+{
+	struct json_rows rows = { ctl->out, "" };
+	int err;
+
+	fputs("{\"v\":1,\"exits\":[", ctl->out);
+	err = exit_each(conf, row_json, &rows);
+	fputs("]}\n", ctl->out);
+	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
+		     CTL_OK;
+}
+
+/* The lines of a plan are for people; JSON has their number. */
+static enum ctl_exit changes_tell(struct ctl *ctl, const char *what,
+				  size_t changes)
+{
+	if (ctl->json)
+		fprintf(ctl->out, "{\"v\":1,\"%s\":%zu}\n", what, changes);
+	else if (!changes)
+		fprintf(ctl->out, "nothing to be %s\n", what);
+	return CTL_OK;
+}
+
+enum ctl_exit ctl_exits(struct ctl *ctl)
+{
+	struct conf *conf;
+	enum ctl_exit code;
+
+	if (ctl_conf_load(ctl, &conf))
+		return CTL_FAILED;
+	code = ctl->json ? rows_json(ctl, conf) : rows_show(ctl, conf);
+	conf_unref(conf);
+	return code;
+}
+
+enum ctl_exit ctl_exits_plan(struct ctl *ctl)
+{
+	struct conf *conf;
+	size_t changes;
+	int err;
+
+	if (ctl_conf_load(ctl, &conf))
+		return CTL_FAILED;
+	err = exit_plan(conf, ctl->json ? NULL : ctl->out, &changes);
+	conf_unref(conf);
+	if (err)
+		return ctl_fail(ctl, "cannot plan: %s", hint(err));
+	return changes_tell(ctl, "changed", changes);
+}
+
+enum ctl_exit ctl_exits_remove(struct ctl *ctl)
+{
+	size_t changes;
+	int err = exit_remove(ctl->json ? NULL : ctl->out, &changes);
+
+	if (err)
+		return ctl_fail(ctl, "cannot remove the exits: %s", hint(err));
+	return changes_tell(ctl, "removed", changes);
+}

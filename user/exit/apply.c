@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Brings rules and routes from what they are to what is wanted.
+ *
+ * First everything that is missing, routes before the rules that lead to them, then
+ * away with what is too much, rules first: a source that has an exit before and after
+ * is never without one. Done anew after every change that somebody else makes; a
+ * second time in a row there is nothing to do.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "exit/internal.h"
+
+struct applying {
+	struct rtnl *rtnl;
+	struct exit_change *change;
+	bool there; /* what is told of shall be there */
+};
+
+static void change_note(struct exit_change *change, bool there,
+			const char *what, int err)
+{
+	change->count++;
+	if (change->out)
+		fprintf(change->out, "%c %s\n", there ? '+' : '-', what);
+	if (!err)
+		return;
+	log_error(ROOM, "event=exit_change_failed %s=\"%s\" error=\"%s\"",
+		  there ? "add" : "remove", what, strerror(-err));
+	if (!change->error)
+		change->error = err;
+}
+
+static void rule_differs(void *arg, const struct exit_rule *rule)
+{
+	const struct applying *applying = arg;
+	char text[EXIT_TEXT];
+	int err = 0;
+
+	if (!applying->change->dry)
+		err = rtnl_rule(applying->rtnl, rule, applying->there);
+	exit_rule_format(rule, text);
+	change_note(applying->change, applying->there, text, err);
+}
+
+static void route_differs(void *arg, const struct exit_route *route)
+{
+	const struct applying *applying = arg;
+	char text[EXIT_TEXT];
+	int err = 0;
+
+	if (!applying->change->dry)
+		err = rtnl_route(applying->rtnl, route, applying->there);
+	/* The link has gone down meanwhile: we are about to hear of it. */
+	if (err == -ENETDOWN || err == -ENODEV)
+		err = 0;
+	exit_route_format(route, text);
+	change_note(applying->change, applying->there, text, err);
+}
+
+static void rule_pass(void *arg, const struct exit_rule *rule)
+{
+	(void)arg;
+	(void)rule;
+}
+
+static void route_pass(void *arg, const struct exit_route *route)
+{
+	(void)arg;
+	(void)route;
+}
+
+/* A link that somebody has put into a group stays there. */
+static void groups_apply(const struct applying *applying,
+			 const struct conf *conf, const struct exit_host *host)
+{
+	for (size_t i = 0; i < host->link_count; i++) {
+		const struct exit_link *link = &host->links[i];
+		bool wanted = conf && exit_link_is(conf, link->name);
+		uint32_t group = wanted ? EXIT_GROUP : 0;
+		char text[80];
+		int err = 0;
+
+		if (wanted ? link->group != 0 : link->group != EXIT_GROUP)
+			continue;
+		if (!applying->change->dry)
+			err = rtnl_group(applying->rtnl, link, group);
+		snprintf(text, sizeof(text), "ip link set %s group %u",
+			 link->name, EXIT_GROUP);
+		change_note(applying->change, wanted, text, err);
+	}
+}
+
+static void difference_apply(struct applying *applying,
+			     const struct exit_state *want,
+			     const struct exit_state *have)
+{
+	const struct exit_differ routes = { rule_pass, route_differs,
+					    applying };
+	const struct exit_differ rules = { rule_differs, route_pass, applying };
+
+	applying->there = true;
+	exit_state_missing(want, have, &routes);
+	exit_state_missing(want, have, &rules);
+	applying->there = false;
+	exit_state_missing(have, want, &rules);
+	exit_state_missing(have, want, &routes);
+}
+
+int exit_apply(struct rtnl *rtnl, const struct conf *conf,
+	       struct exit_change *change)
+{
+	struct applying applying = { .rtnl = rtnl, .change = change };
+	struct exit_state want = { 0 }, have = { 0 };
+	struct exit_host host = { 0 };
+	int err = rtnl_host(rtnl, conf, &host);
+
+	if (!err && conf)
+		err = exit_want(conf, &host, &want);
+	if (!err)
+		err = rtnl_state(rtnl, &have);
+	if (!err) {
+		groups_apply(&applying, conf, &host);
+		difference_apply(&applying, &want, &have);
+	}
+	exit_state_clear(&want);
+	exit_state_clear(&have);
+	exit_host_clear(&host);
+	return err ? err : change->error;
+}

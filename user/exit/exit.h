@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Routing by source address: what leaves this host or passes through it takes the
+ * exit that owns its source. The state in the kernel is made from the [exit]
+ * sections and follows them and the links; guards keep a foreign source off a
+ * link whatever the routes say.
+ */
+#ifndef EXIT_EXIT_H
+#define EXIT_EXIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "conf/conf.h"
+#include "loop/loop.h"
+
+/* What of the kernel is ours, all of it documented in culvertd(8). */
+#define EXIT_PROTOCOL 200u /* of rules and routes */
+#define EXIT_TABLE    20000u /* of IPv6; the exits' own ones of IPv4 follow */
+#define EXIT_PRIORITY 20000u /* of the first rule */
+#define EXIT_GROUP    20000u /* the interface group of links */
+#define EXIT_NFTABLE  "culvert_guard"
+
+struct exit_helper;
+
+/* Does any section have a link, so that there is something to route? */
+bool exit_wanted(const struct conf *conf);
+
+/*
+ * Brings the kernel into the state that the configuration wants and keeps it
+ * there, on the loop. Needs CAP_NET_ADMIN. 0; -EBUSY: another process does so in
+ * this network namespace; or a negative errno of the first failure, logged.
+ */
+int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out);
+/* Leaves everything in the kernel. Accepts NULL. */
+void exit_free(struct exit_helper *helper);
+
+/*
+ * Prints what exit_new would change now, a line each; *changes counts them.
+ * Changes nothing. 0 or a negative errno: -EPERM without CAP_NET_ADMIN.
+ */
+int exit_plan(const struct conf *conf, FILE *out, size_t *changes);
+
+/*
+ * Removes everything that is ours, printing a line each (out NULL: none). 0;
+ * -EBUSY while a helper runs in this network namespace; or a negative errno.
+ */
+int exit_remove(FILE *out, size_t *changes);
+
+/* An exit as it is in the kernel. */
+struct exit_row {
+	const struct conf_exit *exit;
+	/* "up"; "down", "missing": its link; "lost": routes that should be */
+	const char *state;
+	bool guarded;
+	uint64_t packets, rejects; /* by the guard, since it was made */
+};
+
+/* Calls fn for each exit with a link. 0; -EPERM without CAP_NET_ADMIN; ... */
+int exit_each(const struct conf *conf,
+	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
+
+#endif

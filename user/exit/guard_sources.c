@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Prefixes as the ranges of an interval set, which must not touch each other. */
+#include "exit/guard_sources.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t width(sa_family_t family)
+{
+	return family == AF_INET6 ? 16 : 4;
+}
+
+static void range_make(const struct prefix *prefix, struct guard_range *out)
+{
+	size_t len = width(prefix->family);
+	size_t byte = prefix->bits ? (prefix->bits - 1u) / 8 : 0;
+	/* One in the last bit of the prefix, as a part of its byte. */
+	unsigned int carry =
+		prefix->bits ? 1u << (7 - (prefix->bits - 1u) % 8) : 256;
+
+	*out = (struct guard_range){ .open = false };
+	memcpy(out->first, prefix->bytes, len);
+	memcpy(out->behind, prefix->bytes, len);
+	for (size_t i = byte + 1; carry && i-- > 0;) {
+		unsigned int sum = out->behind[i] + carry;
+
+		out->behind[i] = (uint8_t)sum;
+		carry = sum >> 8;
+	}
+	out->open = carry != 0;
+}
+
+static int range_compare(const void *left, const void *right)
+{
+	const struct guard_range *a = left, *b = right;
+
+	return memcmp(a->first, b->first, sizeof(a->first));
+}
+
+/* Does b begin within a or right behind it? a begins before b. */
+static bool ranges_touch(const struct guard_range *a,
+			 const struct guard_range *b)
+{
+	return a->open || memcmp(b->first, a->behind, sizeof(a->behind)) <= 0;
+}
+
+static size_t ranges_merge(struct guard_range *ranges, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		struct guard_range *last = kept ? &ranges[kept - 1] : NULL;
+
+		if (!last || !ranges_touch(last, &ranges[i])) {
+			ranges[kept++] = ranges[i];
+			continue;
+		}
+		if (last->open)
+			continue;
+		last->open = ranges[i].open;
+		if (memcmp(ranges[i].behind, last->behind,
+			   sizeof(last->behind)) > 0)
+			memcpy(last->behind, ranges[i].behind,
+			       sizeof(last->behind));
+	}
+	return kept;
+}
+
+int guard_sources(const struct conf *conf, size_t exit, sa_family_t family,
+		  struct guard_range **out, size_t *count)
+{
+	struct guard_range *ranges;
+	size_t room = 1, used = 0;
+
+	for (size_t i = 0; i < conf->exit_count; i++)
+		room += conf->exits[i].prefix_count;
+	ranges = calloc(room, sizeof(*ranges));
+	if (!ranges)
+		return -ENOMEM;
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct conf_exit *from = &conf->exits[i];
+
+		for (size_t k = 0; k < from->prefix_count; k++)
+			if ((exit == SIZE_MAX || exit == i) &&
+			    from->prefixes[k].family == family)
+				range_make(&from->prefixes[k], &ranges[used++]);
+	}
+	qsort(ranges, used, sizeof(*ranges), range_compare);
+	*count = ranges_merge(ranges, used);
+	*out = ranges;
+	return 0;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Prefixes as the ranges of an interval set, which must not touch each other. */
+#ifndef EXIT_GUARD_SOURCES_H
+#define EXIT_GUARD_SOURCES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+
+struct guard_range {
+	uint8_t first[16]; /* 4 of them for IPv4 */
+	uint8_t behind[16]; /* the first address that is not in it */
+	bool open; /* it goes to the last address: there is none behind */
+};
+
+/*
+ * What may leave by an exit (exit SIZE_MAX: by any), in order, for the caller to
+ * free. Pure. 0 or -ENOMEM.
+ */
+int guard_sources(const struct conf *conf, size_t exit, sa_family_t family,
+		  struct guard_range **out, size_t *count);
+
+#endif

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The helper: applies what the configuration wants, and again whenever the kernel
+ * tells of a change that may concern it: links, rules, routes, nftables.
+ *
+ * Whoever changes what is ours is healed at the end of the tick in which we hear of
+ * it; after HEAL_FREE times in a row only HEAL_MS after the last time, so that another
+ * program that insists does not keep us busy. Nothing is lost by that, for the kernel itself takes
+ * routes by a lost link away. What we change ourselves comes back with our own port
+ * and is passed over. A failure is tried again after RETRY_MS.
+ *
+ *   settled -> (news) due -> applied -> settled
+ */
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/fib_rules.h>
+#include <linux/rtnetlink.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "exit/internal.h"
+
+#define LOCK_NAME "culvert-exits"
+#define HEAL_MS   100
+#define HEAL_FREE 10 /* in a row without waiting that long */
+#define RETRY_MS  2000
+#define NEWS_ROOM (4 << 20) /* bytes of messages not read yet */
+
+struct exit_helper {
+	struct loop *loop;
+	struct conf *conf;
+	struct rtnl *rtnl;
+	struct guard *guard;
+	struct mnl_socket *news; /* of rtnetlink */
+	struct watch news_watch, guard_watch;
+	struct timer timer;
+	struct deferred heal;
+	struct log_limit limit;
+	int lock;
+	uint64_t applied_ms;
+	unsigned int hurried; /* since it was quiet */
+	bool guard_gone; /* somebody touched our table */
+};
+
+/* One helper for each network namespace: an abstract name, which goes with us. */
+static int lock_take(void)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	memcpy(name.sun_path + 1, LOCK_NAME, sizeof(LOCK_NAME) - 1);
+	if (bind(fd, (struct sockaddr *)&name,
+		 offsetof(struct sockaddr_un, sun_path) + sizeof(LOCK_NAME)) <
+	    0) {
+		int err = errno == EADDRINUSE ? -EBUSY : -errno;
+
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static void heal_now(struct exit_helper *helper)
+{
+	struct exit_change change = { 0 };
+	int err = guard_apply(helper->guard, helper->conf, helper->guard_gone,
+			      &change);
+	int routes = exit_apply(helper->rtnl, helper->conf, &change);
+	uint64_t suppressed;
+
+	helper->applied_ms = clock_ms();
+	if (!err)
+		helper->guard_gone = false;
+	err = err ? err : routes;
+	if (err)
+		timer_arm(helper->loop, &helper->timer, RETRY_MS,
+			  helper->timer.fn);
+	if (change.count &&
+	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
+		log_info(ROOM, "event=exits_changed changes=%zu suppressed=%ju",
+			 change.count, (uintmax_t)suppressed);
+}
+
+static void heal_deferred(struct deferred *deferred)
+{
+	heal_now(list_entry(deferred, struct exit_helper, heal));
+}
+
+static void heal_timed(struct timer *timer)
+{
+	heal_now(list_entry(timer, struct exit_helper, timer));
+}
+
+/* Something may be amiss. */
+static void heal_soon(struct exit_helper *helper)
+{
+	uint64_t now = clock_ms(), next = helper->applied_ms + HEAL_MS;
+
+	if (now >= next)
+		helper->hurried = 0;
+	if (now >= next || helper->hurried++ < HEAL_FREE)
+		loop_defer(helper->loop, &helper->heal, heal_deferred);
+	else if (!helper->timer.armed)
+		timer_arm(helper->loop, &helper->timer, next - now, heal_timed);
+}
+
+static int protocol_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == FRA_PROTOCOL)
+		*(uint8_t *)arg = mnl_attr_get_u8(attr);
+	return MNL_CB_OK;
+}
+
+static int link_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == RTA_OIF &&
+	    mnl_attr_get_payload_len(attr) >= sizeof(uint32_t))
+		*(uint32_t *)arg = mnl_attr_get_u32(attr);
+	return MNL_CB_OK;
+}
+
+/*
+ * The kernel's routes tell of subnets. Of the others only those matter which IPv6
+ * copies, not what a routing protocol learns from providers.
+ */
+static bool route_concern(const struct conf *conf, const struct nlmsghdr *msg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(msg);
+	char name[IFNAMSIZ];
+	uint32_t link = 0;
+
+	if (route->rtm_protocol == EXIT_PROTOCOL)
+		return true;
+	if (route->rtm_table != RT_TABLE_MAIN)
+		return false;
+	if (route->rtm_protocol == RTPROT_KERNEL)
+		return true;
+	mnl_attr_parse(msg, sizeof(*route), link_take, &link);
+	return route->rtm_family == AF_INET6 &&
+	       !(link && if_indextoname(link, name) &&
+		 exit_link_is(conf, name));
+}
+
+/* May it change what is wanted, or what there is of it? */
+static bool news_concern(const struct conf *conf, const struct nlmsghdr *msg)
+{
+	uint8_t protocol = 0;
+
+	switch (msg->nlmsg_type) {
+	case RTM_NEWLINK:
+	case RTM_DELLINK:
+		return true;
+	case RTM_NEWRULE:
+	case RTM_DELRULE:
+		mnl_attr_parse(msg, sizeof(struct fib_rule_hdr), protocol_take,
+			       &protocol);
+		return protocol == EXIT_PROTOCOL;
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE:
+		return route_concern(conf, msg);
+	default:
+		return false;
+	}
+}
+
+static void news_ready(struct watch *watch, uint32_t events)
+{
+	struct exit_helper *helper =
+		list_entry(watch, struct exit_helper, news_watch);
+	char buf[NETLINK_ROOM];
+	bool concern = false;
+
+	(void)events;
+	for (;;) {
+		ssize_t len =
+			mnl_socket_recvfrom(helper->news, buf, sizeof(buf));
+		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
+		int left = (int)len;
+
+		/* What did not fit may have concerned us. */
+		if (len < 0 && errno == ENOBUFS) {
+			concern = true;
+			continue;
+		}
+		if (len <= 0)
+			break;
+		for (; mnl_nlmsg_ok(msg, left);
+		     msg = mnl_nlmsg_next(msg, &left))
+			concern |= msg->nlmsg_pid != rtnl_port(helper->rtnl) &&
+				   news_concern(helper->conf, msg);
+	}
+	if (concern)
+		heal_soon(helper);
+}
+
+static void guard_ready(struct watch *watch, uint32_t events)
+{
+	struct exit_helper *helper =
+		list_entry(watch, struct exit_helper, guard_watch);
+
+	(void)events;
+	if (!guard_touched(helper->guard))
+		return;
+	helper->guard_gone = true;
+	heal_soon(helper);
+}
+
+static int news_open(struct exit_helper *helper)
+{
+	static const int groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_RULE,
+				      RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_ROUTE,
+				      RTNLGRP_IPV6_ROUTE };
+	const int room = NEWS_ROOM;
+	int fd;
+
+	helper->news =
+		mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (!helper->news ||
+	    mnl_socket_bind(helper->news, 0, MNL_SOCKET_AUTOPID) < 0)
+		return -errno;
+	fd = mnl_socket_get_fd(helper->news);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
+		if (mnl_socket_setsockopt(helper->news, NETLINK_ADD_MEMBERSHIP,
+					  (void *)&groups[i],
+					  sizeof(groups[i])) < 0)
+			return -errno;
+	return watch_add(helper->loop, &helper->news_watch, fd, EPOLLIN,
+			 news_ready);
+}
+
+/* Listens before it looks: what changes in between is heard of. */
+static int helper_start(struct exit_helper *helper)
+{
+	struct exit_change change = { 0 };
+	int err;
+
+	helper->lock = lock_take();
+	if (helper->lock < 0)
+		return helper->lock;
+	err = rtnl_open(&helper->rtnl);
+	if (!err)
+		err = guard_open(&helper->guard);
+	if (!err)
+		err = news_open(helper);
+	if (!err)
+		err = watch_add(helper->loop, &helper->guard_watch,
+				guard_fd(helper->guard), EPOLLIN, guard_ready);
+	/* Closed before it is opened. */
+	if (!err)
+		err = guard_apply(helper->guard, helper->conf, false, &change);
+	if (!err)
+		err = exit_apply(helper->rtnl, helper->conf, &change);
+	helper->applied_ms = clock_ms();
+	if (!err)
+		log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
+			 helper->conf->exit_count, change.count);
+	return err;
+}
+
+int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
+{
+	struct exit_helper *helper = calloc(1, sizeof(*helper));
+	int err;
+
+	if (!helper)
+		return -ENOMEM;
+	helper->loop = loop;
+	helper->conf = conf_ref(conf);
+	helper->lock = -1;
+	helper->news_watch.fd = helper->guard_watch.fd = -1;
+	helper->timer.fn = heal_timed;
+	err = helper_start(helper);
+	if (err)
+		exit_free(helper);
+	else
+		*out = helper;
+	return err;
+}
+
+void exit_free(struct exit_helper *helper)
+{
+	if (!helper)
+		return;
+	timer_cancel(helper->loop, &helper->timer);
+	loop_undefer(&helper->heal);
+	watch_del(helper->loop, &helper->news_watch);
+	watch_del(helper->loop, &helper->guard_watch);
+	if (helper->news)
+		mnl_socket_close(helper->news);
+	guard_close(helper->guard);
+	rtnl_close(helper->rtnl);
+	fd_close(&helper->lock);
+	conf_unref(helper->conf);
+	free(helper);
+}
+
+/* conf NULL: everything goes. */
+static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
+{
+	struct exit_change change = { .out = out, .dry = dry };
+	struct guard *guard = NULL;
+	struct rtnl *rtnl = NULL;
+	int err = rtnl_open(&rtnl);
+
+	if (!err)
+		err = guard_open(&guard);
+	/* What leads somewhere goes before what guards it. */
+	if (!err)
+		err = exit_apply(rtnl, conf, &change);
+	if (!err)
+		err = guard_apply(guard, conf, false, &change);
+	guard_close(guard);
+	rtnl_close(rtnl);
+	*changes = change.count;
+	return err;
+}
+
+int exit_plan(const struct conf *conf, FILE *out, size_t *changes)
+{
+	return once(conf, out, true, changes);
+}
+
+int exit_remove(FILE *out, size_t *changes)
+{
+	int lock = lock_take();
+	int err;
+
+	if (lock < 0)
+		return lock;
+	err = once(NULL, out, false, changes);
+	close(lock);
+	return err;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the exit room share. */
+#ifndef EXIT_INTERNAL_H
+#define EXIT_INTERNAL_H
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/addr.h"
+#include "conf/conf.h"
+#include "exit/exit.h"
+
+#define ROOM "exit"
+
+#define EXIT_TEXT    400 /* bytes of a rule or route in words, with NUL */
+#define NETLINK_ROOM 8192 /* bytes of messages read at a time */
+
+/* Order of rules, from EXIT_PRIORITY on. */
+#define RULE_SITE   EXIT_PRIORITY /* IPv4: what the site reaches otherwise */
+#define RULE_SOURCE (EXIT_PRIORITY + 1) /* IPv4: + 32 - bits, longest first */
+#define RULE_LOST   (EXIT_PRIORITY + 40) /* IPv4: nothing behind is tried */
+
+#define METRIC_LINK    256 /* of the link's own subnets */
+#define METRIC_DEFAULT 1024
+#define METRIC_LOST    UINT32_MAX /* of what is there when all else is not */
+
+/* Rules and routes as they are wanted or found, without what the kernel chooses. */
+struct exit_rule {
+	struct prefix from; /* bits 0: from anywhere */
+	uint32_t priority;
+	uint32_t table; /* 0: nothing is tried any more (unreachable) */
+	bool site; /* main, but for default routes and links of EXIT_GROUP */
+};
+
+struct exit_route {
+	struct prefix to, from; /* from: of IPv6 */
+	union addr gateway; /* AF_UNSPEC: on the link */
+	uint32_t table, metric;
+	int link; /* index; 0: unreachable */
+};
+
+struct exit_state {
+	struct exit_rule *rules;
+	struct exit_route *routes;
+	size_t rule_count, route_count;
+};
+
+/* A network device as far as it matters here. */
+struct exit_link {
+	char name[IFNAMSIZ];
+	int index;
+	uint32_t group;
+	bool up; /* administratively, and there is a carrier */
+};
+
+/* A route of the main table, but for default routes. */
+struct exit_way {
+	struct prefix to;
+	union addr gateway; /* AF_UNSPEC: on the link */
+	uint32_t metric;
+	int link; /* index; 0: unreachable */
+	bool kernel; /* made by the kernel, for an address */
+};
+
+/* What of the host the wanted state is made from. */
+struct exit_host {
+	struct exit_link *links;
+	struct exit_way *ways; /* IPv4: only those on links of exits */
+	size_t link_count, way_count;
+};
+
+/* One more zeroed element, or NULL: as conf's arrays grow (state.c). */
+void *exit_array_add(void **array, size_t *count, size_t size);
+
+void exit_state_clear(struct exit_state *state);
+void exit_host_clear(struct exit_host *host);
+/* Sorts, so that states can be compared. */
+void exit_state_sort(struct exit_state *state);
+/* Of a sorted one. */
+bool exit_route_there(const struct exit_state *state,
+		      const struct exit_route *route);
+/*
+ * Calls the functions for what `want` has beyond `have`; both are sorted. Swapped,
+ * for what is too much.
+ */
+struct exit_differ {
+	void (*rule)(void *arg, const struct exit_rule *rule);
+	void (*route)(void *arg, const struct exit_route *route);
+	void *arg;
+};
+void exit_state_missing(const struct exit_state *want,
+			const struct exit_state *have,
+			const struct exit_differ *differ);
+/* In the words of ip(8). */
+void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT]);
+void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT]);
+
+/* Is it the link of an exit? (want.c) */
+bool exit_link_is(const struct conf *conf, const char *name);
+/* The link of an exit; NULL: it has none, or that is not there. */
+const struct exit_link *exit_link_find(const struct exit_host *host,
+				       const struct conf_exit *exit);
+/* What the configuration wants on this host; pure. 0 or -ENOMEM. */
+int exit_want(const struct conf *conf, const struct exit_host *host,
+	      struct exit_state *out);
+
+/* Requests by rtnetlink, one after the other (rtnl.c). */
+struct rtnl;
+
+int rtnl_open(struct rtnl **out);
+void rtnl_close(struct rtnl *rtnl); /* accepts NULL */
+uint32_t rtnl_port(const struct rtnl *rtnl); /* notes of ours bear it */
+/* What of the kernel is ours, sorted. */
+int rtnl_state(struct rtnl *rtnl, struct exit_state *out);
+/* Links, and what of the main table the configuration has to do with. */
+int rtnl_host(struct rtnl *rtnl, const struct conf *conf,
+	      struct exit_host *out);
+/* `there` is what it shall be. What is so already is no failure. */
+int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there);
+int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there);
+int rtnl_group(struct rtnl *rtnl, const struct exit_link *link, uint32_t group);
+
+/* The difference between kernel and configuration, told or undone (apply.c). */
+struct exit_change {
+	FILE *out; /* a line each; NULL: none */
+	bool dry; /* tells, changes nothing */
+	size_t count;
+	int error; /* the first */
+};
+
+/* conf NULL: nothing is wanted. */
+int exit_apply(struct rtnl *rtnl, const struct conf *conf,
+	       struct exit_change *change);
+
+/* The guards (guard.c). */
+struct guard;
+
+int guard_open(struct guard **out);
+void guard_close(struct guard *guard); /* accepts NULL; leaves the table */
+/*
+ * One transaction, when the table is not as wanted; `again`: even if it looks so.
+ * conf NULL: no table is wanted.
+ */
+int guard_apply(struct guard *guard, const struct conf *conf, bool again,
+		struct exit_change *change);
+/* Readable: somebody has changed nftables. */
+int guard_fd(const struct guard *guard);
+/* Reads what there is; true: our table was touched by somebody else. */
+bool guard_touched(struct guard *guard);
+/* Packets let out and rejected by the exit with this index in the configuration. */
+int guard_counters(struct guard *guard, size_t exit, uint64_t *packets,
+		   uint64_t *rejects);
+
+#endif

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Links, rules and routes by rtnetlink: one request after the other, on a socket of
+ * its own, so that what we change ourselves is known by its port.
+ *
+ * Dumps are filtered by the kernel (NETLINK_GET_STRICT_CHK): a router with the
+ * routes of the whole Internet would take a second for all of them.
+ */
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/fib_rules.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "exit/internal.h"
+
+#define REQUEST_SIZE 512
+#define ANSWER_SIZE  32768
+
+struct rtnl {
+	struct mnl_socket *socket;
+	uint32_t port, sequence;
+	char answer[ANSWER_SIZE];
+};
+
+int rtnl_open(struct rtnl **out)
+{
+	struct rtnl *rtnl = calloc(1, sizeof(*rtnl));
+	int on = 1, err;
+
+	if (!rtnl)
+		return -ENOMEM;
+	rtnl->sequence = (uint32_t)time(NULL);
+	rtnl->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	if (!rtnl->socket ||
+	    mnl_socket_bind(rtnl->socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	    mnl_socket_setsockopt(rtnl->socket, NETLINK_GET_STRICT_CHK, &on,
+				  sizeof(on)) < 0) {
+		err = -errno;
+		rtnl_close(rtnl);
+		return err;
+	}
+	rtnl->port = mnl_socket_get_portid(rtnl->socket);
+	*out = rtnl;
+	return 0;
+}
+
+void rtnl_close(struct rtnl *rtnl)
+{
+	if (rtnl && rtnl->socket)
+		mnl_socket_close(rtnl->socket);
+	free(rtnl);
+}
+
+uint32_t rtnl_port(const struct rtnl *rtnl)
+{
+	return rtnl->port;
+}
+
+/* Sends and takes the whole answer. 0, or what the kernel says. */
+static int exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
+		    void *arg)
+{
+	int more = MNL_CB_OK;
+
+	request->nlmsg_seq = ++rtnl->sequence;
+	request->nlmsg_flags |= NLM_F_REQUEST;
+	if (mnl_socket_sendto(rtnl->socket, request, request->nlmsg_len) < 0)
+		return -errno;
+	while (more > MNL_CB_STOP) {
+		ssize_t len = mnl_socket_recvfrom(rtnl->socket, rtnl->answer,
+						  sizeof(rtnl->answer));
+
+		if (len < 0)
+			return -errno;
+		more = mnl_cb_run(rtnl->answer, (size_t)len, rtnl->sequence,
+				  rtnl->port, each, arg);
+	}
+	return more < 0 ? -errno : 0;
+}
+
+/* libmnl's way to tell of a lack of memory from within a dump. */
+static int out_of_memory(void)
+{
+	errno = ENOMEM;
+	return MNL_CB_ERROR;
+}
+
+/* Attributes by their number; what is longer than known is passed over. */
+struct attributes {
+	const struct nlattr *at[FRA_MAX + RTA_MAX + IFLA_MAX];
+	uint16_t max;
+};
+
+static int attribute_take(const struct nlattr *attr, void *arg)
+{
+	struct attributes *attributes = arg;
+	uint16_t type = mnl_attr_get_type(attr);
+
+	if (type <= attributes->max)
+		attributes->at[type] = attr;
+	return MNL_CB_OK;
+}
+
+static uint32_t number(const struct attributes *attributes, uint16_t type,
+		       uint32_t other)
+{
+	const struct nlattr *attr = attributes->at[type];
+
+	if (!attr || mnl_attr_get_payload_len(attr) < sizeof(uint32_t))
+		return other;
+	return mnl_attr_get_u32(attr);
+}
+
+static size_t width(sa_family_t family)
+{
+	return family == AF_INET6 ? 16 : 4;
+}
+
+/* The prefix of that many bits; without the attribute it is all addresses. */
+static void prefix_take(const struct attributes *attributes, uint16_t type,
+			uint8_t family, uint8_t bits, struct prefix *out)
+{
+	const struct nlattr *attr = attributes->at[type];
+
+	*out = (struct prefix){ .family = family };
+	if (!attr || mnl_attr_get_payload_len(attr) != width(family) ||
+	    bits > width(family) * 8)
+		return;
+	out->bits = bits;
+	memcpy(out->bytes, mnl_attr_get_payload(attr), width(family));
+}
+
+static bool ip_family(uint8_t family)
+{
+	return family == AF_INET || family == AF_INET6;
+}
+
+static int rule_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct fib_rule_hdr *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = FRA_MAX };
+	struct exit_state *state = arg;
+	const struct nlattr *owner;
+	struct exit_rule *rule;
+
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	owner = attributes.at[FRA_PROTOCOL];
+	if (!ip_family(head->family) || !owner ||
+	    mnl_attr_get_u8(owner) != EXIT_PROTOCOL)
+		return MNL_CB_OK;
+	rule = exit_array_add((void **)&state->rules, &state->rule_count,
+			      sizeof(*rule));
+	if (!rule)
+		return out_of_memory();
+	prefix_take(&attributes, FRA_SRC, head->family, head->src_len,
+		    &rule->from);
+	rule->priority = number(&attributes, FRA_PRIORITY, 0);
+	rule->site = number(&attributes, FRA_SUPPRESS_IFGROUP, UINT32_MAX) !=
+		     UINT32_MAX;
+	if (head->action == FR_ACT_TO_TBL && !rule->site)
+		rule->table = number(&attributes, FRA_TABLE, head->table);
+	return MNL_CB_OK;
+}
+
+static int route_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = RTA_MAX };
+	struct exit_state *state = arg;
+	const struct nlattr *gateway;
+	struct exit_route *route;
+
+	/* A kernel that does not filter sends all. */
+	if (!ip_family(head->rtm_family) || head->rtm_flags & RTM_F_CLONED ||
+	    head->rtm_protocol != EXIT_PROTOCOL)
+		return MNL_CB_OK;
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	route = exit_array_add((void **)&state->routes, &state->route_count,
+			       sizeof(*route));
+	if (!route)
+		return out_of_memory();
+	prefix_take(&attributes, RTA_DST, head->rtm_family, head->rtm_dst_len,
+		    &route->to);
+	prefix_take(&attributes, RTA_SRC, head->rtm_family, head->rtm_src_len,
+		    &route->from);
+	route->table = number(&attributes, RTA_TABLE, head->rtm_table);
+	route->metric = number(&attributes, RTA_PRIORITY, 0);
+	gateway = attributes.at[RTA_GATEWAY];
+	if (head->rtm_type != RTN_UNICAST)
+		return MNL_CB_OK;
+	route->link = (int)number(&attributes, RTA_OIF, 0);
+	if (gateway &&
+	    mnl_attr_get_payload_len(gateway) == width(head->rtm_family))
+		addr_from_bytes(&route->gateway, head->rtm_family,
+				mnl_attr_get_payload(gateway), 0);
+	return MNL_CB_OK;
+}
+
+static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
+		      void *arg)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct fib_rule_hdr *head;
+
+	request->nlmsg_type = RTM_GETRULE;
+	request->nlmsg_flags = NLM_F_DUMP;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->family = family;
+	return exchange(rtnl, request, each, arg);
+}
+
+/* table 0: of all tables; link 0: by all links. */
+static int routes_dump(struct rtnl *rtnl, uint8_t family, uint8_t protocol,
+		       uint32_t table, int link, mnl_cb_t each, void *arg)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct rtmsg *head;
+
+	request->nlmsg_type = RTM_GETROUTE;
+	request->nlmsg_flags = NLM_F_DUMP;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = family;
+	head->rtm_protocol = protocol;
+	if (table)
+		mnl_attr_put_u32(request, RTA_TABLE, table);
+	if (link)
+		mnl_attr_put_u32(request, RTA_OIF, (uint32_t)link);
+	return exchange(rtnl, request, each, arg);
+}
+
+int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
+{
+	static const uint8_t families[] = { AF_INET, AF_INET6 };
+	struct exit_state state = { 0 };
+	int err = 0;
+
+	for (size_t i = 0; i < 2 && !err; i++) {
+		err = rules_dump(rtnl, families[i], rule_take, &state);
+		if (!err)
+			err = routes_dump(rtnl, families[i], EXIT_PROTOCOL, 0,
+					  0, route_take, &state);
+		/* A kernel without IPv6 has nothing there. */
+		if (err == -EOPNOTSUPP || err == -EAFNOSUPPORT)
+			err = 0;
+	}
+	if (err) {
+		exit_state_clear(&state);
+		return err;
+	}
+	exit_state_sort(&state);
+	*out = state;
+	return 0;
+}
+
+static int link_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = IFLA_GROUP };
+	struct exit_host *host = arg;
+	struct exit_link *link;
+
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	if (!attributes.at[IFLA_IFNAME])
+		return MNL_CB_OK;
+	link = exit_array_add((void **)&host->links, &host->link_count,
+			      sizeof(*link));
+	if (!link)
+		return out_of_memory();
+	snprintf(link->name, sizeof(link->name), "%s",
+		 mnl_attr_get_str(attributes.at[IFLA_IFNAME]));
+	link->index = head->ifi_index;
+	link->group = number(&attributes, IFLA_GROUP, 0);
+	link->up = (head->ifi_flags & (IFF_UP | IFF_RUNNING)) ==
+		   (IFF_UP | IFF_RUNNING);
+	return MNL_CB_OK;
+}
+
+/* Of several next hops the first: they lead to the same place. */
+static void hops_take(const struct nlattr *hops, uint8_t family,
+		      struct exit_way *way)
+{
+	const struct rtnexthop *hop = mnl_attr_get_payload(hops);
+	const struct nlattr *attr;
+	size_t len = mnl_attr_get_payload_len(hops);
+
+	if (len < sizeof(*hop) || hop->rtnh_len < sizeof(*hop) ||
+	    hop->rtnh_len > len)
+		return;
+	way->link = hop->rtnh_ifindex;
+	mnl_attr_for_each_payload((const void *)RTNH_DATA(hop),
+				  hop->rtnh_len - sizeof(*hop))
+		if (mnl_attr_get_type(attr) == RTA_GATEWAY &&
+		    mnl_attr_get_payload_len(attr) == width(family))
+			addr_from_bytes(&way->gateway, family,
+					mnl_attr_get_payload(attr), 0);
+}
+
+static int way_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = RTA_MAX };
+	struct exit_host *host = arg;
+	const struct nlattr *gateway;
+	struct exit_way *way;
+
+	if (!ip_family(head->rtm_family) || head->rtm_flags & RTM_F_CLONED ||
+	    !head->rtm_dst_len || head->rtm_src_len)
+		return MNL_CB_OK;
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	if (number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_MAIN)
+		return MNL_CB_OK;
+	way = exit_array_add((void **)&host->ways, &host->way_count,
+			     sizeof(*way));
+	if (!way)
+		return out_of_memory();
+	prefix_take(&attributes, RTA_DST, head->rtm_family, head->rtm_dst_len,
+		    &way->to);
+	way->metric = number(&attributes, RTA_PRIORITY, 0);
+	way->kernel = head->rtm_protocol == RTPROT_KERNEL;
+	if (head->rtm_type != RTN_UNICAST)
+		return MNL_CB_OK;
+	gateway = attributes.at[RTA_GATEWAY];
+	way->link = (int)number(&attributes, RTA_OIF, 0);
+	if (gateway &&
+	    mnl_attr_get_payload_len(gateway) == width(head->rtm_family))
+		addr_from_bytes(&way->gateway, head->rtm_family,
+				mnl_attr_get_payload(gateway), 0);
+	if (attributes.at[RTA_MULTIPATH])
+		hops_take(attributes.at[RTA_MULTIPATH], head->rtm_family, way);
+	return MNL_CB_OK;
+}
+
+static int links_dump(struct rtnl *rtnl, struct exit_host *host)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct ifinfomsg *head;
+
+	request->nlmsg_type = RTM_GETLINK;
+	request->nlmsg_flags = NLM_F_DUMP;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->ifi_family = AF_UNSPEC;
+	return exchange(rtnl, request, link_take, host);
+}
+
+/* IPv4 by the links of exits only; two of them may have one link. */
+static int ways4_dump(struct rtnl *rtnl, const struct conf *conf,
+		      struct exit_host *host)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < host->link_count && !err; i++) {
+		const struct exit_link *link = &host->links[i];
+
+		if (!link->up || !exit_link_is(conf, link->name))
+			continue;
+		err = routes_dump(rtnl, AF_INET, RTPROT_KERNEL, RT_TABLE_MAIN,
+				  link->index, way_take, host);
+		/* It has gone meanwhile, or there is no route at all. */
+		if (err == -ENODEV || err == -ENOENT)
+			err = 0;
+	}
+	return err;
+}
+
+static int ways_dump(struct rtnl *rtnl, const struct conf *conf,
+		     struct exit_host *host)
+{
+	int err = ways4_dump(rtnl, conf, host);
+
+	if (err)
+		return err;
+	err = routes_dump(rtnl, AF_INET6, RTPROT_UNSPEC, RT_TABLE_MAIN, 0,
+			  way_take, host);
+	/* A kernel without IPv6. */
+	return err == -EOPNOTSUPP || err == -ENOENT ? 0 : err;
+}
+
+int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
+{
+	struct exit_host host = { 0 };
+	int err = links_dump(rtnl, &host);
+
+	if (!err && conf)
+		err = ways_dump(rtnl, conf, &host);
+	if (err)
+		exit_host_clear(&host);
+	else
+		*out = host;
+	return err;
+}
+
+static void prefix_put(struct nlmsghdr *request, uint16_t type,
+		       const struct prefix *prefix)
+{
+	if (prefix->bits)
+		mnl_attr_put(request, type, width(prefix->family),
+			     prefix->bytes);
+}
+
+int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct fib_rule_hdr *head;
+	int err;
+
+	request->nlmsg_type = there ? RTM_NEWRULE : RTM_DELRULE;
+	request->nlmsg_flags = NLM_F_ACK;
+	if (there)
+		request->nlmsg_flags |= NLM_F_CREATE | NLM_F_EXCL;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->family = (uint8_t)rule->from.family;
+	head->src_len = rule->from.bits;
+	head->action = rule->table || rule->site ? FR_ACT_TO_TBL :
+						   FR_ACT_UNREACHABLE;
+	prefix_put(request, FRA_SRC, &rule->from);
+	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
+	mnl_attr_put_u8(request, FRA_PROTOCOL, EXIT_PROTOCOL);
+	if (rule->site) {
+		mnl_attr_put_u32(request, FRA_TABLE, RT_TABLE_MAIN);
+		mnl_attr_put_u32(request, FRA_SUPPRESS_PREFIXLEN, 0);
+		mnl_attr_put_u32(request, FRA_SUPPRESS_IFGROUP, EXIT_GROUP);
+	} else if (rule->table) {
+		mnl_attr_put_u32(request, FRA_TABLE, rule->table);
+	}
+	err = exchange(rtnl, request, NULL, NULL);
+	return err == (there ? -EEXIST : -ENOENT) ? 0 : err;
+}
+
+int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	const uint8_t *gateway;
+	struct rtmsg *head;
+	size_t len;
+	int err;
+
+	gateway = addr_bytes(&route->gateway, &len);
+	request->nlmsg_type = there ? RTM_NEWROUTE : RTM_DELROUTE;
+	request->nlmsg_flags = NLM_F_ACK;
+	/* One prefix may be on several links, but not by several gateways. */
+	if (there)
+		request->nlmsg_flags |= NLM_F_CREATE |
+					(gateway || !route->link ?
+						 NLM_F_REPLACE :
+						 NLM_F_APPEND);
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = (uint8_t)route->to.family;
+	head->rtm_dst_len = route->to.bits;
+	head->rtm_src_len = route->from.bits;
+	head->rtm_protocol = EXIT_PROTOCOL;
+	head->rtm_type = route->link ? RTN_UNICAST : RTN_UNREACHABLE;
+	head->rtm_scope = gateway || !route->link ? RT_SCOPE_UNIVERSE :
+						    RT_SCOPE_LINK;
+	prefix_put(request, RTA_DST, &route->to);
+	prefix_put(request, RTA_SRC, &route->from);
+	mnl_attr_put_u32(request, RTA_TABLE, route->table);
+	mnl_attr_put_u32(request, RTA_PRIORITY, route->metric);
+	if (gateway) {
+		/* Nobody need have a route to it. */
+		head->rtm_flags = RTNH_F_ONLINK;
+		mnl_attr_put(request, RTA_GATEWAY, len, gateway);
+	}
+	if (route->link)
+		mnl_attr_put_u32(request, RTA_OIF, (uint32_t)route->link);
+	err = exchange(rtnl, request, NULL, NULL);
+	return err == (there ? -EEXIST : -ESRCH) ? 0 : err;
+}
+
+int rtnl_group(struct rtnl *rtnl, const struct exit_link *link, uint32_t group)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct ifinfomsg *head;
+
+	request->nlmsg_type = RTM_SETLINK;
+	request->nlmsg_flags = NLM_F_ACK;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->ifi_family = AF_UNSPEC;
+	head->ifi_index = link->index;
+	mnl_attr_put_u32(request, IFLA_GROUP, group);
+	return exchange(rtnl, request, NULL, NULL);
+}

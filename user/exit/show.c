@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the kernel has of each exit, asked of the kernel itself. */
+#include "exit/internal.h"
+
+/* Is every route there that leads the exit's sources to its link? */
+static bool routes_there(const struct exit_state *want,
+			 const struct exit_state *have, int link)
+{
+	for (size_t i = 0; i < want->route_count; i++)
+		if (want->routes[i].link == link &&
+		    !exit_route_there(have, &want->routes[i]))
+			return false;
+	return true;
+}
+
+static const char *exit_state_name(const struct conf_exit *exit,
+				   const struct exit_host *host,
+				   const struct exit_state *want,
+				   const struct exit_state *have)
+{
+	const struct exit_link *link = exit_link_find(host, exit);
+
+	if (!link)
+		return "missing";
+	if (!link->up)
+		return "down";
+	return routes_there(want, have, link->index) ? "up" : "lost";
+}
+
+static void rows_tell(const struct conf *conf, struct guard *guard,
+		      const struct exit_host *host,
+		      const struct exit_state *want,
+		      const struct exit_state *have,
+		      void (*fn)(void *arg, const struct exit_row *row),
+		      void *arg)
+{
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		struct exit_row row = { .exit = &conf->exits[i] };
+
+		if (!row.exit->link)
+			continue;
+		row.state = exit_state_name(row.exit, host, want, have);
+		row.guarded = guard_counters(guard, i, &row.packets,
+					     &row.rejects) == 0;
+		fn(arg, &row);
+	}
+}
+
+int exit_each(const struct conf *conf,
+	      void (*fn)(void *arg, const struct exit_row *row), void *arg)
+{
+	struct exit_state want = { 0 }, have = { 0 };
+	struct exit_host host = { 0 };
+	struct guard *guard = NULL;
+	struct rtnl *rtnl = NULL;
+	int err = rtnl_open(&rtnl);
+
+	if (!err)
+		err = guard_open(&guard);
+	if (!err)
+		err = rtnl_host(rtnl, conf, &host);
+	if (!err)
+		err = exit_want(conf, &host, &want);
+	if (!err)
+		err = rtnl_state(rtnl, &have);
+	if (!err)
+		rows_tell(conf, guard, &host, &want, &have, fn, arg);
+	exit_state_clear(&want);
+	exit_state_clear(&have);
+	exit_host_clear(&host);
+	guard_close(guard);
+	rtnl_close(rtnl);
+	return err;
+}

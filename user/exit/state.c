@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Sets of rules and routes: collecting, comparing, writing them out. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exit/internal.h"
+
+void *exit_array_add(void **array, size_t *count, size_t size)
+{
+	/* The room is the next power of two: full when the count is one. */
+	if (!(*count & (*count - 1))) {
+		size_t room = *count ? *count * 2 : 1;
+		void *grown = realloc(*array, room * size);
+
+		if (!grown)
+			return NULL;
+		*array = grown;
+	}
+	return memset((char *)*array + size * (*count)++, 0, size);
+}
+
+void exit_state_clear(struct exit_state *state)
+{
+	free(state->rules);
+	free(state->routes);
+	*state = (struct exit_state){ 0 };
+}
+
+void exit_host_clear(struct exit_host *host)
+{
+	free(host->links);
+	free(host->ways);
+	*host = (struct exit_host){ 0 };
+}
+
+static int number_compare(uint32_t a, uint32_t b)
+{
+	return (a > b) - (a < b);
+}
+
+static int rule_compare(const void *left, const void *right)
+{
+	const struct exit_rule *a = left, *b = right;
+	int order = prefix_compare(&a->from, &b->from);
+
+	if (!order)
+		order = number_compare(a->priority, b->priority);
+	if (!order)
+		order = number_compare(a->table, b->table);
+	return order ? order : number_compare(a->site, b->site);
+}
+
+static int route_compare(const void *left, const void *right)
+{
+	const struct exit_route *a = left, *b = right;
+	int order = prefix_compare(&a->to, &b->to);
+
+	if (!order)
+		order = prefix_compare(&a->from, &b->from);
+	if (!order)
+		order = number_compare(a->table, b->table);
+	if (!order)
+		order = number_compare(a->metric, b->metric);
+	if (!order)
+		order = number_compare((uint32_t)a->link, (uint32_t)b->link);
+	return order ? order : addr_compare_host(&a->gateway, &b->gateway);
+}
+
+void exit_state_sort(struct exit_state *state)
+{
+	if (state->rule_count)
+		qsort(state->rules, state->rule_count, sizeof(*state->rules),
+		      rule_compare);
+	if (state->route_count)
+		qsort(state->routes, state->route_count, sizeof(*state->routes),
+		      route_compare);
+}
+
+bool exit_route_there(const struct exit_state *state,
+		      const struct exit_route *route)
+{
+	return state->route_count &&
+	       bsearch(route, state->routes, state->route_count, sizeof(*route),
+		       route_compare);
+}
+
+static bool rule_there(const struct exit_state *state,
+		       const struct exit_rule *rule)
+{
+	return state->rule_count &&
+	       bsearch(rule, state->rules, state->rule_count, sizeof(*rule),
+		       rule_compare);
+}
+
+void exit_state_missing(const struct exit_state *want,
+			const struct exit_state *have,
+			const struct exit_differ *differ)
+{
+	for (size_t i = 0; i < want->route_count; i++)
+		if (!exit_route_there(have, &want->routes[i]))
+			differ->route(differ->arg, &want->routes[i]);
+	for (size_t i = 0; i < want->rule_count; i++)
+		if (!rule_there(have, &want->rules[i]))
+			differ->rule(differ->arg, &want->rules[i]);
+}
+
+static const char *family_option(const struct prefix *prefix)
+{
+	return prefix->family == AF_INET6 ? "-6" : "-4";
+}
+
+static const char *prefix_words(const char *word, const struct prefix *prefix,
+				char out[ADDR_STRLEN + 16])
+{
+	char text[ADDR_STRLEN];
+
+	out[0] = '\0';
+	if (prefix->bits)
+		snprintf(out, ADDR_STRLEN + 16, " %s %s", word,
+			 prefix_format(prefix, text));
+	return out;
+}
+
+void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT])
+{
+	char from[ADDR_STRLEN + 16], does[80];
+
+	if (rule->site)
+		snprintf(does, sizeof(does),
+			 "lookup main suppress_prefixlength 0 "
+			 "suppress_ifgroup %u",
+			 EXIT_GROUP);
+	else if (rule->table)
+		snprintf(does, sizeof(does), "lookup %u", rule->table);
+	else
+		snprintf(does, sizeof(does), "unreachable");
+	snprintf(out, EXIT_TEXT, "ip %s rule pref %u%s %s protocol %u",
+		 family_option(&rule->from), rule->priority,
+		 prefix_words("from", &rule->from, from), does, EXIT_PROTOCOL);
+}
+
+void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
+{
+	char to[ADDR_STRLEN], from[ADDR_STRLEN + 16], via[ADDR_STRLEN + 16];
+	char host[ADDR_STRLEN], device[IFNAMSIZ + 16], name[IFNAMSIZ];
+
+	via[0] = device[0] = '\0';
+	if (addr_family(&route->gateway) != AF_UNSPEC)
+		snprintf(via, sizeof(via), " via %s",
+			 addr_format_host(&route->gateway, host));
+	if (route->link && if_indextoname((unsigned int)route->link, name))
+		snprintf(device, sizeof(device), " dev %s", name);
+	else if (route->link)
+		snprintf(device, sizeof(device), " dev if%d", route->link);
+	snprintf(out, EXIT_TEXT,
+		 "ip %s route %s%s%s%s%s table %u metric %u proto %u",
+		 family_option(&route->to), route->link ? "" : "unreachable ",
+		 route->to.bits ? prefix_format(&route->to, to) : "default",
+		 prefix_words("from", &route->from, from), via, device,
+		 route->table, route->metric, EXIT_PROTOCOL);
+}

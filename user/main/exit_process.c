@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The exit role: a process around user/exit. It ends when the supervisor closes the
+ * channel, for a new one with another configuration or for good, and leaves the
+ * kernel's state as it is: routing goes on without culvertd.
+ */
+#include "main/exit_process.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "exit/exit.h"
+#include "loop/loop.h"
+#include "main/hint.h"
+#include "main/privilege.h"
+
+struct process {
+	struct loop *loop;
+	struct watch channel;
+	struct exit_helper *helper;
+};
+
+/* Nothing is said on it: readable is its end. */
+static void channel_ready(struct watch *watch, uint32_t events)
+{
+	struct process *process = list_entry(watch, struct process, channel);
+
+	(void)events;
+	loop_stop(process->loop);
+}
+
+static int process_start(struct process *process,
+			 const struct exit_process_params *params)
+{
+	int err = loop_new(&process->loop);
+
+	if (!err)
+		err = privilege_exit(params->supervisor);
+	if (!err)
+		err = watch_add(process->loop, &process->channel,
+				params->channel, EPOLLIN, channel_ready);
+	if (!err)
+		err = exit_new(process->loop, params->conf, &process->helper);
+	return err;
+}
+
+int exit_process_run(const struct exit_process_params *params)
+{
+	struct process process = { .channel = { .fd = -1 } };
+	int err;
+
+	signal(SIGPIPE, SIG_IGN);
+	err = process_start(&process, params);
+	if (!err)
+		err = loop_run(process.loop);
+	if (err)
+		hint_log("exits", err);
+	exit_free(process.helper);
+	if (process.loop) {
+		watch_close(process.loop, &process.channel);
+		loop_free(process.loop);
+	}
+	return err ? EXIT_FAILURE : EXIT_SUCCESS;
+}
