@@ -136,6 +136,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->workers, 0);
 	assert_string_equal(conf->control, "/run/culvert/control.sock");
 	assert_int_equal(conf->log_level, LOG_LEVEL_INFO);
+	assert_int_equal(conf->seccomp, CONF_SECCOMP_ON);
 	assert_true(conf->software);
 	assert_int_equal(conf->relay.address_count, 0);
 	assert_int_equal(conf->relay.port_min, 49152);
@@ -186,6 +187,7 @@ static const char every_key[] = "[server]\n"
 				"workers = 8\n"
 				"control = /tmp/c.sock\n"
 				"log_level = debug\n"
+				"seccomp = log\n"
 				"software = no\n"
 				"[listener public]\n"
 				"transport = tcp\n"
@@ -245,6 +247,7 @@ static void check_sections(const struct conf *conf)
 	assert_int_equal(conf->workers, 8);
 	assert_string_equal(conf->control, "/tmp/c.sock");
 	assert_int_equal(conf->log_level, LOG_LEVEL_DEBUG);
+	assert_int_equal(conf->seccomp, CONF_SECCOMP_LOG);
 	assert_false(conf->software);
 	assert_int_equal(conf->listener_count, 1);
 	assert_string_equal(conf->listeners[0].name, "public");
@@ -413,6 +416,7 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		{ "server", "workers", "99999999999999999999",
 		  NUMBER "0 to 64" },
 		{ "server", "log_level", "loud", "error, warn, info or debug" },
+		{ "server", "seccomp", "yes", "on, log or off" },
 		{ "server", "software", "true", "yes or no" },
 		{ "server", "control", "run/c.sock",
 		  "an absolute path of at most 107 bytes" },
@@ -819,7 +823,7 @@ static void all_errors_are_reported_at_once(void **state)
 		"5 error: [server] send_queue: unknown key here; it belongs to "
 		"[limits]\n"
 		"6 error: [server] colour: unknown key; allowed: user, "
-		"workers, control, log_level, software, "
+		"workers, control, log_level, seccomp, software, "
 		"mixed_transports, weight, redirect_above\n"
 		"7 error: [limit]: unknown section; did you mean [limits]?\n"
 		"9 error: [colour]: unknown section; allowed: server, "

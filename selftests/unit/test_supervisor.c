@@ -698,7 +698,7 @@ static void a_reload_to_engines_that_do_not_run_is_refused(void **state)
 
 	(void)state;
 	daemon_make(&d);
-	conf_write(&d, ONE USER "[engine]\norder = copy\n");
+	conf_write(&d, ONE USER "[engine]\norder = uring, copy\n");
 	daemon_run(&d, &legacy);
 	log_wait(&d, "event=ready", 1);
 	conf_write(&d, ONE USER "[engine]\norder = uring\n");
@@ -709,6 +709,22 @@ static void a_reload_to_engines_that_do_not_run_is_refused(void **state)
 	kill(relay_of(&d), SIGKILL);
 	log_wait(&d, "event=ready", 2);
 	assert_served(listening(&d, 0));
+	daemon_stop(&d);
+}
+
+static void a_reload_does_not_widen_a_filter(void **state)
+{
+	struct daemon d;
+
+	(void)state;
+	daemon_start(&d, ONE USER "[engine]\norder = copy\n");
+	conf_write(&d, ONE USER "[engine]\norder = uring, copy\n");
+	kill(d.pid, SIGHUP);
+	log_wait(&d, "event=reload_refused", 1);
+	assert_non_null(strstr(d.text, "(uring is new) has changed"));
+	conf_write(&d, "seccomp = off\n" ONE USER "[engine]\norder = copy\n");
+	kill(d.pid, SIGHUP);
+	log_wait(&d, "[server] seccomp has changed", 1);
 	daemon_stop(&d);
 }
 
@@ -1006,6 +1022,7 @@ int main(void)
 		cmocka_unit_test(a_drain_outlives_the_relay),
 		cmocka_unit_test(
 			a_reload_to_engines_that_do_not_run_is_refused),
+		cmocka_unit_test(a_reload_does_not_widen_a_filter),
 		cmocka_unit_test(a_reload_without_a_relay_counts),
 		cmocka_unit_test(a_reload_beyond_descriptors_changes_nothing),
 		cmocka_unit_test(reloads_leak_no_descriptor),

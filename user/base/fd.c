@@ -8,6 +8,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_ALL, "close setsockopt");
+SYSCALLS_EQUAL(SYSCALLS_ALL, "ioctl", 1, SIOCOUTQ);
+
 void fd_close(int *fd)
 {
 	int saved = errno;

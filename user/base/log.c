@@ -10,6 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_ALL, "poll ppoll write");
+
 static _Atomic int current_level = LOG_LEVEL_INFO;
 static _Atomic uint64_t dropped;
 

@@ -8,6 +8,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_ALL, "sendmsg recvmsg close");
+
 union fd_space {
 	struct cmsghdr align;
 	char bytes[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];

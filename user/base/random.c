@@ -9,6 +9,10 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_ALL, "getrandom");
+
 /* Forks so far: a child must not draw the bytes its parent's pool holds. */
 static _Atomic unsigned int forks;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;

@@ -19,7 +19,13 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/kernel.h"
+
+SYSCALLS(SYSCALLS_BROKER, "bpf access faccessat close unlink unlinkat");
+/* libbpf's netlink, for kernels without tcx. */
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_BROKER, "bind sendto recvmsg");
 
 /* Not in the headers of Linux 6.1. */
 #define ATTACH_TCX_INGRESS 46

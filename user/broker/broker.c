@@ -14,7 +14,10 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/internal.h"
+
+SYSCALLS(SYSCALLS_BROKER_START, "prlimit64");
 
 /* Descriptors for everything but the sockets of latched pairs. */
 #define FDS_OWN     256

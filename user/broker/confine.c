@@ -12,8 +12,13 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/internal.h"
 #include "broker/kernel.h"
+
+SYSCALLS(SYSCALLS_BROKER_START, "openat prctl close");
+SYSCALLS(SYSCALLS_BROKER_START, "landlock_create_ruleset landlock_add_rule");
+SYSCALLS(SYSCALLS_BROKER_START, "landlock_restrict_self");
 
 /* All that the first version knows: every kernel with Landlock has it. */
 #define FILES_ALL ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)

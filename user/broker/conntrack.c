@@ -19,7 +19,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "broker/kernel.h"
+
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom getsockopt setsockopt");
 
 #define ORIGINAL_DESTINATION 80 /* SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST */
 

@@ -23,7 +23,13 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/kernel.h"
+
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_UNIX); /* if_nametoindex() */
+SYSCALLS(SYSCALLS_BROKER, "bind sendto recvfrom ioctl close");
 
 #define DUMP_SIZE 32768
 #define AGAIN_MS  1000

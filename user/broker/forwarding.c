@@ -19,7 +19,13 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/kernel.h"
+
+SYSCALLS_EQUAL(SYSCALLS_BROKER_START, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_BROKER_START, "openat bind");
+SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
+	 "pread64 pwrite64 recvfrom close");
 
 #define MESSAGE_SIZE 4096
 

@@ -16,9 +16,12 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/internal.h"
 #include "broker/socket.h"
 #include "broker/sockmap.h"
+
+SYSCALLS(SYSCALLS_BROKER, "bpf poll ppoll epoll_ctl");
 
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25

@@ -23,6 +23,11 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
+
+SYSCALLS(
+	SYSCALLS_BROKER_START,
+	"bpf openat read lseek close newfstatat fstat uname faccessat2 dup3 munmap");
 
 /* libbpf's last complaint: the best reason to show when loading fails. */
 static char complaint[256];

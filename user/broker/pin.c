@@ -16,8 +16,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/kernel.h"
 #include "broker/socket.h"
+
+SYSCALLS_EQUAL(SYSCALLS_BROKER_START, "socket", 0, AF_UNIX);
+SYSCALLS(SYSCALLS_BROKER_START, "mount mkdir statfs bind geteuid");
+SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
+	 "openat getdents64 close newfstatat fstat lstat stat");
+SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
+	 "access faccessat unlink unlinkat rmdir");
 
 #ifndef BPF_FS_MAGIC
 #define BPF_FS_MAGIC 0xcafe4a11

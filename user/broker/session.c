@@ -20,7 +20,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/message.h"
+#include "base/syscalls.h"
 #include "broker/internal.h"
+
+SYSCALLS(SYSCALLS_BROKER, "setsockopt close");
 
 #define MESSAGES_A_TICK 32
 #define FDS_ROOM        4 /* more than any message has: too many are seen */

@@ -18,6 +18,12 @@
 #include "base/addr.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/syscalls.h"
+
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_BROKER, "bind connect getpeername getsockname");
+SYSCALLS(SYSCALLS_BROKER, "getsockopt setsockopt poll ppoll close");
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71

@@ -8,6 +8,11 @@
 
 #include <sockmap.skel.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_BROKER,
+	 "bpf openat read lseek close newfstatat fstat uname faccessat2 munmap");
+
 int sockmap_load(struct sockmap_bpf **out, int fds[SOCKMAP_MAPS])
 {
 	struct sockmap_bpf *bpf = sockmap_bpf__open();

@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "conf/parser.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "openat newfstatat fstat read");
 
 #define FILE_MAX_BYTES ((size_t)4 << 20)
 
@@ -133,6 +136,11 @@ void conf_secret_free(char *secret)
 	if (secret)
 		explicit_bzero(secret, strlen(secret));
 	free(secret);
+}
+
+bool conf_database_wanted(const struct conf *conf)
+{
+	return strcmp(conf->database.url, "none") != 0;
 }
 
 struct conf *conf_ref(struct conf *conf)

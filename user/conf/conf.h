@@ -247,12 +247,20 @@ struct conf_limits {
 	unsigned int control_clients;
 };
 
+/* What becomes of a system call that a role does not make by itself. */
+enum conf_seccomp {
+	CONF_SECCOMP_ON, /* the process ends */
+	CONF_SECCOMP_LOG, /* the kernel logs it */
+	CONF_SECCOMP_OFF,
+};
+
 struct conf {
 	_Atomic unsigned int refs;
 	char *user;
 	unsigned int workers; /* 0: one per core */
 	char *control; /* path of the control socket */
 	enum log_level log_level;
+	enum conf_seccomp seccomp;
 	bool software;
 	bool mixed_transports; /* in one allocation: with TLS and without */
 	struct conf_listener *listeners;
@@ -320,6 +328,9 @@ bool conf_engine_wanted(const struct conf *conf, const char *name);
  */
 const struct conf_exit *conf_exit_of(const struct conf *conf,
 				     const union addr *addr);
+
+/* Is there a [database] url? */
+bool conf_database_wanted(const struct conf *conf);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

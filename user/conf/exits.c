@@ -12,7 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/syscalls.h"
 #include "conf/parser.h"
+
+/* if_nametoindex() */
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "socket", 0, AF_UNIX);
+SYSCALLS(SYSCALLS_SUPERVISOR, "ioctl close");
 
 struct source {
 	struct prefix prefix;

@@ -35,6 +35,13 @@ static const char *const tls_names[] = {
 	NULL,
 };
 
+static const char *const seccomp_names[] = {
+	[CONF_SECCOMP_ON] = "on",
+	[CONF_SECCOMP_LOG] = "log",
+	[CONF_SECCOMP_OFF] = "off",
+	NULL,
+};
+
 static const char *const wire_names[] = {
 	[CONF_WIRE_AUTO] = "auto",
 	[CONF_WIRE_ALWAYS] = "always",
@@ -200,6 +207,20 @@ const struct key conf_keys[] = {
 	{ SERVER(log_level), .name = "log_level", .type = KEY_WORD,
 	  .words = log_level_names, .preset = "info",
 	  .help = "The least important messages logged." },
+	{ SERVER(seccomp), .name = "seccomp", .type = KEY_WORD,
+	  .words = seccomp_names, .preset = "on",
+	  .help = "Whether each process makes only the system calls that its\n"
+		  "code states.\n"
+		  "With\n"
+		  ".Cm on\n"
+		  "one that makes another call logs which one and ends; with\n"
+		  ".Cm log\n"
+		  "the call is made and the kernel logs its number (type=1326 in\n"
+		  "its audit messages).\n"
+		  "A change needs a restart; so does the engine\n"
+		  ".Cm uring\n"
+		  "where nothing used it, for what is asked of an io_uring no\n"
+		  "filter sees, and a user database where there was none." },
 	{ SERVER(software), .name = "software", .type = KEY_BOOL,
 	  .preset = "yes",
 	  .help = "Whether answers name this software and its version." },

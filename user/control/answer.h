@@ -15,6 +15,9 @@ struct answer {
 	bool failed; /* no memory, or over CONTROL_REPLY_MAX */
 };
 
+/* The library opens a file for its first object; once, before a process confines itself. */
+void answer_init(void);
+
 /* Each writes one whole line; answer->failed tells whether that worked. */
 void answer_ok(struct answer *answer, enum control_command command);
 void answer_error(struct answer *answer, const char *message);

@@ -8,7 +8,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "control/control.h"
+
+SYSCALLS(SYSCALLS_BEFORE, "mkdir chmod fchmod lstat newfstatat socket bind "
+			  "listen connect unlink unlinkat");
 
 static int directory_make(const char *path)
 {

@@ -31,8 +31,12 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "control/answer.h"
 #include "control/control.h"
+
+SYSCALLS(SYSCALLS_RELAY, "accept4 getsockopt read sendto");
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "fcntl", 1, F_DUPFD_CLOEXEC);
 
 #define ACCEPTS_MAX     16 /* connections taken in one round */
 #define FLUSH_MAX       ((size_t)1 << 20) /* bytes sent to one client in a round */
@@ -420,6 +424,7 @@ int control_server_new(struct loop *loop, int fd, unsigned int max_clients,
 	server->reserve = -1;
 	reserve_take(server, fd);
 	list_init(&server->clients);
+	answer_init();
 	err = watch_add(loop, &server->watch, fd, EPOLLIN, accept_ready);
 	if (err) {
 		fd_close(&server->reserve);

@@ -79,10 +79,15 @@ static int fail(int error)
 	return error;
 }
 
+void crypto_init(void)
+{
+	pthread_once(&once, process_init);
+}
+
 /* This thread's contexts, whose freeing is arranged; NULL without memory. */
 static struct contexts *contexts_get(void)
 {
-	pthread_once(&once, process_init);
+	crypto_init();
 	if (!thread_key_made || pthread_setspecific(thread_key, &mine))
 		return NULL;
 	return &mine;

@@ -12,6 +12,12 @@
 #define CRYPTO_SHA1_LEN   20
 #define CRYPTO_SHA256_LEN 32
 
+/*
+ * Has libcrypto read its configuration, which may name modules to load. The first
+ * digest does it, too: call it before a process confines itself.
+ */
+void crypto_init(void);
+
 /* Each takes `count` pieces as one message. Returns 0 or -ENOMEM/-EIO. */
 int crypto_md5(const struct iovec *parts, size_t count,
 	       uint8_t out[CRYPTO_MD5_LEN]);

@@ -31,10 +31,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "openat newfstatat fstat read close");
+SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto splice setsockopt");
 
 #define SMALL       16384 /* bytes: up to here copying is cheaper */
 #define SMALL_READS 4 /* in a row end splicing */
@@ -69,6 +75,16 @@ static unsigned long kernel_limit(const char *path, int column)
 	return value;
 }
 
+/* Read once, before the relay confines itself: then it opens no file. */
+static unsigned long tcp_rmem_max, rmem_max;
+static pthread_once_t limits_once = PTHREAD_ONCE_INIT;
+
+static void limits_read(void)
+{
+	tcp_rmem_max = kernel_limit("/proc/sys/net/ipv4/tcp_rmem", 2);
+	rmem_max = kernel_limit("/proc/sys/net/core/rmem_max", 0);
+}
+
 /*
  * Receive autotuning may let the queue of a source grow to the third number of
  * tcp_rmem however slow the reader is; 20 MB and more were seen on 6.18, where
@@ -80,8 +96,7 @@ static int receive_buffer_option(size_t bytes)
 {
 	size_t value = bytes / 2;
 
-	if (kernel_limit("/proc/sys/net/ipv4/tcp_rmem", 2) <= bytes ||
-	    kernel_limit("/proc/sys/net/core/rmem_max", 0) < value)
+	if (tcp_rmem_max <= bytes || rmem_max < value)
 		return 0;
 	return (int)value;
 }
@@ -103,6 +118,7 @@ int mover_init(struct mover *mover, struct loop *loop, struct pipe_pool *pool,
 		.buffer = buffer,
 		.buffer_len = buffer_len,
 	};
+	pthread_once(&limits_once, limits_read);
 	if (params->receive_buffer)
 		mover->receive_buffer =
 			receive_buffer_option(params->receive_buffer);

@@ -19,6 +19,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_RELAY, "pipe2 close");
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "fcntl", 1, F_SETPIPE_SZ);
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "fcntl", 1, F_GETPIPE_SZ);
+
 #define SIZE_MIN 65536 /* the kernel's default for one pipe */
 #define IDLE_MAX 16 /* empty pipes kept; more are closed: see the quota */
 #define RETRY_MS 100

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/syscalls.h"
 #include "engine/private.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "rt_sigaction", 0, SIGPIPE);
 
 const struct engine_ops *const engine_all[] = {
 	&engine_splice, &engine_uring, &engine_sockmap, &engine_copy, NULL,

@@ -38,8 +38,13 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "base/syscalls.h"
 #include "engine/sockmap_maps.h"
 #include "engine/stream.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockopt recvfrom");
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "ioctl", 1, SIOCOUTQ);
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "ioctl", 1, SIOCINQ);
 
 #define LOOKS       16 /* at once, before the timer */
 #define LOOK_MS     10

@@ -11,6 +11,12 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "fcntl", 1, F_DUPFD_CLOEXEC);
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "bpf", 0, BPF_MAP_UPDATE_ELEM);
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "bpf", 0, BPF_MAP_DELETE_ELEM);
+SYSCALLS(SYSCALLS_RELAY, "munmap");
 
 #define STATE_BYTES (2 * (size_t)SOCKMAP_PAIRS * sizeof(struct sockmap_flow))
 

@@ -40,8 +40,13 @@
 #include <sys/eventfd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "engine/mover.h"
 #include "engine/private.h"
+
+/* What is asked of a ring no filter sees, hence only for who wants this engine. */
+SYSCALLS(SYSCALLS_URING, "io_uring_setup io_uring_enter io_uring_register");
+SYSCALLS(SYSCALLS_URING, "eventfd2 write munmap close");
 
 #define RING_ENTRIES 512
 #define CQ_ENTRIES   4096

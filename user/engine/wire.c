@@ -33,7 +33,11 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "engine/wire_internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "bpf", 0, BPF_MAP_LOOKUP_ELEM);
+SYSCALLS(SYSCALLS_RELAY, "close");
 
 #define CAPACITY_MAX (1u << 22)
 #define ANSWER_MS    5000

@@ -31,10 +31,15 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "exit/guard_batch.h"
+
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
 
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
 #define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)

@@ -20,8 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/syscalls.h"
 #include "exit/guard_sources.h"
 #include "exit/internal.h"
+
+SYSCALLS(SYSCALLS_EXIT, "sendmsg recvfrom setsockopt");
 
 #define PAGE     ((uint32_t)1 << 16) /* of a batch */
 #define ROOM_MAX (8 << 20) /* bytes of a transaction */

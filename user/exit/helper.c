@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/epoll.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -25,7 +26,12 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "exit/internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_UNIX); /* if_indextoname() */
+SYSCALLS(SYSCALLS_EXIT, "bind getsockname recvmsg setsockopt ioctl close");
 
 #define LOCK_NAME "culvert-exits"
 #define HEAL_MS   100

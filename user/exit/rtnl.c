@@ -12,9 +12,14 @@
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
+#include "base/syscalls.h"
 #include "exit/internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 
 #define REQUEST_SIZE 512
 #define ANSWER_SIZE  32768

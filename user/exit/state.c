@@ -3,8 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "base/syscalls.h"
 #include "exit/internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_UNIX); /* if_indextoname() */
+SYSCALLS(SYSCALLS_EXIT, "ioctl close");
 
 void *exit_array_add(void **array, size_t *count, size_t size)
 {

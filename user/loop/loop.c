@@ -31,6 +31,11 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "epoll_create1 eventfd2");
+SYSCALLS(SYSCALLS_BROKER | SYSCALLS_RELAY | SYSCALLS_EXIT,
+	 "epoll_ctl epoll_wait epoll_pwait read write close");
 
 #define WHEEL_SLOTS    4096
 #define WHEEL_GRAIN_MS 10

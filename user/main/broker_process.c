@@ -15,12 +15,17 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/broker.h"
 #include "loop/loop.h"
 #include "main/channel.h"
+#include "main/filter.h"
 #include "main/hint.h"
 #include "main/privilege.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_BROKER_START, "rt_sigaction");
+SYSCALLS(SYSCALLS_BROKER, "close");
 
 struct process {
 	struct loop *loop;
@@ -74,6 +79,9 @@ static int process_start(struct process *process,
 	if (err)
 		return err;
 	broker_confine(process->broker);
+	err = filter_enter("broker", SYSCALLS_BROKER, params->conf->seccomp);
+	if (err)
+		return err;
 	return watch_add(process->loop, &process->channel, params->channel,
 			 EPOLLIN, channel_ready);
 }

@@ -10,6 +10,10 @@
 #include <sys/time.h>
 
 #include "base/message.h"
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "socketpair");
+SYSCALLS(SYSCALLS_ALL, "setsockopt");
 
 #define SEND_LIMIT_S 5
 

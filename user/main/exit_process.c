@@ -10,10 +10,14 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include "base/syscalls.h"
 #include "exit/exit.h"
 #include "loop/loop.h"
+#include "main/filter.h"
 #include "main/hint.h"
 #include "main/privilege.h"
+
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "rt_sigaction", 0, SIGPIPE);
 
 struct process {
 	struct loop *loop;
@@ -42,6 +46,9 @@ static int process_start(struct process *process,
 				params->channel, EPOLLIN, channel_ready);
 	if (!err)
 		err = exit_new(process->loop, params->conf, &process->helper);
+	if (!err)
+		err = filter_enter("exit", SYSCALLS_EXIT,
+				   params->conf->seccomp);
 	return err;
 }
 

@@ -6,16 +6,11 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
-#include <linux/audit.h>
-#include <linux/bpf.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/landlock.h>
-#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <pwd.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -24,6 +19,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_BEFORE, "openat newfstatat fstat geteuid prlimit64");
+SYSCALLS(SYSCALLS_SUPERVISOR, "setgroups setresgid setresuid setgid setuid");
+SYSCALLS(SYSCALLS_SUPERVISOR, "capget capset prctl getppid close");
+SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_restrict_self");
 
 /* Being uid 0 gives a program nothing, and this cannot be taken back. */
 #define SECUREBITS_ROOT_IS_NOTHING                                        \
@@ -215,44 +216,6 @@ int privilege_supervisor(const struct privilege_user *user, bool broker,
 	return err ? err : capabilities_limit(keep);
 }
 
-#if defined(__x86_64__)
-#define NATIVE AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define NATIVE AUDIT_ARCH_AARCH64
-#else
-#define NATIVE 0 /* not known: nothing would be allowed */
-#endif
-#define OTHER_ABI 0x40000000 /* numbers of x32 */
-
-/* The same by seccomp, where Landlock is not: of bpf(2) only what maps need. */
-static int pins_filter(void)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE, 0, 5),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, OTHER_ABI, 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 3),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, args[0])),
-		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, BPF_MAP_GET_NEXT_KEY, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {
-		.len = sizeof(code) / sizeof(code[0]),
-		.filter = code,
-	};
-
-	if (!NATIVE)
-		return -EOPNOTSUPP;
-	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ?
-		       -errno :
-		       0;
-}
-
 /* No file at all is left for these kinds of access. */
 static int files_refuse(uint64_t access)
 {
@@ -270,11 +233,11 @@ static int files_refuse(uint64_t access)
 
 /*
  * Whoever pins a BPF map may open the pin for writing, though its descriptor could
- * only read: the relay makes no file. Landlock costs nothing at any other call.
+ * only read: the relay makes no file. Its filter does not let it pin either.
  */
 static int pins_refuse(void)
 {
-	return files_refuse(LANDLOCK_ACCESS_FS_MAKE_REG) ? pins_filter() : 0;
+	return files_refuse(LANDLOCK_ACCESS_FS_MAKE_REG);
 }
 
 static int die_with(pid_t parent)

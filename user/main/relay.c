@@ -20,10 +20,18 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "crypto/crypto.h"
 #include "main/channel.h"
+#include "main/filter.h"
 #include "main/hint.h"
 #include "main/relay_internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "rt_sigaction", 0, SIGPIPE);
+SYSCALLS_WHERE(SYSCALLS_RELAY, "clone", 0, CLONE_THREAD, CLONE_THREAD);
+SYSCALLS(SYSCALLS_RELAY, "set_robust_list rseq");
+/* The first pthread_create() sets the C library's own handler. */
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "rt_sigaction", 0, __SIGRTMIN + 1);
 
 static void fanout_back(struct letter *letter)
 {
@@ -212,6 +220,18 @@ int relay_database(struct relay *relay, const struct conf *conf)
 	return store_configure(relay->store, &params);
 }
 
+/* All is opened, and nothing has come from the network yet. */
+static int filter_start(const struct conf *conf)
+{
+	unsigned int roles = SYSCALLS_RELAY;
+
+	if (conf_engine_wanted(conf, "uring"))
+		roles |= SYSCALLS_URING;
+	if (conf_database_wanted(conf))
+		roles |= SYSCALLS_STORE;
+	return filter_enter("relay", roles, conf->seccomp);
+}
+
 static int relay_start(struct relay *relay, const struct relay_params *params)
 {
 	int err = store_new(&relay->store);
@@ -238,6 +258,8 @@ static int relay_start(struct relay *relay, const struct relay_params *params)
 		return err;
 	err = watch_add(relay->loop, &relay->channel, params->channel, EPOLLIN,
 			relay_channel_ready);
+	if (!err)
+		err = filter_start(params->conf);
 	return err ? err : threads_start(relay);
 }
 

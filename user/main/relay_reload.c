@@ -25,10 +25,13 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "engine/engine.h"
 #include "main/channel.h"
 #include "main/hint.h"
 #include "main/relay_internal.h"
+
+SYSCALLS(SYSCALLS_RELAY, "newfstatat fstat munmap close");
 
 struct reload_waiter {
 	struct list link;

@@ -15,8 +15,11 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "transport/transport.h"
 #include "transport/udp.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "getsockname listen");
 
 static bool group_shared(const struct socket_set *set,
 			 const struct socket_group *group)

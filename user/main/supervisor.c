@@ -24,10 +24,14 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "crypto/crypto.h"
 #include "main/hint.h"
 #include "main/relay.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR,
+	 "clone set_robust_list wait4 kill poll ppoll read close");
 
 /* A relay told to stop needs some milliseconds; after this it hangs. */
 #define STOP_LIMIT_MS 5000

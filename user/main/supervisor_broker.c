@@ -22,10 +22,14 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/broker.h"
 #include "main/broker_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list wait4 kill");
+SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll socketpair geteuid close");
 
 _Static_assert(CONF_MAX_WORKERS <= 64, "a bit each");
 

@@ -17,10 +17,14 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "exit/exit.h"
 #include "main/exit_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list wait4 kill");
+SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll close");
 
 #define STOP_LIMIT_MS 5000
 

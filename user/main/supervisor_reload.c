@@ -16,9 +16,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "crypto/crypto.h"
 #include "exit/exit.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "memfd_create write close");
 
 #define REASON_MAX 256
 
@@ -103,6 +106,15 @@ static const char *reload_fixed(const struct supervisor *sup,
 		return "[server] user";
 	if (exit_wanted(next) && !exit_wanted(sup->conf) && !sup->exit.kept)
 		return "[exit] link (the first one)";
+	if (next->seccomp != sup->conf->seccomp)
+		return "[server] seccomp";
+	if (next->seccomp == CONF_SECCOMP_ON &&
+	    conf_engine_wanted(next, "uring") &&
+	    !conf_engine_wanted(sup->conf, "uring"))
+		return "[engine] order (uring is new)";
+	if (next->seccomp == CONF_SECCOMP_ON && conf_database_wanted(next) &&
+	    !conf_database_wanted(sup->conf))
+		return "[database] url (there was none)";
 	return reload_fixed_wire(sup->conf, next);
 }
 

@@ -19,9 +19,16 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/syscalls.h"
 #include "control/control.h"
+#include "crypto/crypto.h"
+#include "main/filter.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
+
+SYSCALLS(SYSCALLS_BEFORE, "geteuid lchown rt_sigaction");
+SYSCALLS(SYSCALLS_SUPERVISOR,
+	 "openat read close lstat newfstatat unlink unlinkat");
 
 static void report_line(void *arg, bool is_error, const char *file,
 			unsigned int line, const char *message)
@@ -249,6 +256,22 @@ static int privileges_drop(struct supervisor *sup)
 	return err;
 }
 
+/* Its children's calls are its own: they begin behind its filter. */
+static int filter_start(const struct supervisor *sup)
+{
+	unsigned int roles = SYSCALLS_SUPERVISOR | SYSCALLS_RELAY;
+
+	if (sup->broker.kept)
+		roles |= SYSCALLS_BROKER_START | SYSCALLS_BROKER;
+	if (conf_engine_wanted(sup->conf, "uring"))
+		roles |= SYSCALLS_URING;
+	if (sup->exit.kept)
+		roles |= SYSCALLS_EXIT;
+	if (conf_database_wanted(sup->conf))
+		roles |= SYSCALLS_STORE;
+	return filter_enter("supervisor", roles, sup->conf->seccomp);
+}
+
 int supervisor_start(struct supervisor *sup)
 {
 	int err = privilege_clean_files();
@@ -268,6 +291,7 @@ int supervisor_start(struct supervisor *sup)
 	log_set_level(sup->conf->log_level);
 	random_bytes(sup->nonce_secret, sizeof(sup->nonce_secret));
 	privilege_raise_files();
+	crypto_init();
 	err = privilege_find_user(sup->conf->user, &sup->user);
 	if (err)
 		return err;
@@ -288,5 +312,6 @@ int supervisor_start(struct supervisor *sup)
 		return err;
 	supervisor_broker_start(sup);
 	supervisor_exit_start(sup);
-	return privileges_drop(sup);
+	err = privileges_drop(sup);
+	return err ? err : filter_start(sup);
 }

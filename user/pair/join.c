@@ -41,7 +41,10 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "pair/internal.h"
+
+SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto setsockopt poll ppoll");
 
 #define TRIES_MAX   4
 #define EARLY_MAX   262144u /* bytes of the peer that are carried through */

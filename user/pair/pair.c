@@ -50,6 +50,10 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_RELAY, "sendto getsockopt setsockopt shutdown");
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "ioctl", 1, SIOCINQ);
 
 #define DRAIN_MIN_MS 10 /* first look at a queue that is not drained */
 #define DRAIN_MAX_MS 160

@@ -23,6 +23,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockopt");
+
 #define MILLION 1000000u
 
 static bool path_loses(const struct pair_path *path, uint32_t max_loss)

@@ -14,12 +14,21 @@
 #include "store/sqlite.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/syscalls.h"
+
+SYSCALLS_WHERE(SYSCALLS_STORE, "openat", 2, O_ACCMODE | O_CREAT | O_TRUNC,
+	       O_RDONLY);
+SYSCALLS_EQUAL(SYSCALLS_STORE, "fcntl", 1, F_GETLK);
+SYSCALLS_EQUAL(SYSCALLS_STORE, "fcntl", 1, F_SETLK);
+SYSCALLS(SYSCALLS_STORE, "newfstatat stat lstat fstat access faccessat");
+SYSCALLS(SYSCALLS_STORE, "pread64 read lseek close");
 
 #define RETRY_MS 10
 #define SELECT \

@@ -21,7 +21,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/syscalls.h"
 #include "store/internal.h"
+
+SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list rseq");
 
 struct store {
 	struct loop *loop;

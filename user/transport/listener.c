@@ -15,7 +15,14 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "transport/transport.h"
+
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_SUPERVISOR, "bind listen setsockopt");
+SYSCALLS(SYSCALLS_RELAY, "accept4");
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "fcntl", 1, F_DUPFD_CLOEXEC);
 
 #define ACCEPT_BATCH 64
 #define REST_MS      100
@@ -112,9 +119,10 @@ int listener_claim(const union addr *addr, unsigned int backlog)
 	return listener_make(addr, backlog, true);
 }
 
-static int spare_open(void)
+/* Any descriptor will do, and the relay opens no file: a second one of the socket. */
+static int spare_take(int fd)
 {
-	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
 static void rest_over(struct timer *timer)
@@ -133,7 +141,7 @@ static void turn_away(struct listener *listener)
 	fd_close(&listener->spare);
 	fd = accept4(listener->watch.fd, NULL, NULL, SOCK_CLOEXEC);
 	fd_close(&fd);
-	listener->spare = spare_open();
+	listener->spare = spare_take(listener->watch.fd);
 }
 
 static void exhausted(struct listener *listener, int error)
@@ -211,7 +219,7 @@ int listener_new(struct loop *loop, int fd, bool spare,
 	listener->ops = ops;
 	listener->arg = arg;
 	listener->wants_spare = spare;
-	listener->spare = spare ? spare_open() : -1;
+	listener->spare = spare ? spare_take(fd) : -1;
 	if (spare && listener->spare < 0) {
 		err = -errno;
 		goto free_listener;
@@ -236,8 +244,8 @@ void listener_free(struct listener *listener)
 	if (listener->freed)
 		*listener->freed = true;
 	timer_cancel(listener->loop, &listener->rest);
-	watch_close(listener->loop, &listener->watch);
 	fd_close(&listener->spare);
+	watch_close(listener->loop, &listener->watch);
 	free(listener);
 }
 

@@ -25,7 +25,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "transport/transport.h"
+
+SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto");
 
 struct bytes {
 	uint8_t *data;

@@ -23,7 +23,12 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/syscalls.h"
 #include "transport/tls_internal.h"
+
+SYSCALLS(SYSCALLS_RELAY, "read write");
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "rt_sigaction", 0,
+	       SIGPIPE);
 
 /*
  * Records that one call of recv takes, so that who sends tiny ones cannot keep the

@@ -26,6 +26,13 @@
 
 #include "base/fd.h"
 #include "base/list.h"
+#include "base/syscalls.h"
+
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY,
+	 "bind setsockopt getsockopt getsockname");
+SYSCALLS(SYSCALLS_RELAY, "recvmmsg sendmmsg sendmsg sendto");
 
 #define RECEIVE_BATCH 64
 #define SEND_BATCH    128

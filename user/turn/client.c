@@ -21,12 +21,15 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "turn/allocation.h"
 #include "turn/data.h"
 #include "turn/datagram.h"
 #include "turn/request.h"
 #include "turn/stranger.h"
 #include "turn/waiting.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockname");
 
 /* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
 #define MESSAGE_MAX ((size_t)16 << 10)

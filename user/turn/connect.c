@@ -14,10 +14,13 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "crypto/crypto.h"
 #include "turn/on_wire.h"
 #include "turn/permission.h"
 #include "turn/port.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockopt");
 
 static void connected(struct peer_conn *conn)
 {

@@ -10,8 +10,11 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "turn/move.h"
 #include "turn/peer_conn.h"
+
+SYSCALLS(SYSCALLS_RELAY, "sendto");
 
 #define GUESSES_MAX 16
 

@@ -17,9 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/syscalls.h"
 #include "turn/client.h"
 #include "turn/peer_conn.h"
 #include "turn/port.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockopt");
 
 #define INSTANCE_SHIFT 40
 #define WORKER_SHIFT   32

@@ -22,6 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/syscalls.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_RELAY, "bind getsockname sendto recvmsg close");
+
 #define OWN_PER_INTERFACE 4 /* an address, its network's ends, its broadcast */
 
 /* Known at build time: built-in refusals as text would have to be parsed. */

@@ -25,7 +25,12 @@
 
 #include "base/fd.h"
 #include "base/random.h"
+#include "base/syscalls.h"
 #include "transport/transport.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_RELAY, "bind connect listen setsockopt");
 
 #define RANDOM_TRIES 16
 #define BIND_TRIES   64 /* system calls spent on ports that others hold */

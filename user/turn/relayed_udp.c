@@ -12,8 +12,11 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "turn/data.h"
 #include "turn/port.h"
+
+SYSCALLS(SYSCALLS_RELAY, "setsockopt");
 
 static void reservation_expired(struct timer *timer)
 {

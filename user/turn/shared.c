@@ -15,7 +15,11 @@
 #include <sys/resource.h>
 
 #include "base/random.h"
+#include "base/syscalls.h"
 #include "turn/excess.h"
+
+/* Asks for a limit, sets none. */
+SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "prlimit64", 2, 0);
 
 /* Descriptors of the process (log, channel, control) and of each worker (epoll,
  * io_uring, their eventfds, a first pipe).

@@ -16,12 +16,15 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "turn/access.h"
 #include "turn/allocation.h"
 #include "turn/client.h"
 #include "turn/datagram.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
+
+SYSCALLS(SYSCALLS_RELAY, "getsockname setsockopt");
 
 #define ORDINARY_LINES 20 /* a second, of what is no trouble */
 

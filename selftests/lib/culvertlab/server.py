@@ -181,6 +181,9 @@ class Culvertd:
 
     def health(self):
         """Raise when it crashed or a sanitizer complained."""
+        refused = re.findall(r".*event=syscall_refused.*", self.log())
+        if refused and self.expect_alive:
+            raise Fail("a role made a system call that its code does not state: " + refused[0])
         report = self.process.sanitizer_report()
         if report:
             raise Fail("sanitizer report:\n" + "\n".join(report))
