@@ -41,7 +41,7 @@ static __always_inline void ipv4_fill(struct iphdr *ip, const __u8 *from,
 	ip->ihl = 5;
 	ip->tos = 0;
 	ip->tot_len = bpf_htons(length);
-	ip->frag_off = bpf_htons(0x4000);
+	ip->frag_off = bpf_htons(IPV4_WHOLE);
 	ip->ttl = wire_hop_limit;
 	ip->check = 0;
 	ip->saddr = *(__u32 *)from;
@@ -69,6 +69,7 @@ static __noinline int answer_send(struct __sk_buff *skb, struct work *work,
 	__u64 size = length;
 
 	bound(size, ANSWER_LEAST, ANSWER_MOST);
+	work->fib.l4_protocol = IPPROTO_TCP;
 	if (route_find(skb, &work->fib, work->packet.key.family, leg, size) !=
 	    ROUTE_FOUND)
 		return drop(WIRE_DROP_ROUTE);

@@ -43,6 +43,17 @@ static __always_inline __u64 sum_out(const void *from, __u32 words)
 	return sum;
 }
 
+/* The sum of addresses, protocol and length before what `p` carries. */
+static __always_inline __u64 sum_pseudo(const struct packet *p, __u32 protocol,
+					__u32 length)
+{
+	__u64 sum = bpf_htonl(protocol) + (__u64)bpf_htonl(length);
+
+	if (p->key.family == AF_INET)
+		return sum + sum_words(&p->ip.v4.saddr, 2);
+	return sum + sum_words(&p->ip.v6.saddr, 8);
+}
+
 /* To the 32 bits that bpf_l4_csum_replace() takes as a difference. */
 static __always_inline __u32 sum_difference(__u64 sum)
 {

@@ -174,6 +174,7 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 	if (verdict != SEGMENT_PASS)
 		return drop(verdict);
 	size = forward_size(skb, work);
+	work->fib.l4_protocol = IPPROTO_TCP;
 	verdict = route_find(skb, &work->fib, work->packet.key.family, t.to,
 			     size);
 	if (verdict == WIRE_DROP_TOO_BIG) {

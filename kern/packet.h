@@ -17,9 +17,11 @@ enum packet_kind {
 	PACKET_OTHER, /* none of our business */
 	PACKET_TCP,
 	PACKET_TOO_BIG, /* ICMP type 3 code 4, ICMPv6 type 2 */
+	PACKET_UDP, /* arriving, in the usual form: whole, without options */
 };
 
 #define EXTENSIONS      4 /* followed; a packet with more goes up the stack */
+#define IPV4_WHOLE      0x4000 /* must not be fragmented */
 #define IPV4_MORE       0x2000
 #define IPV4_OFFSET     0x1fff
 #define IPV6_OFFSET     0xfff8
@@ -83,6 +85,17 @@ static __always_inline int packet_ports(struct __sk_buff *skb, struct packet *p,
 	return PACKET_TCP;
 }
 
+/* The key of a datagram; in any other form it is the stack's. */
+static __always_inline int packet_datagram(struct packet *p,
+					   const __be16 *ports, bool outgoing)
+{
+	if (outgoing || p->fault != PACKET_SOUND)
+		return PACKET_OTHER;
+	p->key.remote_port = ports[0];
+	p->key.local_port = ports[1];
+	return PACKET_UDP;
+}
+
 static __always_inline int packet_parse_v4(struct __sk_buff *skb,
 					   struct packet *p, bool outgoing)
 {
@@ -94,7 +107,8 @@ static __always_inline int packet_parse_v4(struct __sk_buff *skb,
 
 	if ((void *)(icmp + 4) > end || ip->version != 4)
 		return PACKET_OTHER;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_ICMP)
+	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_ICMP &&
+	    ip->protocol != IPPROTO_UDP)
 		return PACKET_OTHER;
 	fragment = bpf_ntohs(ip->frag_off);
 	if (fragment & IPV4_OFFSET)
@@ -117,6 +131,8 @@ static __always_inline int packet_parse_v4(struct __sk_buff *skb,
 			       PACKET_OTHER;
 	packet_key(p, outgoing ? &ip->daddr : &ip->saddr,
 		   outgoing ? &ip->saddr : &ip->daddr, 1);
+	if (ip->protocol == IPPROTO_UDP)
+		return packet_datagram(p, (__be16 *)icmp, outgoing);
 	if (p->fault != PACKET_SOUND)
 		return packet_ports(skb, p, outgoing);
 	p->key.remote_port = ((__be16 *)icmp)[outgoing];
@@ -200,6 +216,8 @@ static __always_inline int packet_parse_v6(struct __sk_buff *skb,
 						   PACKET_OTHER;
 	packet_key(p, outgoing ? &ip->daddr : &ip->saddr,
 		   outgoing ? &ip->saddr : &ip->daddr, 4);
+	if (ip->nexthdr == IPPROTO_UDP)
+		return packet_datagram(p, (__be16 *)icmp, outgoing);
 	if (ip->nexthdr == IPPROTO_TCP) {
 		p->key.remote_port = ((__be16 *)icmp)[outgoing];
 		p->key.local_port = ((__be16 *)icmp)[!outgoing];

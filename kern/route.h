@@ -22,18 +22,19 @@
 
 /*
  * To leg's remote from its local address, for IP packets of `size` bytes; 0: of
- * any size. Returns ROUTE_FOUND, WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which
- * fib->mtu_result is what fits.
+ * any size. fib->l4_protocol is the caller's to set. Returns ROUTE_FOUND,
+ * WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which fib->mtu_result is what fits.
  */
 static __noinline int route_find(struct __sk_buff *skb,
 				 struct bpf_fib_lookup *fib, __u32 family,
 				 const struct wire_leg *leg, __u32 size)
 {
+	__u8 protocol = fib->l4_protocol;
 	long found;
 
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->family = family;
-	fib->l4_protocol = IPPROTO_TCP;
+	fib->l4_protocol = protocol;
 	fib->ifindex = LOOPBACK_INDEX;
 	fib->sport = leg->local_port;
 	fib->dport = leg->remote_port;

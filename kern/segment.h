@@ -261,17 +261,6 @@ static __always_inline int segment_translate(const struct passage *t)
 	return SEGMENT_PASS;
 }
 
-/* The sum of addresses, protocol and length before a segment of `p`. */
-static __always_inline __u64 segment_pseudo(const struct packet *p,
-					    __u32 length)
-{
-	__u64 sum = bpf_htonl(IPPROTO_TCP) + (__u64)bpf_htonl(length);
-
-	if (p->key.family == AF_INET)
-		return sum + sum_words(&p->ip.v4.saddr, 2);
-	return sum + sum_words(&p->ip.v6.saddr, 8);
-}
-
 /*
  * Whether the TCP checksum is right: a damaged segment must not move the state
  * of a pair. GRO has looked before it made one of many, a device may have said so;
@@ -282,7 +271,7 @@ static __always_inline bool segment_intact(struct __sk_buff *skb,
 {
 	const struct packet *p = &work->packet;
 	__u32 length = p->length + ETH_HLEN - p->payload_at;
-	__u64 pseudo = segment_pseudo(p, length);
+	__u64 pseudo = sum_pseudo(p, IPPROTO_TCP, length);
 	long sum;
 
 	if (skb->gso_size || work->before.check == sum_fold(pseudo) ||

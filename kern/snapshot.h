@@ -151,8 +151,11 @@ static __noinline int snapshot_route(struct __sk_buff *skb,
 
 	/* What route_find() reads of a leg is what a key begins with (pair.h). */
 	s->device = 0;
-	if (fib && route_find(skb, fib, key->family,
-			      (const struct wire_leg *)key, 0) == ROUTE_FOUND)
+	if (!fib)
+		return 0;
+	fib->l4_protocol = IPPROTO_TCP;
+	if (route_find(skb, fib, key->family, (const struct wire_leg *)key,
+		       0) == ROUTE_FOUND)
 		s->device = fib->ifindex;
 	return 0;
 }

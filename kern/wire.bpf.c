@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The packet-level TCP splice: its programs. kern/README.md explains it. */
+#include "datagram.h"
 #include "egress.h"
 #include "forward.h"
 #include "maps.h"
@@ -22,6 +23,8 @@ int wire_ingress(struct __sk_buff *skb)
 		return forward_segment(skb, work);
 	case PACKET_TOO_BIG:
 		return too_big_translate(skb, work);
+	case PACKET_UDP:
+		return datagram_forward(skb, work);
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -62,6 +65,22 @@ int wire_snapshot(struct __sk_buff *skb)
 		if (!hooked)
 			snapshot_route(skb, &call->key[i], &call->snapshot[i]);
 	}
+	return TC_ACT_UNSPEC;
+}
+
+/* The same before it makes a lane. */
+SEC("tc")
+int wire_lane_look(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct wire_lane_call *call =
+		bpf_map_lookup_elem(&wire_lane_call, &zero);
+	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
+
+	if (!call || !work)
+		return TC_ACT_UNSPEC;
+	for (int i = 0; i < WIRE_LEGS; i++)
+		lane_ask(skb, work, &call->key[i], &call->look[i]);
 	return TC_ACT_UNSPEC;
 }
 

@@ -81,6 +81,25 @@ struct too_big {
 	__be16 id; /* IPv4: of the packet */
 };
 
+/* A UDP header and, where it begins a payload, a ChannelData header. */
+struct datagram_head {
+	__be16 source, dest, length;
+	__u16 check;
+	__be16 channel, told; /* RFC 8656 section 12.4 */
+};
+
+#define UDP_HEAD          8
+#define CHANNEL_DATA_HEAD 4
+
+/* What is moved within a packet at once: more than an Ethernet carries. */
+#define MOVED_MOST 2048
+
+/* A datagram on a lane, see datagram.h. */
+struct datagram {
+	struct datagram_head before, after;
+	__u32 payload; /* bytes that the peer sends or gets */
+};
+
 /*
  * Working memory of one program run; another does not interrupt it on the same
  * CPU, for bottom halves are off. In a map and not on the stack, because
@@ -105,6 +124,8 @@ struct work {
 	__u8 message[96]; /* a packet-too-big read, an answer; from the IP header on */
 	struct summing summing;
 	__u32 chunk[CHUNK / 4 + 1];
+	struct datagram datagram;
+	__u8 moved[MOVED_MOST];
 };
 
 struct {

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised whenever the meaning or layout of anything in this file changes. */
-#define WIRE_VERSION 4
+#define WIRE_VERSION 5
 
 /* A TCP connection of this host, seen from a packet that arrives on it. */
 struct wire_key {
@@ -163,6 +163,7 @@ enum wire_drop {
 	WIRE_COUNT_TOO_BIG_TRANSLATED,
 	WIRE_COUNT_TOO_BIG_SENT,
 	WIRE_COUNT_CHALLENGED, /* challenge ACKs sent: inexact resets, SYNs */
+	WIRE_COUNT_DATAGRAMS, /* relayed on lanes */
 	WIRE_COUNTERS,
 };
 
@@ -196,6 +197,65 @@ struct wire_call {
 	__u32 pair;
 	__s32 error; /* of that, a negative errno; there is neither flow then */
 	struct wire_snapshot snapshot[WIRE_LEGS];
+};
+
+/*
+ * Lanes: channels of UDP allocations (RFC 8656 section 12) whose client speaks UDP.
+ * A datagram between client and peer is made one of the other leg at the hook where
+ * it arrives. Map wire_lane_flows, a hash: such a key -> struct wire_flow, where in
+ * wire_lanes. The beginning is that of a wire_key.
+ */
+struct wire_lane_key {
+	__u8 remote[16], local[16];
+	__be16 remote_port, local_port;
+	__u8 family;
+	__u8 zero;
+	__be16 channel; /* that its ChannelData names; 0: it comes from a peer */
+};
+
+struct wire_lane_leg {
+	__u8 remote[16], local[16];
+	__be16 remote_port, local_port;
+	__u32 device; /* by which its datagrams come; others go up the stack */
+	/* By BPF: sent on from this leg's remote; bytes of what the peer sees. */
+	__u64 packets, bytes;
+};
+
+enum wire_lane_state {
+	WIRE_LANE_OFF, /* flows of it are treated as absent */
+	WIRE_LANE_ON,
+};
+
+/* Map wire_lanes, an mmapable array, all by the broker but what a leg counts. */
+struct wire_lane {
+	__u32 state; /* enum wire_lane_state */
+	__u32 generation; /* raised when the place is given to another channel */
+	__u64 expires_ns; /* CLOCK_MONOTONIC: whichever ends first of channel,
+			   * permission and allocation */
+	__be16 channel;
+	__u8 family;
+	__u8 zero[13];
+	struct wire_lane_leg leg[WIRE_LEGS];
+};
+
+/* Map wire_lease, an mmapable array of one: no lane is used beyond it. */
+struct wire_lease {
+	__u64 until_ns; /* CLOCK_MONOTONIC; the broker prolongs it while it lives */
+};
+
+/* Who would get a leg's datagrams from the stack, and where those to it go. */
+struct wire_lane_look {
+	__u32 found; /* 0: no socket */
+	__u32 device; /* that datagrams to the remote are sent by; 0: none */
+	__u8 bound[16]; /* the socket's own address, zeroes: any */
+	__be16 port;
+	__u8 zero[6];
+};
+
+/* Map wire_lane_call, an mmapable array of one: the same of wire_lane_look. */
+struct wire_lane_call {
+	struct wire_lane_key key[WIRE_LEGS];
+	struct wire_lane_look look[WIRE_LEGS];
 };
 
 /* The sockmap engine's maps, in the order the broker hands them over. */
@@ -245,6 +305,10 @@ WIRE_ASSERT(wire_flow, 8);
 WIRE_ASSERT(wire_leg, 128);
 WIRE_ASSERT(wire_pair, 384);
 WIRE_ASSERT(wire_event, 16);
+WIRE_ASSERT(wire_lane_key, 40);
+WIRE_ASSERT(wire_lane_leg, 56);
+WIRE_ASSERT(wire_lane, 144);
+WIRE_ASSERT(wire_lane_look, 32);
 WIRE_ASSERT(sockmap_flow, 64);
 
 #endif

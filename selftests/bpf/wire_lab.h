@@ -167,6 +167,8 @@ static inline void lab_load(struct lab *lab, unsigned int pairs)
 		lab_die("open");
 	bpf_map__set_max_entries(lab->wire->maps.wire_flows, 2 * pairs);
 	bpf_map__set_max_entries(lab->wire->maps.wire_pairs, pairs);
+	bpf_map__set_max_entries(lab->wire->maps.wire_lane_flows, 2 * pairs);
+	bpf_map__set_max_entries(lab->wire->maps.wire_lanes, pairs);
 	if (wire_bpf__load(lab->wire))
 		lab_die("load");
 }

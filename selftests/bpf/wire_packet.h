@@ -101,12 +101,18 @@ static inline size_t frame_l4_size(struct frame *f)
 	return frame_v4(f) ? frame_get16(ip + 2) - 20u : frame_get16(ip + 4);
 }
 
-/* Makes the checksums right after a change; ICMP or TCP. */
+/* Where a protocol has its checksum. */
+static inline size_t frame_check_at(int protocol)
+{
+	return protocol == IPPROTO_TCP ? 16 : protocol == IPPROTO_UDP ? 6 : 2;
+}
+
+/* Makes the checksums right after a change; ICMP, TCP or UDP. */
 static inline void frame_mend(struct frame *f)
 {
 	uint8_t *ip = f->data + HEAD_L3, *l4 = frame_l4(f);
 	int protocol = frame_v4(f) ? ip[9] : ip[6];
-	uint8_t *check = l4 + (protocol == IPPROTO_TCP ? 16 : 2);
+	uint8_t *check = l4 + frame_check_at(protocol);
 	size_t size = frame_l4_size(f);
 	uint32_t sum = 0;
 

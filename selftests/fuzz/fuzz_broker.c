@@ -29,7 +29,8 @@ struct run {
 	struct loop *loop;
 	struct broker *broker;
 	int channels[CHANNELS];
-	int fds[8]; /* sockets that may be joined, and what may not */
+	/* Sockets that may be joined, two of datagrams, and what may be neither. */
+	int fds[10];
 	const uint8_t *data;
 	size_t size;
 };
@@ -77,8 +78,41 @@ static void raw_step(struct run *run, int channel)
 	for (size_t i = 0; i < len; i++)
 		message[i] = byte(run);
 	for (size_t i = 0; i < count; i++)
-		fds[i] = run->fds[byte(run) % 8];
+		fds[i] = run->fds[byte(run) % 10];
 	message_send(channel, message, len, fds, count, MSG_DONTWAIT);
+}
+
+/* The same of lanes: asked for, moved, ended. */
+static void lane_step(struct run *run, int channel)
+{
+	struct broker_lane lane = {
+		.type = BROKER_LANE,
+		.channel = 0x4000 + byte(run) % 3,
+		.family = AF_INET,
+		.client = { 192, 0, 2, byte(run) % 3 },
+		.local = { 10, 0, 0, 200 },
+		.peer = { 192, 0, 2, byte(run) % 3 },
+		.client_port = 1,
+		.peer_port = 1,
+	};
+	struct broker_lane_expire expire = { .type = BROKER_LANE_EXPIRE };
+	struct broker_lane_end end = { .type = BROKER_LANE_END };
+	uint8_t what = byte(run);
+	const int two[2] = { run->fds[what & 64 ? byte(run) % 10 : 8],
+			     run->fds[what & 64 ? byte(run) % 10 : 9] };
+
+	lane.id = expire.id = end.id = byte(run) % 5;
+	lane.expires_ns = expire.expires_ns = what & 32 ? 1 : UINT64_MAX;
+	if (what & 128)
+		((uint8_t *)&lane)[byte(run) % sizeof(lane)] ^= byte(run);
+	if (what % 4 < 2)
+		message_send(channel, &lane, sizeof(lane), two, 2,
+			     MSG_DONTWAIT);
+	else if (what % 4 == 2)
+		message_send(channel, &expire, sizeof(expire), NULL, 0,
+			     MSG_DONTWAIT);
+	else
+		message_send(channel, &end, sizeof(end), NULL, 0, MSG_DONTWAIT);
 }
 
 /* Right in form, so that the fuzzer gets past the first checks. */
@@ -154,14 +188,18 @@ static void kernel_step(struct run *run)
 			run->broker->places[i].due_ns = 0;
 	if (what & 64)
 		places_sweep(run->broker);
+	if (what & 128)
+		lanes_sweep(run->broker);
+	for (int i = 0; i < CAPACITY && what & 64; i++)
+		run->broker->lanes[i].rest_ns = 0;
 }
 
 static void socket_step(struct run *run)
 {
-	struct fake_socket *s = &fake.sockets[byte(run) % 6];
+	struct fake_socket *s = &fake.sockets[byte(run) % 8];
 	struct wire_snapshot *snapshot = &s->snapshot;
 
-	switch (byte(run) % 10) {
+	switch (byte(run) % 12) {
 	case 0:
 		snapshot->rcv_nxt++;
 		break;
@@ -189,10 +227,38 @@ static void socket_step(struct run *run)
 	case 8:
 		snapshot->device = byte(run) % 2 ? FAKE_DEVICE : 0;
 		break;
+	case 9:
+		s->hidden = byte(run) % 2;
+		break;
+	case 10:
+		fake.altered = byte(run) % 2;
+		break;
 	default:
 		fake.reset_error = byte(run) % 2 ? -EADDRNOTAVAIL : 0;
 		break;
 	}
+}
+
+/* A lane is on by its owner, with two flows and two sockets, or not at all. */
+static void lanes_check(const struct broker *broker)
+{
+	unsigned int flows = 0, used = 0;
+
+	for (uint32_t i = 0; i < CAPACITY; i++) {
+		const struct lane *lane = &broker->lanes[i];
+		bool on = broker->lane_records[i].state == WIRE_LANE_ON;
+
+		if (on != (lane->owner != NULL) || on != (lane->fds[0] >= 0) ||
+		    on != (lane->fds[1] >= 0) ||
+		    (on && (lane->owner->dead ||
+			    lane_find(lane->owner, lane->id) != lane)))
+			abort();
+		flows += on ? 2 : 0;
+		used += on;
+	}
+	if (flows != fake_lane_flow_count() || used != broker->lane_count ||
+	    (used && !fake.lease.until_ns))
+		abort();
 }
 
 /* What must hold whatever was said. */
@@ -218,6 +284,7 @@ static void invariants_check(const struct run *run)
 	if (flows != fake_flow_count() ||
 	    latched != broker->counts[PLACE_LATCHED])
 		abort();
+	lanes_check(broker);
 }
 
 static void run_open(struct run *run)
@@ -231,6 +298,8 @@ static void run_open(struct run *run)
 		run->fds[i] = fake_connect((uint32_t)i + 1, AF_INET);
 	run->fds[6] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	run->fds[7] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	run->fds[8] = fake_datagrams(3478);
+	run->fds[9] = fake_datagrams(50000);
 	for (int i = 0; i < CHANNELS; i++) {
 		run->channels[i] = -1;
 		channel_open(run, i);
@@ -244,7 +313,7 @@ static void run_close(struct run *run)
 	for (int i = 0; i < CHANNELS; i++)
 		if (run->channels[i] >= 0)
 			close(run->channels[i]);
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 10; i++)
 		close(run->fds[i]);
 }
 
@@ -254,7 +323,7 @@ static void step(struct run *run)
 	int which = what >> 7, channel = run->channels[which];
 	char bytes[256];
 
-	switch (what % 7) {
+	switch (what % 8) {
 	case 0:
 		raw_step(run, channel);
 		break;
@@ -268,6 +337,9 @@ static void step(struct run *run)
 		break;
 	case 5:
 		socket_step(run);
+		break;
+	case 6:
+		lane_step(run, channel);
 		break;
 	default:
 		channel_open(run, which);

@@ -56,22 +56,6 @@ def kick(server, data, row):
     wait_for(lambda: engines.row_of(server, data) is None, 10, "kicked")
 
 
-def kill_hard(server, pids):
-    """kill -9; what the daemon itself says of it is expected."""
-    server.expect_alive = False
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: all(proc.has_ended(pid) for pid in pids), 10, "killed processes are gone")
-
-
-def broker_pid(server):
-    """The child of the supervisor that is not the relay."""
-    relay = server.relay_pid()
-    others = [pid for pid in proc.children(server.process.pid) if pid != relay]
-    equal(len(others), 1, "processes beside the relay")
-    return others[0]
-
-
 def channels(pid):
     """Copies of a process's ends of the channels between relay and broker."""
     found = []
@@ -105,7 +89,7 @@ def _():
     if 6 in lab.topo.versions:
         ends.append(pair(server, version=6))
     before = {row["client"]: row for row in server.ctl_json("connections")["connections"]}
-    kill_hard(server, [server.relay_pid()])
+    server.kill_hard([server.relay_pid()])
     for data, peer, _ in ends:
         swap(data, peer, MIB)
     reborn(server)
@@ -133,7 +117,7 @@ def _():
 def _():
     server = fresh()
     data, peer, _ = pair(server)
-    kill_hard(server, [server.relay_pid()])
+    server.kill_hard([server.relay_pid()])
     reborn(server)
     row = wait_for(lambda: adopted(server), 10, "adopted")[0]
     server.ctl("kick", row["id"])
@@ -148,7 +132,7 @@ def _():
     server = fresh(config(relay={"ports": f"{port}-{port}"}))
     data, peer, client = pair(server)
     equal(client.relayed[1], port, "the only port")
-    kill_hard(server, [server.relay_pid()])
+    server.kill_hard([server.relay_pid()])
     reborn(server)
     wait_for(lambda: adopted(server), 10, "adopted")
     other = lab.client()
@@ -166,7 +150,7 @@ def _():
     server = fresh(config(limits={"default_lifetime": "3s", "max_lifetime": "3s"}))
     data, peer, client = pair(server)
     client.refresh(3)
-    kill_hard(server, [server.relay_pid()])
+    server.kill_hard([server.relay_pid()])
     reborn(server)
     row = wait_for(lambda: adopted(server), 10, "adopted")[0]
     check(0 < row["expires_in_ms"] <= 8000, f"expires in {row['expires_in_ms']} ms")
@@ -186,7 +170,7 @@ def _():
 def _():
     server = fresh()
     data, peer, _ = pair(server)
-    kill_hard(server, [broker_pid(server)])
+    server.kill_hard([server.broker_pid()])
     swap(data, peer, MIB)
     wait_for(lambda: server.log_count(r"event=wire_ready") >= 2, 15, "another broker")
     row = engines.row_of(server, data)
@@ -202,7 +186,7 @@ def _():
 def _():
     server = fresh()
     data, peer, _ = pair(server)
-    broker = broker_pid(server)
+    broker = server.broker_pid()
     for number, culprit in enumerate((server.relay_pid(), broker), 1):
         broken = channels(culprit)
         equal(len(broken), len(channels(broker)), "channels, one of each worker")
@@ -216,7 +200,7 @@ def _():
         equal(engines.row_of(server, data)["state"], "relaying", "still the worker's own")
         more, other, _ = pair(server)
         swap(more, other, MIB)
-    equal(broker_pid(server), broker, "the broker has lived on")
+    equal(server.broker_pid(), broker, "the broker has lived on")
     row = engines.row_of(server, data)
     check(row["bytes_to_peer"] >= 2 * MIB, f"bytes of {row}")
     kick(server, data, row)
@@ -229,7 +213,7 @@ def _():
     lab.stop_server()
     server = lab.extra_server(changes)
     ends = [pair(server, allocated(server)) for _ in range(2)]
-    kill_hard(server, [server.process.pid, *proc.descendants(server.process.pid)])
+    server.kill_hard([server.process.pid, *proc.descendants(server.process.pid)])
     server.process.wait()
     for data, peer, _ in ends:
         swap(data, peer, MIB)

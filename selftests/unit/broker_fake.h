@@ -31,6 +31,8 @@ struct fake_socket {
 	bool foreign; /* no TCP socket of this network namespace */
 	bool translated;
 	bool closed; /* by a reset */
+	bool datagrams; /* a bound UDP socket: the local side of key is where */
+	bool hidden; /* another gets its datagrams */
 };
 
 struct fake_flow {
@@ -51,6 +53,13 @@ static struct {
 	struct reset_numbers reset_numbers[2];
 	unsigned int acknowledged, loads;
 	int records_fd;
+
+	/* Of lanes. */
+	struct fake_flow lane_flows[FAKE_FLOWS]; /* keys in the form of lanes */
+	bool strange; /* no address is this host's */
+	bool altered; /* datagrams are, by NAT or IPsec */
+	int look_error;
+	struct wire_lease lease;
 } fake;
 
 static inline struct fake_socket *fake_by_fd(int fd)
@@ -252,6 +261,108 @@ static inline int fake_reset(const struct wire_key *key, uint32_t seq,
 	return fake.reset_error;
 }
 
+static inline int fake_datagram_bound(struct broker *broker, int fd,
+				      struct wire_lane_key *out)
+{
+	const struct fake_socket *s = fake_by_fd(fd);
+
+	(void)broker;
+	if (!s || !s->datagrams || s->foreign)
+		return -EBADMSG;
+	*out = (struct wire_lane_key){ .family = s->key.family,
+				       .local_port = s->key.local_port };
+	memcpy(out->local, s->key.local, sizeof(out->local));
+	return 0;
+}
+
+static inline bool fake_address_ours(const struct wire_lane_key *key)
+{
+	(void)key;
+	return !fake.strange;
+}
+
+/* By the port alone: of each there is one. */
+static inline int fake_lane_look(struct broker *broker,
+				 const struct wire_lane_key keys[WIRE_LEGS],
+				 struct wire_lane_look out[WIRE_LEGS])
+{
+	(void)broker;
+	memset(out, 0, WIRE_LEGS * sizeof(*out));
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		for (size_t i = 0; i < FAKE_SOCKETS; i++) {
+			const struct fake_socket *s = &fake.sockets[i];
+
+			if (!s->inode || !s->datagrams || s->hidden ||
+			    s->key.local_port != keys[leg].local_port)
+				continue;
+			out[leg].found = 1;
+			out[leg].device = s->snapshot.device;
+			out[leg].port = s->key.local_port;
+			memcpy(out[leg].bound, s->key.local,
+			       sizeof(s->key.local));
+		}
+	return fake.look_error;
+}
+
+static inline bool fake_lane_altered(struct broker *broker,
+				     const struct wire_lane_key *key)
+{
+	(void)broker;
+	(void)key;
+	return fake.altered;
+}
+
+static inline struct fake_flow *
+fake_lane_flow_of(const struct wire_lane_key *key)
+{
+	for (size_t i = 0; i < FAKE_FLOWS; i++)
+		if (fake.lane_flows[i].used &&
+		    !memcmp(&fake.lane_flows[i].key, key, sizeof(*key)))
+			return &fake.lane_flows[i];
+	return NULL;
+}
+
+static inline int fake_lane_hook(struct broker *broker,
+				 const struct wire_lane_key *key,
+				 uint32_t index, uint32_t leg)
+{
+	(void)broker;
+	if (fake.insert_error)
+		return fake.insert_error;
+	if (fake_lane_flow_of(key))
+		return -EEXIST;
+	for (size_t i = 0; i < FAKE_FLOWS; i++) {
+		struct fake_flow *flow = &fake.lane_flows[i];
+
+		if (flow->used)
+			continue;
+		flow->used = true;
+		flow->flow = (struct wire_flow){ index, leg };
+		memcpy(&flow->key, key, sizeof(*key));
+		return 0;
+	}
+	return -E2BIG;
+}
+
+static inline void fake_lane_unhook(struct broker *broker,
+				    const struct wire_lane_key *key)
+{
+	struct fake_flow *flow = fake_lane_flow_of(key);
+
+	(void)broker;
+	if (flow)
+		flow->used = false;
+}
+
+static inline unsigned int fake_lane_flow_count(void)
+{
+	unsigned int count = 0;
+
+	for (size_t i = 0; i < FAKE_FLOWS; i++)
+		count += fake.lane_flows[i].used;
+	return count;
+}
+
 static inline int fake_records(struct broker *broker)
 {
 	(void)broker;
@@ -288,6 +399,13 @@ static const struct broker_ops fake_ops = {
 	.silence = fake_silence,
 	.disconnect = fake_silence,
 	.reset = fake_reset,
+	.datagram_bound = fake_datagram_bound,
+	.address_ours = fake_address_ours,
+	.lane_look = fake_lane_look,
+	.lane_altered = fake_lane_altered,
+	.lane_hook = fake_lane_hook,
+	.lane_unhook = fake_lane_unhook,
+	.lanes = fake_records,
 	.records = fake_records,
 	.sockmap_load = fake_sockmap_load,
 	.sockmap_release = fake_sockmap_release,
@@ -305,9 +423,15 @@ static inline int fake_broker_new(struct loop *loop, uint32_t capacity,
 	broker->ops = &fake_ops;
 	broker->latched_max = capacity;
 	list_init(&broker->sessions);
+	broker->lanes_max = capacity;
+	broker->lease = &fake.lease;
 	broker->records = calloc(capacity, sizeof(*broker->records));
-	if (!broker->records || places_new(broker, capacity)) {
+	broker->lane_records = calloc(capacity, sizeof(*broker->lane_records));
+	if (!broker->records || !broker->lane_records ||
+	    places_new(broker, capacity) || lanes_new(broker, capacity)) {
+		places_free(broker);
 		free(broker->records);
+		free(broker->lane_records);
 		free(broker);
 		return -ENOMEM;
 	}
@@ -319,7 +443,9 @@ static inline void fake_broker_free(struct broker *broker)
 {
 	sessions_free(broker);
 	places_free(broker);
+	lanes_free(broker);
 	free(broker->records);
+	free(broker->lane_records);
 	free(broker);
 }
 
@@ -379,6 +505,19 @@ static inline int fake_connect(uint32_t number, int family)
 	s->key.remote_port = htons((uint16_t)(1000 + number));
 	s->key.local_port = htons(3478);
 	s->snapshot = fake_snapshot_usual(number);
+	return fd;
+}
+
+/* One that stands for a UDP socket bound to 10.0.0.200, at this port. */
+static inline int fake_datagrams(uint16_t port)
+{
+	int fd = fake_connect(1, AF_INET);
+	struct fake_socket *s = fake_by_fd(fd);
+
+	if (!s)
+		return -1;
+	s->datagrams = true;
+	s->key.local_port = htons(port);
 	return fd;
 }
 

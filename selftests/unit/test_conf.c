@@ -153,6 +153,8 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->engine.wire, CONF_WIRE_AUTO);
 	assert_int_equal(conf->engine.wire_pairs, 32768);
 	assert_int_equal(conf->engine.wire_device_count, 0);
+	assert_true(conf->engine.wire_datagrams);
+	assert_int_equal(conf->engine.wire_channels, 8192);
 	assert_string_equal(conf->engine.pin, "/sys/fs/bpf/culvert");
 	assert_int_equal(conf->engine.wire_max_rtt_ms, 20);
 	assert_int_equal(conf->engine.wire_max_loss, 1000);
@@ -435,6 +437,8 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
 		  "copy" },
 		{ "engine", "wire", "sometimes", "auto, always or never" },
 		{ "engine", "wire_pairs", "15", NUMBER "16 to 1000000" },
+		{ "engine", "wire_channels", "1000001", NUMBER "0 to 1000000" },
+		{ "engine", "wire_datagrams", "perhaps", "yes or no" },
 		{ "engine", "wire_max_rtt", "2m", DURATION "0 or 1ms to 1m" },
 		{ "engine", "wire_devices", "eth0, a/b", DEVICES },
 		{ "engine", "wire_devices", "eth0, eth0", DEVICES },
@@ -670,6 +674,8 @@ static void wire_is_set_up_as_told(void **state)
 	struct conf *conf = accepted(USABLE "[engine]\n"
 					    "wire = always\n"
 					    "wire_pairs = 100000\n"
+					    "wire_datagrams = no\n"
+					    "wire_channels = 0\n"
 					    "wire_devices = eth0, wan.7\n"
 					    "pin = /run/bpf/culvert\n"
 					    "wire_max_rtt = 0\n"
@@ -680,6 +686,8 @@ static void wire_is_set_up_as_told(void **state)
 	(void)state;
 	assert_int_equal(conf->engine.wire, CONF_WIRE_ALWAYS);
 	assert_int_equal(conf->engine.wire_pairs, 100000);
+	assert_false(conf->engine.wire_datagrams);
+	assert_int_equal(conf->engine.wire_channels, 0);
 	assert_int_equal(conf->engine.wire_device_count, 2);
 	assert_string_equal(conf->engine.wire_devices[0], "eth0");
 	assert_string_equal(conf->engine.wire_devices[1], "wan.7");

@@ -29,6 +29,10 @@
 	X(channels, "channels bound, now")                                    \
 	X(datagrams_to_peers, "datagrams relayed from clients to peers")      \
 	X(datagrams_to_clients, "datagrams relayed from peers to clients")    \
+	X(lanes, "channels on wire, now")                                     \
+	X(lanes_made, "channels put on wire")                                 \
+	X(lanes_refused, "channels that could not go on wire")                \
+	X(datagrams_on_wire, "of all datagrams relayed, those by wire")       \
 	X(datagrams_dropped, "datagrams not relayed: no permission or room")  \
 	X(datagrams_unsent, "datagrams the kernel did not take")              \
 	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \

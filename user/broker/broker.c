@@ -23,18 +23,27 @@ SYSCALLS(SYSCALLS_BROKER_START, "prlimit64");
 #define FDS_OWN     256
 #define LATCHED_MAX 8192
 
-static unsigned int latched_limit(void)
+/* So many times two descriptors of the relay's can be kept. */
+static uint32_t descriptor_pairs(void)
 {
 	struct rlimit files;
-	rlim_t room;
 
-	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return 1;
-	if (files.rlim_cur == RLIM_INFINITY)
-		return LATCHED_MAX;
-	room = files.rlim_cur > FDS_OWN ? files.rlim_cur - FDS_OWN : WIRE_LEGS;
-	room /= WIRE_LEGS;
-	return room < LATCHED_MAX ? (unsigned int)room : LATCHED_MAX;
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
+	    files.rlim_cur <= FDS_OWN + 2 * WIRE_LEGS)
+		return 2;
+	files.rlim_cur = (files.rlim_cur - FDS_OWN) / WIRE_LEGS;
+	return files.rlim_cur > UINT32_MAX ? UINT32_MAX :
+					     (uint32_t)files.rlim_cur;
+}
+
+/* Lanes may have half of them, latched pairs what these cannot take. */
+static void limits_set(struct broker *broker, uint32_t lanes)
+{
+	uint32_t room = descriptor_pairs();
+
+	broker->lanes_max = lanes < room / 2 ? lanes : room / 2;
+	room -= broker->lanes_max;
+	broker->latched_max = room < LATCHED_MAX ? room : LATCHED_MAX;
 }
 
 static int start(struct broker *broker, const struct broker_params *params)
@@ -50,6 +59,8 @@ static int start(struct broker *broker, const struct broker_params *params)
 	if (err)
 		return err;
 	err = places_new(broker, params->pairs);
+	if (!err)
+		err = lanes_new(broker, params->lanes);
 	if (err)
 		return err;
 	places_adopt(broker);
@@ -68,7 +79,7 @@ int broker_new(const struct broker_params *params, struct broker **out)
 	broker->loop = params->loop;
 	broker->ops = &kernel_ops;
 	list_init(&broker->sessions);
-	broker->latched_max = latched_limit();
+	limits_set(broker, params->lanes);
 	broker->error = start(broker, params);
 	if (broker->error) {
 		if (!broker->why[0])
@@ -80,6 +91,7 @@ int broker_new(const struct broker_params *params, struct broker **out)
 				 "next in [engine] order\"",
 				 broker->why);
 		places_free(broker);
+		lanes_free(broker);
 	}
 	*out = broker;
 	return 0;
@@ -114,6 +126,7 @@ void broker_free(struct broker *broker)
 		return;
 	sessions_free(broker);
 	places_free(broker);
+	lanes_free(broker);
 	kernel_free(broker->kernel);
 	free(broker);
 }

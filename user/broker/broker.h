@@ -19,6 +19,7 @@ struct broker_params {
 	const char *pin; /* directory for pins; its file system may be mounted */
 	unsigned int
 		pairs; /* places; 0: no wire, for the sockmap engine's maps */
+	unsigned int lanes; /* channels of UDP allocations, 0: none */
 	const char *const *devices; /* names; none: found */
 	size_t device_count;
 	bool clsact; /* attach as on a kernel without tcx: for tests */

@@ -6,7 +6,8 @@
  *
  * SO_ORIGINAL_DST tells cheaply whether connection tracking knows the connection at
  * all, which on most hosts it does not; only then ctnetlink is asked for both
- * directions of the entry, which without NAT are each other's inverse.
+ * directions of the entry, which without NAT are each other's inverse. Of datagrams no
+ * socket can be asked: ctnetlink is, wherever there is connection tracking at all.
  */
 #include <errno.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -97,11 +98,10 @@ static void nest_end(struct request *request, struct nlattr *nest)
 }
 
 static void request_fill(struct request *request, uint32_t seq,
-			 const struct wire_key *key)
+			 uint8_t protocol, const struct wire_key *key)
 {
 	bool ipv4 = key->family == AF_INET;
 	size_t len = ipv4 ? 4 : 16;
-	uint8_t protocol = IPPROTO_TCP;
 	struct nlattr *tuple, *part;
 
 	memset(request, 0, sizeof(*request));
@@ -216,8 +216,9 @@ static bool answer_plain(const struct nlmsghdr *head, size_t len, bool ipv4)
 	       is_inverse(&original, &reply);
 }
 
-bool conntrack_translates(struct kernel *kernel, int fd,
-			  const struct wire_key *key)
+/* Asks for the entry. What is not understood counts as translated. */
+static bool entry_translates(struct kernel *kernel, uint8_t protocol,
+			     const struct wire_key *key)
 {
 	union {
 		struct nlmsghdr head;
@@ -226,9 +227,7 @@ bool conntrack_translates(struct kernel *kernel, int fd,
 	struct request request;
 	ssize_t n;
 
-	if (kernel->conntrack_fd < 0 || !is_tracked(fd, key))
-		return false;
-	request_fill(&request, ++kernel->conntrack_seq, key);
+	request_fill(&request, ++kernel->conntrack_seq, protocol, key);
 	if (send(kernel->conntrack_fd, &request, request.head.nlmsg_len, 0) < 0)
 		return true;
 	do
@@ -238,4 +237,40 @@ bool conntrack_translates(struct kernel *kernel, int fd,
 		answer.head.nlmsg_seq != kernel->conntrack_seq));
 	return n < (ssize_t)sizeof(answer.head) ||
 	       !answer_plain(&answer.head, (size_t)n, key->family == AF_INET);
+}
+
+bool conntrack_translates(struct kernel *kernel, int fd,
+			  const struct wire_key *key)
+{
+	return kernel->conntrack_fd >= 0 && is_tracked(fd, key) &&
+	       entry_translates(kernel, IPPROTO_TCP, key);
+}
+
+/* Connection tracking is loaded: it knows the socket option at least. */
+static bool tracking_is_there(int family)
+{
+	struct sockaddr_storage original;
+	socklen_t len = sizeof(original);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool none;
+
+	if (fd < 0)
+		return true;
+	none = getsockopt(fd, family == AF_INET ? SOL_IP : SOL_IPV6,
+			  ORIGINAL_DESTINATION, &original, &len) < 0 &&
+	       (errno == ENOPROTOOPT || errno == EOPNOTSUPP);
+	close(fd);
+	return !none;
+}
+
+bool conntrack_translates_datagrams(struct kernel *kernel,
+				    const struct wire_lane_key *key)
+{
+	struct wire_key ends;
+
+	if (kernel->conntrack_fd < 0 || !tracking_is_there(key->family))
+		return false;
+	_Static_assert(sizeof(ends) == sizeof(*key), "a key of a lane");
+	memcpy(&ends, key, sizeof(ends));
+	return entry_translates(kernel, IPPROTO_UDP, &ends);
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/table.h"
 #include "broker/checks.h"
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
@@ -56,6 +57,28 @@ struct broker_ops {
 	void (*disconnect)(int fd); /* silently; the ends are free again */
 	/* 0; -EADDRNOTAVAIL: a socket still has these ends. */
 	int (*reset)(const struct wire_key *key, uint32_t seq, uint32_t ack);
+	/*
+	 * What a datagram socket of this network namespace is bound to, as the local
+	 * side of a key. -EBADMSG: it is none, or connected.
+	 */
+	int (*datagram_bound)(struct broker *broker, int fd,
+			      struct wire_lane_key *out);
+	/* May a socket of this host be bound to the local address of this key? */
+	bool (*address_ours)(const struct wire_lane_key *key);
+	/* What the stack does with datagrams under both keys. 0 or an errno. */
+	int (*lane_look)(struct broker *broker,
+			 const struct wire_lane_key keys[WIRE_LEGS],
+			 struct wire_lane_look out[WIRE_LEGS]);
+	/* Is anything of it translated (NAT), or under IPsec? */
+	bool (*lane_altered)(struct broker *broker,
+			     const struct wire_lane_key *key);
+	/* 0, -EEXIST, -E2BIG, ... */
+	int (*lane_hook)(struct broker *broker, const struct wire_lane_key *key,
+			 uint32_t index, uint32_t leg);
+	void (*lane_unhook)(struct broker *broker,
+			    const struct wire_lane_key *key);
+	/* A descriptor of the lanes that can only be read; borrowed. */
+	int (*lanes)(struct broker *broker);
 	/* A descriptor of the records that can only be read; borrowed. */
 	int (*records)(struct broker *broker);
 	/* The sockmap engine's maps, as sockmap.h says. */
@@ -81,6 +104,16 @@ struct place {
 	enum place_state state;
 };
 
+/* The broker's own side of one wire_lanes record, at the same index (lane.c). */
+struct lane {
+	struct list link; /* of its session's lanes, or broker.lanes_free */
+	struct table_node node; /* of broker.lanes_by_id */
+	struct session *owner; /* NULL: free */
+	uint64_t id; /* the owner's */
+	uint64_t rest_ns; /* free: not to be taken before */
+	int fds[WIRE_LEGS]; /* listener, relayed: nobody else gets their ports */
+};
+
 /* A reset that waits for its socket's last user to close it. */
 struct late_reset {
 	struct list link;
@@ -95,6 +128,7 @@ struct session {
 	struct list link; /* of broker.sessions */
 	struct broker *broker;
 	struct list places; /* struct place.owner_link */
+	struct list lanes; /* struct lane.link */
 	struct list out; /* messages that wait for room in the channel */
 	size_t out_count;
 	bool greeted; /* HELLO has come */
@@ -128,6 +162,15 @@ struct broker {
 	unsigned int late_count;
 	struct timer late;
 	struct timer sweep; /* armed while a place is not free */
+
+	struct wire_lane *lane_records; /* shared with BPF */
+	struct wire_lease *lease; /* so, too */
+	struct lane *lanes; /* NULL: none */
+	uint32_t lane_capacity, lane_count; /* of the table; in use */
+	uint32_t lanes_max; /* that descriptors allow */
+	struct list lanes_free; /* oldest first */
+	struct table lanes_by_id;
+	struct timer lanes_sweep; /* armed while there are any */
 	struct deferred reap; /* frees dead sessions */
 };
 
@@ -161,6 +204,23 @@ void places_sweep(struct broker *broker);
 /* The end: resets every pair. */
 void places_reset_all(struct broker *broker);
 
+/* The table of lanes (lane.c). 0 or -ENOMEM; none with capacity 0. */
+int lanes_new(struct broker *broker, uint32_t capacity);
+void lanes_free(struct broker *broker); /* none is used any more */
+/*
+ * Makes a lane; the descriptors are taken over with WIRE_OK. 0, or -EBADMSG: nothing
+ * a relay may ask for.
+ */
+int lane_make(struct session *session, const struct broker_lane *msg,
+	      const int fds[WIRE_LEGS], struct broker_lane_answer *answer);
+/* The session's lane of this number; NULL. */
+struct lane *lane_find(const struct session *session, uint64_t id);
+void lane_expire(struct lane *lane, uint64_t expires_ns);
+void lane_end(struct lane *lane);
+void lanes_drop(struct session *session); /* all of them */
+/* Ends those whose time is up, and prolongs the lease. */
+void lanes_sweep(struct broker *broker);
+
 /* Joins two sockets (join.c). -EBADMSG: nothing a relay may hand over. */
 int join_pair(struct broker *broker, struct session *session,
 	      const struct broker_join *msg, const int fds[WIRE_LEGS],
@@ -173,6 +233,7 @@ void sessions_free(struct broker *broker);
 void session_active(struct session *session, uint32_t pair,
 		    uint32_t generation);
 void session_ended(struct session *session, const struct broker_ended *msg);
+void session_lane_ended(struct session *session, uint64_t id);
 
 /* The real kernel (kernel.c). */
 struct broker_params;

@@ -153,6 +153,13 @@ const struct broker_ops kernel_ops = {
 	.silence = socket_silence,
 	.disconnect = socket_disconnect,
 	.reset = socket_reset,
+	.datagram_bound = lane_ops_bound,
+	.address_ours = lane_ops_ours,
+	.lane_look = lane_ops_look,
+	.lane_altered = lane_ops_altered,
+	.lane_hook = lane_ops_hook,
+	.lane_unhook = lane_ops_unhook,
+	.lanes = lane_ops_lanes,
 	.records = ops_records,
 	.sockmap_load = sockmap_load,
 	.sockmap_release = sockmap_release,
@@ -290,6 +297,8 @@ static struct kernel *kernel_alloc(struct broker *broker,
 		.forwarding = { -1, -1 },
 	};
 	kernel->records_fd = -1;
+	kernel->lanes_fd = -1;
+	kernel->lane_capacity = params->lanes;
 	kernel->events_watch.fd = -1;
 	kernel->forwarding_fds[0] = -1;
 	kernel->forwarding_fds[1] = -1;
@@ -321,6 +330,8 @@ int kernel_new(struct broker *broker, const struct broker_params *params)
 		return err;
 	}
 	broker->records = kernel->records;
+	broker->lane_records = kernel->lanes;
+	broker->lease = kernel->lease;
 	return 0;
 }
 

@@ -62,6 +62,12 @@ struct kernel {
 	struct wire_pair *records;
 	size_t records_size;
 	struct wire_call *call;
+	uint32_t lane_capacity;
+	struct wire_lane *lanes;
+	size_t lanes_size;
+	struct wire_lease *lease;
+	struct wire_lane_call *lane_call;
+	int lanes_fd; /* wire_lanes, read-only: what clients get */
 	struct ring_buffer *events;
 	struct watch events_watch; /* silent during a pause */
 	struct timer events_pause;
@@ -118,6 +124,21 @@ bool device_attached(const struct kernel *kernel, int index);
 int conntrack_open(struct kernel *kernel);
 bool conntrack_translates(struct kernel *kernel, int fd,
 			  const struct wire_key *key);
+/* The same of datagrams, of which no socket knows. */
+bool conntrack_translates_datagrams(struct kernel *kernel,
+				    const struct wire_lane_key *key);
+
+/* Of broker_ops, what is about lanes (lane_ops.c). */
+int lane_ops_bound(struct broker *broker, int fd, struct wire_lane_key *out);
+bool lane_ops_ours(const struct wire_lane_key *key);
+int lane_ops_look(struct broker *broker,
+		  const struct wire_lane_key keys[WIRE_LEGS],
+		  struct wire_lane_look out[WIRE_LEGS]);
+bool lane_ops_altered(struct broker *broker, const struct wire_lane_key *key);
+int lane_ops_hook(struct broker *broker, const struct wire_lane_key *key,
+		  uint32_t index, uint32_t leg);
+void lane_ops_unhook(struct broker *broker, const struct wire_lane_key *key);
+int lane_ops_lanes(struct broker *broker);
 
 /* net.ipv4.conf.lo.forwarding and its IPv6 twin (forwarding.c). */
 int forwarding_start(struct kernel *kernel);

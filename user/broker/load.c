@@ -6,6 +6,9 @@
  * broker; a map wire_version beside them says of which version and size they are.
  * When that fits, a new broker loads its programs over the same maps and puts them
  * in the places of the old ones; else everything old is removed first.
+ *
+ * The maps of lanes are the object's own: with its programs an earlier broker's lanes
+ * are replaced by none.
  */
 #include "broker/kernel.h"
 
@@ -149,13 +152,17 @@ static bool maps_take(struct kernel *kernel)
 static int object_open(struct kernel *kernel)
 {
 	uint32_t pairs = kernel->header.capacity;
+	uint32_t lanes = kernel->lane_capacity ? kernel->lane_capacity : 1;
 
 	wire_bpf__destroy(kernel->bpf);
 	kernel->bpf = wire_bpf__open();
 	if (!kernel->bpf)
 		return -errno;
 	if (bpf_map__set_max_entries(kernel->bpf->maps.wire_pairs, pairs) ||
-	    bpf_map__set_max_entries(kernel->bpf->maps.wire_flows, 2 * pairs))
+	    bpf_map__set_max_entries(kernel->bpf->maps.wire_flows, 2 * pairs) ||
+	    bpf_map__set_max_entries(kernel->bpf->maps.wire_lanes, lanes) ||
+	    bpf_map__set_max_entries(kernel->bpf->maps.wire_lane_flows,
+				     2 * lanes))
 		return -EINVAL;
 	return 0;
 }
@@ -214,31 +221,86 @@ static int maps_pin(struct kernel *kernel)
 	return err;
 }
 
-static int maps_map(struct kernel *kernel)
+/* The first `size` bytes of an mmapable map. 0 or a negative errno. */
+static int map_share(const struct bpf_map *map, size_t size, void **out)
+{
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			bpf_map__fd(map), 0);
+
+	if (at == MAP_FAILED)
+		return -errno;
+	*out = at;
+	return 0;
+}
+
+static size_t whole_pages(size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (size + page - 1) & ~(page - 1);
+}
+
+/* A descriptor of a pinned map that can only be read, or a negative errno. */
+static int map_reader(const struct kernel *kernel, const char *name)
 {
 	struct bpf_obj_get_opts read_only = { .sz = sizeof(read_only),
 					      .file_flags = BPF_F_RDONLY };
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	size_t size = kernel->header.capacity * sizeof(struct wire_pair);
 	char path[PIN_PATH];
-	void *map;
 
-	size = (size + page - 1) & ~(page - 1);
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		   bpf_map__fd(kernel->bpf->maps.wire_pairs), 0);
-	if (map == MAP_FAILED)
-		return -errno;
-	kernel->records = map;
-	kernel->records_size = size;
-	map = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED,
-		   bpf_map__fd(kernel->bpf->maps.wire_call), 0);
-	if (map == MAP_FAILED)
-		return -errno;
-	kernel->call = map;
-	if (!pin_path(kernel->dir, "wire_pairs", path))
+	if (!pin_path(kernel->dir, name, path))
 		return -ENAMETOOLONG;
-	kernel->records_fd = bpf_obj_get_opts(path, &read_only);
+	return bpf_obj_get_opts(path, &read_only);
+}
+
+static int maps_map(struct kernel *kernel)
+{
+	const struct wire_bpf *bpf = kernel->bpf;
+	int err;
+
+	kernel->records_size =
+		whole_pages(kernel->header.capacity * sizeof(struct wire_pair));
+	err = map_share(bpf->maps.wire_pairs, kernel->records_size,
+			(void **)&kernel->records);
+	if (!err)
+		err = map_share(bpf->maps.wire_call, whole_pages(1),
+				(void **)&kernel->call);
+	if (err)
+		return err;
+	kernel->records_fd = map_reader(kernel, "wire_pairs");
 	return kernel->records_fd < 0 ? kernel->records_fd : 0;
+}
+
+/* A pin is how a descriptor that can only be read is had; it does not stay. */
+static int lanes_reader(struct kernel *kernel)
+{
+	int err = map_pin(kernel, "wire_lanes",
+			  bpf_map__fd(kernel->bpf->maps.wire_lanes));
+
+	if (err)
+		return err;
+	kernel->lanes_fd = map_reader(kernel, "wire_lanes");
+	pin_remove(kernel->dir, "wire_lanes");
+	return kernel->lanes_fd < 0 ? kernel->lanes_fd : 0;
+}
+
+static int lanes_map(struct kernel *kernel)
+{
+	const struct wire_bpf *bpf = kernel->bpf;
+	int err;
+
+	if (!kernel->lane_capacity)
+		return 0;
+	kernel->lanes_size =
+		whole_pages(kernel->lane_capacity * sizeof(struct wire_lane));
+	err = map_share(bpf->maps.wire_lanes, kernel->lanes_size,
+			(void **)&kernel->lanes);
+	if (!err)
+		err = map_share(bpf->maps.wire_lease, whole_pages(1),
+				(void **)&kernel->lease);
+	if (!err)
+		err = map_share(bpf->maps.wire_lane_call, whole_pages(1),
+				(void **)&kernel->lane_call);
+	return err ? err : lanes_reader(kernel);
 }
 
 static int step(int err, const char *what, char why[LOAD_WHY])
@@ -269,18 +331,31 @@ int load_run(struct kernel *kernel, char why[LOAD_WHY])
 		err = step(maps_pin(kernel), "pinning maps", why);
 	if (!err)
 		err = step(maps_map(kernel), "mapping maps", why);
+	if (!err)
+		err = step(lanes_map(kernel), "mapping the maps of lanes", why);
 	return err;
+}
+
+static void map_unshare(void *at, size_t size)
+{
+	if (at)
+		munmap(at, size);
 }
 
 void load_undo(struct kernel *kernel)
 {
-	if (kernel->records)
-		munmap(kernel->records, kernel->records_size);
-	if (kernel->call)
-		munmap(kernel->call, sizeof(*kernel->call));
+	map_unshare(kernel->records, kernel->records_size);
+	map_unshare(kernel->call, whole_pages(1));
+	map_unshare(kernel->lanes, kernel->lanes_size);
+	map_unshare(kernel->lease, whole_pages(1));
+	map_unshare(kernel->lane_call, whole_pages(1));
 	kernel->records = NULL;
 	kernel->call = NULL;
+	kernel->lanes = NULL;
+	kernel->lease = NULL;
+	kernel->lane_call = NULL;
 	fd_close(&kernel->records_fd);
+	fd_close(&kernel->lanes_fd);
 	wire_bpf__destroy(kernel->bpf);
 	kernel->bpf = NULL;
 }

@@ -37,6 +37,9 @@ union request {
 	struct broker_expire expire;
 	struct broker_sockmap sockmap;
 	struct broker_claim claim;
+	struct broker_lane lane;
+	struct broker_lane_expire lane_expire;
+	struct broker_lane_end lane_end;
 	char bytes[128]; /* longer than each, so that too long is seen */
 };
 
@@ -53,6 +56,8 @@ struct waiting {
 		struct broker_answer answer;
 		struct broker_active active;
 		struct broker_ended ended;
+		struct broker_lane_answer lane;
+		struct broker_lane_end lane_end;
 	} message;
 };
 
@@ -117,6 +122,7 @@ void session_end(struct session *session)
 		broker->adopter = NULL;
 	watch_close(broker->loop, &session->watch);
 	orphans_make(session);
+	lanes_drop(session);
 	loop_defer(broker->loop, &broker->reap, reap_run);
 }
 
@@ -141,8 +147,11 @@ static void breach(struct session *session, const char *what)
 static void wait_for_room(struct session *session, const void *message,
 			  size_t len)
 {
-	/* ACTIVE and ENDED of each pair, the answer to the last request. */
-	size_t limit = 2 * (size_t)session->broker->capacity + MESSAGES_A_TICK;
+	/* ACTIVE and ENDED of each pair, an end of each lane, the answer to the
+	 * last request.
+	 */
+	size_t limit = 2 * (size_t)session->broker->capacity +
+		       session->broker->lane_capacity + MESSAGES_A_TICK;
 	struct waiting *waiting = NULL;
 
 	if (session->out_count < limit)
@@ -212,6 +221,13 @@ void session_ended(struct session *session, const struct broker_ended *msg)
 	session_send(session, msg, sizeof(*msg));
 }
 
+void session_lane_ended(struct session *session, uint64_t id)
+{
+	struct broker_lane_end msg = { .type = BROKER_LANE_ENDED, .id = id };
+
+	session_send(session, &msg, sizeof(msg));
+}
+
 static void orphans_take(struct session *session)
 {
 	struct broker *broker = session->broker;
@@ -234,7 +250,8 @@ static void hello(struct session *session, struct input *input)
 		.version = BROKER_PROTOCOL,
 		.error = broker->error,
 	};
-	int fd = -1;
+	int fds[2];
+	size_t count = 0;
 
 	if (session->greeted || msg->adopts > 1) {
 		breach(session, "a HELLO out of place");
@@ -251,10 +268,13 @@ static void hello(struct session *session, struct input *input)
 	memcpy(answer.why, broker->why, sizeof(answer.why));
 	if (!broker->error) {
 		answer.capacity = broker->capacity;
-		fd = broker->ops->records(broker);
+		answer.lanes = broker->lane_capacity;
+		fds[count++] = broker->ops->records(broker);
+		if (answer.lanes)
+			fds[count++] = broker->ops->lanes(broker);
 	}
-	if (message_send(session->watch.fd, &answer, sizeof(answer), &fd,
-			 fd >= 0, MSG_DONTWAIT)) {
+	if (message_send(session->watch.fd, &answer, sizeof(answer), fds, count,
+			 MSG_DONTWAIT)) {
 		session_end(session);
 		return;
 	}
@@ -393,6 +413,54 @@ static void sockmap(struct session *session, struct input *input)
 		session_end(session);
 }
 
+static void lane(struct session *session, struct input *input)
+{
+	const struct broker_lane *msg = &input->request.lane;
+	struct broker_lane_answer answer = {
+		.type = BROKER_LANE_ANSWER,
+		.reason = WIRE_NO_ROOM,
+		.id = msg->id,
+	};
+
+	if (input->came.fds_lost && input->came.fd_count <= WIRE_LEGS) {
+		session_send(session, &answer, sizeof(answer));
+		return;
+	}
+	if (input->came.fd_count != WIRE_LEGS) {
+		breach(session, "a LANE without two descriptors");
+		return;
+	}
+	if (lane_make(session, msg, input->came.fds, &answer)) {
+		breach(session, "a LANE of what is none");
+		return;
+	}
+	if (!answer.reason)
+		input->came.fd_count = 0; /* the lane has them */
+	session_send(session, &answer, sizeof(answer));
+}
+
+static void lane_prolong(struct session *session, struct input *input)
+{
+	const struct broker_lane_expire *msg = &input->request.lane_expire;
+	struct lane *found = lane_find(session, msg->id);
+
+	if (msg->zero)
+		breach(session, "a reserved field");
+	else if (found)
+		lane_expire(found, msg->expires_ns);
+}
+
+static void lane_over(struct session *session, struct input *input)
+{
+	const struct broker_lane_end *msg = &input->request.lane_end;
+	struct lane *found = lane_find(session, msg->id);
+
+	if (msg->zero)
+		breach(session, "a reserved field");
+	else if (found)
+		lane_end(found);
+}
+
 static const struct kind {
 	size_t size;
 	size_t fds; /* descriptors at most */
@@ -405,6 +473,11 @@ static const struct kind {
 	[BROKER_EXPIRE] = { sizeof(struct broker_expire), 0, false, expire },
 	[BROKER_CLAIM] = { sizeof(struct broker_claim), 0, false, claim },
 	[BROKER_SOCKMAP] = { sizeof(struct broker_sockmap), 0, true, sockmap },
+	[BROKER_LANE] = { sizeof(struct broker_lane), WIRE_LEGS, false, lane },
+	[BROKER_LANE_EXPIRE] = { sizeof(struct broker_lane_expire), 0, false,
+				 lane_prolong },
+	[BROKER_LANE_END] = { sizeof(struct broker_lane_end), 0, false,
+			      lane_over },
 };
 
 /* A message as it came; what it may be is looked up, not guessed from its length. */
@@ -498,6 +571,7 @@ int session_new(struct broker *broker, unsigned int worker, int fd)
 	session->broker = broker;
 	session->watch.fd = -1;
 	list_init(&session->places);
+	list_init(&session->lanes);
 	list_init(&session->out);
 	int err = watch_add(broker->loop, &session->watch, fd, EPOLLIN,
 			    session_ready);

@@ -52,18 +52,29 @@ static bool option_is(int fd, int name, int want)
 	       value == want;
 }
 
-bool socket_is_ours(int fd, uint64_t netns)
+/* An Internet socket of this namespace, of this kind? */
+static bool socket_is(int fd, uint64_t netns, int type, int protocol)
 {
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
 
 	return (option_is(fd, SO_DOMAIN, AF_INET) ||
 		option_is(fd, SO_DOMAIN, AF_INET6)) &&
-	       option_is(fd, SO_TYPE, SOCK_STREAM) &&
-	       option_is(fd, SO_PROTOCOL, IPPROTO_TCP) &&
+	       option_is(fd, SO_TYPE, type) &&
+	       option_is(fd, SO_PROTOCOL, protocol) &&
 	       getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ==
 		       0 &&
 	       cookie == netns;
+}
+
+bool socket_is_ours(int fd, uint64_t netns)
+{
+	return socket_is(fd, netns, SOCK_STREAM, IPPROTO_TCP);
+}
+
+bool socket_is_datagrams(int fd, uint64_t netns)
+{
+	return socket_is(fd, netns, SOCK_DGRAM, IPPROTO_UDP);
 }
 
 static bool is_inet(const union addr *addr)

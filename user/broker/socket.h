@@ -14,6 +14,8 @@ uint64_t socket_namespace(void);
 /* As broker_ops says of each. */
 int socket_key(int fd, struct wire_key *key, uint64_t *cookie);
 bool socket_is_ours(int fd, uint64_t netns);
+/* Is it a UDP socket of that network namespace? */
+bool socket_is_datagrams(int fd, uint64_t netns);
 
 int sockets_closed(const int fds[WIRE_LEGS]);
 void socket_acknowledge(int fd);

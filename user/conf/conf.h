@@ -211,6 +211,8 @@ struct conf_engine {
 	size_t receive_buffer; /* bytes of kernel memory; 0: autotuning's */
 	enum conf_wire wire;
 	unsigned int wire_pairs; /* places for pairs */
+	bool wire_datagrams; /* channels of UDP allocations go on wire */
+	unsigned int wire_channels; /* places for those; 0: none */
 	char *wire_devices[CONF_DEVICES_MAX]; /* none: found by the broker */
 	size_t wire_device_count;
 	char *pin; /* directory in a BPF file system */

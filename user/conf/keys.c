@@ -663,6 +663,28 @@ const struct key conf_keys[] = {
 		  "more while it is there.\n"
 		  "A change takes effect when the daemon is started again, and\n"
 		  "ends connections left by one with another number." },
+	{ ENGINE(wire_datagrams), .name = "wire_datagrams", .type = KEY_BOOL,
+	  .preset = "yes",
+	  .help = "Whether channels of UDP allocations go on wire, when\n"
+		  ".Cm order\n"
+		  "names it and\n"
+		  ".Cm wire\n"
+		  "is not\n"
+		  ".Cm never :\n"
+		  "the ChannelData of a client that speaks UDP, and what its\n"
+		  "peer sends, are then relayed by the kernel, before the\n"
+		  "firewall: see\n"
+		  ".Xr culvertd 8 ,\n"
+		  "\"Firewalls and wire\"." },
+	{ ENGINE(wire_channels), .name = "wire_channels", .type = KEY_COUNT,
+	  .max = 1000000, .preset = "8192",
+	  .help = "Channels that may be on wire at once; what exceeds them is\n"
+		  "relayed by the daemon.\n"
+		  "Each place takes 144 bytes of kernel memory, and 96 of the\n"
+		  "broker's, used or not; one in use about 300 more, and two of\n"
+		  "the broker's descriptors.\n"
+		  "With 0 there are none.\n"
+		  "A change takes effect when the daemon is started again." },
 	{ ENGINE(wire_devices), .name = "wire_devices", .type = KEY_DEVICES,
 	  .second = offsetof(struct conf, engine.wire_device_count),
 	  .preset = "",

@@ -159,12 +159,14 @@ int wire_new(const struct wire_params *params, struct wire **out)
 
 	if (!wire)
 		return -ENOMEM;
-	if (table_init(&wire->links) || table_init(&wire->asks)) {
+	wire->params = *params;
+	if (table_init(&wire->links) || table_init(&wire->asks) ||
+	    wire_lanes_init(wire)) {
 		table_destroy(&wire->links);
+		table_destroy(&wire->asks);
 		free(wire);
 		return -ENOMEM;
 	}
-	wire->params = *params;
 	if (!wire->params.answer_ms)
 		wire->params.answer_ms = ANSWER_MS;
 	if (!wire->params.read)
@@ -208,6 +210,7 @@ void wire_free(struct wire *wire)
 		free(list_entry(pos, struct wire_message, list));
 	fd_close(&wire->map);
 	sockmap_release(wire);
+	wire_lanes_free(wire);
 	table_destroy(&wire->links);
 	table_destroy(&wire->asks);
 	free(wire);
@@ -431,20 +434,31 @@ static int map_take(struct wire *wire, uint32_t capacity, int fd)
 	return 0;
 }
 
-bool wire_welcome(struct wire *wire, const struct broker_welcome *msg, int fd)
+static bool welcome_sane(const struct broker_welcome *msg, int pairs, int lanes)
 {
 	bool given = msg->capacity != 0;
+
+	return given == (pairs >= 0) && given == (msg->error == 0) &&
+	       (msg->lanes != 0) == (lanes >= 0) && (given || !msg->lanes) &&
+	       !msg->zero && msg->error <= 0 &&
+	       msg->version == BROKER_PROTOCOL &&
+	       msg->capacity <= CAPACITY_MAX &&
+	       memchr(msg->why, '\0', sizeof(msg->why));
+}
+
+bool wire_welcome(struct wire *wire, const struct broker_welcome *msg,
+		  int pairs, int lanes)
+{
 	int err = msg->error;
 
-	if (given != (fd >= 0) || given != (msg->error == 0) ||
-	    msg->error > 0 || msg->version != BROKER_PROTOCOL ||
-	    msg->capacity > CAPACITY_MAX ||
-	    !memchr(msg->why, '\0', sizeof(msg->why))) {
-		fd_close(&fd);
+	if (!welcome_sane(msg, pairs, lanes)) {
+		fd_close(&pairs);
+		fd_close(&lanes);
 		return false;
 	}
-	if (given)
-		err = map_take(wire, msg->capacity, fd);
+	if (msg->capacity)
+		err = map_take(wire, msg->capacity, pairs);
+	wire_lanes_welcome(wire, msg->lanes, lanes);
 	wire->ready = !err;
 	if (err)
 		snprintf(wire->why, sizeof(wire->why), "%s",
@@ -575,6 +589,7 @@ void wire_lost(struct wire *wire, const char *why)
 	asks_lost(wire);
 	messages_lost(wire);
 	links_lost(wire);
+	wire_lanes_lost(wire);
 	if (wire->sockmap_asked) {
 		wire->sockmap_asked = false;
 		if (wire->params.sockmap)
@@ -682,6 +697,7 @@ void wire_get_usage(const struct wire *wire, struct wire_usage *out)
 {
 	*out = (struct wire_usage){
 		.pairs_now = wire->links.count,
+		.lanes_now = wire->lanes.count,
 		.joins = wire->joins,
 		.asked = wire->tries,
 	};

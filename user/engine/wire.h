@@ -87,6 +87,8 @@ struct wire_params {
 	void (*lost)(void *arg);
 	/* Reads place `place` of the map; NULL: as a BPF map. 0 or an errno. */
 	int (*read)(int map, uint32_t place, struct wire_pair *out);
+	/* Reads lane `lane` of the map; NULL: as a BPF map. 0 or an errno. */
+	int (*read_lane)(int map, uint32_t lane, struct wire_lane *out);
 	/* What wire_sockmap() asked for: 0, or a negative errno. */
 	void (*sockmap)(void *arg, int error);
 	void *arg;
@@ -159,8 +161,65 @@ int wire_sockmap(struct wire *wire);
 /* The maps, SOCKMAP_MAPS descriptors, this side's; NULL: there are none. */
 const int *wire_sockmap_fds(const struct wire *wire);
 
+/*
+ * Lanes (engine/wire_lane.c): channels of UDP allocations on wire. A lane is asked
+ * for, then on; it is off again when its time is up or the broker has gone, and may
+ * then be asked for anew.
+ */
+struct wire_lane_link;
+
+struct wire_lane_ops {
+	/*
+	 * WIRE_OK: it is on. Else it is off, refused or over, and what it has
+	 * carried is all there is to wire_lane_read(). Not called from inside a
+	 * function of this header but wire_channel().
+	 */
+	void (*changed)(struct wire_lane_link *link, enum wire_reason why);
+};
+
+/* Embedded in its owner; zero-initialise. */
+struct wire_lane_link {
+	struct table_node node; /* of those asked for or on, by id */
+	struct list list;
+	const struct wire_lane_ops *ops;
+	struct wire *wire;
+	struct wire_message *ask; /* not sent yet; or NULL */
+	struct wire_message *end; /* there is memory for it from the start */
+	uint64_t id;
+	uint64_t expires_ns; /* as the broker was told */
+	uint32_t lane, generation; /* since it was on last */
+	uint8_t state; /* private */
+};
+
+/* Are there any? */
+bool wire_lanes_ready(const struct wire *wire);
+
+struct wire_lane_wish {
+	int listener,
+		relayed; /* sockets; borrowed until `changed`, or the end */
+	uint16_t channel; /* its number */
+	uint8_t family;
+	/* IPv4: the first 4 bytes, then zeroes. Ports in network order. */
+	uint8_t client[16], local[16], peer[16];
+	__be16 client_port, peer_port;
+	uint64_t expires_ns; /* CLOCK_MONOTONIC */
+};
+
+/* 0: `changed` follows; else a negative errno and nothing has happened. */
+int wire_lane_ask(struct wire *wire, struct wire_lane_link *link,
+		  const struct wire_lane_wish *wish);
+/* It is asked for or on. */
+bool wire_lane_is_used(const struct wire_lane_link *link);
+/* It ends then, on its own. */
+void wire_lane_expire(struct wire_lane_link *link, uint64_t expires_ns);
+/* It is off; `changed` does not follow. */
+void wire_lane_end(struct wire_lane_link *link);
+/* What is known of it, within `changed` also when it is over; false: nothing. */
+bool wire_lane_read(const struct wire_lane_link *link, struct wire_lane *out);
+
 struct wire_usage {
 	uint64_t pairs_now; /* joined */
+	uint64_t lanes_now; /* on, or asked for */
 	uint64_t joins; /* that have succeeded */
 	uint64_t asked; /* of the broker, tries included */
 };

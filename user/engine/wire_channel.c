@@ -11,7 +11,7 @@
  * What goes out waits while the socket is full: first CLAIM and RESET, which hang
  * in the links themselves so that they cannot fail for want of memory, then the
  * messages. Not more than SENT_MAX joins are unanswered at a time: each has two
- * descriptors under way, and the kernel bounds these.
+ * descriptors under way, and the kernel bounds these. Of lanes the same holds.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -39,6 +39,8 @@ struct arrival {
 		struct broker_active active;
 		struct broker_ended ended;
 		struct broker_sockmap_maps sockmap;
+		struct broker_lane_answer lane;
+		struct broker_lane_end lane_end;
 		char bytes[256];
 	} body;
 	struct message came; /* with it */
@@ -47,16 +49,16 @@ struct arrival {
 static bool welcome_take(struct wire *wire, struct arrival *arrival)
 {
 	struct message *came = &arrival->came;
-	int fd = -1;
+	size_t count = came->fd_count;
 
-	if (came->len != sizeof(arrival->body.welcome) || came->fd_count > 1 ||
+	if (came->len != sizeof(arrival->body.welcome) || count > 2 ||
 	    wire->welcome)
 		return false;
-	if (came->fd_count)
-		fd = came->fds[0];
 	came->fd_count = 0;
 	wire->welcome = true;
-	return wire_welcome(wire, &arrival->body.welcome, fd);
+	return wire_welcome(wire, &arrival->body.welcome,
+			    count > 0 ? came->fds[0] : -1,
+			    count > 1 ? came->fds[1] : -1);
 }
 
 static bool sockmap_take(struct wire *wire, struct arrival *arrival)
@@ -97,6 +99,12 @@ static bool arrival_take(struct wire *wire, struct arrival *arrival)
 	case BROKER_ENDED:
 		return came->len == sizeof(arrival->body.ended) &&
 		       wire_ended(wire, &arrival->body.ended);
+	case BROKER_LANE_ANSWER:
+		return came->len == sizeof(arrival->body.lane) &&
+		       wire_lane_answer(wire, &arrival->body.lane);
+	case BROKER_LANE_ENDED:
+		return came->len == sizeof(arrival->body.lane_end) &&
+		       wire_lane_ended(wire, &arrival->body.lane_end);
 	default:
 		return false;
 	}
@@ -242,13 +250,17 @@ static bool messages_pump(struct wire *wire)
 		struct wire_message *message =
 			list_entry(pos, struct wire_message, list);
 		bool join = message->body.type == BROKER_JOIN;
+		bool lane = message->body.type == BROKER_LANE;
 
-		if (join && wire->sent >= SENT_MAX)
+		if ((join && wire->sent >= SENT_MAX) ||
+		    (lane && wire->lanes_sent >= SENT_MAX))
 			return true; /* an answer comes first */
 		if (!send_now(wire, &message->body, message->len,
-			      join ? message->fds : NULL))
+			      join || lane ? message->fds : NULL))
 			return false;
 		list_del(&message->list);
+		if (lane)
+			wire_lane_sent(wire, message);
 		if (join)
 			ask_sent(wire,
 				 list_entry(message, struct wire_ask, message));

@@ -17,8 +17,11 @@ struct wire_message {
 		struct broker_reset reset;
 		struct broker_expire expire;
 		struct broker_sockmap sockmap;
+		struct broker_lane lane;
+		struct broker_lane_expire lane_expire;
+		struct broker_lane_end lane_end;
 	} body;
-	int fds[WIRE_LEGS]; /* borrowed; of a join only */
+	int fds[WIRE_LEGS]; /* borrowed; of a join or a lane only */
 };
 
 /* A join asked for and not answered: outlives the link that asked. */
@@ -61,6 +64,13 @@ struct wire {
 	struct list unsent; /* joins among them, when the channel is lost */
 	uint32_t ticket;
 
+	int lane_map; /* wire_lanes, to be read; -1: none */
+	uint32_t lane_capacity;
+	struct table lanes; /* struct wire_lane_link asked for or on, by id */
+	struct list lane_list; /* the same */
+	unsigned int lanes_sent; /* unanswered */
+	uint64_t lane_id; /* the last one given */
+
 	bool sockmap_asked;
 	int sockmap[SOCKMAP_MAPS]; /* -1: none */
 
@@ -71,13 +81,24 @@ struct wire {
 bool wire_answer(struct wire *wire, const struct broker_answer *msg);
 bool wire_active(struct wire *wire, const struct broker_active *msg);
 bool wire_ended(struct wire *wire, const struct broker_ended *msg);
-/* Takes fd (of the map, -1: none) over. */
-bool wire_welcome(struct wire *wire, const struct broker_welcome *msg, int fd);
+/* Takes the descriptors (of the maps, -1: none) over. */
+bool wire_welcome(struct wire *wire, const struct broker_welcome *msg,
+		  int pairs, int lanes);
 /* Takes the descriptors over. */
 bool wire_sockmap_maps(struct wire *wire, const struct broker_sockmap_maps *msg,
 		       const int *fds, size_t count);
 /* The channel has gone: everything that hung on it ends. */
 void wire_lost(struct wire *wire, const char *why);
+
+/* wire_lane.c */
+int wire_lanes_init(struct wire *wire);
+void wire_lanes_free(struct wire *wire);
+/* Takes fd over; -1: there are none. */
+void wire_lanes_welcome(struct wire *wire, uint32_t capacity, int fd);
+bool wire_lane_answer(struct wire *wire, const struct broker_lane_answer *msg);
+bool wire_lane_ended(struct wire *wire, const struct broker_lane_end *msg);
+void wire_lane_sent(struct wire *wire, const struct wire_message *message);
+void wire_lanes_lost(struct wire *wire);
 
 /* The broker hangs, or has come to again. */
 void wire_overdue(struct wire *wire, bool overdue);

@@ -5,11 +5,14 @@
  * that breaks a rule closes the channel.
  *
  *   relay worker -> broker                 broker -> relay worker
- *   HELLO                                  WELCOME  + wire_pairs, read-only
+ *   HELLO                                  WELCOME  + wire_pairs and, if there
+ *                                          are any, wire_lanes, read-only
  *   JOIN + client fd, peer fd              ANSWER (joined, again, refused)
  *                                          ACTIVE   sockets silenced: close them
  *   RESET, EXPIRE, CLAIM                   ENDED    the pair is no more
  *   SOCKMAP                                SOCKMAP  + its maps
+ *   LANE + listener fd, relayed fd         LANE_ANSWER (on, refused)
+ *   LANE_EXPIRE, LANE_END                  LANE_ENDED: its time was up
  *
  * A worker reads counts and stamps of its pairs from wire_pairs, by
  * BPF_MAP_LOOKUP_ELEM: the kernel maps no BPF map into memory through a descriptor
@@ -18,6 +21,8 @@
  * become orphans, which the last HELLO with `adopts` set takes over, now or when
  * it comes. CLAIM gives one pair to the channel that asks: a worker's own pairs,
  * when it has another channel or the broker was started anew.
+ *
+ * A lane goes by the number that the worker gives it, and with the channel.
  */
 #ifndef ENGINE_WIRE_PROTO_H
 #define ENGINE_WIRE_PROTO_H
@@ -40,6 +45,11 @@ enum broker_type {
 	BROKER_SOCKMAP,
 	BROKER_SOCKMAP_MAPS,
 	BROKER_CLAIM,
+	BROKER_LANE,
+	BROKER_LANE_ANSWER,
+	BROKER_LANE_EXPIRE,
+	BROKER_LANE_END,
+	BROKER_LANE_ENDED,
 };
 
 /* Why a pair is not on wire. The first block is the broker's and final. */
@@ -83,6 +93,8 @@ struct broker_welcome {
 	uint32_t type, version;
 	uint32_t capacity; /* pairs in the map that comes with this; 0: none */
 	int32_t error; /* negative errno: why there is no wire */
+	uint32_t lanes; /* lanes in the map that comes second; 0: none */
+	uint32_t zero;
 	char why[96]; /* in words, for the log and `culvertctl engines` */
 };
 
@@ -144,7 +156,44 @@ struct broker_sockmap_maps {
 	int32_t error;
 };
 
+/*
+ * Asks for a lane: between the client, who sends to `local` at the listener's socket,
+ * and the peer of the relayed socket. Both are bound, neither is connected. Ports are
+ * in network order. Answered always, by LANE_ANSWER.
+ */
+struct broker_lane {
+	uint32_t type;
+	uint16_t channel; /* its number */
+	uint8_t family; /* of all addresses */
+	uint8_t zero;
+	uint64_t id; /* no two lanes of a channel to the broker are alike */
+	uint64_t expires_ns; /* CLOCK_MONOTONIC */
+	uint8_t client[16], local[16], peer[16];
+	__be16 client_port, peer_port;
+	uint32_t zero2;
+};
+
+struct broker_lane_answer {
+	uint32_t type;
+	uint32_t reason; /* WIRE_OK, or why not */
+	uint64_t id;
+	uint32_t lane, generation; /* with WIRE_OK: in wire_lanes */
+};
+
+/* Of one that is not there nothing is said. */
+struct broker_lane_expire {
+	uint32_t type, zero;
+	uint64_t id, expires_ns;
+};
+
+/* LANE_END: it is taken out at once. LANE_ENDED: it has been. */
+struct broker_lane_end {
+	uint32_t type, zero;
+	uint64_t id;
+};
+
 _Static_assert(sizeof(struct broker_join) == 96, "broker_join");
+_Static_assert(sizeof(struct broker_lane) == 80, "broker_lane");
 _Static_assert(sizeof(struct broker_ended) == 40, "broker_ended");
 
 #endif

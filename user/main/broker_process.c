@@ -64,6 +64,7 @@ static int process_start(struct process *process,
 		.pairs = supervisor_wire_wanted(params->conf) ?
 				 engine->wire_pairs :
 				 0,
+		.lanes = engine->wire_channels,
 		.devices = (const char *const *)engine->wire_devices,
 		.device_count = engine->wire_device_count,
 	};

@@ -82,6 +82,8 @@ static const char *reload_fixed_wire(const struct conf *now,
 		return "[engine] order (wire is new)";
 	if (a->wire_pairs != b->wire_pairs)
 		return "[engine] wire_pairs";
+	if (a->wire_channels != b->wire_channels)
+		return "[engine] wire_channels";
 	if (strcmp(a->pin, b->pin) != 0)
 		return "[engine] pin";
 	if (!names_equal(a->wire_devices, a->wire_device_count, b->wire_devices,

@@ -22,6 +22,7 @@
 #include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/connect.h"
+#include "turn/lane.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -44,6 +45,7 @@ void turn_allocation_prolong(struct allocation *allocation,
 	allocation->expires_ms = loop_now(loop) + lifetime_ms;
 	timer_arm(loop, &allocation->expiry, lifetime_ms, expired);
 	turn_wire_prolong(allocation);
+	turn_lanes_refresh(allocation);
 }
 
 /* Listens at the relayed transport address. 0 or a negative errno. */
@@ -292,8 +294,8 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	allocation->ended = true;
 	allocation_log(allocation, reason);
 	timer_cancel(worker->loop, &allocation->expiry);
-	relayed_close(allocation);
 	turn_channels_clear(allocation);
+	relayed_close(allocation);
 	turn_permissions_clear(allocation);
 	places_release(worker, allocation->account);
 	worker->counters.allocations--;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "turn/lane.h"
 #include "turn/permission.h"
 #include "turn/request.h"
 
@@ -92,6 +93,7 @@ static void channel_remove(struct channel *channel)
 	struct allocation *allocation = channel->allocation;
 	struct turn_worker *worker = allocation->worker;
 
+	turn_lane_end(channel);
 	table_remove(&worker->channel_numbers, &channel->by_number);
 	table_remove(&worker->channel_peers, &channel->by_peer);
 	list_del(&channel->link);
@@ -198,6 +200,8 @@ static int channel_bind(struct allocation *allocation, uint16_t number,
 		return code;
 	channel->expires_ms = loop_now(worker->loop) +
 			      turn_limits(worker)->channel_lifetime_ms;
+	/* The permission may be of other channels, too. */
+	turn_lanes_refresh(allocation);
 	return 0;
 }
 

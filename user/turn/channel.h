@@ -5,6 +5,12 @@
 
 #include "turn/allocation.h"
 
+/* What a lane had carried when it was looked at last. */
+struct lane_counts {
+	uint64_t up, down; /* datagrams to the peer, to the client */
+	uint64_t up_bytes, down_bytes;
+};
+
 /* An expired one stays until a ChannelBind sweeps or the end: no timers. */
 struct channel {
 	struct table_node by_number, by_peer; /* of the worker's tables */
@@ -15,6 +21,13 @@ struct channel {
 	uint64_t judged; /* worker->policy_serial of then; see access.c */
 	enum turn_verdict verdict;
 	uint16_t number;
+
+	/* Of lane.c alone. */
+	struct wire_lane_link lane;
+	struct lane_counts seen;
+	unsigned int by_us; /* datagrams since it was asked for last */
+	bool on_wire;
+	bool refused;
 };
 
 /* One that holds now, or NULL. */

@@ -15,6 +15,7 @@
 #include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/datagram.h"
+#include "turn/lane.h"
 #include "turn/permission.h"
 #include "turn/request.h"
 
@@ -123,11 +124,12 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 	channel = allocation && allocation->udp ?
 			  turn_channel_of_number(allocation, message.number) :
 			  NULL;
-	if (channel && peer_passes(allocation, channel, &channel->peer))
-		peer_send(allocation, &channel->peer, message.data,
-			  message.len);
-	else
+	if (!channel || !peer_passes(allocation, channel, &channel->peer)) {
 		dropped(client->worker);
+		return 0;
+	}
+	peer_send(allocation, &channel->peer, message.data, message.len);
+	turn_lane_used(channel);
 	return 0;
 }
 
@@ -189,4 +191,6 @@ void turn_data_received(void *arg, const struct udp_path *path,
 	counters->datagrams_to_clients++;
 	counters->bytes_to_clients += len;
 	allocation->bytes_to_client += len;
+	if (channel)
+		turn_lane_used(channel);
 }

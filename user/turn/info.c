@@ -9,6 +9,7 @@
 
 #include "turn/allocation.h"
 #include "turn/channel.h"
+#include "turn/lane.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -68,8 +69,10 @@ static void adopted_bytes_add(const struct turn_worker *worker,
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out)
 {
-	struct counters counters = worker->counters;
+	struct counters counters;
 
+	turn_lanes_look((struct turn_worker *)worker);
+	counters = worker->counters;
 	each_conn(worker, bytes_add, &counters);
 	adopted_bytes_add(worker, &counters);
 	counters.datagrams_unsent = udp_unsent(worker->udp);
@@ -124,6 +127,7 @@ void turn_worker_each_allocation(
 	struct turn_allocation_info info;
 	struct list *pos;
 
+	turn_lanes_look(worker);
 	list_for_each(pos, &worker->allocations) {
 		allocation_info(list_entry(pos, struct allocation, link),
 				&info);

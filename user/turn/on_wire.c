@@ -239,24 +239,43 @@ static int control_fd(const struct allocation *allocation)
 		       -1;
 }
 
+/* Do the settings let it go on wire? WIRE_OK, or why not; `pin` says by whose. */
+static enum wire_reason settings_ask(const struct allocation *allocation,
+				     struct turn_pin *pin)
+{
+	const struct turn_worker *worker = allocation->worker;
+	const struct conf_engine *conf = &turn_conf(worker)->engine;
+	bool wanted;
+
+	*pin = turn_settings_pin(worker->settings, &allocation->access,
+				 &allocation->relayed.addr);
+	wanted = pin->engines ?
+			 engines_have_wire(pin->engines->order,
+					   pin->engines->count) :
+			 engines_have_wire(conf->order, conf->order_count);
+	if (conf->wire == CONF_WIRE_NEVER)
+		return WIRE_NO_PINNED;
+	return wanted ? WIRE_OK : pin->why;
+}
+
+bool turn_wire_wanted(const struct allocation *allocation)
+{
+	struct turn_pin pin;
+
+	return settings_ask(allocation, &pin) == WIRE_OK;
+}
+
 enum wire_reason turn_wire_params(const struct peer_conn *conn,
 				  struct pair_policy *policy,
 				  struct pair_wire_params *out)
 {
 	struct turn_worker *worker = conn->worker;
 	const struct conf_engine *conf = &turn_conf(worker)->engine;
-	const struct turn_pin pin =
-		turn_settings_pin(worker->settings, &conn->allocation->access,
-				  &conn->allocation->relayed.addr);
-	bool wanted = pin.engines ?
-			      engines_have_wire(pin.engines->order,
-						pin.engines->count) :
-			      engines_have_wire(conf->order, conf->order_count);
+	struct turn_pin pin;
+	enum wire_reason why = settings_ask(conn->allocation, &pin);
 
-	if (conf->wire == CONF_WIRE_NEVER)
-		return WIRE_NO_PINNED;
-	if (!wanted)
-		return pin.why;
+	if (why)
+		return why;
 	if (!wire_ready(worker->wire))
 		return WIRE_NO_BROKER;
 	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;

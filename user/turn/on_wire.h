@@ -31,6 +31,9 @@ uint64_t turn_wire_allocation(const struct allocation *allocation);
 /* Its pairs on wire live as long as it does. */
 void turn_wire_prolong(const struct allocation *allocation);
 
+/* Do the settings let what is of this allocation go on wire? */
+bool turn_wire_wanted(const struct allocation *allocation);
+
 /*
  * Shall a bound connection be put on wire? Fills `out` and returns WIRE_OK, or
  * says why not. `policy` is for `out` to point to.

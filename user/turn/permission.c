@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "turn/access.h"
+#include "turn/lane.h"
 #include "turn/request.h"
 
 static uint64_t permission_hash(const struct allocation *allocation,
@@ -66,6 +67,14 @@ bool turn_permission_holds(const struct allocation *allocation,
 	const struct permission *permission = permission_find(allocation, peer);
 
 	return permission && holds_now(permission);
+}
+
+uint64_t turn_permission_expires(const struct allocation *allocation,
+				 const union addr *peer)
+{
+	const struct permission *permission = permission_find(allocation, peer);
+
+	return permission && holds_now(permission) ? permission->expires_ms : 0;
 }
 
 static void permissions_remove(struct list *permissions)
@@ -156,6 +165,7 @@ void turn_permissions_judge(struct allocation *allocation)
 		if (!turn_access_allows_host(allocation, &permission->peer))
 			permission_remove(permission);
 	}
+	turn_lanes_refresh(allocation);
 }
 
 /* Walks the XOR-PEER-ADDRESSes; all were readable when `judge` has passed. */
@@ -237,7 +247,9 @@ int turn_create_permission(struct request *req)
 	expires_ms = loop_now(req->worker->loop) +
 		     turn_limits(req->worker)->permission_lifetime_ms;
 	code = peers_add(req, allocation, expires_ms);
-	if (!code)
-		peers_prolong(req, allocation, expires_ms);
-	return code;
+	if (code)
+		return code;
+	peers_prolong(req, allocation, expires_ms);
+	turn_lanes_refresh(allocation);
+	return 0;
 }

@@ -16,6 +16,9 @@ struct permission {
 
 bool turn_permission_holds(const struct allocation *allocation,
 			   const union addr *peer);
+/* Until when, in the loop's milliseconds; 0: it does not hold now. */
+uint64_t turn_permission_expires(const struct allocation *allocation,
+				 const union addr *peer);
 /* Makes or prolongs the one for this peer's host. 0 or 508. */
 int turn_permission_grant(struct allocation *allocation,
 			  const union addr *peer);

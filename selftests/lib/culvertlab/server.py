@@ -134,6 +134,21 @@ class Culvertd:
             return self.process.pid
         return max(pids, key=_socket_count)
 
+    def broker_pid(self):
+        """The child of the supervisor that is not the relay."""
+        relay = self.relay_pid()
+        others = [pid for pid in proc.children(self.process.pid) if pid != relay]
+        if len(others) != 1:
+            raise Fail(f"{len(others)} processes beside the relay")
+        return others[0]
+
+    def kill_hard(self, pids):
+        """kill -9; what the daemon itself says of it is expected."""
+        self.expect_alive = False
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: all(proc.has_ended(pid) for pid in pids), 10, "killed processes are gone")
+
     def fds(self):
         return proc.fd_count(self.relay_pid())
 

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Datagrams on lanes: between a client that speaks ChannelData over UDP and its peer.
+ *
+ * Nothing is dropped here. What is not plainly a lane's, or cannot be sent on as it is,
+ * goes up the stack, where the relay's own sockets wait for it and do as they do
+ * without lanes: wrong lengths and checksums, fragments, IP options, super-packets,
+ * packets too large for the way on, lanes that have expired.
+ *
+ * The two kinds of packets differ in the four bytes of the ChannelData header, which
+ * are taken out behind the UDP header, or put in. Where a device is to complete
+ * the checksum (CHECKSUM_PARTIAL, of packets from this host's virtual devices) the
+ * kernel knows the place of the UDP header by its distance from the buffer's start:
+ * what stands before it must not be moved, so the payload is. Such a packet is known
+ * by its checksum, the pseudo header's alone; that of another, which may happen to be
+ * so, is mended by the same calls. Of all others the headers are moved, the shorter part.
+ */
+#ifndef KERN_DATAGRAM_H
+#define KERN_DATAGRAM_H
+
+#include "checksum.h"
+#include "maps.h"
+#include "packet.h"
+#include "pair.h"
+#include "route.h"
+#include "work.h"
+
+/* Numbers of channels, RFC 5766 section 11 too: no other payload looks so. */
+#define CHANNEL_LEAST 0x4000
+#define CHANNEL_MOST  0x7fff
+
+/* Between which legs a datagram goes: pointers alone, see struct work. */
+struct crossing {
+	struct __sk_buff *skb;
+	struct work *work;
+	struct wire_lane_leg *from;
+	const struct wire_lane_leg *to;
+	const struct wire_lane *lane;
+};
+
+_Static_assert(sizeof(struct wire_lane_key) == sizeof(struct wire_key) &&
+		       __builtin_offsetof(struct wire_lane_key, family) ==
+			       __builtin_offsetof(struct wire_key, family) &&
+		       __builtin_offsetof(struct wire_lane_leg, local_port) ==
+			       __builtin_offsetof(struct wire_leg, local_port),
+	       "lane keys and legs begin as those of pairs");
+
+static __always_inline bool lanes_leased(struct work *work)
+{
+	__u32 zero = 0;
+	struct wire_lease *lease = bpf_map_lookup_elem(&wire_lease, &zero);
+
+	work->now = bpf_ktime_get_coarse_ns();
+	return lease && *(volatile __u64 *)&lease->until_ns > work->now;
+}
+
+/* The headers to work->datagram.before. False: it is the stack's. */
+static __always_inline bool datagram_load(struct __sk_buff *skb,
+					  struct work *work)
+{
+	const struct packet *p = &work->packet;
+	struct datagram_head *head = &work->datagram.before;
+	__u32 rest = p->length + ETH_HLEN - p->payload_at;
+
+	/* Behind it may be what fills up a short frame. */
+	if (skb->gso_size || p->length + ETH_HLEN != skb->len ||
+	    p->length + ETH_HLEN < p->payload_at + UDP_HEAD)
+		return false;
+	head->channel = 0;
+	head->told = 0;
+	if (rest >= sizeof(*head) ?
+		    bpf_skb_load_bytes(skb, p->payload_at, head,
+				       sizeof(*head)) :
+		    bpf_skb_load_bytes(skb, p->payload_at, head, UDP_HEAD))
+		return false;
+	work->datagram.payload = rest - UDP_HEAD;
+	return bpf_ntohs(head->length) == rest;
+}
+
+/* The lane that the key in work->packet and this channel lead to. */
+static __always_inline bool lane_look(struct crossing *t, __be16 channel)
+{
+	struct work *work = t->work;
+	struct wire_lane_key *key = (struct wire_lane_key *)&work->packet.key;
+	struct wire_lane *lane;
+	struct wire_flow *flow;
+	__u64 leg;
+
+	key->channel = channel;
+	flow = bpf_map_lookup_elem(&wire_lane_flows, key);
+	if (!flow)
+		return false;
+	work->index = flow->pair;
+	leg = flow->leg;
+	/* By hand: the compiler's own bound is lost on the verifier. */
+	asm volatile("%0 &= 1" : "+r"(leg));
+	work->leg = leg;
+	lane = bpf_map_lookup_elem(&wire_lanes, &work->index);
+	if (!lane)
+		return false;
+	t->lane = lane;
+	t->from = &lane->leg[leg];
+	t->to = &lane->leg[leg ^ 1];
+	/* A flow that is deleted while it is read may be another lane's by now. */
+	return *(volatile __u32 *)&lane->state == WIRE_LANE_ON &&
+	       leg_is((struct wire_leg *)t->from, &work->packet.key) &&
+	       (leg == WIRE_PEER || channel == lane->channel) &&
+	       *(volatile __u64 *)&lane->expires_ns > work->now &&
+	       t->from->device == t->skb->ifindex;
+}
+
+/*
+ * What a client sends begins with the number of a channel; what a peer sends may do so,
+ * too. A client's message must be as long as it says: padding is for the relay to judge.
+ */
+static __always_inline bool lane_find(struct crossing *t)
+{
+	struct datagram *d = &t->work->datagram;
+	__u16 number = bpf_ntohs(d->before.channel);
+
+	if (number >= CHANNEL_LEAST && number <= CHANNEL_MOST &&
+	    lane_look(t, d->before.channel) && t->work->leg == WIRE_CLIENT) {
+		d->payload -= CHANNEL_DATA_HEAD;
+		return bpf_ntohs(d->before.told) == d->payload;
+	}
+	return lane_look(t, 0) && t->work->leg == WIRE_PEER;
+}
+
+/* Whether the pseudo header alone is summed, as far as can be seen. */
+static __always_inline bool datagram_partial(const struct work *work)
+{
+	const struct packet *p = &work->packet;
+	__u32 length = bpf_ntohs(work->datagram.before.length);
+
+	return work->datagram.before.check ==
+	       sum_fold(sum_pseudo(p, IPPROTO_UDP, length));
+}
+
+/* As a socket judges; IPv4 may do without, IPv6 may not (RFC 8200 section 8.1). */
+static __always_inline bool datagram_intact(struct __sk_buff *skb,
+					    struct work *work)
+{
+	const struct packet *p = &work->packet;
+	__u32 length = bpf_ntohs(work->datagram.before.length);
+	long sum;
+
+	if (p->key.family == AF_INET &&
+	    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
+		return false;
+	if (!work->datagram.before.check)
+		return p->key.family == AF_INET;
+	if (datagram_partial(work) ||
+	    bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
+		return true;
+	sum = sum_packet(skb, work, p->payload_at, length);
+	return sum >= 0 &&
+	       sum_fold(sum_pseudo(p, IPPROTO_UDP, length) + sum) == 0xffff;
+}
+
+/* UDP and ChannelData headers for the other leg, but for the checksum. */
+static __always_inline void datagram_head(const struct crossing *t)
+{
+	struct datagram *d = &t->work->datagram;
+	__u32 length = UDP_HEAD + d->payload;
+
+	if (t->work->leg == WIRE_PEER)
+		length += CHANNEL_DATA_HEAD;
+	d->after.source = t->to->local_port;
+	d->after.dest = t->to->remote_port;
+	d->after.length = bpf_htons(length);
+	d->after.check = d->before.check;
+	d->after.channel = t->lane->channel;
+	d->after.told = bpf_htons(d->payload);
+}
+
+/*
+ * The IP header for the other leg, as the relay's sockets make it: to peers it may be
+ * fragmented (RFC 8656 section 14.2), hence it has an identification; to clients not.
+ */
+static __always_inline void datagram_ip(const struct crossing *t, __u32 length)
+{
+	struct packet *p = &t->work->packet;
+	bool whole = t->work->leg == WIRE_PEER;
+	struct iphdr *ip = &p->ip.v4;
+
+	if (p->key.family == AF_INET) {
+		ip->tos = 0;
+		ip->tot_len = bpf_htons(IPV4_HEAD + length);
+		ip->id = whole ? 0 : (__be16)bpf_get_prandom_u32();
+		ip->frag_off = whole ? bpf_htons(IPV4_WHOLE) : 0;
+		ip->ttl = wire_hop_limit;
+		ip->saddr = *(__u32 *)t->to->local;
+		ip->daddr = *(__u32 *)t->to->remote;
+		ip->check = 0;
+		ip->check = ~sum_fold(sum_words(ip, 5));
+		return;
+	}
+	p->ip.words[0] = bpf_htonl(6 << 28);
+	p->ip.v6.payload_len = bpf_htons(length);
+	p->ip.v6.hop_limit = wire_hop_limit;
+	__builtin_memcpy(&p->ip.v6.saddr, t->to->local, 16);
+	__builtin_memcpy(&p->ip.v6.daddr, t->to->remote, 16);
+}
+
+/* What both headers change of the sum that the checksum is of. */
+struct changes {
+	__u64 pseudo, rest;
+};
+
+static __always_inline struct changes datagram_change(const struct crossing *t)
+{
+	const struct datagram *d = &t->work->datagram;
+	const struct packet *p = &t->work->packet;
+	__u32 was = bpf_ntohs(d->before.length);
+	__u32 is = bpf_ntohs(d->after.length);
+	struct changes by;
+
+	by.pseudo = (__u32)~sum_fold(sum_pseudo(p, IPPROTO_UDP, was));
+	datagram_ip(t, is);
+	by.pseudo += sum_pseudo(p, IPPROTO_UDP, is);
+	by.rest = sum_out(&d->before, 1) + sum_words(&d->after, 1) +
+		  (__u16)~d->before.length + d->after.length;
+	if (t->work->leg == WIRE_CLIENT)
+		by.rest += sum_out(&d->before.channel, 1);
+	else
+		by.rest += sum_words(&d->after.channel, 1);
+	return by;
+}
+
+/* Stores both headers; `flags` of bpf_skb_store_bytes. */
+static __always_inline long datagram_store(const struct crossing *t,
+					   __u64 flags)
+{
+	struct work *work = t->work;
+	__u32 at = work->packet.payload_at;
+	long error;
+
+	if (work->packet.key.family == AF_INET)
+		error = bpf_skb_store_bytes(t->skb, ETH_HLEN, &work->packet.ip,
+					    IPV4_HEAD, flags);
+	else
+		error = bpf_skb_store_bytes(t->skb, ETH_HLEN, &work->packet.ip,
+					    IPV6_HEAD, flags);
+	if (error)
+		return error;
+	if (work->leg == WIRE_CLIENT)
+		return bpf_skb_store_bytes(t->skb, at, &work->datagram.after,
+					   UDP_HEAD, flags);
+	return bpf_skb_store_bytes(t->skb, at, &work->datagram.after,
+				   sizeof(work->datagram.after), flags);
+}
+
+/* The headers are moved; the checksum is all here. */
+static __noinline int datagram_write(const struct crossing *t)
+{
+	struct datagram *d = &t->work->datagram;
+	struct changes by = datagram_change(t);
+	__s32 more = t->work->leg == WIRE_CLIENT ? -CHANNEL_DATA_HEAD :
+						   CHANNEL_DATA_HEAD;
+	__u16 sum = ~d->before.check;
+
+	/* RFC 768: a sum of zero is sent as all ones. */
+	if (d->before.check) {
+		d->after.check = ~sum_fold(sum + by.pseudo + by.rest);
+		if (!d->after.check)
+			d->after.check = 0xffff;
+	}
+	if (bpf_skb_adjust_room(t->skb, more, BPF_ADJ_ROOM_NET, 0) ||
+	    datagram_store(t, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
+		return -1;
+	return 0;
+}
+
+/* `length` bytes of payload from one place to another. */
+static __always_inline long datagram_move(const struct crossing *t, __u32 from,
+					  __u32 to, __u32 size)
+{
+	struct work *work = t->work;
+	__u64 length = work->datagram.payload;
+	long error = 0;
+
+	bound(length, 1, MOVED_MOST);
+	/* Room is made before, or given up after. */
+	if (to < from)
+		error = bpf_skb_load_bytes(t->skb, from, work->moved, length);
+	else if (!bpf_skb_load_bytes(t->skb, from, work->moved, length))
+		error = bpf_skb_change_tail(t->skb, size, 0);
+	else
+		error = -1;
+	if (!error)
+		error = bpf_skb_store_bytes(t->skb, to, work->moved, length, 0);
+	if (!error && to < from)
+		error = bpf_skb_change_tail(t->skb, size, 0);
+	return error;
+}
+
+/* The payload is moved; a device may complete the checksum. */
+static __noinline int datagram_write_partial(const struct crossing *t)
+{
+	__u32 at = t->work->packet.payload_at;
+	__u32 check = at + __builtin_offsetof(struct datagram_head, check);
+	__u32 bare = at + UDP_HEAD, full = bare + CHANNEL_DATA_HEAD;
+	struct changes by = datagram_change(t);
+	bool client = t->work->leg == WIRE_CLIENT;
+	__u32 size = (client ? bare : full) + t->work->datagram.payload;
+
+	if (datagram_move(t, client ? full : bare, client ? bare : full,
+			  size) ||
+	    datagram_store(t, BPF_F_INVALIDATE_HASH) ||
+	    bpf_l4_csum_replace(t->skb, check, 0, sum_difference(by.pseudo),
+				BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) ||
+	    bpf_l4_csum_replace(t->skb, check, 0, sum_difference(by.rest),
+				BPF_F_MARK_MANGLED_0))
+		return -1;
+	return 0;
+}
+
+/* How long the IP packet becomes. */
+static __always_inline __u32 datagram_size(const struct work *work)
+{
+	return work->leg == WIRE_CLIENT ?
+		       work->packet.length - CHANNEL_DATA_HEAD :
+		       work->packet.length + CHANNEL_DATA_HEAD;
+}
+
+/* PACKET_UDP has arrived. */
+static __noinline int datagram_forward(struct __sk_buff *skb, struct work *work)
+{
+	struct crossing t = { .skb = skb, .work = work };
+	bool partial;
+
+	if (!lanes_leased(work) || !datagram_load(skb, work) ||
+	    !lane_find(&t) || !datagram_intact(skb, work))
+		return TC_ACT_UNSPEC;
+	partial = datagram_partial(work);
+	if (partial &&
+	    (!work->datagram.payload || work->datagram.payload > MOVED_MOST))
+		return TC_ACT_UNSPEC;
+	work->fib.l4_protocol = IPPROTO_UDP;
+	if (route_find(skb, &work->fib, work->packet.key.family,
+		       (const struct wire_leg *)t.to,
+		       datagram_size(work)) != ROUTE_FOUND)
+		return TC_ACT_UNSPEC;
+	datagram_head(&t);
+	if (partial ? datagram_write_partial(&t) : datagram_write(&t))
+		return drop(WIRE_DROP_ERROR);
+	__sync_fetch_and_add(&t.from->packets, 1);
+	__sync_fetch_and_add(&t.from->bytes, work->datagram.payload);
+	count(WIRE_COUNT_DATAGRAMS);
+	return route_take(skb, work);
+}
+
+/* Volatile: the compiler would work out one address for both, and none is allowed. */
+static __always_inline void
+lane_bound(__u32 to[4], const volatile struct bpf_sock *sk, __u32 family)
+{
+	if (family == AF_INET) {
+		to[0] = sk->src_ip4;
+		return;
+	}
+	to[0] = sk->src_ip6[0];
+	to[1] = sk->src_ip6[1];
+	to[2] = sk->src_ip6[2];
+	to[3] = sk->src_ip6[3];
+}
+
+/* For the broker: what the stack makes of a leg's datagrams, and the way to it. */
+static __noinline int lane_ask(struct __sk_buff *skb, struct work *work,
+			       const struct wire_lane_key *key,
+			       struct wire_lane_look *look)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+
+	if (key->family == AF_INET) {
+		tuple.ipv4.saddr = *(__u32 *)key->remote;
+		tuple.ipv4.daddr = *(__u32 *)key->local;
+		tuple.ipv4.sport = key->remote_port;
+		tuple.ipv4.dport = key->local_port;
+		sk = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4),
+				       BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, key->remote, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, key->local, 16);
+		tuple.ipv6.sport = key->remote_port;
+		tuple.ipv6.dport = key->local_port;
+		sk = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv6),
+				       BPF_F_CURRENT_NETNS, 0);
+	}
+	__builtin_memset(look, 0, sizeof(*look));
+	if (!sk)
+		return 0;
+	look->found = sk->family == key->family && !sk->bound_dev_if &&
+		      !sk->mark;
+	look->port = bpf_htons(sk->src_port);
+	lane_bound((__u32 *)look->bound, sk, key->family);
+	bpf_sk_release(sk);
+	work->fib.l4_protocol = IPPROTO_UDP;
+	if (route_find(skb, &work->fib, key->family,
+		       (const struct wire_leg *)key, 0) == ROUTE_FOUND)
+		look->device = work->fib.ifindex;
+	return 0;
+}
+
+#endif

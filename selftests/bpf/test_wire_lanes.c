@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Datagrams on a lane, crafted and run on wire_ingress one at a time: what is relayed
+ * and how it looks then, what goes up the stack as it came, and that a forged, damaged
+ * or odd one is always among the latter.
+ */
+#include <time.h>
+
+#include "wire_packet.h"
+
+#define CHANNEL       0x4001
+#define CLIENT_DEVICE 1 /* test runs are of lo */
+
+struct lanes {
+	struct world w;
+	struct wire_lane lane; /* as it was set, then as it was left */
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void map_set(struct bpf_map *map, const void *key, const void *value)
+{
+	if (bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY))
+		lab_die("map");
+}
+
+static void lane_write(struct lanes *l)
+{
+	uint32_t zero = 0;
+
+	map_set(l->w.lab.wire->maps.wire_lanes, &zero, &l->lane);
+}
+
+static void lease_write(struct lanes *l, uint64_t until_ns)
+{
+	struct wire_lease lease = { .until_ns = until_ns };
+	uint32_t zero = 0;
+
+	map_set(l->w.lab.wire->maps.wire_lease, &zero, &lease);
+}
+
+static struct wire_lane_key lane_key(const struct lanes *l, int leg)
+{
+	const struct wire_lane_leg *from = &l->lane.leg[leg];
+	struct wire_lane_key key = { .family = l->lane.family };
+
+	memcpy(key.remote, from->remote, 16);
+	memcpy(key.local, from->local, 16);
+	key.remote_port = from->remote_port;
+	key.local_port = from->local_port;
+	if (leg == WIRE_CLIENT)
+		key.channel = l->lane.channel;
+	return key;
+}
+
+/* A lane in place 0 between the client and the peer of world_leg(). */
+static void lane_open(struct lanes *l, int family)
+{
+	memset(&l->lane, 0, sizeof(l->lane));
+	l->w.family = family;
+	l->lane.state = WIRE_LANE_ON;
+	l->lane.generation = 1;
+	l->lane.expires_ns = now_ns() + 1000000000000;
+	l->lane.channel = htons(CHANNEL);
+	l->lane.family = family;
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		struct wire_lane_leg *to = &l->lane.leg[leg];
+		struct wire_flow flow = { .pair = 0, .leg = leg };
+		struct wire_lane_key key;
+		struct wire_leg where;
+
+		memset(&where, 0, sizeof(where));
+		world_leg(&where, family, leg + 1);
+		memcpy(to->remote, where.remote, 16);
+		memcpy(to->local, where.local, 16);
+		to->remote_port = where.remote_port;
+		to->local_port = where.local_port;
+		to->device = CLIENT_DEVICE;
+		key = lane_key(l, leg);
+		map_set(l->w.lab.wire->maps.wire_lane_flows, &key, &flow);
+	}
+	lane_write(l);
+	lease_write(l, now_ns() + 1000000000000);
+}
+
+/* A datagram from leg's remote; from the client ChannelData of `size` bytes. */
+static void datagram_make(struct lanes *l, int leg, size_t size)
+{
+	const struct wire_lane_leg *from = &l->lane.leg[leg];
+	struct craft c = { .family = l->w.family,
+			   .from = from->remote,
+			   .to = from->local };
+	size_t head = leg == WIRE_CLIENT ? 12 : 8;
+	uint8_t *udp;
+
+	frame_ip(&l->w.in, &c, IPPROTO_UDP, head + size);
+	udp = frame_l4(&l->w.in);
+	memcpy(udp, &from->remote_port, 2);
+	memcpy(udp + 2, &from->local_port, 2);
+	frame_put16(udp + 4, (uint16_t)(head + size));
+	if (leg == WIRE_CLIENT) {
+		frame_put16(udp + 8, CHANNEL);
+		frame_put16(udp + 10, (uint16_t)size);
+	}
+	for (size_t i = 0; i < size; i++)
+		udp[head + i] = (uint8_t)(i * 7 + 1);
+	frame_mend(&l->w.in);
+}
+
+/* Runs w.in; l->lane tells what was counted. */
+static void datagram_run(struct lanes *l)
+{
+	uint32_t zero = 0;
+
+	world_in(&l->w);
+	if (bpf_map_lookup_elem(bpf_map__fd(l->w.lab.wire->maps.wire_lanes),
+				&zero, &l->lane))
+		lab_die("lane");
+}
+
+static bool partial(struct frame *f)
+{
+	uint8_t *udp = frame_l4(f);
+
+	return frame_get16(udp + 6) ==
+	       (uint16_t)frame_pseudo(f, frame_l4_size(f), IPPROTO_UDP);
+}
+
+/*
+ * Sent on from `leg`: ends, lengths, payload, checksums, what the relay's own sockets
+ * would put into the IP header. `summed`: its own checksum is whole.
+ */
+static bool relayed(struct lanes *l, int leg, bool summed)
+{
+	struct world *w = &l->w;
+	const struct wire_lane_leg *to = &l->lane.leg[!leg];
+	bool v4 = w->family == AF_INET;
+	uint8_t *ip = w->out.data + HEAD_L3, *udp = frame_l4(&w->out);
+	size_t in = leg == WIRE_CLIENT ? 12 : 8, out = 20 - in;
+	size_t size = frame_l4_size(&w->in) - in;
+
+	if (w->verdict != TC_ACT_REDIRECT ||
+	    !world_counted(w, WIRE_COUNT_DATAGRAMS) ||
+	    w->out.size != w->in.size - in + out ||
+	    frame_l4_size(&w->out) != out + size ||
+	    frame_get16(udp + 4) != out + size)
+		return false;
+	if (memcmp(ip + (v4 ? 12 : 8), to->local, v4 ? 4 : 16) ||
+	    memcmp(ip + (v4 ? 16 : 24), to->remote, v4 ? 4 : 16) ||
+	    memcmp(udp, &to->local_port, 2) ||
+	    memcmp(udp + 2, &to->remote_port, 2) ||
+	    memcmp(udp + out, frame_l4(&w->in) + in, size))
+		return false;
+	if (leg == WIRE_PEER &&
+	    (frame_get16(udp + 8) != CHANNEL || frame_get16(udp + 10) != size))
+		return false;
+	if (v4 && (ip[0] != 0x45 || ip[1] || ip[8] != 64 ||
+		   frame_get16(ip + 6) != (leg == WIRE_PEER ? 0x4000 : 0) ||
+		   frame_sum(ip, 20, 0) != 0xffff))
+		return false;
+	if (!v4 && (frame_get32(ip) != 0x60000000 || ip[7] != 64))
+		return false;
+	return summed ? frame_right(&w->out) : partial(&w->out);
+}
+
+static void expect_up(struct lanes *l, const char *what)
+{
+	uint64_t before = l->lane.leg[0].packets + l->lane.leg[1].packets;
+
+	datagram_run(l);
+	lab_check(world_up(&l->w) && before == l->lane.leg[0].packets +
+						       l->lane.leg[1].packets,
+		  "%s: %s goes up the stack as it came", family_name(&l->w),
+		  what);
+}
+
+static void test_relayed(struct lanes *l, int family)
+{
+	static const size_t sizes[] = { 1, 2, 3, 60, 200, 1201, 1400 };
+	static const char *const names[] = { "client", "peer" };
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		bool whole = true, half = true;
+		uint64_t bytes = 0, packets = 0;
+
+		lane_open(l, family);
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			uint8_t *udp;
+
+			datagram_make(l, leg, sizes[i]);
+			datagram_run(l);
+			whole &= relayed(l, leg, true);
+			/* As from a virtual device: to be completed. */
+			datagram_make(l, leg, sizes[i]);
+			udp = frame_l4(&l->w.in);
+			frame_put16(udp + 6,
+				    (uint16_t)frame_pseudo(
+					    &l->w.in, frame_l4_size(&l->w.in),
+					    IPPROTO_UDP));
+			datagram_run(l);
+			half &= l->w.verdict == TC_ACT_REDIRECT &&
+				!memcmp(frame_l4(&l->w.out) +
+						(leg == WIRE_CLIENT ? 8 : 12),
+					udp + (leg == WIRE_CLIENT ? 12 : 8),
+					sizes[i]);
+			bytes += 2 * sizes[i];
+			packets += 2;
+		}
+		lab_check(whole, "%s: from the %s, of all lengths",
+			  family_name(&l->w), names[leg]);
+		lab_check(half, "%s: the same with half a checksum",
+			  family_name(&l->w));
+		lab_check(l->lane.leg[leg].packets == packets &&
+				  l->lane.leg[leg].bytes == bytes &&
+				  !l->lane.leg[!leg].packets,
+			  "%s: and counted", family_name(&l->w));
+	}
+	lane_open(l, family);
+	datagram_make(l, WIRE_CLIENT, 0);
+	datagram_run(l);
+	lab_check(relayed(l, WIRE_CLIENT, true), "%s: an empty one",
+		  family_name(&l->w));
+}
+
+static void test_forged(struct lanes *l, int family)
+{
+	uint8_t *ip = l->w.in.data + HEAD_L3, *udp;
+	bool v4 = family == AF_INET;
+
+	lane_open(l, family);
+	udp = l->w.in.data + HEAD_L3 + (v4 ? 20 : 40);
+	datagram_make(l, WIRE_CLIENT, 100);
+	ip[v4 ? 15 : 23] ^= 1;
+	frame_mend(&l->w.in);
+	expect_up(l, "ChannelData from another address");
+	datagram_make(l, WIRE_CLIENT, 100);
+	udp[1] ^= 1;
+	frame_mend(&l->w.in);
+	expect_up(l, "from another port of the client's host");
+	datagram_make(l, WIRE_CLIENT, 100);
+	frame_put16(udp + 8, CHANNEL + 1);
+	frame_mend(&l->w.in);
+	expect_up(l, "a channel that is not bound");
+	datagram_make(l, WIRE_PEER, 100);
+	udp[1] ^= 1;
+	frame_mend(&l->w.in);
+	expect_up(l, "a datagram from another port of the peer");
+	datagram_make(l, WIRE_PEER, 100);
+	udp[3] ^= 1;
+	frame_mend(&l->w.in);
+	expect_up(l, "to another relayed port");
+	datagram_make(l, WIRE_CLIENT, 100);
+	memset(udp + 8, 0, 20);
+	frame_put32(udp + 12, 0x2112a442);
+	frame_mend(&l->w.in);
+	expect_up(l, "a STUN message of the client");
+	/* What a peer sends may look like ChannelData of anybody. */
+	datagram_make(l, WIRE_PEER, 100);
+	frame_put16(udp + 8, CHANNEL);
+	frame_mend(&l->w.in);
+	datagram_run(l);
+	lab_check(relayed(l, WIRE_PEER, true),
+		  "%s: a peer's payload that looks like ChannelData is payload",
+		  family_name(&l->w));
+	datagram_make(l, WIRE_CLIENT, 100);
+	l->lane.leg[WIRE_CLIENT].device = 999;
+	lane_write(l);
+	expect_up(l, "one that comes by another device");
+}
+
+static void test_damaged(struct lanes *l, int family)
+{
+	bool v4 = family == AF_INET;
+	uint8_t *ip = l->w.in.data + HEAD_L3;
+	uint8_t *udp = ip + (v4 ? 20 : 40);
+
+	lane_open(l, family);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		datagram_make(l, leg, 100);
+		udp[50] ^= 1;
+		expect_up(l, "a damaged payload");
+		datagram_make(l, leg, 100);
+		frame_put16(udp + 4, frame_get16(udp + 4) - 1);
+		frame_mend(&l->w.in);
+		expect_up(l, "a UDP length below that of IP");
+		datagram_make(l, leg, 100);
+		frame_put16(udp + 4, frame_get16(udp + 4) + 1);
+		frame_mend(&l->w.in);
+		expect_up(l, "one above it");
+		datagram_make(l, leg, 100);
+		l->w.in.size += 3;
+		expect_up(l, "a frame longer than its packet");
+		datagram_make(l, leg, 100);
+		l->w.in.size -= 3;
+		expect_up(l, "a frame cut short");
+		datagram_make(l, leg, 100);
+		frame_put16(udp + 6, 0);
+		if (v4) {
+			datagram_run(l);
+			lab_check(l->w.verdict == TC_ACT_REDIRECT &&
+					  !frame_get16(frame_l4(&l->w.out) + 6),
+				  "IPv4: without checksum it stays so");
+		} else {
+			expect_up(l, "no checksum, which IPv6 demands,");
+		}
+	}
+	datagram_make(l, WIRE_CLIENT, 100);
+	frame_put16(udp + 10, 99);
+	frame_mend(&l->w.in);
+	expect_up(l, "padded ChannelData");
+	datagram_make(l, WIRE_CLIENT, 100);
+	frame_put16(udp + 10, 101);
+	frame_mend(&l->w.in);
+	expect_up(l, "ChannelData that says more than there is");
+	datagram_make(l, WIRE_CLIENT, 100);
+	if (!v4)
+		return;
+	ip[10] ^= 1;
+	expect_up(l, "a wrong IP checksum");
+	datagram_make(l, WIRE_CLIENT, 100);
+	frame_put16(ip + 6, 0x2000);
+	frame_mend(&l->w.in);
+	expect_up(l, "a first fragment");
+	frame_put16(ip + 6, 1);
+	frame_mend(&l->w.in);
+	expect_up(l, "a later fragment");
+}
+
+static void test_ends(struct lanes *l, int family)
+{
+	lane_open(l, family);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		datagram_make(l, leg, 100);
+		l->lane.expires_ns = now_ns() - 100000000;
+		lane_write(l);
+		expect_up(l, "past expires_ns one");
+		l->lane.expires_ns = now_ns() + 1000000000000;
+		l->lane.state = WIRE_LANE_OFF;
+		lane_write(l);
+		expect_up(l, "on a lane that is off one");
+		l->lane.state = WIRE_LANE_ON;
+		l->lane.leg[leg].remote_port ^= 1;
+		lane_write(l);
+		expect_up(l, "on a place of another lane one");
+		l->lane.leg[leg].remote_port ^= 1;
+		lane_write(l);
+		lease_write(l, now_ns() - 100000000);
+		expect_up(l, "without a broker one");
+		lease_write(l, 0);
+		expect_up(l, "before the first lane one");
+		lease_write(l, now_ns() + 1000000000000);
+		datagram_run(l);
+		lab_check(relayed(l, leg, true), "%s: and else it passes",
+			  family_name(&l->w));
+	}
+}
+
+/* What is too large for the way on is user space's to fragment. */
+static void test_large(struct lanes *l, int family)
+{
+	size_t ip = family == AF_INET ? 20 : 40;
+
+	lane_open(l, family);
+	lab_run("ip link set vc mtu 1400");
+	datagram_make(l, WIRE_PEER, 1400 - ip - 8 - 4);
+	datagram_run(l);
+	lab_check(relayed(l, WIRE_PEER, true), "%s: as large as may be",
+		  family_name(&l->w));
+	datagram_make(l, WIRE_PEER, 1400 - ip - 8 - 3);
+	expect_up(l, "a byte more");
+	lab_run("ip link set vc mtu 1500");
+}
+
+int main(void)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct lanes l;
+
+	memset(&l, 0, sizeof(l));
+	world_open(&l.w);
+	for (int i = 0; i < 2; i++) {
+		test_relayed(&l, families[i]);
+		test_forged(&l, families[i]);
+		test_damaged(&l, families[i]);
+		test_ends(&l, families[i]);
+		test_large(&l, families[i]);
+	}
+	return lab_end(&l.w.lab);
+}

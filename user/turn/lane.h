@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Channels on wire: those of clients over UDP, whose datagrams the kernel relays. */
+#ifndef TURN_LANE_H
+#define TURN_LANE_H
+
+#include "turn/channel.h"
+
+/* A datagram was relayed here: one that carries some is put on wire, if it can be. */
+void turn_lane_used(struct channel *channel);
+/* Its end of life, a permission or the settings may be others. */
+void turn_lane_refresh(struct channel *channel);
+void turn_lanes_refresh(struct allocation *allocation); /* all of its channels */
+/* Counts what went by wire since the last look. */
+void turn_lanes_look(struct turn_worker *worker);
+/* Takes the channel off the wire, and counts. */
+void turn_lane_end(struct channel *channel);
+
+#endif
