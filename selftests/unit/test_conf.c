@@ -953,6 +953,14 @@ static void a_dtls_listener_is_one_for_datagrams(void **state)
 		       "tls_version = 1.3\n",
 		"9 error: [listener t] tls_version: found 1.3; allowed: with "
 		"transport = dtls, 1.2\n");
+	refused(USABLE "[listener t]\ntransport = udp\n"
+		       "proxy_protocol = 10.0.0.0/8\n",
+		"6 error: [listener t] proxy_protocol: found with datagrams; "
+		"allowed: with transport = tcp or tls\n");
+	conf = accepted(USABLE "[listener t]\n"
+			       "proxy_protocol = 10.0.0.0/8, ::1\n");
+	assert_int_equal(conf->listeners[0].proxy_count, 2);
+	conf_unref(conf);
 	refused(USABLE "[listener a]\ntransport = udp\naddress = ::1\n"
 		       "[listener t]\ntransport = dtls\n"
 		       "address = [::1]:3478\n"

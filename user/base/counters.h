@@ -22,6 +22,7 @@
 	X(handshake_rejects, "of them, for too many half-open handshakes")    \
 	X(handshake_source_rejects, "of them, for too many of one source")    \
 	X(handshake_failures, "client connections closed: no TLS agreed on")  \
+	X(proxy_refused, "connections closed: no PROXY header, or from no proxy") \
 	X(cookies_sent, "DTLS clients asked to prove their address")          \
 	X(timeouts, "client connections closed: never authenticated in time") \
 	X(bad_messages, "client connections closed: not STUN")                \

@@ -389,6 +389,19 @@ static void version_check(struct parser *p, const struct section *s,
 			   conf_label(s->kind, s, label));
 }
 
+/* Datagrams have no beginning to say it at. */
+static void proxies_check(struct parser *p, const struct section *s,
+			  const struct conf_listener *l)
+{
+	char label[CONF_LABEL_MAX];
+
+	if (l->proxy_count && conf_listener_datagrams(l))
+		conf_error(p, conf_key_line(s, "proxy_protocol"),
+			   "%s proxy_protocol: found with datagrams; allowed: "
+			   "with transport = tcp or tls",
+			   conf_label(s->kind, s, label));
+}
+
 static void listeners_check_tls(struct parser *p)
 {
 	struct section *s = NULL;
@@ -400,6 +413,7 @@ static void listeners_check_tls(struct parser *p)
 		l->private_key_line = conf_key_line(s, "private_key");
 		l->ciphers_line = conf_key_line(s, "ciphers");
 		version_check(p, s, l);
+		proxies_check(p, s, l);
 		if (conf_listener_sealed(l))
 			files_check(p, s, l);
 		else if (!conf_key_refused(s, "transport"))

@@ -212,6 +212,7 @@ static void listeners_free(struct conf *conf)
 		free(listener->name);
 		free(listener->addresses);
 		free(listener->alternates);
+		free(listener->proxies);
 		free(listener->realm);
 		free(listener->ciphers);
 		conf_files_free(listener->certificates,

@@ -64,6 +64,8 @@ struct conf_listener {
 	char *realm; /* offered in challenges; NULL: the first realm */
 	unsigned int backlog;
 	unsigned int mss; /* bytes announced to clients; 0: the kernel's */
+	struct prefix *proxies; /* who may speak for clients; none: nobody */
+	size_t proxy_count;
 	/* Where those keys stand in the file; 0: nowhere. */
 	unsigned int certificate_line, private_key_line, ciphers_line;
 };

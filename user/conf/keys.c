@@ -334,6 +334,16 @@ const struct key conf_keys[] = {
 		  "fits the path to the other.\n"
 		  "Where peers are behind a tunnel of, say, 1400 bytes, 1340\n"
 		  "here lets their connections qualify." },
+	{ LISTENER(proxies), .name = "proxy_protocol", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_listener, proxy_count), .preset = "",
+	  .shown = "none: clients connect themselves",
+	  .help = "Proxies, by address, that say by the PROXY protocol, version\n"
+		  "1 or 2, where each connection really comes from; for TCP and\n"
+		  "TLS.\n"
+		  "Then nobody else may connect here, and a connection without\n"
+		  "such a header is closed; see\n"
+		  ".Xr culvertd 8 ." },
 
 	{ RELAY(addresses), .name = "address", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf, relay.address_count),

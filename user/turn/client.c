@@ -25,6 +25,7 @@
 #include "turn/allocation.h"
 #include "turn/data.h"
 #include "turn/datagram.h"
+#include "turn/proxied.h"
 #include "turn/request.h"
 #include "turn/stranger.h"
 #include "turn/waiting.h"
@@ -271,7 +272,7 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 }
 
 /* Makes a client of it, sealed where the listener is for TLS. */
-static int client_admit(struct client_origin *origin)
+static int client_make(struct client_origin *origin)
 {
 	struct tls_server *tls = origin->listener->tls;
 	struct client *client;
@@ -285,8 +286,8 @@ static int client_admit(struct client_origin *origin)
 	return err;
 }
 
-void turn_client_accepted(struct turn_listener *listener, int fd,
-			  const union addr *remote)
+void turn_client_admit(struct turn_listener *listener, int fd,
+		       const union addr *remote)
 {
 	struct turn_worker *worker = listener->worker;
 	struct client_origin origin = {
@@ -302,8 +303,7 @@ void turn_client_accepted(struct turn_listener *listener, int fd,
 	};
 	const char *limit = turn_stranger_admit(worker, &stranger);
 
-	worker->counters.accepted++;
-	if (!limit && client_admit(&origin)) {
+	if (!limit && client_make(&origin)) {
 		turn_stranger_dismiss(worker, &stranger);
 		limit = "memory";
 	}
@@ -311,6 +311,16 @@ void turn_client_accepted(struct turn_listener *listener, int fd,
 		turn_stranger_log(worker, limit, remote);
 		fd_close(&fd);
 	}
+}
+
+void turn_client_accepted(struct turn_listener *listener, int fd,
+			  const union addr *remote)
+{
+	listener->worker->counters.accepted++;
+	if (listener->conf && listener->conf->proxy_count)
+		turn_proxied_accepted(listener, fd, remote);
+	else
+		turn_client_admit(listener, fd, remote);
 }
 
 /* Counts a connection as authenticated, or as gone before it was. */

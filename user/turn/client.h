@@ -63,9 +63,13 @@ void turn_client_begin(struct client *client);
 void turn_client_opened(struct client *client);
 void turn_client_handshake_failed(struct client *client, const char *why);
 
-/* A new connection from a listener: takes its slots or closes it. */
+/* A new connection from a listener, whose client a proxy may have to name first. */
 void turn_client_accepted(struct turn_listener *listener, int fd,
 			  const union addr *remote);
+
+/* A connection of a client at this address: takes its places or closes it. */
+void turn_client_admit(struct turn_listener *listener, int fd,
+		       const union addr *remote);
 
 /*
  * One whole message. The client may be over or detached afterwards. 0, or -EBADMSG:

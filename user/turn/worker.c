@@ -23,6 +23,7 @@
 #include "turn/datagram.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
+#include "turn/proxied.h"
 
 SYSCALLS(SYSCALLS_RELAY, "getsockname setsockopt");
 
@@ -326,6 +327,7 @@ static void sockets_close(struct turn_listener *listener)
 static void listener_retire(struct turn_listener *listener)
 {
 	sockets_close(listener);
+	turn_proxied_close(listener);
 	list_del(&listener->link);
 	turn_listener_unref(listener);
 }
@@ -450,6 +452,7 @@ static struct turn_listener *listener_get(struct turn_worker *worker,
 	listener->worker = worker;
 	listener->refs = 1;
 	list_init(&listener->sockets);
+	list_init(&listener->proxied);
 	memcpy(listener->name, name, strlen(name) + 1);
 	listener_learn(listener);
 	list_add_tail(&listener->link, &worker->listeners);

@@ -25,6 +25,7 @@ enum turn_log {
 	TURN_LOG_REFLECTION, /* strangers of a network get no answer */
 	TURN_LOG_DESCRIPTORS, /* an accept failed */
 	TURN_LOG_HANDSHAKE, /* TLS could not be agreed on */
+	TURN_LOG_PROXY, /* who connected is no proxy, or speaks like none */
 	TURN_LOG_QUEUE, /* a client does not read */
 	TURN_LOG_RESOURCE, /* a request failed for want of memory and such */
 	TURN_LOG_ALLOCATION, /* an allocation was made */
@@ -47,7 +48,8 @@ struct turn_listener {
 	struct list link; /* of worker->listeners */
 	struct turn_worker *worker;
 	struct list sockets;
-	size_t refs; /* one of the worker, one of each client */
+	struct list proxied; /* struct proxied: not clients yet */
+	size_t refs; /* one of the worker, one of each client and of those */
 	const struct conf_listener *conf; /* in worker->settings; NULL: gone */
 	const char *realm; /* lives there, too */
 	struct tls_server *tls; /* so, too; NULL: none, or nobody new is served */
