@@ -214,7 +214,7 @@ def _(engine):
 
 @case("urgent bytes are bytes: nothing is lost or stuck behind them")
 def _(engine):
-    if engine == "tls":
+    if engine in engines.TLS:
         tap.skip("TLS has no urgent data")
     data, peer, _ = pair(engine, changes=config(engine))
     text = payload(100 * KIB, 17)
@@ -433,5 +433,5 @@ def beyond_the_numbers(engine):
 
 if LONG:  # half a minute for each engine
     case("more than 2^32 bytes each way", 300)(beyond_the_numbers)
-engines.add_all(lab, cases, engines.chosen("tls"))
+engines.add_all(lab, cases, engines.chosen(*engines.TLS))
 tap.main()

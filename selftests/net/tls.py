@@ -291,7 +291,11 @@ def _():
     ping(data, peer)
     used, why = engines.carried_by(server, data)
     equal(used, "copy", "engine")
-    check("TLS" in why, f"why: {why!r}")
+    check(re.search("TLS.*ktls is no", why), f"why: {why!r}")
+    rows = {row["name"]: row for row in server.engines()}
+    check(not rows["ktls"]["available"], f"{rows['ktls']}")
+    equal([(row["reason"], row["count"]) for row in rows["ktls"]["fallbacks"]], [("off", 1)],
+          "data connections that the kernel did not get")
 
 
 @test("a reload brings a new certificate; a transfer goes on through it", 60)

@@ -158,6 +158,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_string_equal(conf->engine.pin, "/sys/fs/bpf/culvert");
 	assert_int_equal(conf->engine.wire_max_rtt_ms, 20);
 	assert_int_equal(conf->engine.wire_max_loss, 1000);
+	assert_true(conf->engine.ktls);
 	assert_int_equal(conf->users[0].engines.count, 0);
 	assert_int_equal(conf->realms[0].engines.count, 0);
 	assert_int_equal(conf->engine.pipe_size, 1 << 20);
@@ -680,6 +681,7 @@ static void wire_is_set_up_as_told(void **state)
 					    "pin = /run/bpf/culvert\n"
 					    "wire_max_rtt = 0\n"
 					    "wire_max_loss = 1.25\n"
+					    "ktls = no\n"
 					    "[listener public]\n"
 					    "mss = 1340\n");
 
@@ -694,6 +696,7 @@ static void wire_is_set_up_as_told(void **state)
 	assert_string_equal(conf->engine.pin, "/run/bpf/culvert");
 	assert_int_equal(conf->engine.wire_max_rtt_ms, 0);
 	assert_int_equal(conf->engine.wire_max_loss, 12500);
+	assert_false(conf->engine.ktls);
 	assert_int_equal(conf->listeners[0].mss, 1340);
 	assert_true(conf_engine_wanted(conf, "wire"));
 	conf_unref(conf);

@@ -13,11 +13,11 @@
 #include "base/clock.h"
 #include "loop/loop.h"
 
-#define WAIT_MS 10000
+#define UNTIL_MS 10000
 
 #define UNTIL_BY(condition, step)                                      \
 	do {                                                           \
-		uint64_t give_up = clock_ms() + WAIT_MS;               \
+		uint64_t give_up = clock_ms() + UNTIL_MS;              \
 		while (!(condition)) {                                 \
 			if (clock_ms() > give_up)                      \
 				fail_msg("waited for %s", #condition); \

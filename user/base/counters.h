@@ -62,6 +62,8 @@
 	X(pair_errors, "relayed connections ended by an error or a reset")    \
 	X(wire_joined, "connections put on wire")                             \
 	X(wire_refused, "connections that could not go on wire")              \
+	X(tls_kernel, "connections over TLS that the kernel decrypts")         \
+	X(tls_copied, "connections over TLS that culvertd decrypts")           \
 	X(adopted, "connections on wire taken over from an earlier relay")
 /* clang-format on */
 

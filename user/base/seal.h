@@ -18,6 +18,21 @@
 
 struct seal;
 
+/* Who seals: the kernel, or why the process itself. */
+enum seal_place {
+	SEAL_UNDECIDED,
+	SEAL_IN_KERNEL, /* sockets of it take and give the stream's bytes */
+	SEAL_KEPT_ORDER, /* an engine that unseals by itself came first */
+	SEAL_KEPT_OFF, /* by the configuration */
+	SEAL_KEPT_ABSENT, /* this kernel cannot */
+	SEAL_KEPT_CIPHER, /* it cannot with this cipher */
+	SEAL_KEPT_RECORDS, /* smaller records were agreed on than its own */
+	SEAL_KEPT_KEYS, /* they are not those of the handshake any more */
+	SEAL_KEPT_STATE, /* the stream has ended, or a record is half sent */
+	SEAL_KEPT_ERROR, /* it refused the keys */
+	SEAL_PLACES,
+};
+
 struct seal_ops {
 	/*
 	 * As recv and send, but a negative errno instead of -1. recv may bring
@@ -32,6 +47,12 @@ struct seal_ops {
 	 * negative errno. Reading goes on.
 	 */
 	int (*end)(struct seal *seal);
+	/* Has the kernel seal, if it can: seal->place says. Once, when all that
+	 * was given to send has gone. recv, send and end go on as before.
+	 */
+	void (*offload)(struct seal *seal);
+	/* Bytes that send, or splice(2), took and the socket does not count. */
+	size_t (*unsent)(struct seal *seal);
 	void (*free)(struct seal *seal);
 };
 
@@ -39,6 +60,9 @@ struct seal {
 	const struct seal_ops *ops;
 	bool open; /* the handshake is complete */
 	bool more; /* recv would bring more at once, be it an end: do not poll */
+	bool splices; /* the socket gives the stream's bytes: splice(2) may read */
+	enum seal_place place; /* in the kernel: splice(2) may write */
+	uint64_t spliced; /* bytes written so, counted by who did */
 	bool blocked; /* recv's -EAGAIN waits for the socket to take bytes */
 	const char *why; /* it has failed, in words; NULL: it has not */
 };
@@ -64,6 +88,15 @@ static inline ssize_t seal_send(struct seal *seal, int fd, const void *data,
 	n = send(fd, data, len, MSG_NOSIGNAL);
 	return n < 0 ? -errno : n;
 }
+
+static inline bool seal_in_kernel(const struct seal *seal)
+{
+	return seal && seal->place == SEAL_IN_KERNEL;
+}
+
+/* In words, and in one. */
+const char *seal_place_text(enum seal_place place);
+const char *seal_place_name(enum seal_place place);
 
 /* Harmless without a seal. */
 static inline void seal_free(struct seal *seal)

@@ -220,6 +220,7 @@ struct conf_engine {
 	char *pin; /* directory in a BPF file system */
 	uint64_t wire_max_rtt_ms; /* of auto, both legs together; 0: any */
 	unsigned int wire_max_loss; /* of auto, parts per million */
+	bool ktls; /* TLS of data connections may go to the kernel */
 };
 
 /* [limits]; durations in milliseconds, sizes in bytes, 0 as documented */

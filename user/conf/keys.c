@@ -255,8 +255,11 @@ const struct key conf_keys[] = {
 		  ".Cm udp\n"
 		  "and\n"
 		  ".Cm dtls .\n"
-		  "Data connections to a TLS listener are encrypted, too;\n"
-		  "the copy engine carries them." },
+		  "Data connections to a TLS listener are encrypted, too:\n"
+		  "see\n"
+		  ".Cm ktls\n"
+		  "in\n"
+		  ".Ic [engine] ." },
 	{ LISTENER(addresses), .name = "address", .type = KEY_LISTEN,
 	  .second = offsetof(struct conf_listener, address_count),
 	  .preset = "0.0.0.0, ::", .shown = "0.0.0.0, ::",
@@ -726,6 +729,20 @@ const struct key conf_keys[] = {
 		  ".Cm auto :\n"
 		  "the largest share of segments sent again, on either side,\n"
 		  "of a connection that goes on wire." },
+	{ ENGINE(ktls), .name = "ktls", .type = KEY_BOOL, .preset = "yes",
+	  .help = "Whether the kernel may encrypt and decrypt data connections\n"
+		  "over TLS, once they are bound, so that splice and uring\n"
+		  "carry them.\n"
+		  "It needs a kernel with TLS, whose module\n"
+		  "(tls) is loaded when culvertd starts as root, and a cipher\n"
+		  "it has: AES-GCM or ChaCha20-Poly1305.\n"
+		  "Where there is none, and with\n"
+		  ".Cm no ,\n"
+		  "the copy engine carries them, which calls OpenSSL.\n"
+		  "The kernel cannot follow a client that changes its keys\n"
+		  "(a key update of TLS 1.3) in the middle of a stream: the\n"
+		  "connection ends with a reset.\n"
+		  "Some clients do so after more than 100 GB." },
 
 	{ LIMITS(connections), .name = "connections", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",

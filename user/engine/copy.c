@@ -2,7 +2,7 @@
 /*
  * The copy engine: recv and send through one buffer per worker. It works on any
  * stream socket, needs no privilege and is what the others are tested against. It
- * alone takes sealed ones, whose bytes the kernel does not know.
+ * alone takes sealed ones whose bytes the kernel does not know.
  */
 #include "engine/stream.h"
 
@@ -19,7 +19,7 @@ static int attach(struct engine *engine, struct engine_link *link)
 
 const struct engine_ops engine_copy = {
 	.name = "copy",
-	.seals = true,
+	.seals = ENGINE_SEALS_ANY,
 	.open = open_copy,
 	.close = stream_close,
 	.attach = attach,

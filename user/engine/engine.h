@@ -69,11 +69,20 @@ struct engine_params {
 	 * NULL: there are none.
 	 */
 	const int *sockmap_fds;
+	bool ktls; /* seals may be handed to the kernel */
+	uint64_t *seals; /* counts them by enum seal_place; NULL: nobody does */
+};
+
+/* What an engine does with sealed sockets. */
+enum engine_seals {
+	ENGINE_SEALS_NONE, /* it does not take them */
+	ENGINE_SEALS_KERNEL, /* when the kernel seals */
+	ENGINE_SEALS_ANY, /* it calls their functions */
 };
 
 struct engine_ops {
 	const char *name;
-	bool seals; /* takes links with a seal; the others are not asked */
+	enum engine_seals seals;
 	/*
 	 * Makes the worker's instance: the probe of what this kernel and these
 	 * privileges allow. 0, or a negative errno (-EPERM, -ENOSYS, -ENOMEM).
@@ -117,7 +126,8 @@ void engine_set_free(struct engine_set *set); /* accepts NULL */
 
 /*
  * Attaches to the first engine that takes the link. 0 or the last errno. A link
- * with a seal may go to an extra one, if none in the order takes seals.
+ * with a seal may go to an extra one, if none in the order takes it. For an engine
+ * that does not unseal the kernel is asked to, once for each seal.
  */
 int engine_set_attach(struct engine_set *set, struct engine_link *link);
 /*
@@ -155,5 +165,16 @@ struct engine_usage {
 };
 bool engine_set_usage(const struct engine_set *set, size_t i,
 		      struct engine_usage *out);
+
+/* 0, or why seals stay here: -ECANCELED without engine_params.ktls. */
+int engine_set_ktls(const struct engine_set *set);
+/* Links whose seals the kernel has. */
+uint64_t engine_set_sealed(const struct engine_set *set);
+
+/*
+ * 0, or a negative errno: -ENOENT without TLS in this kernel. With CAP_NET_ADMIN
+ * its module is loaded, if there is one.
+ */
+int engine_ktls_probe(void);
 
 #endif

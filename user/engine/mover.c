@@ -24,6 +24,8 @@
  *   poll said readable, answers EAGAIN by copying instead. With a FIN or a reset
  *   behind that byte it says 0 or the error instead, though there are bytes left:
  *   what ends a flow is what recv(2) says.
+ * - Where the kernel unseals, splice(2) brings one record at most, and says EINVAL
+ *   before one that is no data: that is for the seal's recv.
  * - SPLICE_F_MORE is not used: the last part of a stream's burst would sit in the
  *   kernel for up to 200 ms.
  */
@@ -198,7 +200,11 @@ static ssize_t pipe_push(const struct flow *flow,
 	ssize_t n = splice(state->pipe->rd, NULL, flow->to, NULL, state->held,
 			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	if (flow->to_seal)
+		flow->to_seal->spliced += (uint64_t)n;
+	return n;
 }
 
 /* Writes what is held. 0: all; -EAGAIN: `to` is full; else it failed. */
@@ -245,10 +251,12 @@ static void bulk_bound(const struct mover *mover, const struct flow *flow,
 }
 
 /* Was this copied read so large that the next one should be spliced? */
-static void copied(const struct mover *mover, struct flow_state *state,
-		   size_t n)
+static void copied(const struct mover *mover, const struct flow *flow,
+		   struct flow_state *state, size_t n)
 {
 	if (!mover->pool || state->splicing || state->unspliceable || n < SMALL)
+		return;
+	if (flow->from_seal && !flow->from_seal->splices)
 		return;
 	state->splicing = true;
 	state->small_reads = 0;
@@ -271,7 +279,7 @@ static ssize_t copy(struct mover *mover, struct engine_link *link,
 	if (n <= 0)
 		return from_stopped(state, n);
 	bulk_bound(mover, flow, state, (size_t)n);
-	copied(mover, state, (size_t)n);
+	copied(mover, flow, state, (size_t)n);
 	do
 		sent = seal_send(flow->to_seal, flow->to, mover->buffer,
 				 (size_t)n);
@@ -296,7 +304,7 @@ static ssize_t pull(struct flow *flow, struct flow_state *state)
 			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 	if (n < 0 && errno == EINVAL) {
-		state->unspliceable = true;
+		state->unspliceable = !flow->from_seal;
 		state->splicing = false;
 		return 0;
 	}
@@ -332,6 +340,14 @@ static ssize_t move_once(struct mover *mover, struct engine_link *link,
 	return copy(mover, link, flow, state);
 }
 
+/* The least that makes one expect more. */
+static ssize_t read_on(const struct flow *flow)
+{
+	return flow->from_seal && flow->from_seal->splices ?
+		       (ssize_t)SEAL_RECORD_MAX :
+		       READ_ON;
+}
+
 /* After a read of n bytes: another one in this run? */
 static bool reads_on(const struct flow *flow, struct flow_state *state,
 		     ssize_t n, bool first, size_t done)
@@ -344,7 +360,7 @@ static bool reads_on(const struct flow *flow, struct flow_state *state,
 		return true;
 	}
 	if (n > 0)
-		return n >= READ_ON && done < BUDGET;
+		return n >= read_on(flow) && done < BUDGET;
 	return n == 0;
 }
 

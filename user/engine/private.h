@@ -10,12 +10,19 @@
 /* First member of each engine's worker instance. */
 struct engine {
 	uint64_t links_now, links_total;
+	uint64_t kernel_now; /* of them, with a seal that the kernel has */
 };
 
 /* First member of what engine_link.state points to. */
 struct link_state {
 	struct engine *engine;
 };
+
+static inline bool engine_link_in_kernel(const struct engine_link *link)
+{
+	return seal_in_kernel(link->flow[0].from_seal) ||
+	       seal_in_kernel(link->flow[0].to_seal);
+}
 
 /* Bookkeeping of attach: the engine has taken the link. */
 static inline void engine_link_taken(struct engine *engine,
@@ -28,6 +35,7 @@ static inline void engine_link_taken(struct engine *engine,
 	link->ops = ops;
 	engine->links_now++;
 	engine->links_total++;
+	engine->kernel_now += engine_link_in_kernel(link);
 }
 
 /* Bookkeeping of detach: the engine holds nothing of the link any more. */
@@ -35,6 +43,7 @@ static inline void engine_link_gone(struct engine *engine,
 				    struct engine_link *link)
 {
 	engine->links_now--;
+	engine->kernel_now -= engine_link_in_kernel(link);
 	link->state = NULL;
 	link->ops = NULL;
 }

@@ -32,6 +32,8 @@ struct entry {
 struct engine_set {
 	size_t count;
 	size_t ordered; /* so many of them are in the order */
+	int ktls; /* 0: seals may be handed to the kernel */
+	uint64_t *seals; /* of the parameters */
 	struct entry entries[];
 };
 
@@ -131,6 +133,8 @@ int engine_set_new(struct loop *loop, const struct engine_params *params,
 	if (err)
 		goto free_set;
 	engine_ignore_sigpipe();
+	set->ktls = params->ktls ? engine_ktls_probe() : -ECANCELED;
+	set->seals = params->seals;
 	for (size_t i = 0; i < set->count; i++) {
 		struct entry *entry = &set->entries[i];
 
@@ -166,13 +170,61 @@ static bool link_sealed(const struct engine_link *link)
 	return link->flow[0].from_seal || link->flow[0].to_seal;
 }
 
-static int entry_attach(struct entry *entry, struct engine_link *link)
+/* Does the kernel seal, if there is anything to? It is asked once. */
+static bool seal_moves(const struct engine_set *set, struct seal *seal)
 {
+	if (!seal)
+		return true;
+	if (seal->place == SEAL_UNDECIDED && set->ktls == -ECANCELED)
+		seal->place = SEAL_KEPT_OFF;
+	else if (seal->place == SEAL_UNDECIDED && set->ktls)
+		seal->place = SEAL_KEPT_ABSENT;
+	else if (seal->place == SEAL_UNDECIDED)
+		seal->ops->offload(seal);
+	return seal->place == SEAL_IN_KERNEL;
+}
+
+static bool entry_unseals(const struct engine_set *set,
+			  const struct entry *entry,
+			  const struct engine_link *link)
+{
+	switch (entry->ops->seals) {
+	case ENGINE_SEALS_NONE:
+		return false;
+	case ENGINE_SEALS_KERNEL:
+		return seal_moves(set, link->flow[0].from_seal) &&
+		       seal_moves(set, link->flow[0].to_seal);
+	case ENGINE_SEALS_ANY:
+		break;
+	}
+	return true;
+}
+
+static void seal_count(struct engine_set *set, struct seal *seal)
+{
+	if (!seal)
+		return;
+	if (seal->place == SEAL_UNDECIDED)
+		seal->place = SEAL_KEPT_ORDER;
+	if (set->seals)
+		set->seals[seal->place]++;
+}
+
+static int entry_attach(struct engine_set *set, struct entry *entry,
+			struct engine_link *link)
+{
+	int err;
+
 	if (!entry->engine)
 		return -ENODEV;
-	if (link_sealed(link) && !entry->ops->seals)
+	if (link_sealed(link) && !entry_unseals(set, entry, link))
 		return -EOPNOTSUPP;
-	return entry->ops->attach(entry->engine, link);
+	err = entry->ops->attach(entry->engine, link);
+	if (err)
+		return err;
+	seal_count(set, link->flow[0].from_seal);
+	seal_count(set, link->flow[0].to_seal);
+	return 0;
 }
 
 /* Four bits an engine, its place from 1, the first one lowest. */
@@ -203,7 +255,7 @@ int engine_set_attach_prefer(struct engine_set *set, struct engine_link *link,
 	for (; prefer; prefer >>= PREFER_BITS) {
 		size_t place = prefer & ((1u << PREFER_BITS) - 1);
 
-		if (!entry_attach(&set->entries[place - 1], link))
+		if (!entry_attach(set, &set->entries[place - 1], link))
 			return 0;
 	}
 	return engine_set_attach(set, link);
@@ -215,7 +267,7 @@ int engine_set_attach(struct engine_set *set, struct engine_link *link)
 	int err = -ENODEV;
 
 	for (size_t i = 0; i < count; i++) {
-		int failed = entry_attach(&set->entries[i], link);
+		int failed = entry_attach(set, &set->entries[i], link);
 
 		if (!failed)
 			return 0;
@@ -266,4 +318,19 @@ bool engine_set_usage(const struct engine_set *set, size_t i,
 		out->links_total = entry->engine->links_total;
 	}
 	return true;
+}
+
+int engine_set_ktls(const struct engine_set *set)
+{
+	return set->ktls;
+}
+
+uint64_t engine_set_sealed(const struct engine_set *set)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < set->count; i++)
+		if (set->entries[i].engine)
+			sum += set->entries[i].engine->kernel_now;
+	return sum;
 }

@@ -494,6 +494,7 @@ static void close_uring(struct engine *engine)
 
 const struct engine_ops engine_uring = {
 	.name = "uring",
+	.seals = ENGINE_SEALS_KERNEL,
 	.open = open_uring,
 	.close = close_uring,
 	.attach = attach,

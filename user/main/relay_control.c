@@ -32,6 +32,7 @@ struct query {
 	struct turn_cursor cursors[CONF_MAX_WORKERS]; /* of connections */
 	struct counters counters[CONF_MAX_WORKERS];
 	struct turn_wire_info wire[CONF_MAX_WORKERS];
+	struct turn_ktls_info ktls[CONF_MAX_WORKERS];
 	bool found[CONF_MAX_WORKERS];
 };
 
@@ -255,6 +256,7 @@ static void engines_each(struct fanout *fanout, struct relay_worker *worker)
 	struct engine_usage usage;
 
 	turn_worker_wire(worker->turn, &query->wire[worker->index]);
+	turn_worker_ktls(worker->turn, &query->ktls[worker->index]);
 	for (size_t i = 0; turn_worker_engine(worker->turn, i, &usage); i++) {
 		struct control_engine *row = row_add(&to);
 
@@ -307,6 +309,7 @@ static const char *engine_needs(const char *name)
 		{ "uring", "io_uring" },
 		{ "sockmap", "root at the start, Linux 6.1" },
 		{ "copy", "nothing" },
+		{ "ktls", "TLS in the kernel (module tls)" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -369,10 +372,52 @@ static void wire_sum(const struct query *query, const struct relay *relay,
 	wire_fallbacks(refused, out);
 }
 
+static void ktls_fallback_add(struct control_engine *out, enum seal_place place,
+			      uint64_t count)
+{
+	if (!count || place == SEAL_IN_KERNEL)
+		return;
+	out->fallbacks[out->fallback_count++] = (struct control_fallback){
+		.reason = seal_place_name(place),
+		.text = seal_place_text(place),
+		.count = count,
+	};
+}
+
+/* TLS in the kernel is no engine, but has what a row of one tells. */
+static void ktls_sum(const struct query *query, const struct relay *relay,
+		     struct control_engine *out)
+{
+	uint64_t places[SEAL_PLACES] = { 0 };
+	int error = 0;
+
+	*out = (struct control_engine){
+		.name = "ktls",
+		.needs = engine_needs("ktls"),
+	};
+	for (unsigned int i = 0; i < relay->worker_count; i++) {
+		const struct turn_ktls_info *info = &query->ktls[i];
+
+		error = info->error ? info->error : error;
+		out->pairs_now += info->pairs_now;
+		out->pairs_total += info->places[SEAL_IN_KERNEL];
+		for (size_t k = 0; k < SEAL_PLACES; k++)
+			places[k] += info->places[k];
+	}
+	out->available = !error;
+	if (error)
+		snprintf(out->reason, sizeof(out->reason), "%s",
+			 error == -ECANCELED ? "[engine] ktls is no" :
+			 error == -ENOENT    ? "this kernel has none" :
+					       strerror(-error));
+	for (size_t k = 0; k < SEAL_PLACES; k++)
+		ktls_fallback_add(out, k, places[k]);
+}
+
 static void engines_done(struct fanout *fanout)
 {
 	struct query *query = list_entry(fanout, struct query, fanout);
-	struct control_engine sums[CONF_ENGINES_MAX + 1];
+	struct control_engine sums[CONF_ENGINES_MAX + 2];
 	size_t count = 1;
 
 	wire_sum(query, fanout->relay, &sums[0]);
@@ -386,6 +431,7 @@ static void engines_done(struct fanout *fanout)
 			 "not in [engine] order");
 		engine_sum(query, sum);
 	}
+	ktls_sum(query, fanout->relay, &sums[count++]);
 	control_reply_engines(query->reply, sums, count);
 	query_free(query);
 }

@@ -22,6 +22,7 @@
 #include "base/syscalls.h"
 #include "control/control.h"
 #include "crypto/crypto.h"
+#include "engine/engine.h"
 #include "main/filter.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
@@ -312,6 +313,9 @@ int supervisor_start(struct supervisor *sup)
 		return err;
 	supervisor_broker_start(sup);
 	supervisor_exit_start(sup);
+	/* Who has privilege loads the kernel's module by asking for it. */
+	if (sup->conf->engine.ktls)
+		engine_ktls_probe();
 	err = privileges_drop(sup);
 	return err ? err : filter_start(sup);
 }

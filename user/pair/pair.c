@@ -71,10 +71,23 @@ static bool socket_closed(int fd)
 }
 
 /* Has every byte and the FIN been acknowledged, or can none be any more? */
-static bool socket_drained(int fd)
+static bool half_drained(const struct half *half)
 {
+	size_t sealed = half->seal ? half->seal->ops->unsent(half->seal) : 0;
+
 	/* A reset socket keeps counting what it will never send. */
-	return fd_unsent(fd) == 0 || socket_closed(fd);
+	return (!sealed && !fd_unsent(half->fd)) || socket_closed(half->fd);
+}
+
+/*
+ * Nothing more goes to it. Where the kernel seals, the seal's own end has said so:
+ * a FIN would leave its poll(2) awake while half a record is there (seen on
+ * Linux 6.12), and comes with the close.
+ */
+static void half_shutdown(const struct half *half)
+{
+	if (!seal_in_kernel(half->seal))
+		shutdown(half->fd, SHUT_WR);
 }
 
 size_t pair_socket_unread(int fd)
@@ -132,8 +145,8 @@ static void pair_drain(struct pair *pair)
 		      pair->how == STOP_DRAIN_RESET;
 
 	if (!drains || loop_now(pair->loop) >= pair->deadline_ms ||
-	    (socket_drained(streams->half[0].fd) &&
-	     socket_drained(streams->half[1].fd))) {
+	    (half_drained(&streams->half[0]) &&
+	     half_drained(&streams->half[1]))) {
 		streams_close(pair);
 		return;
 	}
@@ -214,7 +227,7 @@ static void streams_end(struct pair *pair, enum pair_end end)
 		/* All is quiet: there is room for it as a rule. */
 		if (half->seal)
 			half->seal->ops->end(half->seal);
-		shutdown(half->fd, SHUT_WR);
+		half_shutdown(half);
 	}
 	pair_stop(pair, end, STOP_DRAIN_CLOSE);
 }
@@ -307,7 +320,7 @@ static void flow_ended(struct engine_link *link, struct flow *flow)
 			break;
 		}
 		/* Fails on a dead socket only: the other flow will say so. */
-		shutdown(streams->half[i].fd, SHUT_WR);
+		half_shutdown(&streams->half[i]);
 		if (link->flow[!i].end == FLOW_FIN)
 			pair_stop(pair, PAIR_END_FIN, STOP_CLOSE);
 		break;
@@ -608,6 +621,7 @@ void pair_get_info(const struct pair *pair, struct pair_info *out)
 	out->state = pair->state;
 	out->why = pair->why;
 	out->engine = streams ? streams->engine : "wire";
+	out->seal = streams ? streams->half[PAIR_CLIENT].seal : NULL;
 	out->idle_ms = 0;
 	for (int i = 0; i < 2; i++)
 		out->bytes[i] = pair->bytes[i];

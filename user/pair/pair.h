@@ -117,6 +117,7 @@ struct pair_info {
 	enum pair_state state;
 	const char *engine;
 	enum wire_reason why; /* it is not on wire */
+	const struct seal *seal; /* the client's; NULL: none */
 	uint64_t bytes[2]; /* delivered to the client, to the peer */
 	uint64_t idle_ms;
 };

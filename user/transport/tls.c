@@ -5,8 +5,8 @@
  *   handshaking (inside recv) -> open -> ended: one way, or both
  *                                     -> failed
  *
- * OpenSSL reads and writes the descriptor itself. It holds one record at most in
- * each way: one that is not whole yet, and one that the socket has not taken yet,
+ * OpenSSL reads and writes the descriptor by tls_records.c. It holds one record at
+ * most in each way: one that is not whole yet, and one that the socket has not taken yet,
  * so a reader that stands still costs no more than that here. What stays behind of a
  * whole record, because the caller had no room for it, no polling would tell of:
  * seal.more does.
@@ -20,15 +20,9 @@
 #include "transport/tls.h"
 
 #include <openssl/err.h>
-#include <signal.h>
 #include <stdlib.h>
 
-#include "base/syscalls.h"
 #include "transport/tls_internal.h"
-
-SYSCALLS(SYSCALLS_RELAY, "read write");
-SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "rt_sigaction", 0,
-	       SIGPIPE);
 
 /*
  * Records that one call of recv takes, so that who sends tiny ones cannot keep the
@@ -36,20 +30,9 @@ SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "rt_sigaction", 0,
  */
 #define RECORDS_MAX 32
 
-struct session {
-	struct seal seal;
-	SSL *ssl;
-	void *owner;
-	void (*release)(void *owner);
-	bool stopped; /* reading has ended */
-	bool failed; /* writing must not be tried again either */
-	bool told; /* the other side, that nothing follows */
-	int error; /* of the reading: a negative errno, or 0: in order */
-};
-
-static struct session *session_of(struct seal *seal)
+static struct tls_session *session_of(struct seal *seal)
 {
-	return (struct session *)seal; /* its first member */
+	return (struct tls_session *)seal; /* its first member */
 }
 
 const char *tls_complaint(void)
@@ -60,7 +43,7 @@ const char *tls_complaint(void)
 	return text ? text : "the connection broke";
 }
 
-static int session_fail(struct session *session, int error, const char *why)
+int tls_session_fail(struct tls_session *session, int error, const char *why)
 {
 	session->stopped = true;
 	session->failed = true;
@@ -73,7 +56,7 @@ static int session_fail(struct session *session, int error, const char *why)
  * Why an operation did not succeed: -EAGAIN, or what has become of the session. 0
  * for the end of the stream.
  */
-static int session_judge(struct session *session, int result)
+static int session_judge(struct tls_session *session, int result)
 {
 	int saved = errno;
 
@@ -86,25 +69,25 @@ static int session_judge(struct session *session, int result)
 		return 0;
 	case SSL_ERROR_SYSCALL:
 		ERR_clear_error();
-		return session_fail(session, saved ? -saved : -ECONNABORTED,
-				    "the connection broke");
+		return tls_session_fail(session, saved ? -saved : -ECONNABORTED,
+					"the connection broke");
 	default:
 		break;
 	}
 	if (ERR_GET_REASON(ERR_peek_error()) ==
 	    SSL_R_UNEXPECTED_EOF_WHILE_READING) {
 		ERR_clear_error();
-		return session_fail(session, -ECONNABORTED,
-				    session->seal.open ?
-					    "ended without close_notify" :
-					    "ended during the handshake");
+		return tls_session_fail(session, -ECONNABORTED,
+					session->seal.open ?
+						"ended without close_notify" :
+						"ended during the handshake");
 	}
-	return session_fail(session, -EPROTO, tls_complaint());
+	return tls_session_fail(session, -EPROTO, tls_complaint());
 }
 
 int tls_handshake(struct seal *seal)
 {
-	struct session *session = session_of(seal);
+	struct tls_session *session = session_of(seal);
 	long verified;
 	int err;
 
@@ -118,24 +101,27 @@ int tls_handshake(struct seal *seal)
 	if (ERR_GET_REASON(ERR_peek_error()) ==
 	    SSL_R_CERTIFICATE_VERIFY_FAILED) {
 		ERR_clear_error();
-		return session_fail(session, -ENOKEY,
-				    X509_verify_cert_error_string(verified));
+		return tls_session_fail(
+			session, -ENOKEY,
+			X509_verify_cert_error_string(verified));
 	}
 	err = session_judge(session, err);
 	seal->blocked = err == -EAGAIN && SSL_want_write(session->ssl);
 	/* The end of the stream has no place here. */
 	return err ? err :
-		     session_fail(session, -EPIPE,
-				  "ended during the handshake");
+		     tls_session_fail(session, -EPIPE,
+				      "ended during the handshake");
 }
 
 static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 {
-	struct session *session = session_of(seal);
+	struct tls_session *session = session_of(seal);
 	size_t at = 0, n;
 	int err = 0;
 
 	seal->blocked = false;
+	if (seal->splices)
+		return tls_offload_recv(session, data, len);
 	for (int i = 0; i < RECORDS_MAX && !session->stopped &&
 			(!at || len - at >= SEAL_RECORD_MAX);
 	     i++) {
@@ -153,6 +139,8 @@ static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 		at += n;
 	}
 	seal->more = at && (session->stopped || SSL_pending(session->ssl));
+	if (seal->place == SEAL_IN_KERNEL)
+		tls_offload_reading(session);
 	if (at)
 		return (ssize_t)at;
 	return session->stopped ? session->error : err;
@@ -160,12 +148,14 @@ static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 
 static ssize_t session_send(struct seal *seal, const void *data, size_t len)
 {
-	struct session *session = session_of(seal);
+	struct tls_session *session = session_of(seal);
 	size_t at = 0, n;
 	int err = 0;
 
 	if (session->failed || session->told)
 		return -EPIPE;
+	if (seal->place == SEAL_IN_KERNEL)
+		return tls_offload_send(session, data, len);
 	while (at < len) {
 		ERR_clear_error();
 		errno = 0;
@@ -185,16 +175,19 @@ static ssize_t session_send(struct seal *seal, const void *data, size_t len)
 	 */
 	if (err == -EAGAIN && SSL_is_server(session->ssl) &&
 	    SSL_want_read(session->ssl))
-		return session_fail(session, -EPROTO,
-				    "part of a handshake behind the handshake");
+		return tls_session_fail(
+			session, -EPROTO,
+			"part of a handshake behind the handshake");
 	return err < 0 ? err : len ? -EPIPE : 0;
 }
 
 static int session_end(struct seal *seal)
 {
-	struct session *session = session_of(seal);
+	struct tls_session *session = session_of(seal);
 	int err;
 
+	if (seal->place == SEAL_IN_KERNEL)
+		return tls_offload_end(session);
 	if (session->told)
 		return 0;
 	if (session->failed || !seal->open)
@@ -207,11 +200,31 @@ static int session_end(struct seal *seal)
 	return session->told ? 0 : session_judge(session, err);
 }
 
+static void session_offload(struct seal *seal)
+{
+	tls_offload(session_of(seal));
+}
+
+static size_t session_unsent(struct seal *seal)
+{
+	const struct tls_session *session = session_of(seal);
+
+	return seal->place == SEAL_IN_KERNEL ? tls_offload_unsent(session) : 0;
+}
+
+void tls_session_forget(struct tls_session *session)
+{
+	SSL_free(session->ssl);
+	session->ssl = NULL;
+	OPENSSL_cleanse(&session->secret_in, sizeof(session->secret_in));
+	OPENSSL_cleanse(&session->secret_out, sizeof(session->secret_out));
+}
+
 static void session_free(struct seal *seal)
 {
-	struct session *session = session_of(seal);
+	struct tls_session *session = session_of(seal);
 
-	SSL_free(session->ssl);
+	tls_session_forget(session);
 	if (session->release)
 		session->release(session->owner);
 	free(session);
@@ -221,21 +234,46 @@ static const struct seal_ops session_ops = {
 	.recv = session_recv,
 	.send = session_send,
 	.end = session_end,
+	.offload = session_offload,
+	.unsent = session_unsent,
 	.free = session_free,
 };
 
-/* OpenSSL's writes have no MSG_NOSIGNAL. What the program does with it stays. */
-static void sigpipe_ignore(void)
+/* Each at the moment from which on it is used: the count of records begins. */
+static void secret_told(const SSL *ssl, const char *line)
 {
-	struct sigaction now;
+	struct tls_session *session = SSL_get_app_data(ssl);
+	size_t in = session->secret_in.len, out = session->secret_out.len;
 
-	if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
-		signal(SIGPIPE, SIG_IGN);
+	tls_secret_parse(line, "CLIENT_TRAFFIC_SECRET_0", &session->secret_in);
+	tls_secret_parse(line, "SERVER_TRAFFIC_SECRET_0", &session->secret_out);
+	if (session->secret_in.len != in)
+		session->socket.in.records = 0;
+	if (session->secret_out.len != out)
+		session->socket.out.records = 0;
+}
+
+static void message_passed(int sent, int version, int type, const void *data,
+			   size_t len, SSL *ssl, void *arg)
+{
+	struct tls_session *session = SSL_get_app_data(ssl);
+
+	(void)sent;
+	(void)version;
+	(void)arg;
+	if (type == SSL3_RT_HANDSHAKE && len &&
+	    *(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
+		session->rekeyed = true;
+}
+
+void tls_context_tell_secrets(SSL_CTX *context)
+{
+	SSL_CTX_set_keylog_callback(context, secret_told);
+	SSL_CTX_set_msg_callback(context, message_passed);
 }
 
 void tls_context_init(SSL_CTX *context)
 {
-	sigpipe_ignore();
 	/* What waits to be sent moves about between two attempts. */
 	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
 					  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
@@ -251,15 +289,20 @@ void tls_context_init(SSL_CTX *context)
 int tls_seal_new(SSL *ssl, int fd, void *owner, void (*release)(void *owner),
 		 struct seal **out)
 {
-	struct session *session = calloc(1, sizeof(*session));
+	struct tls_session *session = calloc(1, sizeof(*session));
+	BIO *bio;
 
 	if (!session)
 		return -ENOMEM;
-	if (SSL_set_fd(ssl, fd) != 1) {
+	session->socket.fd = fd;
+	bio = tls_socket_bio(&session->socket);
+	if (!bio) {
 		ERR_clear_error();
 		free(session);
 		return -ENOMEM;
 	}
+	SSL_set_bio(ssl, bio, bio);
+	SSL_set_app_data(ssl, session);
 	session->seal.ops = &session_ops;
 	session->ssl = ssl;
 	session->owner = owner;

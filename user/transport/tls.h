@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * TLS 1.2 and 1.3 (RFC 8446, RFC 7443 for the protocol names) as a seal; what a
- * server is known by also serves DTLS, see dtls.h. The one room with libssl. SIGPIPE is ignored from the first context on, unless the
- * program handles it.
+ * server is known by also serves DTLS, see dtls.h. The one room with libssl.
  */
 #ifndef TRANSPORT_TLS_H
 #define TRANSPORT_TLS_H

@@ -76,6 +76,11 @@ void turn_worker_counters(const struct turn_worker *worker,
 	each_conn(worker, bytes_add, &counters);
 	adopted_bytes_add(worker, &counters);
 	counters.datagrams_unsent = udp_unsent(worker->udp);
+	for (size_t i = 0; i < SEAL_PLACES; i++)
+		if (i == SEAL_IN_KERNEL)
+			counters.tls_kernel += worker->seals[i];
+		else
+			counters.tls_copied += worker->seals[i];
 	*out = counters;
 }
 
@@ -173,7 +178,8 @@ static void conn_info(const struct peer_conn *conn,
 	pair_get_info(conn->pair, &pair);
 	info->state = pair_state_name(pair.state);
 	info->engine = pair.engine;
-	info->why = wire_reason_text(pair.why);
+	info->why = pair.seal ? seal_place_text(pair.seal->place) :
+				wire_reason_text(pair.why);
 	info->bytes_to_client = pair.bytes[PAIR_CLIENT];
 	info->bytes_to_peer = pair.bytes[PAIR_PEER];
 	info->idle_ms = pair.idle_ms;
@@ -388,6 +394,22 @@ void turn_worker_wire(const struct turn_worker *worker,
 	};
 	memcpy(out->refused, worker->wire_reasons, sizeof(out->refused));
 	out->refused[WIRE_OK] = 0;
+}
+
+void turn_worker_ktls(const struct turn_worker *worker,
+		      struct turn_ktls_info *out)
+{
+	struct turn_engines *engines =
+		turn_worker_engines((struct turn_worker *)worker);
+	struct list *pos;
+
+	*out = (struct turn_ktls_info){
+		.error = engine_set_ktls(engines->set),
+	};
+	list_for_each(pos, &worker->engine_sets)
+		out->pairs_now += engine_set_sealed(
+			list_entry(pos, struct turn_engines, link)->set);
+	memcpy(out->places, worker->seals, sizeof(out->places));
 }
 
 static int allocation_kick(struct turn_worker *worker, uint64_t serial)

@@ -183,6 +183,15 @@ struct turn_wire_info {
 void turn_worker_wire(const struct turn_worker *worker,
 		      struct turn_wire_info *out);
 
+/* Data connections over TLS. */
+struct turn_ktls_info {
+	int error; /* 0: the kernel may have them; -ECANCELED: not wanted */
+	uint64_t pairs_now; /* of it */
+	uint64_t places[SEAL_PLACES]; /* so far, by enum seal_place */
+};
+void turn_worker_ktls(const struct turn_worker *worker,
+		      struct turn_ktls_info *out);
+
 /* Ends an allocation with all its connections, or one connection (reset).
  * 0 or -ENOENT.
  */

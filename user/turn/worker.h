@@ -71,6 +71,7 @@ struct turn_worker {
 	bool sockmap_known; /* whether there will be its maps */
 	struct list adopted; /* struct adopted; of worker 0 */
 	uint64_t wire_reasons[WIRE_REASONS]; /* pairs, by what kept them off */
+	uint64_t seals[SEAL_PLACES]; /* data connections', by who decrypts */
 
 	struct list engine_sets; /* struct turn_engines */
 	bool engines_missed; /* the settings' own could not be opened */

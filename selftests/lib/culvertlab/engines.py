@@ -14,13 +14,15 @@ from .server import binary
 from .wait import wait_for
 
 ALL = ("splice", "uring", "copy", "sockmap", "wire")
-# "tls" is what clients' TLS leaves to do: whatever is ordered, copy carries the pair. It is for
-# cases that make their connections by Lab.client and Lab.pair.
-CARRIER = {"tls": "copy"}
+# With clients' TLS: unsealed by OpenSSL, whatever is ordered, or by the kernel for an engine that
+# splices. These are for cases that make their connections by Lab.client and Lab.pair.
+TLS = ("tls", "ktls", "ktls-uring")
+CARRIER = {"tls": "copy", "ktls": "splice", "ktls-uring": "uring"}
 # What follows an engine that takes only some pairs.
-ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice", "tls": "wire, splice"}
+ORDER = {"wire": "wire, splice", "sockmap": "sockmap, splice", "tls": "wire, splice",
+         "ktls": "wire, splice", "ktls-uring": "uring, copy"}
 # Settings an engine needs to take every pair that it can carry.
-SETTINGS = {"wire": {"wire": "always"}}
+SETTINGS = {"wire": {"wire": "always"}, "tls": {"ktls": "no"}}
 # Relays packets, not streams: no socket of ours acknowledges what an end sends.
 PACKET = ("wire",)
 LONG = os.environ.get("CULVERT_LONG", "0") not in ("", "0")
@@ -43,7 +45,7 @@ def config(lab, engine, **sections):
     require(lab, engine)
     changes = {name: dict(keys) for name, keys in sections.items()}
     changes.setdefault("engine", {}).update(order=order(engine), **SETTINGS.get(engine, {}))
-    if engine == "tls":
+    if engine in TLS:
         certificate, key = tls.certificate(lab.dir)
         changes["listener main"] = {"transport": "tls", "certificate": certificate,
                                     "private_key": key}
@@ -85,17 +87,20 @@ def totals(server):
 
 def _why_not(lab, engine):
     """Why the engine cannot be had, None when it can."""
+    if engine in TLS and not shutil.which("openssl"):
+        return "openssl is not installed (package openssl)"
     if engine == "tls":
-        return None if shutil.which("openssl") else "openssl is not installed (package openssl)"
+        return None
     if not _known(lab, engine):
         return f"this culvertd has no engine {engine}"
     server = lab.server({"engine": {"order": order(engine), **SETTINGS.get(engine, {})}})
-    for row in server.engines():
-        if row["name"] == engine and not row["available"]:
-            return f"engine {engine} is not available here: {row['reason']}"
-        if row["name"] == engine:
-            return None
-    return f"culvertctl engines does not list {engine}"
+    rows = {row["name"]: row for row in server.engines()}
+    for name in ("ktls", CARRIER[engine]) if engine in TLS else (engine,):
+        if name not in rows:
+            return f"culvertctl engines does not list {name}"
+        if not rows[name]["available"]:
+            return f"engine {name} is not available here: {rows[name]['reason']}"
+    return None
 
 
 def _known(lab, engine):
