@@ -24,7 +24,9 @@
 #include "broker/kernel.h"
 
 SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
-SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom getsockopt setsockopt");
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom getsockopt setsockopt close");
 
 #define ORIGINAL_DESTINATION 80 /* SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST */
 

@@ -15,9 +15,17 @@
 
 #include "base/addr.h"
 #include "base/log.h"
+#include "base/syscalls.h"
 #include "broker/internal.h"
 #include "broker/kernel.h"
 #include "broker/socket.h"
+
+SYSCALLS(SYSCALLS_BROKER, "bpf");
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
+SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET6);
+SYSCALLS(SYSCALLS_BROKER, "bind getpeername getsockname setsockopt");
+SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom close");
 
 int lane_ops_bound(struct broker *broker, int fd, struct wire_lane_key *out)
 {

@@ -19,7 +19,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/syscalls.h"
 #include "engine/wire_internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_RELAY, "bpf", 0, BPF_MAP_LOOKUP_ELEM);
 
 #define LANES_MOST (1u << 22)
 
