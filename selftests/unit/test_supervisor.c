@@ -744,7 +744,6 @@ static void a_reload_without_a_relay_counts(void **state)
 	daemon_stop(&d);
 }
 
-/* Descriptors a relay with this configuration has when nobody is there. */
 /* A process that has just begun holds one or the other for a moment. */
 static size_t descriptors_settled(pid_t pid)
 {
@@ -762,6 +761,7 @@ static size_t descriptors_settled(pid_t pid)
 	return last;
 }
 
+/* Descriptors a relay with this configuration has when nobody is there. */
 static size_t relay_descriptors(const char *conf)
 {
 	struct daemon d;
