@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import inject, proc, tap, turn  # noqa: E402
 from culvertlab.data import ping  # noqa: E402
 from culvertlab.lab import Lab, need_root  # noqa: E402
-from culvertlab.tap import check, equal  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -111,6 +111,35 @@ for _role, _name, _what, _arguments in CASES:
 def _():
     inject.need()
     dies_of("relay", "openat", -100, changes=NO_DATABASE)
+
+
+def file_refused(server, path, flags=os.O_RDONLY):
+    """Does the relay get EACCES for what its user may open? Behind no filter, for Landlock's sake."""
+    relay = server.relay_pid()
+    equal(inject.open_file(relay, path, flags), -errno.EACCES, f"{path} opened by the relay")
+
+
+@test("files: the relay reads what it must and no other, also without a filter")
+def _():
+    inject.need()
+    place = os.path.join(lab.dir, "users")
+    os.mkdir(place, 0o755)
+    os.chmod(lab.dir, 0o755)
+    for name in (place, lab.dir):
+        with open(os.path.join(name, "file"), "w", encoding="utf-8") as file:
+            os.chmod(file.name, 0o666)
+    os.chmod(place, 0o777)
+    server = three_roles({"server": {"seccomp": "off"},
+                          "database": {"url": f"sqlite:{place}/users.db"}})
+    if "event=files_not_refused" in server.log():
+        raise tap.Skip("this kernel has no Landlock")
+    relay = server.relay_pid()
+    within(inject.open_file(relay, f"{place}/file", os.O_RDONLY), 0, 1 << 20, "the users' directory")
+    for path in (f"{lab.dir}/file", "/etc/passwd", "/etc/hostname", "/"):
+        file_refused(server, path)
+    file_refused(server, f"{place}/file", os.O_RDWR)
+    file_refused(server, f"{place}/new", os.O_RDWR | os.O_CREAT)
+    works(server)
 
 
 @test("seccomp = log lets the call pass, off has no filter")

@@ -143,6 +143,16 @@ bool conf_database_wanted(const struct conf *conf)
 	return strcmp(conf->database.url, "none") != 0;
 }
 
+const char *conf_database_file(const struct conf *conf)
+{
+	static const char scheme[] = "sqlite:";
+	const char *url = conf->database.url;
+
+	return strncmp(url, scheme, strlen(scheme)) == 0 ?
+		       url + strlen(scheme) :
+		       NULL;
+}
+
 struct conf *conf_ref(struct conf *conf)
 {
 	atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);

@@ -334,8 +334,9 @@ bool conf_engine_wanted(const struct conf *conf, const char *name);
 const struct conf_exit *conf_exit_of(const struct conf *conf,
 				     const union addr *addr);
 
-/* Is there a [database] url? */
+/* Is there a [database] url? And which file is it; NULL: none. */
 bool conf_database_wanted(const struct conf *conf);
+const char *conf_database_file(const struct conf *conf);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

@@ -220,7 +220,7 @@ const struct key conf_keys[] = {
 		  "A change needs a restart; so does the engine\n"
 		  ".Cm uring\n"
 		  "where nothing used it, for what is asked of an io_uring no\n"
-		  "filter sees, and a user database where there was none." },
+		  "filter sees." },
 	{ SERVER(software), .name = "software", .type = KEY_BOOL,
 	  .preset = "yes",
 	  .help = "Whether answers name this software and its version." },
@@ -552,6 +552,7 @@ const struct key conf_keys[] = {
 		  ".Cm sqlite: Ns Ar path\n"
 		  "of a file on a local disk, which need not exist, or\n"
 		  ".Cm none .\n"
+		  "A change needs a restart, for the relay may read nothing else.\n"
 		  "It may hold a password, so it is never shown." },
 	{ DATABASE(timeout_ms), .name = "timeout", .type = KEY_DURATION,
 	  .min = 10, .max = MINUTE, .preset = "2s",

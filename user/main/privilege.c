@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <linux/securebits.h>
@@ -24,7 +25,8 @@
 SYSCALLS(SYSCALLS_BEFORE, "openat newfstatat fstat geteuid prlimit64");
 SYSCALLS(SYSCALLS_SUPERVISOR, "setgroups setresgid setresuid setgid setuid");
 SYSCALLS(SYSCALLS_SUPERVISOR, "capget capset prctl getppid close");
-SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_restrict_self");
+SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_add_rule");
+SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_restrict_self openat");
 
 /* Being uid 0 gives a program nothing, and this cannot be taken back. */
 #define SECUREBITS_ROOT_IS_NOTHING                                        \
@@ -35,9 +37,6 @@ SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_restrict_self");
 	(1ull << CAP_BPF | 1ull << CAP_PERFMON | 1ull << CAP_NET_ADMIN | \
 	 1ull << CAP_NET_BIND_SERVICE)
 #define EXIT_KEEPS (1ull << CAP_NET_ADMIN)
-
-/* All that the first version of Landlock knows. */
-#define FILES_ALL ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
 
 /*
  * What an id of this user namespace is outside, user_namespaces(7). The file
@@ -216,28 +215,91 @@ int privilege_supervisor(const struct privilege_user *user, bool broker,
 	return err ? err : capabilities_limit(keep);
 }
 
-/* No file at all is left for these kinds of access. */
-static int files_refuse(uint64_t access)
-{
-	struct landlock_ruleset_attr attr = { .handled_access_fs = access };
-	int rules = (int)syscall(SYS_landlock_create_ruleset, &attr,
-				 sizeof(attr), 0);
-	int err;
+/*
+ * What a set of Landlock rules refuses. The headers of Linux 6.1 name only the
+ * first field, and rights up to LANDLOCK_ACCESS_FS_REFER.
+ */
+struct ruleset {
+	uint64_t files, net, scoped;
+};
 
-	if (rules < 0)
-		return -errno;
-	err = syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? -errno : 0;
-	close(rules);
-	return err;
+#if defined(__SANITIZE_ADDRESS__)
+/* The leak check at the end lists this process's threads. */
+#define START_READS "/proc"
+#define READ        (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#else
+#define START_READS "/proc/sys/net"
+#define READ        LANDLOCK_ACCESS_FS_READ_FILE
+#endif
+
+#define SCOPED_ALL 3 /* abstract UNIX sockets and signals of others */
+
+/* All that this version of Landlock knows: TRUNCATE since 3, IOCTL_DEV since 5. */
+static struct ruleset ruleset_all(int version)
+{
+	unsigned int rights = version < 2 ? 13 :
+			      version < 3 ? 14 :
+			      version < 5 ? 15 :
+					    16;
+
+	return (struct ruleset){
+		.files = (UINT64_C(1) << rights) - 1,
+		.scoped = SCOPED_ALL,
+	};
 }
 
 /*
- * Whoever pins a BPF map may open the pin for writing, though its descriptor could
- * only read: the relay makes no file. Its filter does not let it pin either.
+ * What is below the path may be read. While there is nothing there yet, below the
+ * nearest directory above it that there is.
  */
-static int pins_refuse(void)
+static void path_allow(int rules, const char *path)
 {
-	return files_refuse(LANDLOCK_ACCESS_FS_MAKE_REG);
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = READ,
+	};
+	char at[PATH_MAX];
+	char *slash = at;
+
+	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
+		return;
+	do
+		rule.parent_fd = open(at, O_PATH | O_CLOEXEC);
+	while (rule.parent_fd < 0 && (slash = strrchr(at, '/')) != NULL &&
+	       slash != at && (*slash = '\0', true));
+	if (rule.parent_fd < 0)
+		return;
+	syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule,
+		0);
+	close(rule.parent_fd);
+}
+
+/*
+ * From here on no path is opened, made, changed or removed, whatever the user may;
+ * but for what is to be read below these. Logged where Landlock is not.
+ */
+static void files_refuse(const char *role, const char *const *readable,
+			 size_t count)
+{
+	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0,
+				   LANDLOCK_CREATE_RULESET_VERSION);
+	struct ruleset all = ruleset_all(version);
+	int rules = version < 0 ?
+			    version :
+			    (int)syscall(SYS_landlock_create_ruleset, &all,
+					 version < 6 ? sizeof(all.files) :
+						       sizeof(all),
+					 0);
+
+	for (size_t i = 0; i < count && rules >= 0; i++)
+		path_allow(rules, readable[i]);
+	if (rules < 0 || syscall(SYS_landlock_restrict_self, rules, 0) < 0)
+		log_info("main",
+			 "event=files_not_refused role=%s error=\"%s\" "
+			 "reason=\"no Landlock\" effect=\"[server] seccomp and "
+			 "the rights of its user remain\"",
+			 role, strerror(errno));
+	if (rules >= 0)
+		close(rules);
 }
 
 static int die_with(pid_t parent)
@@ -264,15 +326,24 @@ int privilege_exit(pid_t parent)
 		err = capabilities_limit(EXIT_KEEPS);
 	if (err)
 		return err;
-	err = files_refuse(FILES_ALL);
-	if (err)
-		log_debug("main", "event=not_confined role=exit error=\"%s\"",
-			  strerror(-err));
+	files_refuse("exit", NULL, 0);
 	return die_with(parent);
 }
 
-int privilege_relay(const struct privilege_user *user, pid_t parent)
+int privilege_relay(const struct privilege_user *user, const char *database,
+		    pid_t parent)
 {
+	/* What the start reads; and the directory, for the file may be replaced. */
+	char directory[PATH_MAX] = "";
+	const char *const readable[] = {
+		START_READS,
+		"/dev/urandom",
+		directory,
+	};
+	const char *slash = database ? strrchr(database, '/') : NULL;
+
+	if (slash && slash - database < PATH_MAX)
+		memcpy(directory, database, (size_t)(slash - database));
 	if (user->change) {
 		if (setgroups(0, NULL) < 0 ||
 		    setresgid(user->gid, user->gid, user->gid) < 0 ||
@@ -287,10 +358,7 @@ int privilege_relay(const struct privilege_user *user, pid_t parent)
 		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
-	err = pins_refuse();
-	if (err)
-		log_warn("main", "event=pins_possible error=\"%s\"",
-			 strerror(-err));
+	files_refuse("relay", readable, *directory ? 3 : 2);
 	/* After the change of user, which would clear it. */
 	return die_with(parent);
 }

@@ -61,9 +61,14 @@ int privilege_exit(pid_t parent);
 
 /*
  * The relay: becomes the user for good, no capability is left, none can be
- * regained; no file can be made, no BPF map pinned. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
+ * regained. With Landlock no path is opened any more, made or removed, but for
+ * reading below /proc/sys/net, /dev/urandom and the file of users (NULL: none):
+ * then no BPF map is pinned, whose pin could be opened for writing, though its
+ * descriptor can only read; and from Linux 6.12 on no process but itself is
+ * signalled. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
  * has gone already.
  */
-int privilege_relay(const struct privilege_user *user, pid_t parent);
+int privilege_relay(const struct privilege_user *user, const char *database,
+		    pid_t parent);
 
 #endif

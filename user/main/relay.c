@@ -309,7 +309,8 @@ int relay_run(const struct relay_params *params)
 	int status, err;
 
 	signal(SIGPIPE, SIG_IGN);
-	err = privilege_relay(params->user, params->supervisor);
+	err = privilege_relay(params->user, conf_database_file(params->conf),
+			      params->supervisor);
 	if (err) {
 		log_error("main",
 			  "event=privilege_failed error=\"%s\" hint="

@@ -114,9 +114,8 @@ static const char *reload_fixed(const struct supervisor *sup,
 	    conf_engine_wanted(next, "uring") &&
 	    !conf_engine_wanted(sup->conf, "uring"))
 		return "[engine] order (uring is new)";
-	if (next->seccomp == CONF_SECCOMP_ON && conf_database_wanted(next) &&
-	    !conf_database_wanted(sup->conf))
-		return "[database] url (there was none)";
+	if (strcmp(next->database.url, sup->conf->database.url) != 0)
+		return "[database] url";
 	return reload_fixed_wire(sup->conf, next);
 }
 

@@ -41,6 +41,30 @@ def need():
         raise tap.Skip("makes system calls in other processes on x86-64 only")
 
 
+def open_file(pid, path, flags):
+    """openat(2); the name is written below the stack pointer of the thread."""
+    data = path.encode() + b"\0"
+    at = _attached(pid, lambda regs: _write(pid, regs.rsp - 4096, data))
+    return call(pid, "openat", -100, at, flags, 0o600)
+
+
+def _write(pid, at, data):
+    with open(f"/proc/{pid}/mem", "r+b", 0) as memory:
+        memory.seek(at)
+        memory.write(data)
+    return at
+
+
+def _attached(pid, function):
+    _ptrace(ATTACH, pid)
+    os.waitpid(pid, 0)
+    regs = Regs()
+    _ptrace(GETREGS, pid, ctypes.byref(regs))
+    result = function(regs)
+    _ptrace(DETACH, pid)
+    return result
+
+
 def call(pid, name, *arguments):
     """The call's result (negative errno), or SIGSYS when a filter has refused it."""
     _ptrace(ATTACH, pid)
