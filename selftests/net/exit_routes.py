@@ -6,14 +6,12 @@ The router runs culvertd with [exit] sections. Whatever leaves the site must lea
 provider that its source belongs to: their filters drop nothing.
 """
 
-import contextlib
 import errno
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +23,7 @@ from culvertlab import engines, proc, tap, turn  # noqa: E402
 from culvertlab.data import KIB, swap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site  # noqa: E402
+from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
@@ -54,33 +52,6 @@ def router(**changes):
     return server
 
 
-def reached(node, version, index, timeout=3):
-    """One connection from an address of a node to Y, a byte each way."""
-    with contextlib.closing(site.peer.listen(version)) as listener:
-        listener.settimeout(timeout)
-        sock = lab.keep(node.connect(listener.getsockname()[:2], index, timeout))
-        far, _ = listener.accept()
-        with contextlib.closing(far):
-            far.settimeout(timeout)
-            sock.sendall(b"?")
-            equal(far.recv(1), b"?", "the byte that arrives")
-            equal(far.getpeername()[0], node.addr(version, index), "the source at Y")
-            far.sendall(b"!")
-            equal(sock.recv(1), b"!", "the answer")
-
-
-def refused(node, version, index, timeout=3):
-    """The errno with which a connection from there to Y fails."""
-    with contextlib.closing(site.peer.listen(version)) as listener:
-        try:
-            node.connect(listener.getsockname()[:2], index, timeout).close()
-        except TimeoutError:
-            return errno.ETIMEDOUT
-        except OSError as error:
-            return error.errno
-    return 0
-
-
 def exits(server, *args):
     """culvertctl exits with the server's configuration."""
     argv = [binary("culvertctl"), "exits", *args]
@@ -95,30 +66,22 @@ def states(server):
     return {row["name"]: (row["state"], row["packets"], row["rejected"]) for row in rows}
 
 
-@contextlib.contextmanager
-def nothing_dropped():
-    """No provider's filter drops a packet inside the block."""
-    before = site.dropped()
-    yield
-    equal(site.dropped(), before, "packets dropped by the filters of A and B")
-
-
 @test("without exits the second prefix leaves by the first provider, which drops it")
 def _():
-    reached(site.client, 4, 0)
+    reached(site, site.client, 4, 0)
     before = site.dropped()
-    equal(refused(site.client, 4, 1, 1), errno.ETIMEDOUT, "a connection from B's prefix")
+    equal(refused(site, site.client, 4, 1, 1), errno.ETIMEDOUT, "a connection from B's prefix")
     check(site.dropped()[0] > before[0], "A's filter has dropped nothing")
 
 
 @test("single exit router: each source takes its exit, both families, 0 packets dropped", 30)
 def _():
     server = router()
-    with nothing_dropped():
+    with nothing_dropped(site):
         for node in (site.client, site.relay):
             for version in (4, 6):
                 for index in (0, 1):
-                    reached(node, version, index)
+                    reached(site, node, version, index)
     rows = states(server)
     for name in ("isp-a", "isp-b"):
         equal(rows[name][0], "up", f"state of {name}")
@@ -132,9 +95,9 @@ def _():
     site.relay.run("ip", "route", "add", "10.99.0.0/16", "via", HOP["a"][4])
     site.relay.run("ip", "-6", "route", "add", "fd99::/48", "via", HOP["a"][6])
     try:
-        with nothing_dropped():
+        with nothing_dropped(site):
             for version in (4, 6):
-                reached(site.client, version, 1)
+                reached(site, site.client, version, 1)
     finally:
         site.relay.run("ip", "route", "del", "10.99.0.0/16")
         site.relay.run("ip", "-6", "route", "del", "fd99::/48")
@@ -147,7 +110,7 @@ def _():
             tap.note(f"{engine}: {engines.missing(lab, engine)}")
             continue
         server = router(**engines.config(lab, engine))
-        with nothing_dropped():
+        with nothing_dropped(site):
             for version, index in ((4, 0), (4, 1), (6, 0), (6, 1)):
                 address = (site.relay.addr(version, index), server.port)
                 client = lab.keep(turn.Control(site.client, address))
@@ -163,30 +126,30 @@ def _():
     server = router()
     site.relay.run("ip", "link", "set", "to_b", "down")
     try:
-        with nothing_dropped():
+        with nothing_dropped(site):
             for version in (4, 6):
                 begun = time.monotonic()
-                check(refused(site.client, version, 1) in UNREACHABLE, "no error at the host")
+                check(refused(site, site.client, version, 1) in UNREACHABLE, "no error at the host")
                 # An answer that comes before connect() has returned counts with the second SYN.
                 within(time.monotonic() - begun, 0, 1.9, "seconds until the error")
-                reached(site.client, version, 0)
+                reached(site, site.client, version, 0)
         equal(states(server)["isp-b"][0], "down", "state")
     finally:
         site.relay.run("ip", "link", "set", "to_b", "up")
         site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
     wait_for(lambda: states(server)["isp-b"][0] == "up", 5, "the exit is up again")
-    with nothing_dropped():
+    with nothing_dropped(site):
         for version in (4, 6):
-            reached(site.client, version, 1, 5)
+            reached(site, site.client, version, 1, 5)
 
 
 @test("a source that no provider knows is told so: ICMPv6 code 5, and nothing is dropped outside")
 def _():
     server = router()
     before = states(server)["isp-a"][2]
-    with nothing_dropped():
-        equal(refused(site.client, 6, 2), errno.EACCES, "IPv6")
-        equal(refused(site.client, 4, 2), errno.EHOSTUNREACH, "IPv4")
+    with nothing_dropped(site):
+        equal(refused(site, site.client, 6, 2), errno.EACCES, "IPv6")
+        equal(refused(site, site.client, 4, 2), errno.EHOSTUNREACH, "IPv4")
     check(states(server)["isp-a"][2] >= before + 2, "the guard has counted nothing")
 
 
@@ -222,8 +185,8 @@ def _():
     site.relay.run("ip", "link", "set", "to_a", "group", "0")
     wait_for(lambda: states(server)["isp-b"][0] == "up" and "nothing" in exits(server, "plan"), 2,
              "routes and group are back")
-    with nothing_dropped():
-        reached(site.client, 6, 1)
+    with nothing_dropped(site):
+        reached(site, site.client, 6, 1)
     within(server.log_count(r"event=exits_changed") - healed, 1, 3, "healings told of")
 
 
@@ -240,7 +203,7 @@ def _():
     if "culvert_guard" not in site.relay.run("nft", "list", "tables"):
         tap.note("this kernel knows no tables with an owner")
     wait_for(lambda: "culvert_guard" in site.relay.run("nft", "list", "tables"), 2, "guards")
-    equal(refused(site.client, 6, 2), errno.EACCES, "a foreign source")
+    equal(refused(site, site.client, 6, 2), errno.EACCES, "a foreign source")
     check("nothing" in exits(server, "plan"), "something would be changed")
 
 
@@ -260,9 +223,9 @@ def _():
     check(pid, "no process with CAP_NET_ADMIN alone")
     ready = server.log_count(r"event=exits_ready")
     os.kill(pid, signal.SIGKILL)
-    with nothing_dropped():
-        reached(site.client, 4, 1)
-        equal(refused(site.client, 6, 2), errno.EACCES, "a foreign source")
+    with nothing_dropped(site):
+        reached(site, site.client, 4, 1)
+        equal(refused(site, site.client, 6, 2), errno.EACCES, "a foreign source")
     wait_for(lambda: server.log_count(r"event=exits_ready") > ready, 5, "another one")
     check(exit_process(server) not in (pid, None), "no new process")
     check("nothing" in exits(server, "plan"), "something would be changed")
@@ -279,7 +242,7 @@ def _():
     check("10.81" not in plan, f"the plan changes what stays: {plan}")
     equal(server.reload(), "reloaded", "the reload")
     wait_for(lambda: "nothing" in exits(server, "plan"), 5, "it is so")
-    equal(refused(site.client, 6, 2, 1), errno.ETIMEDOUT, "the router lets it out; A does not")
+    equal(refused(site, site.client, 6, 2, 1), errno.ETIMEDOUT, "the router lets it out; A does not")
 
 
 @test("what is there outlives the daemon; remove takes all of it")
@@ -289,8 +252,8 @@ def _():
                             capture_output=True, text=True, check=False)
     equal(denied.returncode, 1, "remove beside a running daemon")
     lab.stop_server()
-    with nothing_dropped():
-        reached(site.client, 4, 1)
+    with nothing_dropped(site):
+        reached(site, site.client, 4, 1)
     check("- ip -6 route default from" in exits(server, "remove"), "nothing is told of")
     check("20000" not in rules(), f"rules are left: {rules()}")
     equal(site.relay.run("nft", "list", "tables").strip(), "", "tables that are left")

@@ -646,9 +646,9 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 	refused(USABLE "[exit a]\nlink = lo\n",
 		"4 error: [exit a]: found neither prefix nor unchecked = yes; "
 		"allowed: one of them at least\n");
-	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\nnext_hop = 10.0.0.1\n",
-		"6 error: [exit a] next_hop: found without link; allowed: "
-		"with it\n");
+	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\nnext_hop = fe80::1\n",
+		"6 error: [exit a] next_hop: found fe80::1, a link-local "
+		"address, without link; allowed: with it\n");
 	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\nlink = lo\n"
 		       "next_hop = 10.0.0.1, 10.0.0.2\n",
 		"7 error: [exit a] next_hop: found 10.0.0.2, the second "

@@ -199,6 +199,46 @@ static void the_site_comes_before_the_exits(void **state)
 	exit_state_clear(&want);
 }
 
+/* Its next hop is another router, in a subnet of the site. */
+static void another_router_is_handed_its_sources(void **state)
+{
+	struct conf *conf =
+		conf_of("[exit far]\nnext_hop = 2001:db8:a:1::9, 192.0.2.9\n"
+			"prefix = 2001:db8:f::/48, 203.0.113.0/24\n");
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[2].index = lab.ways[3].link = 90004;
+	assert_true(exit_wanted(conf));
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want, "ip -6 route default from "
+				       "2001:db8:f::/48 via 2001:db8:a:1::9 "
+				       "dev if90004 table 20000 metric 1024 "
+				       "proto 200"));
+	/* The network between the two belongs to the site, not to the exit. */
+	assert_true(route_there(&want, "ip -6 route 2001:db8:a:1::/64 dev "
+				       "if90004 table 20000 metric 256 proto "
+				       "200"));
+	assert_false(route_there(&want, "ip -6 route 2001:db8:a:1::/64 from "
+					"2001:db8:f::/48 dev if90004 table "
+					"20000 metric 256 proto 200"));
+	exit_state_clear(&want);
+	/* No way to it: nothing but the unreachable routes. */
+	lab.links[2].up = false;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_false(route_there(&want, "ip -6 route default from "
+					"2001:db8:f::/48 via 2001:db8:a:1::9 "
+					"dev if90004 table 20000 metric 1024 "
+					"proto 200"));
+	assert_true(route_there(&want, "ip -6 route unreachable default from "
+				       "2001:db8:f::/48 table 20000 metric "
+				       "4294967295 proto 200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
 static void a_lost_link_leaves_unreachable_routes(void **state)
 {
 	struct exit_state want;
@@ -364,6 +404,7 @@ int main(void)
 		cmocka_unit_test(longer_prefixes_are_asked_first),
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
+		cmocka_unit_test(another_router_is_handed_its_sources),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),

@@ -138,7 +138,10 @@ struct conf_user {
 	struct conf_rules rules; /* so, too */
 };
 
-/* [exit NAME]: a way out of this site, and what may leave by it. */
+/*
+ * [exit NAME]: a way out of this site, and what may leave by it. With a link it is
+ * this host's own; with a next hop alone it is that router's.
+ */
 struct conf_exit {
 	char *name;
 	char *link; /* a device's name; NULL: not given */

@@ -192,6 +192,26 @@ static void families_check(struct parser *p, const struct section *s,
 				   addr_format_host(&list[i], text));
 }
 
+/* Without a link the kernel would not know which one is meant. */
+static void hops_check(struct parser *p, const struct section *s,
+		       const struct conf_exit *exit)
+{
+	const struct prefix link_local = { AF_INET6, 10, { 0xfe, 0x80 } };
+	char label[CONF_LABEL_MAX], text[ADDR_STRLEN];
+
+	for (size_t i = 0; i < exit->next_hop_count; i++) {
+		const union addr *hop = &exit->next_hops[i];
+
+		if (!exit->link && !conf_key_refused(s, "link") &&
+		    prefix_contains(&link_local, hop))
+			conf_error(p, conf_key_line(s, "next_hop"),
+				   "%s next_hop: found %s, a link-local "
+				   "address, without link; allowed: with it",
+				   conf_label(s->kind, s, label),
+				   addr_format_host(hop, text));
+	}
+}
+
 static void exit_check(struct parser *p, const struct section *s)
 {
 	struct conf_exit *exit = &p->conf->exits[s->index];
@@ -207,10 +227,7 @@ static void exit_check(struct parser *p, const struct section *s)
 			   "%s: found neither prefix nor unchecked = yes; "
 			   "allowed: one of them at least",
 			   conf_label(s->kind, s, label));
-	if (exit->next_hop_count && !exit->link && !conf_key_refused(s, "link"))
-		conf_error(p, conf_key_line(s, "next_hop"),
-			   "%s next_hop: found without link; allowed: with it",
-			   conf_label(s->kind, s, label));
+	hops_check(p, s, exit);
 	families_check(p, s, "next_hop", exit->next_hops, exit->next_hop_count);
 	families_check(p, s, "anycast", exit->anycast, exit->anycast_count);
 }

@@ -101,6 +101,8 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			".Pp\n"
 			"With a\n"
 			".Cm link\n"
+			"or a\n"
+			".Cm next_hop\n"
 			"packets are routed by their source: see\n"
 			".Xr culvertd 8 ,\n"
 			".Dq Exits .\n"
@@ -488,7 +490,11 @@ const struct key conf_keys[] = {
 	  .second = offsetof(struct conf_exit, next_hop_count),
 	  .shown = "none: the link has two ends",
 	  .help = "The provider's router on the link, one address of each\n"
-		  "family." },
+		  "family.\n"
+		  "Without a\n"
+		  ".Cm link\n"
+		  "it is another exit router on a link of this site, to which\n"
+		  "packets from the prefixes of this exit are handed." },
 	{ EXIT(prefixes), .name = "prefix", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_exit, prefix_count), .preset = "",

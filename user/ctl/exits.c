@@ -32,7 +32,7 @@ static void row_cells(void *arg, const struct exit_row *row)
 	const struct conf_exit *exit = row->exit;
 
 	grid_cell(grid, "%s", exit->name);
-	grid_cell(grid, "%s", exit->link);
+	grid_cell(grid, "%s", exit->link ? exit->link : "");
 	grid_cell(grid, "%s", row->state);
 	grid_cell(grid, "%zu", exit->prefix_count);
 	if (!row->guarded) {
@@ -76,7 +76,7 @@ static void row_json(void *arg, const struct exit_row *row)
 	fprintf(rows->out, "%s{\"name\":", rows->separator);
 	control_json_text(rows->out, row->exit->name);
 	fputs(",\"link\":", rows->out);
-	control_json_text(rows->out, row->exit->link);
+	control_json_text(rows->out, row->exit->link ? row->exit->link : "");
 	fprintf(rows->out,
 		",\"state\":\"%s\",\"prefixes\":%zu,\"guarded\":%s,"
 		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64 "}",

@@ -24,7 +24,9 @@
 
 struct exit_helper;
 
-/* Does any section have a link, so that there is something to route? */
+/* Does it lead somewhere, by a link of ours or by another exit router? */
+bool exit_leads(const struct conf_exit *exit);
+/* Does any? */
 bool exit_wanted(const struct conf *conf);
 
 /*
@@ -51,13 +53,16 @@ int exit_remove(FILE *out, size_t *changes);
 /* An exit as it is in the kernel. */
 struct exit_row {
 	const struct conf_exit *exit;
-	/* "up"; "down", "missing": its link; "lost": routes that should be */
+	/*
+	 * "up"; "down", "missing": its link; "lost": the routes that should be, or
+	 * the way to the other router
+	 */
 	const char *state;
-	bool guarded;
+	bool guarded; /* what has a link of ours */
 	uint64_t packets, rejects; /* by the guard, since it was made */
 };
 
-/* Calls fn for each exit with a link. 0; -EPERM without CAP_NET_ADMIN; ... */
+/* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */
 int exit_each(const struct conf *conf,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
 

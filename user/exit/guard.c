@@ -5,6 +5,8 @@
  * (ICMPv6 type 1 code 5, source address failed ingress policy; ICMP type 3 code 13).
  *
  *   chain forward, output:  oifname LINK jump eN
+ *   chain output:  ICMP redirects are dropped, when there is an exit of another router:
+ *                  hosts would keep them by destination alone, whatever the source
  *   chain eN:  source of exit N                    count, let pass
  *              link-local or none                  let pass
  *              of nobody, an address of this link  let pass
@@ -122,7 +124,10 @@ static void comment_make(const struct conf *conf, char out[COMMENT_MAX])
 		const struct conf_exit *exit = &conf->exits[i];
 		const char *link = exit->link ? exit->link : "";
 
+		bool hands = exit_hands(exit);
+
 		digest = digest_add(digest, link, strlen(link) + 1);
+		digest = digest_add(digest, &hands, sizeof(hands));
 		digest = digest_add(digest, &exit->unchecked,
 				    sizeof(exit->unchecked));
 		digest = digest_add(digest, exit->prefixes,

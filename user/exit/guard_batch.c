@@ -34,6 +34,9 @@ SYSCALLS(SYSCALLS_EXIT, "sendmsg recvfrom setsockopt");
 #define CODE_V6  5 /* source address failed ingress policy, RFC 4443 3.1 */
 #define REG      NFT_REG_1
 
+#define REDIRECT_V4 5 /* types of ICMP and ICMPv6 */
+#define REDIRECT_V6 137
+
 /* nft(8) shows the values of a set by these numbers of its own. */
 #define TYPE_IPV4 7
 #define TYPE_IPV6 8
@@ -320,19 +323,24 @@ static void family_match(struct making *m, sa_family_t family)
 	compare(m, &protocol, sizeof(protocol));
 }
 
-/* The first bytes of the source address, as many as that. */
-static void source_load(struct making *m, sa_family_t family, size_t len)
+static void payload_load(struct making *m, uint32_t base, uint32_t offset,
+			 size_t len)
 {
 	struct nftnl_expr *expr = expression(m, "payload");
 
 	if (!expr)
 		return;
-	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_BASE,
-			   NFT_PAYLOAD_NETWORK_HEADER);
-	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_OFFSET,
-			   family == AF_INET6 ? 8 : 12);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_BASE, base);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_LEN, (uint32_t)len);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_DREG, REG);
+}
+
+/* The first bytes of the source address, as many as that. */
+static void source_load(struct making *m, sa_family_t family, size_t len)
+{
+	payload_load(m, NFT_PAYLOAD_NETWORK_HEADER, family == AF_INET6 ? 8 : 12,
+		     len);
 }
 
 static void source_match(struct making *m, sa_family_t family, size_t exit,
@@ -482,6 +490,32 @@ static void family_rules(struct making *m, const char *chain, size_t exit,
 	rule_end(m);
 }
 
+static void redirect_rule(struct making *m, sa_family_t family,
+			  uint8_t protocol, uint8_t type)
+{
+	rule_begin(m, "output");
+	family_match(m, family);
+	meta_load(m, NFT_META_L4PROTO);
+	compare(m, &protocol, sizeof(protocol));
+	payload_load(m, NFT_PAYLOAD_TRANSPORT_HEADER, 0, sizeof(type));
+	compare(m, &type, sizeof(type));
+	verdict(m, NF_DROP, NULL);
+	rule_end(m);
+}
+
+static void redirect_rules(struct making *m)
+{
+	const struct conf *conf = m->params->conf;
+	bool hands = false;
+
+	for (size_t i = 0; i < conf->exit_count; i++)
+		hands |= exit_hands(&conf->exits[i]);
+	if (!hands)
+		return;
+	redirect_rule(m, AF_INET, IPPROTO_ICMP, REDIRECT_V4);
+	redirect_rule(m, AF_INET6, IPPROTO_ICMPV6, REDIRECT_V6);
+}
+
 static void exit_put(struct making *m, size_t index)
 {
 	const struct conf_exit *exit = &m->params->conf->exits[index];
@@ -512,6 +546,7 @@ static void table_fill(struct making *m)
 
 	chain_put(m, "forward", NF_INET_FORWARD);
 	chain_put(m, "output", NF_INET_LOCAL_OUT);
+	redirect_rules(m);
 	sources_put(m, ALL, AF_INET);
 	sources_put(m, ALL, AF_INET6);
 	for (size_t i = 0; i < conf->exit_count && !m->error; i++)

@@ -68,7 +68,7 @@ struct exit_way {
 /* What of the host the wanted state is made from. */
 struct exit_host {
 	struct exit_link *links;
-	struct exit_way *ways; /* IPv4: only those on links of exits */
+	struct exit_way *ways; /* IPv4: the kernel's own only */
 	size_t link_count, way_count;
 };
 
@@ -98,11 +98,16 @@ void exit_state_missing(const struct exit_state *want,
 void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT]);
 void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT]);
 
-/* Is it the link of an exit? (want.c) */
+/* Is it another router's, to which packets are handed? (want.c) */
+bool exit_hands(const struct conf_exit *exit);
+/* Is it the link of an exit? */
 bool exit_link_is(const struct conf *conf, const char *name);
 /* The link of an exit; NULL: it has none, or that is not there. */
 const struct exit_link *exit_link_find(const struct exit_host *host,
 				       const struct conf_exit *exit);
+/* The link by which an exit is left, 0 while there is none; pure. */
+int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
+		    sa_family_t family);
 /* What the configuration wants on this host; pure. 0 or -ENOMEM. */
 int exit_want(const struct conf *conf, const struct exit_host *host,
 	      struct exit_state *out);

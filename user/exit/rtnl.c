@@ -218,9 +218,9 @@ static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
 	return exchange(rtnl, request, each, arg);
 }
 
-/* table 0: of all tables; link 0: by all links. */
+/* table 0: of all tables. */
 static int routes_dump(struct rtnl *rtnl, uint8_t family, uint8_t protocol,
-		       uint32_t table, int link, mnl_cb_t each, void *arg)
+		       uint32_t table, mnl_cb_t each, void *arg)
 {
 	char buf[REQUEST_SIZE] = "";
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
@@ -233,8 +233,6 @@ static int routes_dump(struct rtnl *rtnl, uint8_t family, uint8_t protocol,
 	head->rtm_protocol = protocol;
 	if (table)
 		mnl_attr_put_u32(request, RTA_TABLE, table);
-	if (link)
-		mnl_attr_put_u32(request, RTA_OIF, (uint32_t)link);
 	return exchange(rtnl, request, each, arg);
 }
 
@@ -248,7 +246,7 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
 		err = rules_dump(rtnl, families[i], rule_take, &state);
 		if (!err)
 			err = routes_dump(rtnl, families[i], EXIT_PROTOCOL, 0,
-					  0, route_take, &state);
+					  route_take, &state);
 		/* A kernel without IPv6 has nothing there. */
 		if (err == -EOPNOTSUPP || err == -EAFNOSUPPORT)
 			err = 0;
@@ -317,7 +315,10 @@ static int way_take(const struct nlmsghdr *msg, void *arg)
 	    !head->rtm_dst_len || head->rtm_src_len)
 		return MNL_CB_OK;
 	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
-	if (number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_MAIN)
+	/* A kernel that does not filter sends all. */
+	if (number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_MAIN ||
+	    (head->rtm_family == AF_INET &&
+	     head->rtm_protocol != RTPROT_KERNEL))
 		return MNL_CB_OK;
 	way = exit_array_add((void **)&host->ways, &host->way_count,
 			     sizeof(*way));
@@ -353,36 +354,15 @@ static int links_dump(struct rtnl *rtnl, struct exit_host *host)
 	return exchange(rtnl, request, link_take, host);
 }
 
-/* IPv4 by the links of exits only; two of them may have one link. */
-static int ways4_dump(struct rtnl *rtnl, const struct conf *conf,
-		      struct exit_host *host)
+static int ways_dump(struct rtnl *rtnl, struct exit_host *host)
 {
-	int err = 0;
+	int err = routes_dump(rtnl, AF_INET, RTPROT_KERNEL, RT_TABLE_MAIN,
+			      way_take, host);
 
-	for (size_t i = 0; i < host->link_count && !err; i++) {
-		const struct exit_link *link = &host->links[i];
-
-		if (!link->up || !exit_link_is(conf, link->name))
-			continue;
-		err = routes_dump(rtnl, AF_INET, RTPROT_KERNEL, RT_TABLE_MAIN,
-				  link->index, way_take, host);
-		/* It has gone meanwhile, or there is no route at all. */
-		if (err == -ENODEV || err == -ENOENT)
-			err = 0;
-	}
-	return err;
-}
-
-static int ways_dump(struct rtnl *rtnl, const struct conf *conf,
-		     struct exit_host *host)
-{
-	int err = ways4_dump(rtnl, conf, host);
-
-	if (err)
-		return err;
-	err = routes_dump(rtnl, AF_INET6, RTPROT_UNSPEC, RT_TABLE_MAIN, 0,
-			  way_take, host);
-	/* A kernel without IPv6. */
+	if (!err || err == -ENOENT)
+		err = routes_dump(rtnl, AF_INET6, RTPROT_UNSPEC, RT_TABLE_MAIN,
+				  way_take, host);
+	/* A table without any route, or a kernel without IPv6. */
 	return err == -EOPNOTSUPP || err == -ENOENT ? 0 : err;
 }
 
@@ -392,7 +372,7 @@ int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 	int err = links_dump(rtnl, &host);
 
 	if (!err && conf)
-		err = ways_dump(rtnl, conf, &host);
+		err = ways_dump(rtnl, &host);
 	if (err)
 		exit_host_clear(&host);
 	else

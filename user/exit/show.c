@@ -2,15 +2,31 @@
 /* What the kernel has of each exit, asked of the kernel itself. */
 #include "exit/internal.h"
 
-/* Is every route there that leads the exit's sources to its link? */
+/* Is every route there that leads the exit's sources of a family to its link? */
 static bool routes_there(const struct exit_state *want,
-			 const struct exit_state *have, int link)
+			 const struct exit_state *have, int link,
+			 sa_family_t family)
 {
 	for (size_t i = 0; i < want->route_count; i++)
 		if (want->routes[i].link == link &&
+		    want->routes[i].to.family == family &&
 		    !exit_route_there(have, &want->routes[i]))
 			return false;
-	return true;
+	return link != 0;
+}
+
+static bool family_lost(const struct conf_exit *exit,
+			const struct exit_host *host,
+			const struct exit_state *want,
+			const struct exit_state *have, sa_family_t family)
+{
+	bool has = false;
+
+	for (size_t i = 0; i < exit->prefix_count; i++)
+		has |= exit->prefixes[i].family == family;
+	return has &&
+	       !routes_there(want, have, exit_link_index(host, exit, family),
+			     family);
 }
 
 static const char *exit_state_name(const struct conf_exit *exit,
@@ -20,11 +36,14 @@ static const char *exit_state_name(const struct conf_exit *exit,
 {
 	const struct exit_link *link = exit_link_find(host, exit);
 
-	if (!link)
+	if (exit->link && !link)
 		return "missing";
-	if (!link->up)
+	if (link && !link->up)
 		return "down";
-	return routes_there(want, have, link->index) ? "up" : "lost";
+	return family_lost(exit, host, want, have, AF_INET) ||
+			       family_lost(exit, host, want, have, AF_INET6) ?
+		       "lost" :
+		       "up";
 }
 
 static void rows_tell(const struct conf *conf, struct guard *guard,
@@ -37,7 +56,7 @@ static void rows_tell(const struct conf *conf, struct guard *guard,
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		struct exit_row row = { .exit = &conf->exits[i] };
 
-		if (!row.exit->link)
+		if (!exit_leads(row.exit))
 			continue;
 		row.state = exit_state_name(row.exit, host, want, have);
 		row.guarded = guard_counters(guard, i, &row.packets,

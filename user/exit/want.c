@@ -15,6 +15,9 @@
  * copied: the look-up that BPF programs do there does not know of such rules (Linux
  * 6.18, fib6_rule_suppress), and what is on wire would leave by main's default route.
  *
+ * An exit of another router on a link of the site (natural DMZ, section 5.2.2) differs
+ * in its default route alone. Its link is one of the site, and not guarded.
+ *
  * A table has the default route, the subnets on the link, and an unreachable route for
  * when the link is lost: the kernel removes what leads there by itself, at once. IPv6
  * has one table for all prefixes since its routes can have a source
@@ -32,15 +35,24 @@
 struct making {
 	const struct exit_host *host;
 	const struct conf_exit *exit;
-	const struct exit_link *link; /* NULL: not there */
 	struct exit_state *out;
 	uint32_t table; /* of IPv4 */
 };
 
+bool exit_leads(const struct conf_exit *exit)
+{
+	return exit->link || exit->next_hop_count;
+}
+
+bool exit_hands(const struct conf_exit *exit)
+{
+	return !exit->link && exit->next_hop_count;
+}
+
 bool exit_wanted(const struct conf *conf)
 {
 	for (size_t i = 0; i < conf->exit_count; i++)
-		if (conf->exits[i].link)
+		if (exit_leads(&conf->exits[i]))
 			return true;
 	return false;
 }
@@ -60,6 +72,44 @@ const struct exit_link *exit_link_find(const struct exit_host *host,
 		if (!strcmp(host->links[i].name, exit->link))
 			return &host->links[i];
 	return NULL;
+}
+
+static const union addr *next_hop(const struct conf_exit *exit,
+				  sa_family_t family)
+{
+	for (size_t i = 0; i < exit->next_hop_count; i++)
+		if (addr_family(&exit->next_hops[i]) == family)
+			return &exit->next_hops[i];
+	return NULL;
+}
+
+static bool link_up(const struct exit_host *host, int index)
+{
+	for (size_t i = 0; i < host->link_count; i++)
+		if (host->links[i].index == index)
+			return host->links[i].up;
+	return false;
+}
+
+/* Another router is where a subnet of ours has its address. */
+static int hop_link(const struct exit_host *host, const union addr *hop)
+{
+	for (size_t i = 0; hop && i < host->way_count; i++)
+		if (host->ways[i].kernel &&
+		    prefix_contains(&host->ways[i].to, hop) &&
+		    link_up(host, host->ways[i].link))
+			return host->ways[i].link;
+	return 0;
+}
+
+int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
+		    sa_family_t family)
+{
+	const struct exit_link *link = exit_link_find(host, exit);
+
+	if (!exit->link)
+		return hop_link(host, next_hop(exit, family));
+	return link && link->up ? link->index : 0;
 }
 
 static int rule_add(struct exit_state *out, const struct prefix *from,
@@ -100,15 +150,6 @@ static int route_add(const struct making *m, const struct prefix *to,
 	return 0;
 }
 
-static const union addr *next_hop(const struct conf_exit *exit,
-				  sa_family_t family)
-{
-	for (size_t i = 0; i < exit->next_hop_count; i++)
-		if (addr_family(&exit->next_hops[i]) == family)
-			return &exit->next_hops[i];
-	return NULL;
-}
-
 static bool link_local(const struct prefix *prefix)
 {
 	return prefix->family == AF_INET6 && prefix->bytes[0] == 0xfe &&
@@ -120,13 +161,14 @@ static int source_add(const struct making *m, const struct prefix *from)
 {
 	const struct prefix all = { .family = from->family };
 	const struct exit_host *host = m->host;
-	int link = m->link && m->link->up ? m->link->index : 0;
+	int link = exit_link_index(host, m->exit, from->family);
 	int err = route_add(m, &all, from, NULL, 0, METRIC_LOST);
 
 	if (!err && link)
 		err = route_add(m, &all, from, next_hop(m->exit, from->family),
 				link, METRIC_DEFAULT);
-	for (size_t i = 0; i < host->way_count && link && !err; i++)
+	for (size_t i = 0; i < host->way_count && m->exit->link && link && !err;
+	     i++)
 		if (host->ways[i].link == link && host->ways[i].kernel &&
 		    host->ways[i].to.family == from->family &&
 		    !link_local(&host->ways[i].to))
@@ -220,9 +262,8 @@ int exit_want(const struct conf *conf, const struct exit_host *host,
 
 	for (size_t i = 0; i < conf->exit_count && !err; i++) {
 		m.exit = &conf->exits[i];
-		m.link = exit_link_find(host, m.exit);
 		m.table = EXIT_TABLE + 1 + (uint32_t)i;
-		if (m.exit->link)
+		if (exit_leads(m.exit))
 			err = exit_add(&m, family);
 	}
 	if (!err)

@@ -107,7 +107,7 @@ static const char *reload_fixed(const struct supervisor *sup,
 	if (strcmp(next->user, sup->conf->user) != 0)
 		return "[server] user";
 	if (exit_wanted(next) && !exit_wanted(sup->conf) && !sup->exit.kept)
-		return "[exit] link (the first one)";
+		return "[exit] link or next_hop (the first one)";
 	if (next->seccomp != sup->conf->seccomp)
 		return "[server] seccomp";
 	if (next->seccomp == CONF_SECCOMP_ON &&

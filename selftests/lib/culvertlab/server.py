@@ -56,7 +56,9 @@ def merge(base, changes):
 class Culvertd:
     """One running culvertd.  Its log is stderr; it is ready when it says so."""
 
-    def __init__(self, lab, changes=None, prefix=(), port=None, wait=True, owner=None):
+    def __init__(self, lab, changes=None, prefix=(), port=None, wait=True, owner=None,
+                 node=None):
+        """`node`: where it runs, the topology's relay unless given."""
         self.lab = lab
         self.number = lab.next_number()
         self.label = f"culvertd{self.number}"
@@ -70,7 +72,8 @@ class Culvertd:
         if owner is not None:
             os.chown(self.conf_path, owner, owner)
         argv = [*topo.as_ordinary_user(), *prefix, binary("culvertd"), "-c", self.conf_path]
-        self.process = proc.Process(lab.topo.relay, argv, lab.dir, self.label, _sanitizer_env())
+        self.node = node or lab.topo.relay
+        self.process = proc.Process(self.node, argv, lab.dir, self.label, _sanitizer_env())
         lab.processes.append(self.process)
         self.expect_alive = True
         if wait:
@@ -157,7 +160,7 @@ class Culvertd:
 
     def ctl(self, *args, check=True):
         """culvertctl with these arguments; its stdout."""
-        argv = self.lab.topo.relay.command([binary("culvertctl"), "--socket", self.control, *args])
+        argv = self.node.command([binary("culvertctl"), "--socket", self.control, *args])
         done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         if check and done.returncode:
             raise Fail(f"culvertctl {' '.join(args)}: {done.returncode} {done.stderr.strip()}")

@@ -8,12 +8,21 @@
 Each provider lets out what comes from its own prefix and counts what else it has to drop. The
 site has a network of each prefix, and one that no provider knows; its router's own default
 route goes by A. Y is reached by both and answers each prefix by its provider.
+
+With two routers, RXA and RXB on one network of the site, each has the link of one provider:
+
+              /-- exit RXA --- (A) --\\
+    host X --+                        peer Y
+              \\-- exit RXB --- (B) --/
 """
 
+import contextlib
+import errno
 import json
 import os
 import secrets
 
+from .tap import equal
 from .topo import NETNS_DIR, Node, collect_garbage, run
 
 PREFIX = {"a": {4: "10.81.0.0/24", 6: "fd81::/64"}, "b": {4: "10.82.0.0/24", 6: "fd82::/64"}}
@@ -41,26 +50,31 @@ class Site:
     isolated = True
     versions = (4, 6)
 
-    def __init__(self):
+    def __init__(self, routers=1):
         collect_garbage()
+        self._router = {"a": "ra", "b": "rb"} if routers == 2 else {"a": "ra", "b": "ra"}
         tag = f"culvert{os.getpid()}-{secrets.token_hex(3)}"
         self.tag = tag
-        parts = ["x", "r", "a", "b", "y"]
+        parts = ["x", "ra", "a", "b", "y"] + (["rb", "lan"] if routers == 2 else [])
         self.names = [f"{tag}-{part}" for part in parts]
         self._name = dict(zip(parts, self.names))
         try:
-            for name in self.names:
+            for part, name in self._name.items():
+                # A host heeds redirects, a router does not.
+                forward = int(part not in ("x", "y"))
                 run("ip", "netns", "add", name)
                 run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-qw",
                     "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0",
-                    "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+                    f"net.ipv4.ip_forward={forward}", f"net.ipv6.conf.all.forwarding={forward}")
             self._cables()
             self._addresses()
             self._routes()
             self.client = Node(self._name["x"], ["10.81.0.2", "10.82.0.2", "10.85.0.2"],
                                ["fd81::2", "fd82::2", "fd85::2"])
-            self.relay = Node(self._name["r"], ["10.81.0.1", "10.82.0.1", "10.85.0.1"],
-                              ["fd81::1", "fd82::1", "fd85::1"])
+            self.router = [Node(self._name[part], [f"10.{net}.0.{host}" for net in (81, 82, 85)],
+                                [f"fd{net}::{host}" for net in (81, 82, 85)])
+                           for part, host in (("ra", 1), ("rb", 3))[:routers]]
+            self.relay = self.router[0]
             self.peer = Node(self._name["y"], ["10.99.0.1", "10.99.0.1"], ["fd99::1", "fd99::1"])
             self.provider = {key: Node(self._name[key], [], []) for key in ("a", "b")}
             self._filters()
@@ -69,13 +83,21 @@ class Site:
             raise
 
     def _cables(self):
-        ends = [("x", "site", "r", "lan"), ("r", "to_a", "a", "site"), ("r", "to_b", "b", "site"),
+        ends = [(self._router["a"], "to_a", "a", "site"), (self._router["b"], "to_b", "b", "site"),
                 ("a", "net", "y", "from_a"), ("b", "net", "y", "from_b")]
+        if "lan" in self._name:
+            ends += [("x", "site", "lan", "p0"), ("ra", "lan", "lan", "p1"),
+                     ("rb", "lan", "lan", "p2")]
+        else:
+            ends.append(("x", "site", "ra", "lan"))
         for one, left, other, right in ends:
             run("ip", "link", "add", left, "netns", self._name[one], "type", "veth",
                 "peer", "name", right, "netns", self._name[other])
             for end, link in ((one, left), (other, right)):
                 self._batch(end, [f"link set {link} up", "link set lo up"])
+        if "lan" in self._name:
+            self._batch("lan", ["link add br0 type bridge", "link set br0 up",
+                                *[f"link set p{port} master br0" for port in range(3)]])
 
     def _batch(self, part, lines):
         run("ip", "-n", self._name[part], "-batch", "-", input="\n".join(lines) + "\n")
@@ -85,19 +107,26 @@ class Site:
                            f"addr add fd{net}::{host}/64 dev {link} nodad"])
 
     def _addresses(self):
+        # The host knows its router by its only link-local address, as router advertisements say.
+        self._batch("ra", ["link set lan down", "link set lan addrgenmode none", "link set lan up",
+                           "addr add fe80::1/64 dev lan nodad"])
         for net in (81, 82, 85):
             self._address("x", "site", net, 2)
-            self._address("r", "lan", net, 1)
+            self._address("ra", "lan", net, 1)
+            if "rb" in self._name:
+                self._address("rb", "lan", net, 3)
         for key, (_, link, net) in NETS.items():
-            self._address("r", f"to_{key}", link, 1)
+            self._address(self._router[key], f"to_{key}", link, 1)
             self._address(key, "site", link, 2)
             self._address(key, "net", net, 1)
             self._address("y", f"from_{key}", net, 2)
         self._batch("y", ["addr add 10.99.0.1/32 dev lo", "addr add fd99::1/128 dev lo"])
 
     def _routes(self):
-        self._batch("x", ["route add default via 10.81.0.1", "route add ::/0 via fd81::1"])
-        self._batch("r", ["route add default via 10.91.0.2", "route add ::/0 via fd91::2"])
+        self._batch("x", ["route add default via 10.81.0.1", "route add ::/0 via fe80::1 dev site"])
+        self._batch("ra", ["route add default via 10.91.0.2", "route add ::/0 via fd91::2"])
+        if "rb" in self._name:
+            self._batch("rb", ["route add default via 10.92.0.2", "route add ::/0 via fd92::2"])
         for key, (site, link, net) in NETS.items():
             self._batch(key, [f"route add 10.99.0.1 via 10.{net}.0.2",
                               f"route add fd99::1 via fd{net}::2",
@@ -126,3 +155,40 @@ class Site:
     def remove(self):
         for name in self.names:
             run("sh", "-c", f"ip netns del {name} 2>/dev/null || :")
+
+
+def reached(site, node, version, index, timeout=3):
+    """One connection from an address of a node to Y, a byte each way, closed by both."""
+    with contextlib.closing(site.peer.listen(version)) as listener:
+        listener.settimeout(timeout)
+        with contextlib.closing(node.connect(listener.getsockname()[:2], index, timeout)) as sock:
+            far, _ = listener.accept()
+            with contextlib.closing(far):
+                far.settimeout(timeout)
+                sock.sendall(b"?")
+                equal(far.recv(1), b"?", "the byte that arrives")
+                equal(far.getpeername()[0], node.addr(version, index), "the source at Y")
+                far.sendall(b"!")
+                equal(sock.recv(1), b"!", "the answer")
+            # What is left to say is said now: later it would count as another's.
+            equal(sock.recv(1), b"", "the end")
+
+
+def refused(site, node, version, index, timeout=3):
+    """The errno with which a connection from there to Y fails, 0 if it does not."""
+    with contextlib.closing(site.peer.listen(version)) as listener:
+        try:
+            node.connect(listener.getsockname()[:2], index, timeout).close()
+        except TimeoutError:
+            return errno.ETIMEDOUT
+        except OSError as error:
+            return error.errno
+    return 0
+
+
+@contextlib.contextmanager
+def nothing_dropped(site):
+    """No provider's filter drops a packet inside the block."""
+    before = site.dropped()
+    yield
+    equal(site.dropped(), before, "packets dropped by the filters of A and B")
