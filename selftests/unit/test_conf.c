@@ -363,6 +363,23 @@ static void realms_and_users_inherit_quotas(void **state)
 	assert_int_equal(conf->users[1].quota.allocations, 4);
 	assert_int_equal(conf->users[1].quota.connections, 0);
 	conf_unref(conf);
+	conf = accepted("[limits]\nbandwidth_per_user = 10M\n"
+			"bandwidth_per_allocation = 64K\n"
+			"[realm r]\nbandwidth = 2G\n"
+			"[user a]\npassword = x\nbandwidth = 64001\n"
+			"[user b]\npassword = x\n"
+			"bandwidth_per_allocation = 0\n");
+	assert_int_equal(conf->realms[0].quota.bandwidth, 2000000000);
+	assert_int_equal(conf->realms[0].per_user.bandwidth, 10000000);
+	assert_int_equal(conf->users[0].quota.bandwidth, 64001);
+	assert_int_equal(conf->users[0].quota.allocation_bandwidth, 64000);
+	assert_int_equal(conf->users[1].quota.bandwidth, 10000000);
+	assert_int_equal(conf->users[1].quota.allocation_bandwidth, 0);
+	assert_true(conf_engine_wanted(conf, "copy"));
+	conf_unref(conf);
+	refused(USABLE "[limits]\nbandwidth_per_user = 1K\n",
+		"5 error: [limits] bandwidth_per_user: found \"1K\"; allowed: "
+		"bits a second, alone or with K, M or G, 0 or 64K to 1000G\n");
 	/* Wherever [limits] stands. */
 	conf = accepted("[limits]\nallocations_per_user = 9\n" USABLE);
 	assert_int_equal(conf->realms[0].per_user.allocations, 9);
@@ -849,7 +866,9 @@ static void all_errors_are_reported_at_once(void **state)
 		"17 error: found a line that is neither a section nor a key; "
 		"allowed: [section] or key = value\n"
 		"18 error: [realm example.org] : unknown key; allowed: "
-		"allocations, connections, allocations_per_user, connections_per_user, secret, engine, allow, deny\n"
+		"allocations, connections, bandwidth, allocations_per_user, "
+		"connections_per_user, bandwidth_per_user, "
+		"bandwidth_per_allocation, secret, engine, allow, deny\n"
 		"10 error: [user bob]: found neither password nor ha1; "
 		"allowed: exactly one of them\n"
 		"11 error: [user bob] realm: found \"example.com\", for which "

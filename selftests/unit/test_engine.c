@@ -3,6 +3,7 @@
 #include "unit/rig.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -202,7 +203,7 @@ static void mover_bounds_the_receive_buffer_of_bulk_flows_only(void **state)
 	assert_int_equal(receive_buffer(leg[0]), before);
 	mover_feed(&mover, end, 60000, &link, &flow_state);
 	assert_int_equal(receive_buffer(leg[0]), 140000);
-	mover_drop(&mover, &flow_state);
+	mover_drop(&mover, &link.flow[0], &flow_state);
 	mover_destroy(&mover);
 	loop_free(loop);
 	for (int i = 0; i < 2; i++) {
@@ -247,7 +248,7 @@ static void mover_splices_large_reads_and_copies_small_ones(void **state)
 	assert_int_equal(flow_state.wait, FLOW_WAIT_WRITE);
 	assert_true(flow_state.held > 0);
 	assert_true(flow_state.pipe || flow_state.residual);
-	mover_drop(&mover, &flow_state);
+	mover_drop(&mover, &link.flow[0], &flow_state);
 	mover_destroy(&mover);
 	loop_free(loop);
 	for (int i = 0; i < 2; i++) {
@@ -478,6 +479,48 @@ static void forgets_a_link_at_once(void **state)
 			loop_tick(rig->loop, 1);
 	}
 	assert_int_equal(rig->detached, 0);
+}
+
+/* Takes its time, loses nothing, and leaves off while it waits for its turn. */
+static void a_rate_holds_and_loses_nothing(void **state)
+{
+	struct rig *rig = *state;
+	struct rate_bucket bucket = { 0 };
+	uint64_t delays = 0, until, begin = clock_ms();
+	struct rates rates = { .delays = &delays };
+
+	/* Half a second's bytes, of which the credit passes at once. */
+	rates_add(&rates, &bucket, 2 * 8 * MIB);
+	rig->link.flow[1].rates = &rates;
+	rig->end[0].to_send = MIB;
+	rig->end[0].fin = true;
+	if (attach(rig)) {
+		assert_int_equal(attach(rig), -EOPNOTSUPP); /* sockmap */
+		return;
+	}
+	rig->end[1].to_send = MIB; /* no rate this way */
+	RIG_UNTIL(rig->loop, rig->end, rig->end[0].got == MIB);
+	assert_true(rig->end[1].got < MIB);
+	RIG_UNTIL(rig->loop, rig->end, rig->end[1].got == MIB);
+	assert_true(clock_ms() - begin >= 350);
+	assert_true(delays > 0);
+	RIG_UNTIL(rig->loop, rig->end, rig->ended[1]);
+	assert_int_equal(rig->link.flow[1].end, FLOW_FIN);
+	detach(rig);
+	/* A turn that will not come any more is given back. */
+	rig_part(rig);
+	rig_join(rig);
+	rates.rate[0].bits_per_s = 64000;
+	rig->link.flow[1].rates = &rates;
+	rig->end[0].to_send = MIB;
+	assert_int_equal(attach(rig), 0);
+	delays = 0;
+	RIG_UNTIL(rig->loop, rig->end, delays);
+	until = atomic_load(&bucket.until_ns);
+	detach(rig);
+	/* 2048 bytes at 64 kbit/s. */
+	assert_int_equal(until - atomic_load(&bucket.until_ns), 256000000);
+	assert_true(rig->end[1].got < 64 * 1024);
 }
 
 static void attach_one(void *arg)
@@ -723,6 +766,7 @@ int main(void)
 		CASE(detach_drops_what_is_held),
 		CASE(idle_link_holds_nothing),
 		CASE(forgets_a_link_at_once),
+		CASE(a_rate_holds_and_loses_nothing),
 		CASE(attach_survives_failing_allocations),
 		cmocka_unit_test(relays_with_one_pipe_for_all),
 		cmocka_unit_test(relays_when_the_pipe_quota_is_used_up),

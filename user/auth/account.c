@@ -30,6 +30,7 @@ struct auth_account {
 	struct table_node node;
 	_Atomic unsigned int refs;
 	_Atomic unsigned int used[AUTH_QUOTAS]; /* that exist now */
+	struct rate_bucket buckets[RATE_WAYS];
 	struct auth_account *all; /* the realm's; a reference; NULL: it is one */
 	const char *user; /* behind the realm's NUL */
 	char realm[];
@@ -191,6 +192,12 @@ const char *auth_account_realm(const struct auth_account *account)
 struct auth_account *auth_account_all(struct auth_account *account)
 {
 	return account->all;
+}
+
+struct rate_bucket *auth_account_bucket(struct auth_account *account,
+					enum rate_way way)
+{
+	return &account->buckets[way];
 }
 
 static bool count_take(_Atomic unsigned int *used, unsigned int limit)

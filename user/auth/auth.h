@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "base/rate.h"
 #include "store/store.h"
 #include "stun/stun.h"
 
@@ -135,6 +136,9 @@ unsigned int auth_quota_used(const struct auth_account *account,
 			     enum auth_quota what);
 /* Whose name is "": what all users of the realm hold. */
 struct auth_account *auth_account_all(struct auth_account *account);
+/* What the account's bytes of one way pass; lives as long as the account. */
+struct rate_bucket *auth_account_bucket(struct auth_account *account,
+					enum rate_way way);
 
 /*
  * A limit on guessing, by where the guesses come from; callable from any thread.

@@ -34,7 +34,7 @@
 	X(lanes_made, "channels put on wire")                                 \
 	X(lanes_refused, "channels that could not go on wire")                \
 	X(datagrams_on_wire, "of all datagrams relayed, those by wire")       \
-	X(datagrams_dropped, "datagrams not relayed: no permission or room")  \
+	X(datagrams_dropped, "datagrams not relayed: no permission, room or bandwidth")  \
 	X(datagrams_unsent, "datagrams the kernel did not take")              \
 	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
 	X(send_queue_full, "client connections closed: did not read answers") \
@@ -48,6 +48,7 @@
 	X(lookups, "requests that waited for the user database")              \
 	X(lookup_failures, "of them, for nothing: it was down or late")       \
 	X(lookups_refused, "requests refused: too many waited for it")        \
+	X(rate_delays, "reads put off and datagrams dropped: bandwidth limit") \
 	X(allocations_made, "allocations made")                               \
 	X(allocations_redirected, "requests for one answered with another server") \
 	X(peer_connects, "connections to peers asked for")                    \

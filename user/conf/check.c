@@ -16,6 +16,13 @@ static void count_inherit(const struct section *s, const char *key,
 		*to = from;
 }
 
+static void rate_inherit(const struct section *s, const char *key, uint64_t *to,
+			 uint64_t from)
+{
+	if (!conf_key_line(s, key))
+		*to = from;
+}
+
 static void realms_derive(struct parser *p)
 {
 	const struct conf_quota *from = &p->conf->limits.per_user;
@@ -28,6 +35,11 @@ static void realms_derive(struct parser *p)
 			      from->allocations);
 		count_inherit(s, "connections_per_user", &to->connections,
 			      from->connections);
+		rate_inherit(s, "bandwidth_per_user", &to->bandwidth,
+			     from->bandwidth);
+		rate_inherit(s, "bandwidth_per_allocation",
+			     &to->allocation_bandwidth,
+			     from->allocation_bandwidth);
 	}
 }
 
@@ -50,6 +62,11 @@ static void users_derive(struct parser *p)
 			      from->allocations);
 		count_inherit(s, "connections", &user->quota.connections,
 			      from->connections);
+		rate_inherit(s, "bandwidth", &user->quota.bandwidth,
+			     from->bandwidth);
+		rate_inherit(s, "bandwidth_per_allocation",
+			     &user->quota.allocation_bandwidth,
+			     from->allocation_bandwidth);
 	}
 }
 

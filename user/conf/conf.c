@@ -181,6 +181,23 @@ static bool tls_wanted(const struct conf *conf)
 	return false;
 }
 
+/* What has a rate is for copy, too, where the order names sockmap alone. */
+static bool rates_wanted(const struct conf *conf)
+{
+	const struct conf_realm *realms = conf->realms;
+	const struct conf_user *users = conf->users;
+
+	for (size_t i = 0; i < conf->realm_count; i++)
+		if (realms[i].quota.bandwidth || realms[i].per_user.bandwidth ||
+		    realms[i].per_user.allocation_bandwidth)
+			return true;
+	for (size_t i = 0; i < conf->user_count; i++)
+		if (users[i].quota.bandwidth ||
+		    users[i].quota.allocation_bandwidth)
+			return true;
+	return false;
+}
+
 bool conf_engine_wanted(const struct conf *conf, const char *name)
 {
 	const struct conf_engines *pinned;
@@ -188,7 +205,7 @@ bool conf_engine_wanted(const struct conf *conf, const char *name)
 	if (!strcmp(name, "wire") && conf->engine.wire == CONF_WIRE_NEVER)
 		return false;
 	if (engines_name(conf->engine.order, conf->engine.order_count, name) ||
-	    (!strcmp(name, "copy") && tls_wanted(conf)))
+	    (!strcmp(name, "copy") && (tls_wanted(conf) || rates_wanted(conf))))
 		return true;
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		pinned = &conf->realms[i].engines;

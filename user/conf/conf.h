@@ -106,6 +106,8 @@ struct conf_engines {
 struct conf_quota {
 	unsigned int allocations;
 	unsigned int connections; /* of peers */
+	uint64_t bandwidth; /* bits a second, each way */
+	uint64_t allocation_bandwidth; /* so, of each allocation of a user */
 };
 
 /* [realm NAME] */
@@ -325,7 +327,7 @@ int conf_files_unpack(struct conf *conf, const uint8_t *data, size_t len);
 
 /*
  * Does any connection want this engine: by [engine] order, by its user, realm or
- * exit, or, of "copy", by a TLS listener? For "wire" false, too, when [engine] wire is
+ * exit, or, of "copy", by a TLS listener or a bandwidth? For "wire" false, too, when [engine] wire is
  * never.
  */
 bool conf_engine_wanted(const struct conf *conf, const char *name);

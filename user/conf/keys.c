@@ -15,6 +15,10 @@
 #define KIB    (UINT64_C(1024))
 #define MIB    (1024 * KIB)
 
+/* Bits a second. */
+#define RATE_MIN UINT64_C(64000)
+#define RATE_MAX UINT64_C(1000000000000)
+
 /* Longest USERNAME, RFC 8489 14.3. */
 #define USERNAME_BYTES 508
 
@@ -378,6 +382,17 @@ const struct key conf_keys[] = {
 		  "limit.\n"
 		  "Beyond it a Connect gets a 486, and a connection from a\n"
 		  "peer is closed." },
+	{ REALM(quota.bandwidth), .name = "bandwidth", .type = KEY_RATE,
+	  .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX, .preset = "0",
+	  .help = "Bits of payload a second, each way, that all connections and\n"
+		  "datagrams of this realm's users may bring together; 0 means\n"
+		  "no limit.\n"
+		  "Connections are slowed down, of datagrams those beyond it are\n"
+		  "dropped.\n"
+		  "With this or another\n"
+		  ".Cm bandwidth\n"
+		  "connections do not go on wire or sockmap; one that is there\n"
+		  "when a reload brings the first limit stays without." },
 	{ REALM(per_user.allocations), .name = "allocations_per_user",
 	  .type = KEY_COUNT, .max = 10000000, .preset = "0",
 	  .shown = "as in [limits]",
@@ -387,6 +402,15 @@ const struct key conf_keys[] = {
 	  .shown = "as in [limits]",
 	  .help = "Peer connections of each user of this realm; 0 means no\n"
 		  "limit." },
+	{ REALM(per_user.bandwidth), .name = "bandwidth_per_user",
+	  .type = KEY_RATE, .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX,
+	  .preset = "0", .shown = "as in [limits]",
+	  .help = "The same of each user of this realm." },
+	{ REALM(per_user.allocation_bandwidth),
+	  .name = "bandwidth_per_allocation", .type = KEY_RATE,
+	  .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX, .preset = "0",
+	  .shown = "as in [limits]",
+	  .help = "The same of each allocation in this realm." },
 	{ REALM(secrets), .name = "secret", .type = KEY_SECRETS,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_realm, secret_count), .min = 1,
@@ -462,6 +486,16 @@ const struct key conf_keys[] = {
 	  .max = 10000000, .preset = "0",
 	  .shown = "connections_per_user of the realm",
 	  .help = "Peer connections of this user; 0 means no limit." },
+	{ USER(quota.bandwidth), .name = "bandwidth", .type = KEY_RATE,
+	  .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX, .preset = "0",
+	  .shown = "bandwidth_per_user of the realm",
+	  .help = "Bits of payload a second, each way, of this user; see\n"
+		  ".Cm bandwidth\n"
+		  "of a realm." },
+	{ USER(quota.allocation_bandwidth), .name = "bandwidth_per_allocation",
+	  .type = KEY_RATE, .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX,
+	  .preset = "0", .shown = "as in the user's realm",
+	  .help = "The same of each of this user's allocations." },
 	{ USER(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_user, engines.count),
 	  .shown = "as in the user's realm",
@@ -802,6 +836,18 @@ const struct key conf_keys[] = {
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },
+	{ LIMITS(per_user.bandwidth), .name = "bandwidth_per_user",
+	  .type = KEY_RATE, .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX,
+	  .preset = "0",
+	  .help = "Bits of payload a second, each way, of one user; 0 means no\n"
+		  "limit.\n"
+		  "See\n"
+		  ".Cm bandwidth\n"
+		  "of a realm." },
+	{ LIMITS(per_user.allocation_bandwidth),
+	  .name = "bandwidth_per_allocation", .type = KEY_RATE,
+	  .flags = KEY_ZERO, .min = RATE_MIN, .max = RATE_MAX, .preset = "0",
+	  .help = "The same of one allocation." },
 	{ LIMITS(per_user.connections), .name = "connections_per_user",
 	  .type = KEY_COUNT, .max = 10000000, .preset = "0",
 	  .help = "Peer connections of one user; 0 means no limit." },
@@ -919,6 +965,18 @@ void conf_format_duration(uint64_t ms, char out[32])
 		snprintf(out, 32, "%" PRIu64 "h", ms / HOUR);
 }
 
+void conf_format_rate(uint64_t bits, char out[32])
+{
+	const char *units[] = { "", "K", "M", "G" };
+	unsigned int u = 0;
+
+	while (u < 3 && bits && bits % 1000 == 0) {
+		bits /= 1000;
+		u++;
+	}
+	snprintf(out, 32, "%" PRIu64 "%s", bits, units[u]);
+}
+
 int conf_word_find(const char *const *words, const char *word)
 {
 	for (int i = 0; words[i]; i++)
@@ -948,6 +1006,8 @@ static const char *number_format(const struct key *key, uint64_t value,
 		conf_format_size(value, out);
 	else if (key->type == KEY_DURATION)
 		conf_format_duration(value, out);
+	else if (key->type == KEY_RATE)
+		conf_format_rate(value, out);
 	else
 		snprintf(out, 32, "%" PRIu64, value);
 	return out;
@@ -1002,6 +1062,10 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 		return;
 	case KEY_DURATION:
 		number_allowed(key, "a time in seconds, or with ms, s, m or h",
+			       out);
+		return;
+	case KEY_RATE:
+		number_allowed(key, "bits a second, alone or with K, M or G",
 			       out);
 		return;
 	case KEY_TEXT:

@@ -34,6 +34,7 @@ enum key_type {
 	KEY_COUNT, /* unsigned int */
 	KEY_SIZE, /* size_t, bytes */
 	KEY_DURATION, /* uint64_t, milliseconds */
+	KEY_RATE, /* uint64_t, bits a second */
 	KEY_TEXT, /* char * */
 	KEY_PATH, /* char *, absolute and fit for a UNIX socket */
 	KEY_SECRET, /* char *, never shown */
@@ -109,5 +110,7 @@ const char *conf_nearest_section(const char *name);
 /* Number with its unit as it would be written: 64K, 10m, 1500ms. */
 void conf_format_size(uint64_t bytes, char out[32]);
 void conf_format_duration(uint64_t ms, char out[32]);
+/* 64K, 10M: in thousands. */
+void conf_format_rate(uint64_t bits, char out[32]);
 
 #endif

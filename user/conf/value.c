@@ -110,6 +110,12 @@ static const struct unit duration_units[] = {
 	{ "m", 60000 }, { "h", 3600000 }, { NULL, 0 },
 };
 
+/* Of networks, in thousands. */
+static const struct unit rate_units[] = {
+	{ "", 1 },           { "K", 1000 }, { "M", 1000000 },
+	{ "G", 1000000000 }, { NULL, 0 },
+};
+
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
 
 static int scaled_parse(const char *text, const struct unit *units,
@@ -647,6 +653,8 @@ static int value_assign(struct value *v)
 		return number_set(v, size_units);
 	case KEY_DURATION:
 		return number_set(v, duration_units);
+	case KEY_RATE:
+		return number_set(v, rate_units);
 	case KEY_TEXT:
 	case KEY_SECRET:
 		return text_set(v);

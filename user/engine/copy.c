@@ -20,6 +20,7 @@ static int attach(struct engine *engine, struct engine_link *link)
 const struct engine_ops engine_copy = {
 	.name = "copy",
 	.seals = ENGINE_SEALS_ANY,
+	.paces = true,
 	.open = open_copy,
 	.close = stream_close,
 	.attach = attach,

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/rate.h"
 #include "base/seal.h"
 #include "loop/loop.h"
 
@@ -34,6 +35,7 @@ enum flow_end {
 struct flow {
 	int from, to; /* descriptors, borrowed */
 	struct seal *from_seal, *to_seal; /* theirs, borrowed; NULL: none */
+	const struct rates *rates; /* how fast; borrowed; NULL: any */
 	uint64_t bytes; /* written to `to` */
 	enum flow_end end;
 	int error; /* negative errno for the two error ends */
@@ -83,6 +85,7 @@ enum engine_seals {
 struct engine_ops {
 	const char *name;
 	enum engine_seals seals;
+	bool paces; /* heeds flow.rates; with a limit the others are not asked */
 	/*
 	 * Makes the worker's instance: the probe of what this kernel and these
 	 * privileges allow. 0, or a negative errno (-EPERM, -ENOSYS, -ENOMEM).
@@ -126,8 +129,8 @@ void engine_set_free(struct engine_set *set); /* accepts NULL */
 
 /*
  * Attaches to the first engine that takes the link. 0 or the last errno. A link
- * with a seal may go to an extra one, if none in the order takes it. For an engine
- * that does not unseal the kernel is asked to, once for each seal.
+ * with a seal or a rate may go to an extra one, if none in the order takes it. For an
+ * engine that does not unseal the kernel is asked to, once for each seal.
  */
 int engine_set_attach(struct engine_set *set, struct engine_link *link);
 /*

@@ -18,6 +18,10 @@
  * How `from` ended is remembered in from_ended and reported when nothing is held
  * any more. On Linux received bytes stay readable before a reset is reported.
  *
+ * A flow with a rate reserves a share of it before it reads, waits until that is its
+ * turn, and reads no more than the share. What it leaves of it, for want of bytes or
+ * of room at `to`, it gives back.
+ *
  * Quirks:
  * - splice(2) stops before a byte of urgent data and says EAGAIN though poll
  *   says readable: that would spin. So the first pull of a run, made because
@@ -39,6 +43,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/syscalls.h"
 
 SYSCALLS(SYSCALLS_SUPERVISOR, "openat newfstatat fstat read close");
@@ -51,6 +56,8 @@ SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto splice setsockopt");
  * than a read that says EAGAIN.
  */
 #define READ_ON 65536
+
+#define NS_PER_MS UINT64_C(1000000)
 
 /* What a short write left of the shared buffer. */
 struct residual {
@@ -155,8 +162,43 @@ static void held_release(struct mover *mover, struct flow_state *state)
 	state->residual = NULL;
 }
 
-void mover_drop(struct mover *mover, struct flow_state *state)
+static void turn_give_back(const struct flow *flow, struct flow_state *state)
 {
+	if (state->reserved)
+		rates_return(flow->rates, state->reserved);
+	state->reserved = 0;
+}
+
+/*
+ * How much may be read now? 0: nothing, the timer will tell when. A share for which
+ * the flow had to wait is taken when it comes, though the rates have changed since.
+ */
+static size_t turn_take(struct mover *mover, const struct flow *flow,
+			struct flow_state *state)
+{
+	uint64_t now_ns;
+
+	if (!flow->rates || !(flow->rates->count || state->reserved))
+		return SIZE_MAX;
+	now_ns = clock_ns();
+	if (!state->reserved) {
+		state->reserved = rates_share(flow->rates);
+		state->turn_ns =
+			rates_reserve(flow->rates, state->reserved, now_ns);
+	}
+	if (state->turn_ns <= now_ns)
+		return state->reserved;
+	timer_arm(mover->loop, &state->turn,
+		  (state->turn_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS,
+		  state->on_turn);
+	return 0;
+}
+
+void mover_drop(struct mover *mover, const struct flow *flow,
+		struct flow_state *state)
+{
+	timer_cancel(mover->loop, &state->turn);
+	turn_give_back(flow, state);
 	if (state->held && state->pipe) {
 		pipe_pool_drop(mover->pool, state->pipe);
 		state->pipe = NULL;
@@ -171,7 +213,7 @@ static void flow_ended(struct mover *mover, struct flow *flow,
 	flow->end = end;
 	flow->error = error;
 	state->wait = FLOW_WAIT_NONE;
-	mover_drop(mover, state);
+	mover_drop(mover, flow, state);
 }
 
 /* Reading brought 0 or a negative errno. 0: it may be tried again at once. */
@@ -237,13 +279,13 @@ static int push(struct mover *mover, struct engine_link *link,
 	return 0;
 }
 
-/* A flow that reads this much at once is bulk. Best effort: a socket without the
+/* Of bulk, and of a flow that is to be slow. Best effort: a socket without the
  * bound still works.
  */
-static void bulk_bound(const struct mover *mover, const struct flow *flow,
-		       struct flow_state *state, size_t n)
+static void source_bound(const struct mover *mover, const struct flow *flow,
+			 struct flow_state *state)
 {
-	if (n < SMALL || state->bounded || !mover->receive_buffer)
+	if (state->bounded || !mover->receive_buffer)
 		return;
 	state->bounded = true;
 	setsockopt(flow->from, SOL_SOCKET, SO_RCVBUF, &mover->receive_buffer,
@@ -263,22 +305,25 @@ static void copied(const struct mover *mover, const struct flow *flow,
 }
 
 /*
- * One read and the write of what it brought; the unwritten rest is held.
+ * One read of at most `want` and the write of what it brought; the unwritten rest is held.
  * Returns the bytes read; 0: `from` has ended or may be tried again; -EAGAIN:
  * `from` has nothing; else writing failed.
  */
 static ssize_t copy(struct mover *mover, struct engine_link *link,
-		    struct flow *flow, struct flow_state *state)
+		    struct flow *flow, struct flow_state *state, size_t want)
 {
-	size_t want = mover->buffer_len;
 	ssize_t n, sent;
 
-	if (mover->pool && !state->splicing && !state->unspliceable)
+	if (want > mover->buffer_len)
+		want = mover->buffer_len;
+	if (mover->pool && !state->splicing && !state->unspliceable &&
+	    want > SMALL)
 		want = SMALL;
 	n = seal_recv(flow->from_seal, flow->from, mover->buffer, want);
 	if (n <= 0)
 		return from_stopped(state, n);
-	bulk_bound(mover, flow, state, (size_t)n);
+	if (n >= SMALL)
+		source_bound(mover, flow, state);
 	copied(mover, flow, state, (size_t)n);
 	do
 		sent = seal_send(flow->to_seal, flow->to, mover->buffer,
@@ -297,10 +342,10 @@ static ssize_t copy(struct mover *mover, struct engine_link *link,
 }
 
 /* One read into the pipe. Returns as copy() does. */
-static ssize_t pull(struct flow *flow, struct flow_state *state)
+static ssize_t pull(struct flow *flow, struct flow_state *state, size_t want)
 {
-	ssize_t n = splice(flow->from, NULL, state->pipe->wr, NULL,
-			   state->pipe->size,
+	size_t room = state->pipe->size < want ? state->pipe->size : want;
+	ssize_t n = splice(flow->from, NULL, state->pipe->wr, NULL, room,
 			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 	if (n < 0 && errno == EINVAL) {
@@ -328,16 +373,17 @@ static ssize_t pull(struct flow *flow, struct flow_state *state)
 }
 
 static ssize_t move_once(struct mover *mover, struct engine_link *link,
-			 struct flow *flow, struct flow_state *state)
+			 struct flow *flow, struct flow_state *state,
+			 size_t want)
 {
 	if (state->splicing && !state->pipe)
 		state->pipe = pipe_pool_get(mover->pool);
 	if (state->splicing && state->pipe)
-		return pull(flow, state);
+		return pull(flow, state, want);
 	/* What a copy leaves over is not in it: others may need it. */
 	pipe_pool_put(mover->pool, state->pipe);
 	state->pipe = NULL;
-	return copy(mover, link, flow, state);
+	return copy(mover, link, flow, state, want);
 }
 
 /* The least that makes one expect more. */
@@ -391,6 +437,24 @@ static bool settle(struct mover *mover, struct engine_link *link,
 	return state->wait == FLOW_WAIT_READ;
 }
 
+/* The same in turn; FLOW_WAIT_TIME and -EAGAIN before that. */
+static ssize_t move_paced(struct mover *mover, struct engine_link *link,
+			  struct flow *flow, struct flow_state *state)
+{
+	size_t want = turn_take(mover, flow, state);
+	ssize_t n;
+
+	if (!want) {
+		state->wait = FLOW_WAIT_TIME;
+		source_bound(mover, flow, state);
+		return -EAGAIN;
+	}
+	n = move_once(mover, link, flow, state, want);
+	if (n > 0 && want != SIZE_MAX)
+		state->reserved -= (size_t)n;
+	return n;
+}
+
 void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 	       struct flow_state *state)
 {
@@ -398,12 +462,14 @@ void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 	size_t done = 0;
 
 	while (settle(mover, link, flow, state) && more) {
-		ssize_t n = move_once(mover, link, flow, state);
+		ssize_t n = move_paced(mover, link, flow, state);
 
 		if (n < 0 && n != -EAGAIN) {
 			flow_ended(mover, flow, state, FLOW_TO_ERROR, (int)n);
 			break;
 		}
+		if (state->wait == FLOW_WAIT_TIME)
+			break;
 		if (n > 0)
 			done += (size_t)n;
 		if (n == -EAGAIN && flow->from_seal &&
@@ -414,6 +480,8 @@ void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 		more = reads_on(flow, state, n, first, done);
 		first = false;
 	}
+	if (state->wait != FLOW_WAIT_TIME)
+		turn_give_back(flow, state);
 	if (!state->held)
 		held_release(mover, state);
 }

@@ -27,6 +27,7 @@ enum flow_wait {
 	FLOW_WAIT_READ, /* `from` readable */
 	FLOW_WAIT_SEAL, /* `from` writable: its seal has something to say */
 	FLOW_WAIT_WRITE, /* `to` writable */
+	FLOW_WAIT_TIME, /* its turn to come, by its rates */
 	FLOW_WAIT_LOOK, /* the engine looks again by itself (sockmap) */
 	FLOW_WAIT_NONE, /* it has ended */
 };
@@ -44,6 +45,11 @@ struct flow_state {
 	bool bounded; /* the source's receive buffer has its bound */
 	enum flow_end from_ended; /* FLOW_OPEN, or how reading ended */
 	int from_error;
+	/* Of a flow with a rate. */
+	size_t reserved; /* bytes that it may read from turn_ns on */
+	uint64_t turn_ns;
+	struct timer turn; /* while it waits for that */
+	void (*on_turn)(struct timer *turn); /* the engine's: runs the flow */
 };
 
 /* Returns 0 or -ENOMEM. Takes the pool over on success. */
@@ -55,12 +61,14 @@ void mover_destroy(struct mover *mover);
  * Reads from `from` and writes to `to` until one of them has to be waited for,
  * the flow ends (flow->end) or it has had its share of this tick: then
  * FLOW_WAIT_READ with `from` still readable, so that level-triggered polling
- * comes back at once. The answer is in state->wait.
+ * comes back at once. The answer is in state->wait; after FLOW_WAIT_TIME on_turn
+ * is called, unless mover_drop comes before.
  */
 void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 	       struct flow_state *state);
 
-/* Drops what the flow holds. */
-void mover_drop(struct mover *mover, struct flow_state *state);
+/* Drops what the flow holds, and its turn. */
+void mover_drop(struct mover *mover, const struct flow *flow,
+		struct flow_state *state);
 
 #endif

@@ -170,6 +170,14 @@ static bool link_sealed(const struct engine_link *link)
 	return link->flow[0].from_seal || link->flow[0].to_seal;
 }
 
+static bool link_paced(const struct engine_link *link)
+{
+	for (int i = 0; i < 2; i++)
+		if (link->flow[i].rates && link->flow[i].rates->count)
+			return true;
+	return false;
+}
+
 /* Does the kernel seal, if there is anything to? It is asked once. */
 static bool seal_moves(const struct engine_set *set, struct seal *seal)
 {
@@ -217,7 +225,8 @@ static int entry_attach(struct engine_set *set, struct entry *entry,
 
 	if (!entry->engine)
 		return -ENODEV;
-	if (link_sealed(link) && !entry_unseals(set, entry, link))
+	if ((link_sealed(link) && !entry_unseals(set, entry, link)) ||
+	    (link_paced(link) && !entry->ops->paces))
 		return -EOPNOTSUPP;
 	err = entry->ops->attach(entry->engine, link);
 	if (err)
@@ -263,7 +272,8 @@ int engine_set_attach_prefer(struct engine_set *set, struct engine_link *link,
 
 int engine_set_attach(struct engine_set *set, struct engine_link *link)
 {
-	size_t count = link_sealed(link) ? set->count : set->ordered;
+	size_t count = link_sealed(link) || link_paced(link) ? set->count :
+							       set->ordered;
 	int err = -ENODEV;
 
 	for (size_t i = 0; i < count; i++) {

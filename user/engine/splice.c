@@ -29,6 +29,7 @@ static int attach(struct engine *engine, struct engine_link *link)
 const struct engine_ops engine_splice = {
 	.name = "splice",
 	.seals = ENGINE_SEALS_KERNEL,
+	.paces = true,
 	.open = open_splice,
 	.close = stream_close,
 	.attach = attach,

@@ -63,7 +63,7 @@ static void flow_fail(struct stream_link *state, int i, enum flow_end end,
 {
 	struct flow *flow = &state->link->flow[i];
 
-	mover_drop(&link_stream(state)->mover, &state->flow[i]);
+	mover_drop(&link_stream(state)->mover, flow, &state->flow[i]);
 	state->flow[i].wait = FLOW_WAIT_NONE;
 	flow->end = end;
 	flow->error = error;
@@ -146,6 +146,16 @@ static void second_ready(struct watch *watch, uint32_t events)
 		     events);
 }
 
+static void first_turn(struct timer *turn)
+{
+	stream_look(list_entry(turn, struct stream_link, flow[0].turn), 0);
+}
+
+static void second_turn(struct timer *turn)
+{
+	stream_look(list_entry(turn, struct stream_link, flow[1].turn), 1);
+}
+
 /* An end that a seal has seen already comes with no event of its own. */
 static enum flow_wait flow_first_wait(const struct flow *flow)
 {
@@ -168,8 +178,10 @@ int stream_attach(struct engine *engine, struct engine_link *link,
 	state->base.engine = engine;
 	state->link = link;
 	state->watch[1].fd = -1;
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		state->flow[i].wait = flow_first_wait(&link->flow[i]);
+		state->flow[i].on_turn = i ? second_turn : first_turn;
+	}
 	err = watch_add(loop, &state->watch[0], link->flow[0].from,
 			stream_mask(state->flow[0].wait, FLOW_WAIT_NONE),
 			first_ready);
@@ -214,7 +226,7 @@ void stream_detach(struct engine *engine, struct engine_link *link)
 
 	for (int i = 0; i < 2; i++) {
 		watch_del(stream->mover.loop, &state->watch[i]);
-		mover_drop(&stream->mover, &state->flow[i]);
+		mover_drop(&stream->mover, &link->flow[i], &state->flow[i]);
 		state->flow[i].wait = FLOW_WAIT_NONE;
 	}
 	if (stream->hooks)

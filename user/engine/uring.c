@@ -272,11 +272,27 @@ static void flow_fail(struct uring_link *state, int i, enum flow_end end,
 {
 	struct flow *flow = &state->link->flow[i];
 
-	mover_drop(&link_uring(state)->mover, &state->flow[i].state);
+	mover_drop(&link_uring(state)->mover, flow, &state->flow[i].state);
 	state->flow[i].state.wait = FLOW_WAIT_NONE;
 	flow->end = end;
 	flow->error = error;
 	flow_ended(state, i);
+}
+
+static void turn_came(struct uring_link *state, int i)
+{
+	flow_run(state, i);
+	link_queue(state);
+}
+
+static void first_turn(struct timer *turn)
+{
+	turn_came(list_entry(turn, struct uring_link, flow[0].state.turn), 0);
+}
+
+static void second_turn(struct timer *turn)
+{
+	turn_came(list_entry(turn, struct uring_link, flow[1].state.turn), 1);
 }
 
 static void write_polled(struct uring_link *state, int i, int res)
@@ -370,6 +386,8 @@ static int attach(struct engine *engine, struct engine_link *link)
 	if (!state)
 		return -ENOMEM;
 	state->link = link;
+	state->flow[0].state.on_turn = first_turn;
+	state->flow[1].state.on_turn = second_turn;
 	list_init(&state->pending);
 	list_add_tail(&state->node, &uring->links);
 	link->active_ms = loop_now(uring->mover.loop);
@@ -384,7 +402,8 @@ static void detach(struct engine *engine, struct engine_link *link)
 	struct uring_link *state = link->state;
 
 	for (int i = 0; i < 2; i++) {
-		mover_drop(&uring->mover, &state->flow[i].state);
+		mover_drop(&uring->mover, &link->flow[i],
+			   &state->flow[i].state);
 		state->flow[i].state.wait = FLOW_WAIT_NONE;
 	}
 	state->detaching = true;
@@ -495,6 +514,7 @@ static void close_uring(struct engine *engine)
 const struct engine_ops engine_uring = {
 	.name = "uring",
 	.seals = ENGINE_SEALS_KERNEL,
+	.paces = true,
 	.open = open_uring,
 	.close = close_uring,
 	.attach = attach,

@@ -739,6 +739,7 @@ static const struct words reasons[WIRE_REASONS] = {
 				   "the realm has other engines" },
 	[WIRE_NO_PINNED_EXIT] = { "pinned_exit", "the exit has other engines" },
 	[WIRE_NO_SEAL] = { "tls", "TLS, whose bytes the relay has to decrypt" },
+	[WIRE_NO_RATE] = { "rate", "its bandwidth has a limit" },
 };
 
 const char *wire_reason_text(enum wire_reason reason)

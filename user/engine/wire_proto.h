@@ -80,6 +80,7 @@ enum wire_reason {
 	WIRE_NO_PINNED_REALM,
 	WIRE_NO_PINNED_EXIT,
 	WIRE_NO_SEAL, /* a leg is encrypted (TLS) */
+	WIRE_NO_RATE, /* its bandwidth has a limit */
 	WIRE_REASONS,
 };
 

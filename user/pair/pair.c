@@ -516,6 +516,7 @@ static void streams_init(struct pair *pair, const struct pair_params *params)
 		half->watch.fd = -1;
 		streams->link.flow[i].to = half->fd;
 		streams->link.flow[i].to_seal = half->seal;
+		streams->link.flow[i].rates = params->rates[i];
 		streams->link.flow[!i].from = half->fd;
 		streams->link.flow[!i].from_seal = half->seal;
 		/* Urgent data is data: otherwise reading drops the byte. */

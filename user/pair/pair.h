@@ -78,6 +78,7 @@ struct pair_params {
 	struct loop *loop;
 	struct engine_set *engines;
 	uint32_t prefer; /* of engine_set_prefer */
+	const struct rates *rates[2]; /* to the half; borrowed; NULL: any */
 	/* NULL: not on wire; as it must be when a half is sealed. */
 	const struct pair_wire_params *wire;
 	enum wire_reason why; /* when NULL */

@@ -10,6 +10,7 @@
  */
 #include "turn/access.h"
 
+#include "base/clock.h"
 #include "turn/channel.h"
 #include "turn/permission.h"
 
@@ -128,7 +129,48 @@ int turn_access_take(struct turn_worker *worker, struct auth_account *account,
 	return STUN_CODE_ALLOCATION_QUOTA_REACHED;
 }
 
-static void allocations_reload(struct turn_worker *worker, struct list *list)
+void turn_access_set(struct allocation *allocation)
+{
+	struct turn_worker *worker = allocation->worker;
+	struct auth_account *account = allocation->account;
+	const struct turn_access access =
+		turn_settings_access(worker->settings, account);
+	const struct conf_quota *user = user_quota(worker, &access);
+
+	allocation->access = access;
+	for (int way = 0; way < RATE_WAYS; way++) {
+		struct rates *rates = &allocation->rates[way];
+
+		*rates =
+			(struct rates){ .delays =
+						&worker->counters.rate_delays };
+		rates_add(rates, &allocation->buckets[way],
+			  user->allocation_bandwidth);
+		rates_add(rates, auth_account_bucket(account, way),
+			  user->bandwidth);
+		if (access.realm)
+			rates_add(rates,
+				  auth_account_bucket(auth_account_all(account),
+						      way),
+				  access.realm->quota.bandwidth);
+	}
+}
+
+bool turn_access_limited(const struct allocation *allocation)
+{
+	return allocation->rates[RATE_TO_CLIENT].count ||
+	       allocation->rates[RATE_TO_PEER].count;
+}
+
+bool turn_access_passes(const struct allocation *allocation, enum rate_way way,
+			size_t len)
+{
+	const struct rates *rates = &allocation->rates[way];
+
+	return !rates->count || rates_pass(rates, len, clock_ns());
+}
+
+static void allocations_reload(struct list *list)
 {
 	struct list *pos;
 
@@ -136,8 +178,7 @@ static void allocations_reload(struct turn_worker *worker, struct list *list)
 		struct allocation *allocation =
 			list_entry(pos, struct allocation, link);
 
-		allocation->access = turn_settings_access(worker->settings,
-							  allocation->account);
+		turn_access_set(allocation);
 		turn_permissions_judge(allocation);
 	}
 }
@@ -145,6 +186,6 @@ static void allocations_reload(struct turn_worker *worker, struct list *list)
 void turn_access_reload(struct turn_worker *worker)
 {
 	worker->policy_serial++;
-	allocations_reload(worker, &worker->allocations);
-	allocations_reload(worker, &worker->ended);
+	allocations_reload(&worker->allocations);
+	allocations_reload(&worker->ended);
 }

@@ -27,6 +27,14 @@ bool turn_access_allows_channel(struct channel *channel);
 int turn_access_take(struct turn_worker *worker, struct auth_account *account,
 		     const struct turn_access *access, enum auth_quota what);
 
+/* Fills in what the settings in force say: access and rates. */
+void turn_access_set(struct allocation *allocation);
+/* Has its bandwidth a limit, either way? Then nothing in the kernel carries it. */
+bool turn_access_limited(const struct allocation *allocation);
+/* May a datagram pass now? Counts one that may not. */
+bool turn_access_passes(const struct allocation *allocation, enum rate_way way,
+			size_t len);
+
 /* After worker->settings has changed. */
 void turn_access_reload(struct turn_worker *worker);
 

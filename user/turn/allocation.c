@@ -153,8 +153,7 @@ static struct allocation *allocation_make(const struct request *req,
 	allocation->client = req->client;
 	allocation->client_addr = req->client->remote;
 	allocation->account = auth_account_ref(req->account);
-	allocation->access =
-		turn_settings_access(worker->settings, req->account);
+	turn_access_set(allocation);
 	allocation->transport = wish->transport;
 	allocation->granted_ms = wish->lifetime_ms;
 	memcpy(allocation->txid, req->tx.txid, sizeof(allocation->txid));

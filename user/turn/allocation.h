@@ -19,6 +19,8 @@ struct allocation {
 	struct client *client; /* its control connection; NULL: ended */
 	struct auth_account *account; /* who made it; a reference */
 	struct turn_access access; /* what the settings in force say of him */
+	struct rate_bucket buckets[RATE_WAYS]; /* its own */
+	struct rates rates[RATE_WAYS]; /* its, the user's and the realm's */
 	enum stun_transport transport; /* of the relayed transport address */
 	struct listener *listener; /* on it; NULL: UDP, or ended */
 	struct udp_socket *udp; /* bound to it; NULL: TCP, or ended */

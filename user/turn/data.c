@@ -69,13 +69,15 @@ static const uint16_t send_known[] = {
 	STUN_ATTR_DONT_FRAGMENT,
 };
 
-/* Of either direction: is there a permission, and does the policy still agree? */
-static bool peer_passes(const struct allocation *allocation,
-			struct channel *channel, const union addr *peer)
+/* Is there a permission, does the policy still agree, and is there bandwidth? */
+static bool data_passes(const struct allocation *allocation, enum rate_way way,
+			struct channel *channel, const union addr *peer,
+			size_t len)
 {
 	return turn_permission_holds(allocation, peer) &&
 	       (channel ? turn_access_allows_channel(channel) :
-			  turn_access_allows(allocation, peer));
+			  turn_access_allows(allocation, peer)) &&
+	       turn_access_passes(allocation, way, len);
 }
 
 /* Whom it is for and what: false: it is to be dropped (RFC 8656 11.2). */
@@ -93,7 +95,8 @@ static bool send_read(const struct allocation *allocation,
 			     &unknown, 1) &&
 	       stun_get_xor_address(msg, &attr, peer) == 0 &&
 	       addr_family(peer) == addr_family(&allocation->relayed.addr) &&
-	       addr_port(peer) && peer_passes(allocation, NULL, peer);
+	       addr_port(peer) &&
+	       data_passes(allocation, RATE_TO_PEER, NULL, peer, data->len);
 }
 
 void turn_data_send(struct client *client, const struct stun_msg *msg)
@@ -124,7 +127,8 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 	channel = allocation && allocation->udp ?
 			  turn_channel_of_number(allocation, message.number) :
 			  NULL;
-	if (!channel || !peer_passes(allocation, channel, &channel->peer)) {
+	if (!channel || !data_passes(allocation, RATE_TO_PEER, channel,
+				     &channel->peer, message.len)) {
 		dropped(client->worker);
 		return 0;
 	}
@@ -178,7 +182,8 @@ void turn_data_received(void *arg, const struct udp_path *path,
 		turn_channel_of_peer(allocation, &path->remote);
 	bool sent;
 
-	if (!peer_passes(allocation, channel, &path->remote)) {
+	if (!data_passes(allocation, RATE_TO_CLIENT, channel, &path->remote,
+			 len)) {
 		dropped(allocation->worker);
 		return;
 	}

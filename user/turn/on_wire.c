@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/syscalls.h"
+#include "turn/access.h"
 #include "turn/client.h"
 #include "turn/peer_conn.h"
 #include "turn/port.h"
@@ -255,7 +256,9 @@ static enum wire_reason settings_ask(const struct allocation *allocation,
 			 engines_have_wire(conf->order, conf->order_count);
 	if (conf->wire == CONF_WIRE_NEVER)
 		return WIRE_NO_PINNED;
-	return wanted ? WIRE_OK : pin->why;
+	if (!wanted)
+		return pin->why;
+	return turn_access_limited(allocation) ? WIRE_NO_RATE : WIRE_OK;
 }
 
 bool turn_wire_wanted(const struct allocation *allocation)
@@ -265,7 +268,7 @@ bool turn_wire_wanted(const struct allocation *allocation)
 	return settings_ask(allocation, &pin) == WIRE_OK;
 }
 
-enum wire_reason turn_wire_params(const struct peer_conn *conn,
+enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 				  struct pair_policy *policy,
 				  struct pair_wire_params *out)
 {
@@ -276,6 +279,8 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn,
 
 	if (why)
 		return why;
+	if (sealed)
+		return WIRE_NO_SEAL;
 	if (!wire_ready(worker->wire))
 		return WIRE_NO_BROKER;
 	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;

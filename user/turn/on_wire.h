@@ -37,8 +37,9 @@ bool turn_wire_wanted(const struct allocation *allocation);
 /*
  * Shall a bound connection be put on wire? Fills `out` and returns WIRE_OK, or
  * says why not. `policy` is for `out` to point to.
+ * sealed: the data connection is encrypted.
  */
-enum wire_reason turn_wire_params(const struct peer_conn *conn,
+enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 				  struct pair_policy *policy,
 				  struct pair_wire_params *out);
 

@@ -345,6 +345,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	struct turn_worker *worker = conn->worker;
 	const struct conf_limits *limits = turn_limits(worker);
 	struct turn_engines *engines = turn_worker_engines(worker);
+	const struct rates *rates = conn->allocation->rates;
 	const struct conf_engines *pinned =
 		turn_settings_pin(worker->settings, &conn->allocation->access,
 				  &conn->allocation->relayed.addr)
@@ -362,6 +363,10 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		},
 		.idle_timeout_ms = limits->idle_timeout_ms,
 		.linger_ms = TURN_LINGER_MS,
+		.rates = {
+			[PAIR_CLIENT] = &rates[RATE_TO_CLIENT],
+			[PAIR_PEER] = &rates[RATE_TO_PEER],
+		},
 		.on_closed = pair_closed,
 		.owner = conn,
 	};
@@ -371,8 +376,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		params.prefer = engine_set_prefer(
 			engines->set, (const char *const *)pinned->order,
 			pinned->count);
-	params.why = bind->seal ? WIRE_NO_SEAL :
-				  turn_wire_params(conn, &policy, &wire);
+	params.why = turn_wire_params(conn, bind->seal, &policy, &wire);
 	wire.on_active = pair_active;
 	wire.on_decided = pair_decided;
 	if (params.why == WIRE_OK)
