@@ -51,6 +51,7 @@
 	X(rate_delays, "reads put off and datagrams dropped: bandwidth limit") \
 	X(allocations_made, "allocations made")                               \
 	X(allocations_redirected, "requests for one answered with another server") \
+	X(allocations_moved, "allocations that followed their clients")       \
 	X(peer_connects, "connections to peers asked for")                    \
 	X(peer_connect_failures, "connections to peers that failed")          \
 	X(peer_accepts, "connections from peers accepted")                    \

@@ -179,6 +179,7 @@ struct conf_relay {
 	uint16_t port_min, port_max;
 	bool udp; /* UDP allocations may be had */
 	bool old_channels; /* channel numbers of RFC 5766, too */
+	bool mobility; /* allocations may follow their clients */
 };
 
 /* [database] */

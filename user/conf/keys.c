@@ -370,6 +370,18 @@ const struct key conf_keys[] = {
 	  .preset = "yes",
 	  .help = "Whether channel numbers go up to 0x7FFF, as in RFC 5766, and\n"
 		  "not only to 0x4FFF, as in RFC 8656." },
+	{ RELAY(mobility), .name = "mobility", .type = KEY_BOOL, .preset = "no",
+	  .help = "Whether a client that asks for it when it allocates may move\n"
+		  "to another address, or another connection, and keep the\n"
+		  "allocation (RFC 8016).\n"
+		  "It shows a ticket, good for once, beside its credentials.\n"
+		  "Such an allocation outlives its control connection, to the end\n"
+		  "of its lifetime.\n"
+		  "Otherwise, and over DTLS, such requests get 405 (Mobility\n"
+		  "Forbidden).\n"
+		  "Unless\n"
+		  ".Cm mixed_transports\n"
+		  "allows it, nobody moves from TLS to plain connections or back." },
 
 	{ REALM(quota.allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",

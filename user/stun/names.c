@@ -13,6 +13,7 @@ static const struct name reasons[] = {
 	{ STUN_CODE_BAD_REQUEST, "Bad Request" },
 	{ STUN_CODE_UNAUTHENTICATED, "Unauthenticated" },
 	{ STUN_CODE_FORBIDDEN, "Forbidden" },
+	{ STUN_CODE_MOBILITY_FORBIDDEN, "Mobility Forbidden" },
 	{ STUN_CODE_UNKNOWN_ATTRIBUTE, "Unknown Attribute" },
 	{ STUN_CODE_ALLOCATION_MISMATCH, "Allocation Mismatch" },
 	{ STUN_CODE_STALE_NONCE, "Stale Nonce" },

@@ -5,6 +5,7 @@
 #include "turn/allocation.h"
 #include "turn/alternate.h"
 #include "turn/datagram.h"
+#include "turn/mobile.h"
 #include "turn/request.h"
 
 #define RESERVE_NEXT 0x80 /* of EVEN-PORT's one byte: R */
@@ -120,6 +121,8 @@ static int request_check(struct request *req, struct allocation_wish *wish)
 		code = turn_request_family(req, &family);
 	if (!code)
 		code = turn_request_lifetime(req, false, &wish->lifetime_ms);
+	if (!code)
+		code = turn_mobile_asked(req, &wish->mobile);
 	if (code)
 		return code;
 	/* What is reserved is here; else 508 is for who cannot go elsewhere. */
@@ -183,6 +186,8 @@ int turn_allocate(struct request *req)
 	if (allocation->reserved)
 		stun_put(&req->answer, STUN_ATTR_RESERVATION_TOKEN,
 			 allocation->token, TURN_TOKEN_LEN);
+	if (allocation->mobile)
+		turn_mobile_ticket_put(&req->answer, allocation);
 	stun_put_xor_address(&req->answer, STUN_ATTR_XOR_MAPPED_ADDRESS,
 			     &req->client->remote);
 	return 0;

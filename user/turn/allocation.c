@@ -23,6 +23,7 @@
 #include "turn/channel.h"
 #include "turn/connect.h"
 #include "turn/lane.h"
+#include "turn/mobile.h"
 #include "turn/on_wire.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
@@ -156,6 +157,7 @@ static struct allocation *allocation_make(const struct request *req,
 	turn_access_set(allocation);
 	allocation->transport = wish->transport;
 	allocation->granted_ms = wish->lifetime_ms;
+	allocation->mobile = wish->mobile;
 	memcpy(allocation->txid, req->tx.txid, sizeof(allocation->txid));
 	allocation->created_ms = loop_now(worker->loop);
 	allocation->serial = ++worker->allocation_serial;
@@ -252,6 +254,21 @@ int turn_allocation_new(const struct request *req,
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 
+struct allocation *turn_allocation_find(const struct turn_worker *worker,
+					uint64_t serial)
+{
+	struct list *pos;
+
+	list_for_each(pos, &worker->allocations) {
+		struct allocation *allocation =
+			list_entry(pos, struct allocation, link);
+
+		if (allocation->serial == serial)
+			return allocation;
+	}
+	return NULL;
+}
+
 static void conn_end(struct peer_conn *conn)
 {
 	switch (conn->state) {
@@ -301,6 +318,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 	list_del(&allocation->link);
 	list_add_tail(&allocation->link, &worker->ended);
 	conns_end(allocation, hard);
+	turn_mobile_forget(allocation, reason);
 	allocation->client = NULL;
 	client->allocation = NULL;
 	turn_client_idle(client, reason);

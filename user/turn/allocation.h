@@ -17,6 +17,7 @@ struct allocation {
 	struct list link; /* of worker->allocations, ended or dead_allocations */
 	struct turn_worker *worker;
 	struct client *client; /* its control connection; NULL: ended */
+	struct client *former; /* the one before it moved; NULL: forgotten */
 	struct auth_account *account; /* who made it; a reference */
 	struct turn_access access; /* what the settings in force say of him */
 	struct rate_bucket buckets[RATE_WAYS]; /* its own */
@@ -45,6 +46,11 @@ struct allocation {
 	bool reserved; /* a neighbour was, once, under this token */
 	uint8_t token[TURN_TOKEN_LEN];
 
+	/* Of a mobile one: which ticket is good, and what it has moved by. */
+	bool mobile;
+	uint32_t generation;
+	uint8_t moved_txid[STUN_TXID_LEN];
+
 	/* Its Allocate, which may come again when its answer was lost. */
 	uint8_t txid[STUN_TXID_LEN];
 	uint64_t granted_ms;
@@ -55,6 +61,7 @@ struct allocation_wish {
 	enum stun_transport transport;
 	union addr host; /* of the relayed transport address */
 	uint64_t lifetime_ms;
+	bool mobile; /* MOBILITY-TICKET */
 	/* Of UDP alone. */
 	bool even; /* EVEN-PORT */
 	bool reserve; /* the next port, too */
@@ -75,6 +82,10 @@ int turn_allocation_new(const struct request *req,
  */
 void turn_allocation_end(struct allocation *allocation, const char *reason,
 			 bool hard);
+
+/* The active one of this number; NULL: there is none. */
+struct allocation *turn_allocation_find(const struct turn_worker *worker,
+					uint64_t serial);
 
 /* "udp" or "tcp". */
 const char *turn_transport_name(enum stun_transport transport);

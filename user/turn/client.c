@@ -26,6 +26,7 @@
 #include "turn/data.h"
 #include "turn/datagram.h"
 #include "turn/proxied.h"
+#include "turn/mobile.h"
 #include "turn/request.h"
 #include "turn/stranger.h"
 #include "turn/waiting.h"
@@ -158,8 +159,14 @@ static const char *close_reason(struct client *client, enum stream_close why)
 static void client_closed(void *arg, enum stream_close why)
 {
 	struct client *client = arg;
+	const char *reason = close_reason(client, why);
 
-	turn_client_end(client, close_reason(client, why));
+	if (!turn_mobile_waits(client)) {
+		turn_client_end(client, reason);
+		return;
+	}
+	turn_waiting_forget_client(client);
+	log_debug(ROOM, "event=client_absent reason=%s", reason);
 }
 
 void turn_client_send(struct client *client, const uint8_t *data, size_t len)
@@ -342,6 +349,12 @@ void turn_client_authenticated(struct client *client)
 	turn_client_timer(client);
 }
 
+bool turn_client_sealed(const struct client *client)
+{
+	return client->stream ? transport_stream_sealed(client->stream) :
+				client->dtls != NULL;
+}
+
 bool turn_client_local(const struct client *client, union addr *out)
 {
 	union addr local = client->local;
@@ -378,7 +391,7 @@ void turn_client_end(struct client *client, const char *reason)
 	if (client->over)
 		return;
 	client_leave(client);
-	if (client->allocation)
+	if (!turn_mobile_leave(client) && client->allocation)
 		turn_allocation_end(client->allocation, reason, false);
 	if (client->stream)
 		turn_slot_release(worker->shared);

@@ -22,7 +22,7 @@ struct client {
 	union addr local; /* and were sent to this */
 	struct table_node by_path; /* of worker->paths: both addresses */
 	struct turn_listener *listener;
-	struct allocation *allocation; /* that this connection controls */
+	struct allocation *allocation; /* that it controls, or did (mobile.c) */
 	struct waiting *waiting; /* its connection is paused for; NULL: not */
 	union addr remote;
 	struct timer timer; /* runs while there is no allocation */
@@ -97,6 +97,8 @@ void turn_client_end(struct client *client, const char *reason);
 int turn_client_detach(struct client *client, size_t consumed,
 		       struct stream_parts *out);
 
+/* Is what it says encrypted? */
+bool turn_client_sealed(const struct client *client);
 /* The address that it has dialled, with the port; false: that is not known. */
 bool turn_client_local(const struct client *client, union addr *out);
 

@@ -16,6 +16,7 @@
 #include "turn/channel.h"
 #include "turn/datagram.h"
 #include "turn/lane.h"
+#include "turn/mobile.h"
 #include "turn/permission.h"
 #include "turn/request.h"
 
@@ -105,6 +106,7 @@ void turn_data_send(struct client *client, const struct stun_msg *msg)
 	struct stun_attr data;
 	union addr peer;
 
+	turn_mobile_confirm(client);
 	if (!allocation || !allocation->udp ||
 	    !send_read(allocation, msg, &peer, &data)) {
 		dropped(client->worker);
@@ -124,6 +126,7 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 
 	if (stun_channel_parse(data, len, &message))
 		return -EBADMSG;
+	turn_mobile_confirm(client);
 	channel = allocation && allocation->udp ?
 			  turn_channel_of_number(allocation, message.number) :
 			  NULL;

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "turn/data.h"
+#include "turn/detour.h"
 #include "turn/dtls.h"
 #include "turn/request.h"
 #include "turn/waiting.h"
@@ -52,7 +53,7 @@ static uint8_t *key_add(uint8_t *at, const union addr *addr)
 	return at + len + sizeof(port);
 }
 
-static uint64_t path_hash(const union addr *remote, const union addr *local)
+uint64_t turn_datagram_hash(const union addr *remote, const union addr *local)
 {
 	uint8_t key[2 * (16 + sizeof(uint16_t))];
 	const uint8_t *end = key_add(key_add(key, remote), local);
@@ -65,7 +66,7 @@ static struct client *client_find(const struct datagram_port *port,
 {
 	struct table_node *node =
 		table_first(&port->listener->worker->paths,
-			    path_hash(&path->remote, &path->local));
+			    turn_datagram_hash(&path->remote, &path->local));
 
 	for (; node; node = table_next(node)) {
 		struct client *client =
@@ -82,7 +83,7 @@ static struct client *client_find(const struct datagram_port *port,
 void turn_datagram_register(struct client *client)
 {
 	table_insert(&client->worker->paths, &client->by_path,
-		     path_hash(&client->remote, &client->local));
+		     turn_datagram_hash(&client->remote, &client->local));
 }
 
 int turn_datagram_keep(struct request *req)
@@ -143,11 +144,22 @@ static void received(void *arg, const struct udp_path *path,
 	struct client *client = client_find(port, path);
 	const bool sealed = client ? client->dtls != NULL :
 				     port->listener->tls != NULL;
-	int err = sealed ? turn_dtls_received(port, client, path, data, len) :
-			   message_handle(port, client, path, data, len);
+	int err;
 
+	if (!client && !sealed && turn_detour_take(port, path, data, len))
+		return;
+	err = sealed ? turn_dtls_received(port, client, path, data, len) :
+		       message_handle(port, client, path, data, len);
 	if (err)
 		port->listener->worker->counters.datagrams_ignored++;
+}
+
+bool turn_datagram_handed(struct datagram_port *port,
+			  const struct udp_path *path, const uint8_t *data,
+			  size_t len)
+{
+	turn_datagram_again(port, path, data, len);
+	return client_find(port, path) != NULL;
 }
 
 void turn_datagram_again(struct datagram_port *port,
@@ -193,8 +205,15 @@ void turn_datagram_retire(struct datagram_port *port)
 
 		if (client->port == port)
 			turn_client_end(client, "listener_removed");
+		/* It may have taken the next one with it: what it was before
+		 * it moved.
+		 */
+		if (tmp != &worker->clients &&
+		    list_entry(tmp, struct client, link)->over)
+			tmp = worker->clients.next;
 	}
 	turn_waiting_forget_port(worker, port);
+	turn_detours_end(worker, port);
 	udp_socket_free(port->socket);
 	dtls_listener_free(port->dtls);
 	free(port);

@@ -39,6 +39,15 @@ void turn_datagram_register(struct client *client);
 int turn_datagram_handle(struct client *client, const uint8_t *data,
 			 size_t len);
 
+/*
+ * A datagram that has come to another worker's socket of the same address. False:
+ * it was handled, and nobody is known by its 5-tuple.
+ */
+bool turn_datagram_handed(struct datagram_port *port,
+			  const struct udp_path *path, const uint8_t *data,
+			  size_t len);
+uint64_t turn_datagram_hash(const union addr *remote, const union addr *local);
+
 /* Room for one message to a client, to be filled at once; NULL: it is too long. */
 uint8_t *turn_datagram_room(const struct client *client, size_t len);
 /* Sends a client one datagram as it is. */

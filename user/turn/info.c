@@ -414,22 +414,14 @@ void turn_worker_ktls(const struct turn_worker *worker,
 
 static int allocation_kick(struct turn_worker *worker, uint64_t serial)
 {
-	struct list *pos;
+	struct allocation *allocation = turn_allocation_find(worker, serial);
 
-	list_for_each(pos, &worker->allocations) {
-		struct allocation *allocation =
-			list_entry(pos, struct allocation, link);
-
-		if (allocation->serial != serial)
-			continue;
-		/* The client learns of it by the end of its connection, if it
-		 * has one.
-		 */
-		turn_client_close(allocation->client, STREAM_CLOSE_EOF);
-		turn_allocation_end(allocation, "kicked", true);
-		return 0;
-	}
-	return -ENOENT;
+	if (!allocation)
+		return -ENOENT;
+	/* The client learns of it by the end of its connection, if it has one. */
+	turn_client_close(allocation->client, STREAM_CLOSE_EOF);
+	turn_allocation_end(allocation, "kicked", true);
+	return 0;
 }
 
 struct conn_search {

@@ -207,6 +207,14 @@ void turn_lanes_refresh(struct allocation *allocation)
 		turn_lane_refresh(list_entry(pos, struct channel, link));
 }
 
+void turn_lanes_end(struct allocation *allocation)
+{
+	struct list *pos;
+
+	list_for_each(pos, &allocation->channels)
+		turn_lane_end(list_entry(pos, struct channel, link));
+}
+
 void turn_lanes_look(struct turn_worker *worker)
 {
 	struct list *pos, *at;

@@ -14,5 +14,7 @@ void turn_lanes_refresh(struct allocation *allocation); /* all of its channels *
 void turn_lanes_look(struct turn_worker *worker);
 /* Takes the channel off the wire, and counts. */
 void turn_lane_end(struct channel *channel);
+/* All of them: its client is another from now on. */
+void turn_lanes_end(struct allocation *allocation);
 
 #endif

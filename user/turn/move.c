@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Moving a data connection to the worker that owns its peer connection.
+ * Moving a connection to the worker that owns what it asks for: a data connection to
+ * that of its peer connection, a client that shows a mobility ticket to that of its
+ * allocation.
  *
  * SO_REUSEPORT gives a new connection to any worker, the CONNECTION-ID says which
  * one has the waiting leg. The descriptor goes there once, by letter, with the
@@ -29,6 +31,7 @@ struct move {
 	struct stream_parts parts;
 	union addr remote;
 	struct auth_account *account; /* a reference */
+	bool whole; /* the request is handled there: no bind */
 	unsigned int bind_failures; /* when this one fails */
 	struct transaction tx;
 	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
@@ -65,8 +68,8 @@ static int move_bind(struct move *move, struct turn_worker *worker)
 	return code;
 }
 
-/* Makes it a client here that hears why. False: nobody took the descriptor. */
-static bool move_settle(struct move *move, struct turn_worker *worker, int code)
+/* Makes it a client here. NULL: nobody took the descriptor. */
+static struct client *move_admit(struct move *move, struct turn_worker *worker)
 {
 	const struct client_origin origin = {
 		.worker = worker,
@@ -81,8 +84,18 @@ static bool move_settle(struct move *move, struct turn_worker *worker, int code)
 	struct client *client;
 
 	if (!origin.listener || turn_client_new(&origin, &client))
-		return false;
+		return NULL;
 	move->parts.seal = NULL;
+	return client;
+}
+
+/* Makes it a client here that hears why. False: nobody took the descriptor. */
+static bool move_settle(struct move *move, struct turn_worker *worker, int code)
+{
+	struct client *client = move_admit(move, worker);
+
+	if (!client)
+		return false;
 	client->fingerprint = move->tx.fingerprint;
 	client->bind_failures = move->bind_failures;
 	turn_answer_error(client, &move->tx, code);
@@ -104,6 +117,9 @@ static void move_arrived(struct letter *letter)
 
 	if (!worker) {
 		move_drop(move);
+	} else if (move->whole) {
+		if (!move_admit(move, worker))
+			move_drop(move);
 	} else {
 		code = move_bind(move, worker);
 		if (code && !move_settle(move, worker, code))
@@ -112,8 +128,8 @@ static void move_arrived(struct letter *letter)
 	move_free(move);
 }
 
-static struct move *move_new(const struct request *req, unsigned int owner,
-			     const uint8_t *connection_id)
+/* A letter to that worker; NULL without memory. */
+static struct move *move_new(const struct request *req, unsigned int owner)
 {
 	struct move *move = calloc(1, sizeof(*move));
 
@@ -126,30 +142,48 @@ static struct move *move_new(const struct request *req, unsigned int owner,
 	move->account = auth_account_ref(req->account);
 	move->tx = req->tx;
 	move->bind_failures = req->client->bind_failures + 1;
-	memcpy(move->connection_id, connection_id, TURN_CONNECTION_ID_LEN);
 	memcpy(move->listener, req->client->listener->name, CONF_NAME_MAX);
 	return move;
+}
+
+/* With what came behind `consumed` bytes. TURN_LATER or a STUN code. */
+static int move_post(struct request *req, struct move *move, size_t consumed)
+{
+	struct turn_shared *shared = req->worker->shared;
+	struct turn_worker *to =
+		move->owner < shared->worker_count ?
+			atomic_load(&shared->workers[move->owner]) :
+			NULL;
+
+	if (!to || turn_client_detach(req->client, consumed, &move->parts)) {
+		move_free(move);
+		return to ? STUN_CODE_SERVER_ERROR : STUN_CODE_BAD_REQUEST;
+	}
+	loop_post(to->loop, &move->letter, move_arrived);
+	return TURN_LATER;
 }
 
 int turn_move_send(struct request *req, unsigned int owner,
 		   const uint8_t *connection_id)
 {
-	struct turn_shared *shared = req->worker->shared;
-	struct turn_worker *to = owner < shared->worker_count ?
-					 atomic_load(&shared->workers[owner]) :
-					 NULL;
-	struct move *move;
+	struct move *move = move_new(req, owner);
+	int code;
 
-	if (!to)
-		return STUN_CODE_BAD_REQUEST;
-	move = move_new(req, owner, connection_id);
 	if (!move)
 		return STUN_CODE_SERVER_ERROR;
-	if (turn_client_detach(req->client, req->msg->len, &move->parts)) {
-		move_free(move);
+	memcpy(move->connection_id, connection_id, TURN_CONNECTION_ID_LEN);
+	code = move_post(req, move, req->msg->len);
+	if (code == TURN_LATER)
+		req->worker->counters.binds_moved++;
+	return code;
+}
+
+int turn_move_client(struct request *req, unsigned int owner)
+{
+	struct move *move = move_new(req, owner);
+
+	if (!move)
 		return STUN_CODE_SERVER_ERROR;
-	}
-	req->worker->counters.binds_moved++;
-	loop_post(to->loop, &move->letter, move_arrived);
-	return TURN_LATER;
+	move->whole = true;
+	return move_post(req, move, 0);
 }

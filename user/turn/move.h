@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A data connection that goes to the worker that owns the peer connection. */
+/* A connection that goes to the worker that owns what it asks for. */
 #ifndef TURN_MOVE_H
 #define TURN_MOVE_H
 
@@ -8,5 +8,11 @@
 /* Posts req's connection to another worker. TURN_LATER, or a STUN code. */
 int turn_move_send(struct request *req, unsigned int owner,
 		   const uint8_t *connection_id);
+
+/*
+ * Posts req's connection with this very request to the worker that has its
+ * allocation, to be handled there. TURN_LATER, or a STUN code.
+ */
+int turn_move_client(struct request *req, unsigned int owner);
 
 #endif

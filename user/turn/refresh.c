@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Refresh (RFC 8656 8.2). */
+/* Refresh (RFC 8656 8.2, with RFC 8016 3.2 for a client that has moved). */
 #include "turn/allocation.h"
-#include "turn/request.h"
+#include "turn/mobile.h"
 
 int turn_refresh(struct request *req)
 {
+	const bool moved = stun_has(req->msg, STUN_ATTR_MOBILITY_TICKET);
 	struct allocation *allocation;
 	uint64_t lifetime_ms;
 	sa_family_t family;
-	int code = turn_request_allocation(req, &allocation);
+	int code = moved ? turn_mobile_refresh(req) : 0;
 
+	if (!code)
+		code = turn_request_allocation(req, &allocation);
 	if (code)
 		return code;
 	code = turn_request_family(req, &family);
@@ -30,6 +33,8 @@ int turn_refresh(struct request *req)
 		turn_allocation_prolong(allocation, lifetime_ms);
 	else
 		turn_allocation_end(allocation, "refresh", false);
+	if (moved && lifetime_ms)
+		turn_mobile_ticket_put(&req->answer, allocation);
 	stun_put_u32(&req->answer, STUN_ATTR_LIFETIME,
 		     (uint32_t)(lifetime_ms / 1000));
 	return 0;

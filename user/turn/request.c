@@ -13,6 +13,7 @@
 #include "turn/access.h"
 #include "turn/discovery.h"
 #include "turn/excess.h"
+#include "turn/mobile.h"
 #include "turn/waiting.h"
 
 #define SOFTWARE "culvert " CULVERT_VERSION
@@ -375,6 +376,8 @@ int turn_request_allocation(const struct request *req, struct allocation **out)
 		return STUN_CODE_ALLOCATION_MISMATCH;
 	if (allocation->account != req->account)
 		return STUN_CODE_WRONG_CREDENTIALS;
+	if (!stun_has(req->msg, STUN_ATTR_MOBILITY_TICKET))
+		turn_mobile_confirm(req->client);
 	*out = allocation;
 	return 0;
 }

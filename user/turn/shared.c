@@ -16,6 +16,7 @@
 
 #include "base/random.h"
 #include "base/syscalls.h"
+#include "crypto/crypto.h"
 #include "turn/excess.h"
 
 /* Asks for a limit, sets none. */
@@ -56,6 +57,7 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 		goto destroy_relayed;
 	shared->worker_count = workers;
 	shared->instance = random_u32() >> 8;
+	random_bytes(shared->ticket_key, sizeof(shared->ticket_key));
 	pthread_mutex_init(&shared->lock, NULL);
 	list_init(&shared->relayed_hosts);
 	list_init(&shared->reservations);
@@ -78,6 +80,7 @@ void turn_shared_free(struct turn_shared *shared)
 	if (!shared)
 		return;
 	turn_excess_free(shared->excess);
+	crypto_wipe(shared->ticket_key, sizeof(shared->ticket_key));
 	auth_guard_free(shared->guard);
 	table_destroy(&shared->relayed);
 	table_destroy(&shared->handshake_sources);

@@ -34,6 +34,8 @@ struct turn_shared {
 
 	struct auth_guard *guard; /* of failed credentials */
 	struct turn_excess *excess; /* of answers to strangers */
+	uint8_t ticket_key[32]; /* of mobility tickets */
+	_Atomic unsigned int parcels; /* datagrams between workers */
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;

@@ -194,6 +194,7 @@ static void lists_init(struct turn_worker *worker)
 {
 	list_init(&worker->engine_sets);
 	list_init(&worker->waiting);
+	list_init(&worker->detours);
 	list_init(&worker->listeners);
 	list_init(&worker->clients);
 	list_init(&worker->allocations);
@@ -210,6 +211,7 @@ static void tables_destroy(struct turn_worker *worker)
 	table_destroy(&worker->channel_numbers);
 	table_destroy(&worker->channel_peers);
 	table_destroy(&worker->paths);
+	table_destroy(&worker->detour_paths);
 }
 
 static int tables_init(struct turn_worker *worker)
@@ -224,6 +226,8 @@ static int tables_init(struct turn_worker *worker)
 		err = table_init(&worker->channel_peers);
 	if (!err)
 		err = table_init(&worker->paths);
+	if (!err)
+		err = table_init(&worker->detour_paths);
 	if (err)
 		tables_destroy(worker);
 	return err;
@@ -382,16 +386,23 @@ struct turn_listener *turn_listener_find(struct turn_worker *worker,
 struct datagram_port *turn_listener_port(const struct turn_listener *listener,
 					 const union addr *local)
 {
+	struct datagram_port *any = NULL;
 	struct list *pos;
 
 	list_for_each(pos, &listener->sockets) {
 		struct datagram_port *port =
 			list_entry(pos, struct listener_socket, link)->port;
+		const union addr *bound = port ? turn_datagram_addr(port) :
+						 NULL;
 
-		if (port && addr_equal(turn_datagram_addr(port), local))
+		if (bound && addr_equal(bound, local))
 			return port;
+		if (bound && addr_is_any(bound) &&
+		    addr_family(bound) == addr_family(local) &&
+		    addr_port(bound) == addr_port(local))
+			any = port;
 	}
-	return NULL;
+	return any;
 }
 
 struct turn_listener *turn_listener_ref(struct turn_listener *listener)

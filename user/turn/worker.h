@@ -81,6 +81,8 @@ struct turn_worker {
 	struct table channel_numbers; /* (allocation, number) -> struct channel */
 	struct table channel_peers; /* (allocation, peer) -> struct channel */
 	struct table paths; /* 5-tuple -> struct client of datagrams */
+	struct table detour_paths; /* 5-tuple -> struct detour */
+	struct list detours; /* the same */
 	struct list waiting; /* struct waiting */
 	/* For the request that is handled again because of it; else NULL. */
 	struct store_ask *answer;
@@ -132,7 +134,10 @@ bool turn_worker_may_log(struct turn_worker *worker, enum turn_log kind,
 
 struct turn_listener *turn_listener_find(struct turn_worker *worker,
 					 const char *name);
-/* Its socket for datagrams that is bound to this address; NULL: there is none. */
+/*
+ * Its socket for datagrams that is bound to this address, or to any with its port;
+ * NULL: there is none.
+ */
 struct datagram_port *turn_listener_port(const struct turn_listener *listener,
 					 const union addr *local);
 struct turn_listener *turn_listener_ref(struct turn_listener *listener);

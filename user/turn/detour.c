@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Detours: the kernel gives the datagrams of a 5-tuple to one worker, by a hash, and
+ * an allocation stays with the worker that made it. When a client has moved
+ * (mobile.c) the two may differ. Then the first worker keeps a detour for the
+ * 5-tuple and copies each of its datagrams into a letter for the second, which
+ * handles it as if it had come there, and answers from its own socket of the same
+ * address.
+ *
+ *   begun by a Refresh with a ticket of ours -> kept -> ended
+ *                                            -> ended
+ *
+ * It is kept when the second worker says that it knows somebody by that 5-tuple, and
+ * ends when it does not any more, or when nothing came for as long as an allocation
+ * can live. Without that word it ends after SETTLE_MS: who shows tickets that are no
+ * good any more leaves nothing behind, and a request may wait there for the user
+ * database. Detours of a worker, and letters under way over all of them, are bounded;
+ * of datagrams, what comes on top is dropped and counted.
+ */
+#include "turn/detour.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "turn/request.h"
+
+#define DETOURS_MAX 16384 /* of a worker */
+#define PARCELS_MAX 1024 /* under way, over all workers */
+#define SETTLE_MS   10000
+
+struct detour {
+	struct list link; /* of worker->detours */
+	struct table_node node; /* of worker->detour_paths */
+	struct datagram_port *port;
+	struct udp_path path;
+	struct turn_worker *worker;
+	unsigned int owner; /* the worker that has the allocation */
+	uint64_t used_ms;
+	bool kept;
+	struct timer timer;
+};
+
+/* A datagram on its way, then the word whether more such are wanted. */
+struct parcel {
+	struct letter letter;
+	struct turn_shared *shared;
+	unsigned int from, to; /* workers */
+	bool asks; /* the detour is not kept so far */
+	bool known; /* there is such a client */
+	struct udp_path path;
+	char listener[CONF_NAME_MAX];
+	size_t len;
+	uint8_t data[];
+};
+
+static struct detour *detour_find(const struct datagram_port *port,
+				  const struct udp_path *path)
+{
+	struct turn_worker *worker = port->listener->worker;
+	struct table_node *node =
+		table_first(&worker->detour_paths,
+			    turn_datagram_hash(&path->remote, &path->local));
+
+	for (; node; node = table_next(node)) {
+		struct detour *detour = list_entry(node, struct detour, node);
+
+		if (detour->port == port &&
+		    addr_equal(&detour->path.remote, &path->remote) &&
+		    addr_equal(&detour->path.local, &path->local))
+			return detour;
+	}
+	return NULL;
+}
+
+static void detour_end(struct detour *detour)
+{
+	timer_cancel(detour->worker->loop, &detour->timer);
+	table_remove(&detour->worker->detour_paths, &detour->node);
+	list_del(&detour->link);
+	free(detour);
+}
+
+/* Its time goes on from the last use. */
+static void detour_timer(struct detour *detour);
+
+static void detour_idle(struct timer *timer)
+{
+	struct detour *detour = list_entry(timer, struct detour, timer);
+	const uint64_t idle = loop_now(detour->worker->loop) - detour->used_ms;
+
+	if (!detour->kept ||
+	    idle >= turn_limits(detour->worker)->max_lifetime_ms)
+		detour_end(detour);
+	else
+		detour_timer(detour);
+}
+
+static void detour_timer(struct detour *detour)
+{
+	struct loop *loop = detour->worker->loop;
+	const uint64_t idle = loop_now(loop) - detour->used_ms;
+	const uint64_t most = turn_limits(detour->worker)->max_lifetime_ms;
+
+	timer_arm(loop, &detour->timer,
+		  !detour->kept ? SETTLE_MS :
+		  most > idle   ? most - idle :
+				  0,
+		  detour_idle);
+}
+
+static struct detour *detour_new(struct datagram_port *port,
+				 const struct udp_path *path)
+{
+	struct turn_worker *worker = port->listener->worker;
+	struct detour *detour = worker->detour_paths.count < DETOURS_MAX ?
+					calloc(1, sizeof(*detour)) :
+					NULL;
+
+	if (!detour)
+		return NULL;
+	detour->port = port;
+	detour->path = *path;
+	detour->worker = worker;
+	list_add_tail(&detour->link, &worker->detours);
+	table_insert(&worker->detour_paths, &detour->node,
+		     turn_datagram_hash(&path->remote, &path->local));
+	return detour;
+}
+
+static void parcel_free(struct parcel *parcel)
+{
+	turn_gauge_release(&parcel->shared->parcels);
+	free(parcel);
+}
+
+/* The socket for a parcel's path of the worker of this index; NULL: none. */
+static struct datagram_port *parcel_port(const struct parcel *parcel,
+					 unsigned int index)
+{
+	struct turn_worker *worker =
+		atomic_load(&parcel->shared->workers[index]);
+	struct turn_listener *listener =
+		worker ? turn_listener_find(worker, parcel->listener) : NULL;
+
+	return listener ? turn_listener_port(listener, &parcel->path.local) :
+			  NULL;
+}
+
+/* Back where it came from. */
+static void parcel_returned(struct letter *letter)
+{
+	struct parcel *parcel = list_entry(letter, struct parcel, letter);
+	struct datagram_port *port = parcel_port(parcel, parcel->from);
+	struct detour *detour = port ? detour_find(port, &parcel->path) : NULL;
+
+	if (detour && parcel->known && !detour->kept) {
+		detour->kept = true;
+		detour_timer(detour);
+	} else if (detour && !parcel->known && detour->kept) {
+		detour_end(detour);
+	}
+	parcel_free(parcel);
+}
+
+static void parcel_arrived(struct letter *letter)
+{
+	struct parcel *parcel = list_entry(letter, struct parcel, letter);
+	struct turn_worker *from =
+		atomic_load(&parcel->shared->workers[parcel->from]);
+	struct datagram_port *port = parcel_port(parcel, parcel->to);
+
+	parcel->known = port && turn_datagram_handed(port, &parcel->path,
+						     parcel->data, parcel->len);
+	if (from && parcel->asks == parcel->known)
+		loop_post(from->loop, &parcel->letter, parcel_returned);
+	else
+		parcel_free(parcel);
+}
+
+/* false: there is no room, or nobody to send it to. */
+static bool parcel_send(const struct detour *detour, const uint8_t *data,
+			size_t len)
+{
+	struct turn_worker *worker = detour->worker;
+	struct turn_shared *shared = worker->shared;
+	struct turn_worker *to =
+		detour->owner < shared->worker_count ?
+			atomic_load(&shared->workers[detour->owner]) :
+			NULL;
+	struct parcel *parcel;
+
+	if (!to || !turn_gauge_take(&shared->parcels, PARCELS_MAX))
+		return false;
+	parcel = malloc(sizeof(*parcel) + len);
+	if (!parcel) {
+		turn_gauge_release(&shared->parcels);
+		return false;
+	}
+	parcel->shared = shared;
+	parcel->from = worker->index;
+	parcel->to = detour->owner;
+	parcel->asks = !detour->kept;
+	parcel->path = detour->path;
+	memcpy(parcel->listener, detour->port->listener->name, CONF_NAME_MAX);
+	parcel->len = len;
+	memcpy(parcel->data, data, len);
+	loop_post(to->loop, &parcel->letter, parcel_arrived);
+	return true;
+}
+
+int turn_detour_begin(struct request *req, unsigned int owner)
+{
+	const struct client *client = req->client;
+	const struct udp_path path = {
+		.remote = client->remote,
+		.local = client->local,
+	};
+	struct detour *detour = detour_find(client->port, &path);
+
+	if (!detour)
+		detour = detour_new(client->port, &path);
+	if (!detour)
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	detour->owner = owner;
+	detour->kept = false;
+	detour->used_ms = loop_now(req->worker->loop);
+	detour_timer(detour);
+	if (!parcel_send(detour, req->msg->data, req->msg->len))
+		return STUN_CODE_INSUFFICIENT_CAPACITY;
+	return TURN_LATER;
+}
+
+bool turn_detour_take(struct datagram_port *port, const struct udp_path *path,
+		      const uint8_t *data, size_t len)
+{
+	struct turn_worker *worker = port->listener->worker;
+	struct detour *detour =
+		worker->detour_paths.count ? detour_find(port, path) : NULL;
+
+	if (!detour)
+		return false;
+	detour->used_ms = loop_now(worker->loop);
+	if (!parcel_send(detour, data, len))
+		worker->counters.datagrams_dropped++;
+	return true;
+}
+
+void turn_detours_end(struct turn_worker *worker,
+		      const struct datagram_port *port)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &worker->detours) {
+		struct detour *detour = list_entry(pos, struct detour, link);
+
+		if (detour->port == port)
+			detour_end(detour);
+	}
+}
