@@ -15,6 +15,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/syscalls.h"
+
+SYSCALLS(SYSCALLS_RELAY, "recvfrom");
 
 #define V1_MAX     ((size_t)107)
 #define V1_START   "PROXY "
