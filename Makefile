@@ -12,7 +12,16 @@ FUZZ_SECONDS ?= 30
 VERSION := 0.1.0
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-	-Wpointer-arith -Wundef -Wvla $(WERROR)
+	-Wpointer-arith -Wundef -Wvla -Wformat=2 -Wno-format-nonliteral -Wimplicit-fallthrough $(WERROR)
+# What the OpenSSF's guide for compilers advises, as far as this compiler has it.
+supported = $(foreach flag,$(1),$(shell $(CC) -Werror $(flag) -S -x c -o /dev/null \
+	/dev/null 2>/dev/null && echo $(flag)))
+HARDEN_CFLAGS := -O2 -fPIE -D_FORTIFY_SOURCE=3 $(call supported,\
+	-fstack-clash-protection -fcf-protection=full -mbranch-protection=standard \
+	-ftrivial-auto-var-init=zero \
+	-fno-delete-null-pointer-checks -fno-strict-overflow)
+HARDEN_LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
+
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
 	-Iuser -Iinclude -isystem $(BUILD)/kern -g -fno-omit-frame-pointer -fstack-protector-strong \
 	-MMD -MP $(WARN)
@@ -192,7 +201,7 @@ $$(BUILD)/$(1)/rooms.a: $$($(1)_OBJECTS)
 	@ar rcs $$@ $$^ || { df -h $$(@D); false; }
 -include $$(SOURCES:%.c=$$(BUILD)/$(1)/%.d)
 endef
-$(eval $(call FLAVOUR,release,$(CC),-O2 -D_FORTIFY_SOURCE=2))
+$(eval $(call FLAVOUR,release,$(CC),$(HARDEN_CFLAGS)))
 $(eval $(call FLAVOUR,clang,$(CLANG),-O1))
 $(eval $(call FLAVOUR,asan,$(CC),-O1 $(SANITIZE)))
 $(eval $(call FLAVOUR,fuzzer,$(CLANG),-O1 $(SANITIZE) -fsanitize=fuzzer-no-link))
@@ -206,7 +215,8 @@ $(BUILD)/culvert: $(BUILD)/release/user/client/culvert_main.o
 $(BUILD)/culvertctl: $(BUILD)/release/user/ctl/culvertctl_main.o
 $(PROGRAMS): $(BUILD)/release/rooms.a
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/release/rooms.a $(LIBS)
+	$(Q)$(CC) $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+		$(BUILD)/release/rooms.a $(LIBS)
 
 $(BUILD)/asan/culvertd: $(BUILD)/asan/user/main/culvertd_main.o
 $(BUILD)/asan/culvert: $(BUILD)/asan/user/client/culvert_main.o

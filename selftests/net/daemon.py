@@ -437,6 +437,9 @@ def _():
     server = lab.extra_server(changes, prefix=prefix, port=port, owner=65534)
     server.control = changes["server"]["control"]
     equal(proc.status_field(server.relay_pid(), "Uid").split()[0], "65534", "uid")
+    for pid in (server.process.pid, server.relay_pid()):
+        # Root's, though the process is not: no core file, no ptrace by its user.
+        equal(os.stat(f"/proc/{pid}/mem").st_uid, 0, "owner of the process's memory")
     check(re.search(r"unprivileged", server.log()), "the log does not say it is unprivileged")
     works(server)
     server.ctl("status")

@@ -128,6 +128,12 @@ int privilege_clean_files(void)
 	return 0;
 }
 
+void privilege_hide_memory(void)
+{
+	/* Fails for no reason but a wrong number. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 void privilege_raise_files(void)
 {
 	struct rlimit files;
@@ -258,7 +264,7 @@ static void path_allow(int rules, const char *path)
 		.allowed_access = READ,
 	};
 	char at[PATH_MAX];
-	char *slash = at;
+	char *slash;
 
 	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
 		return;

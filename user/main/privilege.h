@@ -29,6 +29,12 @@ int privilege_find_user(const char *name, struct privilege_user *out);
  */
 int privilege_clean_files(void);
 
+/*
+ * No core file is made of this process's memory, which holds keys, and no other
+ * process of its user looks into it. Its children's neither.
+ */
+void privilege_hide_memory(void);
+
 /* Raises the soft descriptor limit to the hard one. */
 void privilege_raise_files(void);
 

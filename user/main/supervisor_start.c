@@ -291,6 +291,7 @@ int supervisor_start(struct supervisor *sup)
 	sup->config_loads = 1;
 	log_set_level(sup->conf->log_level);
 	random_bytes(sup->nonce_secret, sizeof(sup->nonce_secret));
+	privilege_hide_memory();
 	privilege_raise_files();
 	crypto_init();
 	err = privilege_find_user(sup->conf->user, &sup->user);
