@@ -25,7 +25,7 @@ HARDEN_LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
 	-Iuser -Iinclude -isystem $(BUILD)/kern -g -fno-omit-frame-pointer -fstack-protector-strong \
 	-MMD -MP $(WARN)
-LIBS := -Wl,--as-needed -lbpf -luring -lnftnl -lmnl -lssl -lcrypto -linih -ljansson -lseccomp -lsqlite3 -lpthread
+LIBS := -Wl,--as-needed -lbpf -luring -lnftnl -lmnl -lssl -lcrypto -linih -ljansson -lseccomp -lsqlite3 -lpq -lhiredis -lpthread
 
 # Rooms, lowest first. A file with main() is a program, not part of a room.
 ROOMS := base loop crypto stun store auth transport engine pair conf control turn \
@@ -89,11 +89,11 @@ run: ## build and run culvertd here with a generated configuration
 	@tools/run $(BUILD)
 
 check: ## install what tests need and run them all
-	@tools/deps build check browser
+	@tools/deps build check browser servers
 	@tools/check $(BUILD)
 
 check-long: ## the same at nightly length: every engine, 10,000 joins each
-	@tools/deps build check browser
+	@tools/deps build check browser servers
 	@CULVERT_LONG=1 TEST_TIMEOUT=7200 tools/check $(BUILD)
 
 demo: ## relay 1 GiB each way through three namespaces (root)

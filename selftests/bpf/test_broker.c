@@ -238,7 +238,7 @@ static bool record_pinnable(int records)
 	if (pid < 0)
 		lab_die("fork");
 	if (!pid)
-		_exit(privilege_relay(&user, NULL, parent) ||
+		_exit(privilege_relay(&user, NULL, false, parent) ||
 		      !bpf_obj_pin(records, path));
 	waitpid(pid, &status, 0);
 	unlink(path);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "store/url.h"
 #include "unit/failalloc.h"
 #include "unit/until.h"
 
@@ -437,15 +438,90 @@ static void a_file_that_is_not_ours_is_not_changed(void **state)
 
 static void urls_are_judged_by_their_form(void **state)
 {
-	static const char *const good[] = { "none", "sqlite:/a/b" };
-	static const char *const bad[] = { "",         "nowhere",   "sqlite:",
-					   "sqlite:a", "http://a/", "/a/b" };
+	static const char *const good[] = {
+		"none",
+		"sqlite:/a/b",
+		"postgresql://u:p@h/d",
+		"postgresql:///d?host=/run&sslmode=disable",
+		"redis://h",
+		"redis://:p@h:1/2",
+		"redis://u:p@[2001:db8::1]:6379/0",
+		"redis+unix:///a",
+		"redis+unix://u:p%40@/a?db=7",
+	};
+	static const char *const bad[] = {
+		"",
+		"nowhere",
+		"sqlite:",
+		"sqlite:a",
+		"http://a/",
+		"/a/b",
+		"postgresql://h/d?colour=blue",
+		"redis://",
+		"redis:///1",
+		"redis://h:0",
+		"redis://h:65536",
+		"redis://h:",
+		"redis://h/x",
+		"redis://h/1/2",
+		"redis://u@h",
+		"redis://u:@h",
+		"redis://u:%0@h",
+		"redis://u:%00@h",
+		"redis://[::1",
+		"redis://[::1]x",
+		"redis+unix://a",
+		"redis+unix:///a?db=",
+		"redis+unix:///a?no=1",
+	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
-		assert_true(store_url_ok(good[i]));
+		if (!store_url_ok(good[i]))
+			fail_msg("%s", good[i]);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		assert_false(store_url_ok(bad[i]));
+		if (store_url_ok(bad[i]))
+			fail_msg("%s", bad[i]);
+}
+
+static void a_url_of_redis_is_taken_apart(void **state)
+{
+	struct redis_url url;
+
+	(void)state;
+	assert_int_equal(redis_url_parse("redis://a%3Ab:p%2f@[::1]:7/9", &url),
+			 0);
+	assert_string_equal(url.user, "a:b");
+	assert_string_equal(url.password, "p/");
+	assert_string_equal(url.host, "::1");
+	assert_int_equal(url.port, 7);
+	assert_int_equal(url.db, 9);
+	assert_int_equal(redis_url_parse("redis+unix://:p@/a%20b?db=3", &url),
+			 0);
+	assert_string_equal(url.user, "");
+	assert_string_equal(url.password, "p");
+	assert_string_equal(url.host, "");
+	assert_string_equal(url.path, "/a b");
+	assert_int_equal(url.db, 3);
+	assert_int_equal(redis_url_parse("redis://h", &url), 0);
+	assert_int_equal(url.port, 6379);
+	assert_int_equal(url.db, 0);
+}
+
+/* Nobody is let in, and nobody waits for nothing. */
+static void a_server_that_is_not_there_is_left_alone_for_a_while(void **state)
+{
+	struct store_params wish = params();
+	char url[100];
+
+	(void)state;
+	snprintf(url, sizeof(url), "redis+unix://%s/nothing", file.dir);
+	wish.url = url;
+	configure(&wish);
+	assert_int_equal(ask_for("alice"), -EIO);
+	assert_int_equal(ask_for("alice"), -EHOSTDOWN);
+	assert_int_equal(known("alice"), -EAGAIN);
+	UNTIL(loop, ask_for("alice") == -EIO);
 }
 
 /* Whatever runs out of memory, every question has its answer. */
@@ -497,6 +573,8 @@ int main(void)
 		CASE(users_are_listed_replaced_and_removed),
 		CASE(a_file_that_is_not_ours_is_not_changed),
 		CASE(urls_are_judged_by_their_form),
+		CASE(a_url_of_redis_is_taken_apart),
+		CASE(a_server_that_is_not_there_is_left_alone_for_a_while),
 		CASE(survives_lack_of_memory),
 	};
 

@@ -23,6 +23,7 @@ enum syscalls_role {
 	SYSCALLS_URING = 1 << 4, /* a relay that has the engine uring */
 	SYSCALLS_STORE = 1 << 5, /* a relay that has a user database */
 	SYSCALLS_EXIT = 1 << 6,
+	SYSCALLS_REMOTE = 1 << 7, /* a relay that has one on a server */
 	SYSCALLS_ALL = SYSCALLS_SUPERVISOR | SYSCALLS_BROKER | SYSCALLS_RELAY |
 		       SYSCALLS_EXIT,
 };

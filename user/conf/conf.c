@@ -153,6 +153,11 @@ const char *conf_database_file(const struct conf *conf)
 		       NULL;
 }
 
+bool conf_database_remote(const struct conf *conf)
+{
+	return conf_database_wanted(conf) && !conf_database_file(conf);
+}
+
 struct conf *conf_ref(struct conf *conf)
 {
 	atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);

@@ -343,6 +343,8 @@ const struct conf_exit *conf_exit_of(const struct conf *conf,
 /* Is there a [database] url? And which file is it; NULL: none. */
 bool conf_database_wanted(const struct conf *conf);
 const char *conf_database_file(const struct conf *conf);
+/* Is it on a server? */
+bool conf_database_remote(const struct conf *conf);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

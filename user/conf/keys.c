@@ -602,7 +602,13 @@ const struct key conf_keys[] = {
 	  .shown = "sqlite:/var/lib/culvert/users.db",
 	  .help = "The database:\n"
 		  ".Cm sqlite: Ns Ar path\n"
-		  "of a file on a local disk, which need not exist, or\n"
+		  "of a file on a local disk, which need not exist;\n"
+		  ".Cm postgresql:// Ns Ar user : Ns Ar password Ns @ Ns Ar host Ns / Ns Ar database ,\n"
+		  "as libpq takes it;\n"
+		  ".Cm redis:// Ns Ar user : Ns Ar password Ns @ Ns Ar host : Ns Ar port Ns / Ns Ar number\n"
+		  "or\n"
+		  ".Cm redis+unix:// Ns Ar user : Ns Ar password Ns @ Ns Ar /path Ns ?db= Ns Ar number ;\n"
+		  "or\n"
 		  ".Cm none .\n"
 		  "A change needs a restart, for the relay may read nothing else.\n"
 		  "It may hold a password, so it is never shown." },

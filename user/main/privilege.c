@@ -13,6 +13,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -26,7 +27,7 @@ SYSCALLS(SYSCALLS_BEFORE, "openat newfstatat fstat geteuid prlimit64");
 SYSCALLS(SYSCALLS_SUPERVISOR, "setgroups setresgid setresuid setgid setuid");
 SYSCALLS(SYSCALLS_SUPERVISOR, "capget capset prctl getppid close");
 SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_add_rule");
-SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_restrict_self openat");
+SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_restrict_self openat readlink");
 
 /* Being uid 0 gives a program nothing, and this cannot be taken back. */
 #define SECUREBITS_ROOT_IS_NOTHING                                        \
@@ -336,20 +337,43 @@ int privilege_exit(pid_t parent)
 	return die_with(parent);
 }
 
-int privilege_relay(const struct privilege_user *user, const char *database,
-		    pid_t parent)
+static void directory_of(const char *path, char out[PATH_MAX])
 {
-	/* What the start reads; and the directory, for the file may be replaced. */
-	char directory[PATH_MAX] = "";
-	const char *const readable[] = {
-		START_READS,
-		"/dev/urandom",
-		directory,
-	};
-	const char *slash = database ? strrchr(database, '/') : NULL;
+	const char *slash = strrchr(path, '/');
 
-	if (slash && slash - database < PATH_MAX)
-		memcpy(directory, database, (size_t)(slash - database));
+	*out = '\0';
+	if (slash && slash - path < PATH_MAX) {
+		memcpy(out, path, (size_t)(slash - path));
+		out[slash - path] = '\0';
+	}
+}
+
+/*
+ * What the start reads; the directory of the user database, for the file may be
+ * replaced; or what the names of hosts are looked up by, whose own file often lies
+ * elsewhere.
+ */
+static void relay_files_refuse(const char *database, bool remote)
+{
+	char path[PATH_MAX], directory[PATH_MAX] = "";
+	const char *readable[4] = { START_READS, "/dev/urandom" };
+	size_t count = 2;
+
+	if (database)
+		directory_of(database, directory);
+	if (remote) {
+		readable[count++] = "/etc";
+		if (realpath("/etc/resolv.conf", path))
+			directory_of(path, directory);
+	}
+	if (*directory)
+		readable[count++] = directory;
+	files_refuse("relay", readable, count);
+}
+
+int privilege_relay(const struct privilege_user *user, const char *database,
+		    bool remote, pid_t parent)
+{
 	if (user->change) {
 		if (setgroups(0, NULL) < 0 ||
 		    setresgid(user->gid, user->gid, user->gid) < 0 ||
@@ -364,7 +388,7 @@ int privilege_relay(const struct privilege_user *user, const char *database,
 		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
-	files_refuse("relay", readable, *directory ? 3 : 2);
+	relay_files_refuse(database, remote);
 	/* After the change of user, which would clear it. */
 	return die_with(parent);
 }

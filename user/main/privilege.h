@@ -68,13 +68,14 @@ int privilege_exit(pid_t parent);
 /*
  * The relay: becomes the user for good, no capability is left, none can be
  * regained. With Landlock no path is opened any more, made or removed, but for
- * reading below /proc/sys/net, /dev/urandom and the file of users (NULL: none):
+ * reading below /proc/sys/net, /dev/urandom and the file of users (NULL: none),
+ * and, where users are on a remote server, /etc and where resolv.conf is:
  * then no BPF map is pinned, whose pin could be opened for writing, though its
  * descriptor can only read; and from Linux 6.12 on no process but itself is
  * signalled. Dies with its parent. 0 or a negative errno; -ESRCH when the parent
  * has gone already.
  */
 int privilege_relay(const struct privilege_user *user, const char *database,
-		    pid_t parent);
+		    bool remote, pid_t parent);
 
 #endif

@@ -229,6 +229,8 @@ static int filter_start(const struct conf *conf)
 		roles |= SYSCALLS_URING;
 	if (conf_database_wanted(conf))
 		roles |= SYSCALLS_STORE;
+	if (conf_database_remote(conf))
+		roles |= SYSCALLS_REMOTE;
 	return filter_enter("relay", roles, conf->seccomp);
 }
 
@@ -310,6 +312,7 @@ int relay_run(const struct relay_params *params)
 
 	signal(SIGPIPE, SIG_IGN);
 	err = privilege_relay(params->user, conf_database_file(params->conf),
+			      conf_database_remote(params->conf),
 			      params->supervisor);
 	if (err) {
 		log_error("main",

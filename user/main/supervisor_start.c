@@ -270,6 +270,8 @@ static int filter_start(const struct supervisor *sup)
 		roles |= SYSCALLS_EXIT;
 	if (conf_database_wanted(sup->conf))
 		roles |= SYSCALLS_STORE;
+	if (conf_database_remote(sup->conf))
+		roles |= SYSCALLS_REMOTE;
 	return filter_enter("supervisor", roles, sup->conf->seccomp);
 }
 

@@ -36,7 +36,7 @@ struct backend_env {
 };
 
 struct backend_ops {
-	const char *scheme; /* of the URL, with the colon */
+	const char *scheme; /* what its URLs begin with */
 	bool (*url_ok)(const char *url);
 	/* Opens nothing yet; from any thread. 0 or -ENOMEM. */
 	int (*open)(const struct backend_env *env, struct backend **out);
@@ -63,7 +63,7 @@ struct backend {
 	const struct backend_ops *ops;
 };
 
-extern const struct backend_ops store_sqlite;
+extern const struct backend_ops store_sqlite, store_postgresql, store_redis;
 
 /* The one for a URL; NULL: there is none. */
 const struct backend_ops *store_backend(const char *url);

@@ -51,6 +51,8 @@ struct change {
 
 static const struct backend_ops *const backends[] = {
 	&store_sqlite,
+	&store_postgresql,
+	&store_redis,
 };
 
 const struct backend_ops *store_backend(const char *url)

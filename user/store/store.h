@@ -49,7 +49,9 @@ struct store_params {
 struct store;
 
 /* What a URL may look like, in words. */
-#define STORE_URLS "none, sqlite:/PATH"
+#define STORE_URLS                                                       \
+	"none, sqlite:/PATH, postgresql://USER:PASSWORD@HOST/DATABASE, " \
+	"redis://USER:PASSWORD@HOST/NUMBER, redis+unix:///PATH"
 
 /* Is it fit for a user's name: UTF-8 that a log line and a JSON text can carry? */
 bool store_name_ok(const char *name, size_t len);
