@@ -17,7 +17,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import cli, engines, stun, tap, tls  # noqa: E402
+from culvertlab import cli, engines, proc, stun, tap, tls  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, digest, payload, ping, receive,  # noqa: E402
                              receive_to_any_end, receive_to_end, reset, same, send_all,
                              sender)
@@ -327,6 +327,23 @@ def _():
     equal(digest(got[0].finish()), digest(sent), "to the peer")
     equal(digest(got[1].finish()), digest(sent[::-1]), "to the client")
     within(client.refresh(600), 500, 700, "lifetime by the old control connection")
+
+
+@test("private keys as text are the supervisor's alone, passwords, too; also after a reload")
+def _():
+    pair = tls.certificate(lab.dir)
+    server = lab.server(config(certificate=pair[0], private_key=pair[1]))
+    with open(pair[1], "rb") as file:
+        key = file.read().split(b"\n")[1]  # a line of base64
+    equal(len(key), 64, "length of the line")
+    for when in ("started", "reloaded"):
+        binding(handshake(server))
+        equal(proc.memory_has(server.process.pid, key), {key}, "in the supervisor, to compare")
+        roles = proc.children(server.process.pid)
+        check(len(roles) > 1, f"only these processes: {roles}")
+        for pid in roles:
+            equal(proc.memory_has(pid, key, b"wonderland"), set(), f"in a child when {when}")
+        equal(server.reload(), "reloaded", "reload")
 
 
 @test("a bad certificate is refused whole, by file, line and reason; the old one stays", 60)

@@ -260,7 +260,8 @@ def _(version, tcp):
     client, peer = allocated(version, tcp), peer_of(version)
     address = peer.getsockname()
     client.permit(address[0])
-    for size in (0, 1, 3, 4, 1200, 1400, 9000):
+    # An indication has 36 bytes, of IPv6 48, beside the data.
+    for size in (0, 1, 3, 4, 1200, 1400, 9000, 65456):
         data = payload(size, size)
         client.sock.sendall(send_message(address, data))
         same(from_relay(peer, client), data, f"{size} bytes to the peer")
@@ -283,6 +284,12 @@ def _(version, tcp):
         peer.sendto(data, client.relayed)
     for n, data in enumerate(pieces):
         same(receive_channel(client, tcp), data, f"piece {n} to the client")
+    for size in (16380, 16381, 40000, 65507 - 4 * (not tcp)):  # with its header it is UDP's most
+        data = payload(size, size)
+        client.sock.sendall(channel_message(data, tcp))
+        same(from_relay(peer, client), data, f"{size} bytes to the peer")
+        peer.sendto(data, client.relayed)
+        same(receive_channel(client, tcp), data, f"{size} bytes to the client")
     done(client)
 
 

@@ -255,13 +255,37 @@ static void listeners_free(struct conf *conf)
 	free(conf->listeners);
 }
 
+static void user_forget(struct conf_user *user)
+{
+	conf_secret_free(user->password);
+	user->password = NULL;
+	explicit_bzero(&user->ha1, sizeof(user->ha1));
+}
+
+static void realm_forget(struct conf_realm *realm)
+{
+	for (size_t i = 0; i < realm->secret_count; i++) {
+		conf_secret_free(realm->secrets[i]);
+		realm->secrets[i] = NULL;
+	}
+	realm->secret_count = 0;
+}
+
+void conf_secrets_forget(struct conf *conf)
+{
+	conf_files_forget(conf);
+	for (size_t i = 0; i < conf->user_count; i++)
+		user_forget(&conf->users[i]);
+	for (size_t i = 0; i < conf->realm_count; i++)
+		realm_forget(&conf->realms[i]);
+}
+
 static void users_free(struct conf *conf)
 {
 	for (size_t i = 0; i < conf->user_count; i++) {
 		free(conf->users[i].name);
 		free(conf->users[i].realm);
-		conf_secret_free(conf->users[i].password);
-		explicit_bzero(&conf->users[i].ha1, sizeof(conf->users[i].ha1));
+		user_forget(&conf->users[i]);
 		rules_free(&conf->users[i].rules);
 		names_free(conf->users[i].engines.order,
 			   conf->users[i].engines.count);
@@ -307,8 +331,7 @@ void conf_unref(struct conf *conf)
 	alternates_free(conf);
 	for (size_t i = 0; i < conf->realm_count; i++) {
 		free(conf->realms[i].name);
-		for (size_t k = 0; k < conf->realms[i].secret_count; k++)
-			conf_secret_free(conf->realms[i].secrets[k]);
+		realm_forget(&conf->realms[i]);
 		rules_free(&conf->realms[i].rules);
 		names_free(conf->realms[i].engines.order,
 			   conf->realms[i].engines.count);

@@ -346,6 +346,12 @@ const char *conf_database_file(const struct conf *conf);
 /* Is it on a server? */
 bool conf_database_remote(const struct conf *conf);
 
+/*
+ * Wipes passwords, their digests, secrets and the contents of files: for who has
+ * made keys of them, or needs none. The database's stays, for it is asked again.
+ */
+void conf_secrets_forget(struct conf *conf);
+
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */
 

@@ -176,12 +176,26 @@ int conf_files_unpack(struct conf *conf, const uint8_t *data, size_t len)
 	return !err && from.len ? -EBADMSG : err;
 }
 
+static int file_forget(void *arg, struct conf_file *file)
+{
+	(void)arg;
+	if (file->text)
+		explicit_bzero(file->text, file->len);
+	free(file->text);
+	file->text = NULL;
+	file->len = 0;
+	return 0;
+}
+
+void conf_files_forget(struct conf *conf)
+{
+	files_each(conf, file_forget, NULL);
+}
+
 void conf_files_free(struct conf_file *files, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		free(files[i].path);
-		if (files[i].text)
-			explicit_bzero(files[i].text, files[i].len);
-		free(files[i].text);
+		file_forget(NULL, &files[i]);
 	}
 }

@@ -118,6 +118,8 @@ int conf_file_read(const char *path, size_t max, char **text, size_t *len,
  */
 int conf_files_read(struct conf *conf, const char *file, conf_report_fn report,
 		    void *arg);
+/* Wipes what was read of them. */
+void conf_files_forget(struct conf *conf);
 void conf_files_free(struct conf_file *files, size_t count);
 
 /* Wipes and frees; accepts NULL. */

@@ -79,6 +79,9 @@ void supervisor_child_close(struct supervisor *sup)
 	fd_close(&sup->exit.channel);
 	sockets_close(&sup->next_sockets, &sup->sockets);
 	sockets_close(&sup->sockets, NULL);
+	conf_secrets_forget(sup->conf);
+	if (sup->next_conf)
+		conf_secrets_forget(sup->next_conf);
 	conf_unref(sup->next_conf);
 	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
 }

@@ -192,16 +192,18 @@ static void seal_look(struct stream *stream)
 		stream->params.ops->opened(stream->params.arg);
 }
 
-static void stream_read(struct stream *stream)
+/* true: there is more, of which no polling would tell. */
+static bool read_once(struct stream *stream)
 {
-	uint8_t buf[STREAM_READ_MAX];
+	uint8_t buf[STREAM_MESSAGE_MAX + STREAM_READ_MAX];
 	size_t have = stream->kept.len;
 	ssize_t n;
 
+	assert(have <= STREAM_MESSAGE_MAX);
 	if (have)
 		memcpy(buf, stream->kept.data, have);
 	n = seal_recv(stream->params.seal, stream->watch.fd, buf + have,
-		      sizeof(buf) - have);
+		      STREAM_READ_MAX);
 	seal_look(stream);
 	if (n > 0)
 		bytes_arrived(stream, buf, have + (size_t)n);
@@ -211,10 +213,14 @@ static void stream_read(struct stream *stream)
 		transport_stream_close(stream, close_reason(stream));
 	if (stream->open && stream->params.seal)
 		watch_update(stream);
-	/* Of this no polling would tell. */
-	if (stream->open && !stream->paused && stream->params.seal &&
-	    stream->params.seal->more)
-		stream_read(stream);
+	return stream->open && !stream->paused && stream->params.seal &&
+	       stream->params.seal->more;
+}
+
+static void stream_read(struct stream *stream)
+{
+	while (read_once(stream))
+		;
 }
 
 /* Sends what the kernel takes. The count, 0 when it takes nothing now. */
@@ -333,7 +339,7 @@ int transport_stream_new(const struct stream_params *params, int fd,
 	struct stream *stream;
 	int err;
 
-	assert(params->message_max <= STREAM_READ_MAX / 2);
+	assert(params->message_max <= STREAM_MESSAGE_MAX);
 	stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		return -ENOMEM;

@@ -71,10 +71,13 @@ int listener_fd(const struct listener *listener);
  */
 struct stream;
 
-/* Bytes one read may bring: the most that `received` sees at once, but for what
- * stream_params.initial brings.
+/*
+ * Bytes one read may bring: with what was kept of a message the most that `received`
+ * sees at once, but for what stream_params.initial brings.
  */
 #define STREAM_READ_MAX ((size_t)32 << 10)
+/* The largest message of STUN (RFC 8489 5), more than ChannelData can have. */
+#define STREAM_MESSAGE_MAX ((size_t)20 + 65532)
 
 enum stream_close {
 	STREAM_CLOSE_EOF, /* the other side ended its stream */
@@ -104,7 +107,8 @@ struct stream_params {
 	void *arg;
 	size_t message_max; /* bytes of the largest message; an unfinished one
 			     * of this size is STREAM_CLOSE_PROTOCOL. At most
-			     * STREAM_READ_MAX / 2 */
+			     * STREAM_MESSAGE_MAX
+			     */
 	size_t queue_max; /* bytes that may wait to be sent */
 	const uint8_t *initial; /* bytes read elsewhere, taken for the first
 				 * to arrive; copied */

@@ -33,8 +33,11 @@
 
 SYSCALLS(SYSCALLS_RELAY, "getsockname");
 
-/* A CreatePermission for 256 IPv6 peers takes 6 KB; nothing needs more. */
-#define MESSAGE_MAX ((size_t)16 << 10)
+/*
+ * A CreatePermission for 256 IPv6 peers takes 6 KB, and no request more; a Send
+ * indication and ChannelData, of those who are known, have a datagram in them.
+ */
+#define STRANGERS_MAX ((size_t)16 << 10)
 
 void turn_client_handshake_failed(struct client *client, const char *why)
 {
@@ -108,11 +111,13 @@ static ssize_t client_received(void *arg, const uint8_t *data, size_t len)
 	 */
 	const bool channel = client->authenticated &&
 			     stun_is_channel_data(data, len);
+	const size_t most = client->authenticated ? STREAM_MESSAGE_MAX :
+						    STRANGERS_MAX;
 	ssize_t n = channel ? stun_channel_frame(data, len) :
 			      stun_frame(data, len);
 	int err = -EBADMSG;
 
-	if (n >= 0 && n <= (ssize_t)MESSAGE_MAX) {
+	if (n >= 0 && n <= (ssize_t)most) {
 		if (n == 0 || (size_t)n > len)
 			return 0;
 		err = channel ? turn_data_channel(client, data, (size_t)n) :
@@ -253,7 +258,7 @@ int turn_client_new(const struct client_origin *origin, struct client **out)
 		.loop = worker->loop,
 		.ops = &client_stream_ops,
 		.arg = client,
-		.message_max = MESSAGE_MAX,
+		.message_max = STREAM_MESSAGE_MAX,
 		.queue_max = turn_limits(worker)->send_queue,
 		.initial = origin->initial,
 		.initial_len = origin->initial_len,

@@ -272,6 +272,8 @@ int turn_settings_new(struct conf *conf,
 		free(settings);
 		return err == -ENOMEM ? -ENOMEM : -EINVAL;
 	}
+	/* There are keys and contexts of them now. */
+	conf_secrets_forget(conf);
 	settings->conf = conf_ref(conf);
 	atomic_init(&settings->refs, 1);
 	*out = settings;

@@ -28,8 +28,9 @@
 struct turn_settings;
 
 /*
- * store: the user database, which outlives the settings; NULL: none. 0, -ENOMEM, or
- * -EINVAL (a user or realm the auth room refuses).
+ * store: the user database, which outlives the settings; NULL: none. On success the
+ * secrets of `conf` are wiped: there are keys of them. 0, -ENOMEM, or -EINVAL (a user
+ * or realm the auth room refuses).
  */
 int turn_settings_new(struct conf *conf,
 		      const uint8_t nonce_secret[AUTH_SECRET_LEN],

@@ -159,5 +159,23 @@ def fd_copy(pid, number):
         os.close(process)
 
 
+def memory_has(pid, *texts):
+    """Which of these byte strings stand anywhere in the process's writable memory."""
+    found = set()
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            span, rights = line.split()[:2]
+            low, high = (int(end, 16) for end in span.split("-"))
+            if not rights.startswith("rw"):
+                continue
+            try:
+                mem.seek(low)
+                data = mem.read(high - low)
+            except (OSError, ValueError, OverflowError):
+                continue  # of a device
+            found |= {text for text in texts if text in data}
+    return found
+
+
 def rss_kib(pid):
     return int(status_field(pid, "VmRSS").split()[0])
