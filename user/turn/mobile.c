@@ -12,7 +12,8 @@
  * once; that answer may be lost, so the same request from the same place is answered
  * again, and the former 5-tuple is heard until the client has used the new one.
  *
- * What comes from peers goes to the new 5-tuple at once. Data connections of a TCP
+ * What comes from peers goes to the new 5-tuple at once, or, of a channel on wire, when
+ * the broker has taken it off. Data connections of a TCP
  * allocation belong to the allocation and notice nothing. A control connection that
  * breaks is what a move looks like, so a mobile allocation outlives it, to the end
  * of its lifetime.
