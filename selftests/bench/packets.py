@@ -1,15 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""packets.py: datagrams relayed per CPU-second of the relay, culvert beside coturn.
+"""packets.py: processor time of each datagram that is relayed, culvert beside coturn.
 
 Eight clients over UDP with a channel each; ChannelData of 200 and of 1200 bytes go to the peers
-and back, 32 of each client under way.  The two take turns; each figure is the median of RUNS
-(default 3) runs of SECONDS (default 4).  A datagram there and back counts as two.  The same with
-Binding requests, of which answers are counted.  Needs root.
+and back, 32 of each client under way.  A datagram there and back counts as two.  The same with
+Binding requests, of which answers are counted.  All take turns; each figure is the median of RUNS
+(default 3) runs of SECONDS (default 4).  Needs root.
+
+"relay": the time of all its processes.  What the kernel relays by itself costs them nothing, but
+whoever sends and receives: on these devices a program at a hook runs in the time of the sender.
+"all": relay and load together.  "added": the same less what the load alone spends when the
+relay's namespace routes its datagrams and there is no relay ("direct"), which is what relaying
+them costs the machine, wherever it is charged.  Ratios are coturn's time to culvert's.
 """
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -53,30 +60,80 @@ def answers(lab, server):
         return False
 
 
-def measure(lab, server, size):
-    """(datagrams per CPU-second, datagrams per second, share lost) of one run."""
-    wait_for(lambda: answers(lab, server), 10, "UDP is served")
-    clients, fds = [], []
+class Direct:
+    """No relay: its namespace routes."""
+
+    def __init__(self, lab):
+        self.relay = lab.topo.relay
+        self.process = None
+        self.relay.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+
+    def stop(self):
+        self.relay.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+
+
+def sockets(lab, server, size):
+    """Sockets of the clients and their peers, with what keeps them."""
+    kept, fds = [], []
     for _ in range(CLIENTS):
-        client = turn.Datagrams(lab.topo.client, server.address())
         peer = lab.topo.peer.bound(udp=True)
-        if size != BINDING:
+        if server.process is None:
+            client = sock = lab.topo.client.datagrams(peer.getsockname())
+        else:
+            client = turn.Datagrams(lab.topo.client, server.address())
+            sock = client.sock
+        if server.process is not None and size != BINDING:
             client.allocate(protocol=turn.UDP)
             if client.channel_bind_code(peer.getsockname(), CHANNEL):
                 sys.exit("no channel")
-        clients += [client, peer]
-        fds += [client.sock.fileno(), peer.fileno()]
-    before = cpu_seconds(server.process.pid)
+        kept += [client, peer]
+        fds += [sock.fileno(), peer.fileno()]
+    return kept, fds
+
+
+def load_seconds():
+    """Processor time of the loads so far: of children that have been waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(lab, server, size):
+    """Of one run: relay and all, microseconds a datagram; datagrams a second; share lost."""
+    if server.process:
+        wait_for(lambda: answers(lab, server), 10, "UDP is served")
+    kept, fds = sockets(lab, server, size)
+    before = cpu_seconds(server.process.pid) if server.process else 0
+    load = load_seconds()
     channel = 0 if size == BINDING else CHANNEL
     argv = [TOOL, *map(str, (channel, size, SECONDS, WINDOW)), *map(str, fds)]
     done = subprocess.run(argv, pass_fds=fds, capture_output=True, text=True, check=True)
-    used = cpu_seconds(server.process.pid) - before
-    for each in clients:
+    load = load_seconds() - load
+    used = cpu_seconds(server.process.pid) - before if server.process else 0
+    for each in kept:
         each.close()
     told = json.loads(done.stdout)
-    count = told["trips"] if size == BINDING else 2 * told["trips"]
-    return (count / max(used, 0.01), count * 1000 / told["ms"],
+    count = max(1, told["trips"] if size == BINDING else 2 * told["trips"])
+    return (1e6 * used / count, 1e6 * (used + load) / count, count * 1000 / told["ms"],
             told["lost"] / max(1, told["trips"] + told["lost"]))
+
+
+def show(size, figures):
+    """The rows of one case: a line for each relay, a ratio for each of culvert's."""
+    what = "Binding answers" if size == BINDING else f"{size} bytes"
+    rows = {name: list(map(statistics.median, zip(*runs))) for name, runs in figures.items()}
+    # Nobody but a relay answers Binding requests.
+    alone = rows["direct"][1] if "direct" in rows else None
+    for name, (relay, whole, rate, lost) in rows.items():
+        added = f"{whole - alone:7.2f}" if alone is not None else "      -"
+        print(f"{what:16} {name:14} us a datagram: relay {relay:5.2f}  all {whole:5.2f}  "
+              f"added {added}   {rate:9,.0f} a second  {100 * lost:.2f} % lost")
+    for name in rows:
+        if name not in ("culvert", "culvert-daemon"):
+            continue
+        own = f"{rows['coturn'][0] / max(rows[name][0], 0.01):7.2f}"
+        added = "      -" if alone is None else \
+            f"{(rows['coturn'][1] - alone) / max(rows[name][1] - alone, 0.01):7.2f}"
+        print(f"{what:16} {name:14} x coturn:      relay {own}            added {added}")
 
 
 def run(lab):
@@ -84,24 +141,21 @@ def run(lab):
            "server": {"log_level": "info"},
            # All of them come from one network.
            "limits": {"reflection": "0"}}
-    servers = {"culvert": lambda: Culvertd(lab, udp),
-               "coturn": lambda: Coturn(lab, udp=True)}
+    daemon = {**udp, "engine": {"wire_datagrams": "no"}}
+    relays = {"culvert": lambda: Culvertd(lab, udp),
+              "coturn": lambda: Coturn(lab, udp=True)}
+    data = {"direct": lambda: Direct(lab), "culvert-daemon": lambda: Culvertd(lab, daemon),
+            **relays}
     figures = {}
     for _ in range(RUNS):
         for size in CASES:
-            for name, start in servers.items():
+            for name, start in (relays if size == BINDING else data).items():
                 server = start()
-                figures.setdefault((size, name), []).append(measure(lab, server, size))
+                figures.setdefault(size, {}).setdefault(name, []).append(
+                    measure(lab, server, size))
                 server.stop()
     for size in CASES:
-        median = {}
-        what = "Binding answers" if size == BINDING else f"datagrams of {size} bytes"
-        for name in servers:
-            per_cpu, rate, lost = map(statistics.median, zip(*figures[size, name]))
-            median[name] = per_cpu
-            print(f"{what:22} {name:8} {per_cpu:10,.0f} per CPU-second  "
-                  f"{rate:10,.0f} per second  {100 * lost:.2f} % lost")
-        print(f"{what:22} ratio {median['culvert'] / median['coturn']:.2f}")
+        show(size, figures[size])
 
 
 def main():

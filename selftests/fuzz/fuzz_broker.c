@@ -125,7 +125,7 @@ static void formed_step(struct run *run, int channel)
 	struct broker_expire expire = { .type = BROKER_EXPIRE };
 	int two[2];
 
-	switch (byte(run) % 5) {
+	switch (byte(run) % 6) {
 	case 0:
 		hello.adopts = byte(run) % 3;
 		message_send(channel, &hello, sizeof(hello), NULL, 0,
@@ -152,6 +152,9 @@ static void formed_step(struct run *run, int channel)
 		claim.generation = byte(run) % 8;
 		message_send(channel, &claim, sizeof(claim), NULL, 0,
 			     MSG_DONTWAIT);
+		break;
+	case 5:
+		lane_step(run, channel);
 		break;
 	default:
 		expire.allocation = byte(run) % 4;
@@ -227,10 +230,10 @@ static void socket_step(struct run *run)
 	case 8:
 		snapshot->device = byte(run) % 2 ? FAKE_DEVICE : 0;
 		break;
-	case 9:
+	case 10:
 		s->hidden = byte(run) % 2;
 		break;
-	case 10:
+	case 11:
 		fake.altered = byte(run) % 2;
 		break;
 	default:
@@ -323,7 +326,7 @@ static void step(struct run *run)
 	int which = what >> 7, channel = run->channels[which];
 	char bytes[256];
 
-	switch (what % 8) {
+	switch (what % 7) {
 	case 0:
 		raw_step(run, channel);
 		break;
@@ -337,9 +340,6 @@ static void step(struct run *run)
 		break;
 	case 5:
 		socket_step(run);
-		break;
-	case 6:
-		lane_step(run, channel);
 		break;
 	default:
 		channel_open(run, which);

@@ -245,7 +245,7 @@ def _():
     equal(server.counters()["lanes"], 0, "lanes")
 
 
-@tap.test("wire_datagrams can be turned off and on, and users without wire have no lanes")
+@tap.test("wire_datagrams can be turned off and on; realms without wire or with a limit have none")
 def _():
     server = serve()
     one = Channel(server).on_wire()
@@ -261,13 +261,15 @@ def _():
         for n in range(2 * FIRST):
             one.up(payload(100, n))
         equal(server.counters()["lanes"], lanes, f"lanes with {switch}")
-    server.sections = {**kept, "realm example.org": {**kept.get("realm example.org", {}),
-                                                     "engine": "splice, copy"}}
-    server.write_config()
-    equal(server.reload(), "reloaded")
-    for n in range(2 * FIRST):
-        one.up(payload(100, n))
-    equal(server.counters()["lanes"], 0, "lanes of a realm without wire")
+    realm = kept.get("realm example.org", {})
+    for key, value in (("engine", "splice, copy"), ("bandwidth", "100M")):
+        server.sections = {**kept, "realm example.org": {**realm, key: value}}
+        server.write_config()
+        equal(server.reload(), "reloaded")
+        one.bind()
+        for n in range(2 * FIRST):
+            one.up(payload(100, n))
+        equal(server.counters()["lanes"], 0, f"lanes of a realm with {key}")
     server.sections = kept
     server.write_config()
     equal(server.reload(), "reloaded")
