@@ -140,7 +140,7 @@ net: all net-tools ## run the network tests (root for the namespaces)
 
 net-tools: $(NET_PROGRAMS)
 
-qemu: all bench-tools kern $(BUILD)/bpf/verify ## boot other kernels, try culvert there
+qemu: all bench-tools kern $(BUILD)/bpf/verify $(BUILD)/unit/test_ktls_kernel ## boot other kernels, try culvert there
 	@BUILD=$(BUILD) tools/taprun $(sort $(wildcard selftests/qemu/*.py))
 
 fuzz-build: $(FUZZ_PROGRAMS)

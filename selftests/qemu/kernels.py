@@ -19,11 +19,17 @@ from culvertlab import engines, guestnet, qemu, tap  # noqa: E402
 from culvertlab.server import BUILD, ROOT, binary  # noqa: E402
 
 SERIES = ("6.1", "6.12")
+TLS_SERIES = ("6.12",)  # whose TLS culvertd uses
+TLS_ENGINES = "ktls ktls-uring"
+# Of the relay cases those that a slow guest is fast enough for.
+TLS_CASES = ("FIN before the bind", "few and 8 MiB", "a banner from the peer",
+             "both sides half-close", "close right after")
 CASES = (("splice", "veth"), ("uring", "veth"), ("sockmap", "veth"), ("wire", "veth"),
          ("wire", "vlan"), ("wire", "bridge"))
 CONNECTIONS, BYTES = 4, 1 << 20
 # Seconds, for a machine that is busy with other things as well.
-VERIFY_S, BPF_S, RELAY_S, SUITE_S = 240, 120, 180, 900
+VERIFY_S, BPF_S, RELAY_S, SUITE_S, TLS_S = 240, 120, 180, 900, 240
+TLS_TEST = "unit/test_ktls_kernel"
 VERDICT = re.compile(r"^(\S+) (\S+) (loaded|refused)(.*)$", re.M)
 
 
@@ -40,8 +46,10 @@ class Booted:
             image = qemu.Image(kernel, guestnet.MODULES)
             guestnet.fill(image)
             image.program(binary("bpf/verify"), "/usr/bin/verify")
-            if engines.LONG:
+            if engines.LONG or self.series in TLS_SERIES:
                 guestnet.fill_suite(image)
+            if os.access(binary(TLS_TEST), os.X_OK):
+                image.program(binary(TLS_TEST), "/usr/bin/test_ktls_kernel")
             for program in bpf_programs():
                 if os.access(binary(f"bpf/{program}"), os.X_OK):
                     image.program(binary(f"bpf/{program}"), f"/usr/bin/{program}")
@@ -121,6 +129,32 @@ def runs_suite(booted, engine):
     tap.check(verdicts and status == 0, f"status {status}, said:\n{failures(output)}")
 
 
+def tls_units(booted):
+    """What the kernel makes of TLS sessions that are handed to it, cipher by cipher."""
+    if not os.access(binary(TLS_TEST), os.X_OK):
+        raise tap.Skip(f"{binary(TLS_TEST)} is not built")
+    status, output = booted.get().run("test_ktls_kernel", timeout=TLS_S,
+                                      env={"CMOCKA_MESSAGE_OUTPUT": "TAP",
+                                           "ASAN_OPTIONS": "detect_leaks=0"})
+    verdicts = re.findall(r"^ok \d+.*$", output, re.M)
+    skipped = [line for line in verdicts if "SKIP" in line]
+    tap.note(f"{len(verdicts)} verdicts, {len(skipped)} of them skipped")
+    tap.check(verdicts and not skipped and status == 0,
+              f"status {status}, said:\n{failures(output)}")
+
+
+def tls_suite(booted):
+    """Relay cases over TLS that the kernel encrypts: splice and uring carry every pair."""
+    status, output = booted.get().run(
+        "python3", f"{guestnet.SUITE}/selftests/net/relay.py", *TLS_CASES, timeout=TLS_S,
+        env={"ENGINES": TLS_ENGINES, "CULVERT_PATIENCE": 10})
+    verdicts = re.findall(r"^(?:not )?ok .*$", output, re.M)
+    for line in verdicts:
+        tap.note(line)
+    tap.check(len(verdicts) == len(TLS_CASES) * len(TLS_ENGINES.split()) and status == 0
+              and "SKIP" not in output, f"status {status}, said:\n{failures(output)}")
+
+
 def failures(output):
     """What a TAP program said about its failures; without one, its last lines."""
     parts = re.findall(r"^not ok .*\n(?:#.*\n)*", output, re.M)
@@ -136,6 +170,11 @@ def register(series):
     for engine, kind in CASES:
         tap.add(f"{series}: {engine} relays over {kind}, IPv4 and IPv6",
                 lambda e=engine, k=kind: relays(booted, e, k), RELAY_S)
+    if series in TLS_SERIES:
+        tap.add(f"{series}: sessions of TLS that the kernel takes over",
+                lambda: tls_units(booted), TLS_S + 30)
+        tap.add(f"{series}: relay cases over TLS in the kernel, by splice and by uring",
+                lambda: tls_suite(booted), TLS_S + 30)
     for engine in engines.chosen() if engines.LONG else ():
         tap.add(f"{series}: the relay cases on {engine}",
                 lambda e=engine: runs_suite(booted, e), SUITE_S + 60)

@@ -19,9 +19,9 @@
 
 static struct tls_server *server; /* the program's own */
 
-static int server_make(const struct tls_pair *pairs, size_t count,
-		       const char *ciphers, struct tls_fault *fault,
-		       struct tls_server **out)
+static inline int server_make(const struct tls_pair *pairs, size_t count,
+			      const char *ciphers, struct tls_fault *fault,
+			      struct tls_server **out)
 {
 	const struct tls_server_params params = {
 		.pairs = pairs,
@@ -42,7 +42,7 @@ struct both {
 };
 
 /* OpenSSL's side of two sockets. */
-static void both_begin(struct both *both, int version)
+static inline void both_begin(struct both *both, int version)
 {
 	both->seal = NULL;
 	both->context = SSL_CTX_new(TLS_client_method());
@@ -52,7 +52,7 @@ static void both_begin(struct both *both, int version)
 	SSL_set_fd(both->ssl, both->far);
 }
 
-static void both_open(struct both *both, int version)
+static inline void both_open(struct both *both, int version)
 {
 	int fds[2], small = 4096;
 
@@ -64,7 +64,7 @@ static void both_open(struct both *both, int version)
 	both_begin(both, version);
 }
 
-static void both_close(struct both *both)
+static inline void both_close(struct both *both)
 {
 	seal_free(both->seal);
 	SSL_free(both->ssl);
@@ -74,7 +74,7 @@ static void both_close(struct both *both)
 }
 
 /* One attempt of each side. */
-static void both_shake(struct both *both)
+static inline void both_shake(struct both *both)
 {
 	uint8_t data[SEAL_RECORD_MAX];
 
@@ -84,7 +84,7 @@ static void both_shake(struct both *both)
 }
 
 /* Of an open one, whose other side has been told what to ask for. */
-static void both_accept(struct both *both)
+static inline void both_accept(struct both *both)
 {
 	assert_int_equal(tls_accept(server, both->fd, &both->seal), 0);
 	assert_false(both->seal->open);
@@ -92,7 +92,7 @@ static void both_accept(struct both *both)
 		 both_shake(both));
 }
 
-static void both_join(struct both *both, int version)
+static inline void both_join(struct both *both, int version)
 {
 	both_open(both, version);
 	both_accept(both);

@@ -175,8 +175,8 @@ int engine_set_ktls(const struct engine_set *set);
 uint64_t engine_set_sealed(const struct engine_set *set);
 
 /*
- * 0, or a negative errno: -ENOENT without TLS in this kernel. With CAP_NET_ADMIN
- * its module is loaded, if there is one.
+ * 0, or a negative errno: -ENOENT without TLS in this kernel, -EOPNOTSUPP when it
+ * is too old for it. With CAP_NET_ADMIN its module is loaded, if there is one.
  */
 int engine_ktls_probe(void);
 

@@ -309,7 +309,7 @@ static const char *engine_needs(const char *name)
 		{ "uring", "io_uring" },
 		{ "sockmap", "root at the start, Linux 6.1" },
 		{ "copy", "nothing" },
-		{ "ktls", "TLS in the kernel (module tls)" },
+		{ "ktls", "Linux 6.12 with TLS (module tls)" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -407,9 +407,10 @@ static void ktls_sum(const struct query *query, const struct relay *relay,
 	out->available = !error;
 	if (error)
 		snprintf(out->reason, sizeof(out->reason), "%s",
-			 error == -ECANCELED ? "[engine] ktls is no" :
-			 error == -ENOENT    ? "this kernel has none" :
-					       strerror(-error));
+			 error == -ECANCELED  ? "[engine] ktls is no" :
+			 error == -ENOENT     ? "this kernel has none" :
+			 error == -EOPNOTSUPP ? "this kernel's is unsafe" :
+						strerror(-error));
 	for (size_t k = 0; k < SEAL_PLACES; k++)
 		ktls_fallback_add(out, k, places[k]);
 }

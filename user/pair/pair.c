@@ -81,8 +81,8 @@ static bool half_drained(const struct half *half)
 
 /*
  * Nothing more goes to it. Where the kernel seals, the seal's own end has said so:
- * a FIN would leave its poll(2) awake while half a record is there (seen on
- * Linux 6.12), and comes with the close.
+ * a FIN, behind which Linux 6.12 polls such a socket as if it were plain, so that
+ * half a record kept it awake, comes with the close.
  */
 static void half_shutdown(const struct half *half)
 {

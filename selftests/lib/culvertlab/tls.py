@@ -31,8 +31,8 @@ def certificate(directory, name=NAME, days=30, serial=None):
     if os.path.exists(paths[0]):
         return paths
     try:
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                        "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-addext",
+        subprocess.run(["openssl", "req", "-config", "/dev/null", "-x509", "-newkey", "ec",
+                        "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-addext",
                         f"subjectAltName={_kind(name)}:{name}", "-days", str(days), "-keyout", paths[1],
                         "-out", paths[0]], check=True, capture_output=True)
     except FileNotFoundError as error:
