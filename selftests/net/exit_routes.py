@@ -20,12 +20,13 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import engines, proc, tap, turn  # noqa: E402
-from culvertlab.data import KIB, swap  # noqa: E402
+from culvertlab.data import KIB, ping, swap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
-from culvertlab.wait import wait_for  # noqa: E402
+from culvertlab.stun import ALLOCATE  # noqa: E402
+from culvertlab.wait import holds_for, wait_for  # noqa: E402
 
 test = tap.test
 if os.geteuid():
@@ -141,6 +142,50 @@ def _():
     with nothing_dropped(site):
         for version in (4, 6):
             reached(site, site.client, version, 1, 5)
+
+
+def allocate(server):
+    """The relayed host of a new allocation, of a client that comes by no exit."""
+    with turn.Control(site.client, (site.relay.addr(4, 2), server.port)) as client:
+        client.allocate()
+        return client.relayed[0]
+
+
+def refuses(server):
+    """Is an Allocate answered with 508?"""
+    with turn.Control(site.client, (site.relay.addr(4, 2), server.port)) as client:
+        return client.code(ALLOCATE, [turn.transport()]) == 508
+
+
+@test("a dead exit gets no new allocation, 508 without another; what is there survives 2 s", 40)
+def _():
+    server = router(relay={"address": "10.82.0.1"})
+    client = lab.keep(turn.Control(site.client, (site.relay.addr(4, 2), server.port)))
+    client.allocate()
+    data, peer, _ = lab.pair(client)
+    ping(data, peer)
+    site.relay.run("ip", "link", "set", "to_b", "down")
+    down = time.monotonic()
+    try:
+        # Each worker looks at the links once a second.
+        wait_for(lambda: refuses(server), 5, "Allocate is answered with 508")
+        check(server.counters()["exits_down"], "nothing is counted")
+        peer.sendall(b"while it is down")
+        data.sendall(b"that way, too")
+        server.sections["relay"]["address"] = "10.82.0.1, 10.81.0.1"
+        server.write_config()
+        equal(server.reload(), "reloaded", "the reload")
+        wait_for(lambda: all(allocate(server) == "10.81.0.1" for _ in range(6)), 5,
+                 "the other provider's address is given, by each worker")
+        holds_for(lambda: server.process.status is None, max(0, 2 - (time.monotonic() - down)),
+                  "the daemon runs on")
+    finally:
+        site.relay.run("ip", "link", "set", "to_b", "up")
+        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+    with nothing_dropped(site):
+        equal(data.recv(64), b"while it is down", "bytes to the client")
+        equal(peer.recv(64), b"that way, too", "bytes to the peer")
+        ping(data, peer)
 
 
 @test("a source that no provider knows is told so: ICMPv6 code 5, and nothing is dropped outside")

@@ -92,7 +92,7 @@ def _():
     server = lab.server({"exit isp-a": {"prefix": PREFIXES[0], "link": "gone0"}}, fresh=True)
     check("[exit isp-a] link: found \"gone0\"" in server.log().replace("\\\"", "\""),
           f"no warning in:\n{server.log()}")
-    pair_of(server, 0)
+    pair_of(server, 1)
 
 
 tap.main()

@@ -50,6 +50,7 @@
 	X(lookups_refused, "requests refused: too many waited for it")        \
 	X(rate_delays, "reads put off and datagrams dropped: bandwidth limit") \
 	X(allocations_made, "allocations made")                               \
+	X(exits_down, "allocations refused: the link of their exit is down")  \
 	X(allocations_redirected, "requests for one answered with another server") \
 	X(allocations_moved, "allocations that followed their clients")       \
 	X(peer_connects, "connections to peers asked for")                    \

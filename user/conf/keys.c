@@ -110,10 +110,12 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			"packets are routed by their source: see\n"
 			".Xr culvertd 8 ,\n"
 			".Dq Exits .\n"
+			"An address whose exit has a link that is down gets no new\n"
+			"allocation (508 when there is no other of its family).\n"
 			"The keys\n"
-			".Cm anycast , anycast_suffix , tunnel_peer\n"
+			".Cm anycast , anycast_suffix\n"
 			"and\n"
-			".Cm weight\n"
+			".Cm tunnel_peer\n"
 			"are checked and have no effect in this version.",
 	},
 	[SECTION_ALTERNATE] = {
@@ -570,7 +572,13 @@ const struct key conf_keys[] = {
 		  "tunnelled packets are taken." },
 	{ EXIT(weight), .name = "weight", .type = KEY_COUNT, .max = 1000,
 	  .preset = "1",
-	  .help = "The exit's share of new allocations, relative to others." },
+	  .help = "With several\n"
+		  ".Ic [relay]\n"
+		  ".Cm address\n"
+		  "of a family: this exit's share of new allocations, relative to\n"
+		  "the others', of clients that come by none of these exits; those\n"
+		  "of the others stay with the exit they come by.\n"
+		  "With 0 it is the last resort." },
 	{ EXIT(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_exit, engines.count),
 	  .shown = "as in [engine]",

@@ -16,7 +16,7 @@
 
 #define OWN_ADDRESSES_MS 1000 /* how stale the list of them may be */
 
-static void own_refresh(struct turn_worker *worker)
+void turn_access_refresh(struct turn_worker *worker)
 {
 	uint64_t now = loop_now(worker->loop);
 	bool changed = false;
@@ -67,7 +67,7 @@ static bool verdict_allows(const struct turn_worker *worker,
 bool turn_access_allows(const struct allocation *allocation,
 			const union addr *peer)
 {
-	own_refresh(allocation->worker);
+	turn_access_refresh(allocation->worker);
 	return verdict_allows(allocation->worker, peer_judge(allocation, peer),
 			      peer);
 }
@@ -78,7 +78,7 @@ bool turn_access_allows_host(const struct allocation *allocation,
 	union addr host = *peer;
 
 	addr_set_port(&host, 0);
-	own_refresh(allocation->worker);
+	turn_access_refresh(allocation->worker);
 	return verdict_allows(allocation->worker, peer_judge(allocation, &host),
 			      peer);
 }
@@ -87,7 +87,7 @@ bool turn_access_allows_channel(struct channel *channel)
 {
 	struct turn_worker *worker = channel->allocation->worker;
 
-	own_refresh(worker);
+	turn_access_refresh(worker);
 	if (channel->judged != worker->policy_serial) {
 		channel->verdict =
 			peer_judge(channel->allocation, &channel->peer);

@@ -35,6 +35,9 @@ bool turn_access_limited(const struct allocation *allocation);
 bool turn_access_passes(const struct allocation *allocation, enum rate_way way,
 			size_t len);
 
+/* Reads this machine's addresses and links, if that is a second ago. */
+void turn_access_refresh(struct turn_worker *worker);
+
 /* After worker->settings has changed. */
 void turn_access_reload(struct turn_worker *worker);
 

@@ -6,6 +6,7 @@
 #include "turn/alternate.h"
 #include "turn/datagram.h"
 #include "turn/mobile.h"
+#include "turn/relayed_host.h"
 #include "turn/request.h"
 
 #define RESERVE_NEXT 0x80 /* of EVEN-PORT's one byte: R */
@@ -56,39 +57,6 @@ static int attributes_check(const struct request *req,
 	return 0;
 }
 
-/* The address that the client has dialled, if it is of this family. */
-static bool dialled_host(const struct client *client, sa_family_t family,
-			 union addr *out)
-{
-	union addr local;
-
-	if (!turn_client_local(client, &local) || addr_family(&local) != family)
-		return false;
-	addr_set_port(&local, 0);
-	*out = local;
-	return true;
-}
-
-/* The host of the relayed address: 0, or 440 when there is none. */
-static int host_choose(const struct request *req, sa_family_t family,
-		       union addr *out)
-{
-	const struct conf_relay *relay = &turn_conf(req->worker)->relay;
-
-	/* RFC 8656 7.2: IPv4 unless another one is asked for. */
-	if (family == AF_UNSPEC)
-		family = AF_INET;
-	for (size_t i = 0; i < relay->address_count; i++) {
-		if (addr_family(&relay->addresses[i]) != family)
-			continue;
-		*out = relay->addresses[i];
-		return 0;
-	}
-	if (!relay->address_count && dialled_host(req->client, family, out))
-		return 0;
-	return STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED;
-}
-
 /* Takes what RESERVATION-TOKEN means: 0, or 508 when it is not to be had. */
 static int reservation_claim(const struct request *req,
 			     struct allocation_wish *wish)
@@ -135,7 +103,7 @@ static int request_check(struct request *req, struct allocation_wish *wish)
 		return turn_alternate_answer(req, alternate);
 	if (turn_shared_draining(req->worker->shared))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	return host_choose(req, family, &wish->host);
+	return turn_relayed_host(req, family, &wish->host);
 }
 
 /* Makes it, for a client that lasts. 0 or a code. */

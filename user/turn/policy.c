@@ -18,7 +18,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
-#include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -352,6 +352,20 @@ static size_t interfaces_copy(const struct ifaddrs *all, union addr *out)
 	return count;
 }
 
+/* Each link is told of once by its hardware address. */
+static size_t links_copy(const struct ifaddrs *all, char (*out)[IF_NAMESIZE])
+{
+	const unsigned int up = IFF_UP | IFF_RUNNING;
+	size_t count = 0;
+
+	for (; all; all = all->ifa_next)
+		if ((!all->ifa_addr || all->ifa_addr->sa_family == AF_PACKET) &&
+		    (all->ifa_flags & up) == up)
+			snprintf(out[count++], IF_NAMESIZE, "%s",
+				 all->ifa_name);
+	return count;
+}
+
 /* In another order they count as changed: then channels are judged once more. */
 static bool list_same(const struct own_addresses *own, const union addr *list,
 		      size_t count)
@@ -366,29 +380,40 @@ static bool list_same(const struct own_addresses *own, const union addr *list,
 
 int turn_own_addresses_read(struct own_addresses *own, bool *changed)
 {
+	struct own_addresses now = { .next_ms = own->next_ms };
 	struct ifaddrs *all;
-	union addr *list;
-	size_t count;
+	size_t room;
 
 	if (getifaddrs(&all) < 0)
 		return -errno;
-	list = calloc(interfaces_count(all) + 1,
-		      sizeof(*list) * OWN_PER_INTERFACE);
-	if (!list) {
+	room = interfaces_count(all) + 1;
+	now.list = calloc(room, sizeof(*now.list) * OWN_PER_INTERFACE);
+	now.up = calloc(room, sizeof(*now.up));
+	if (!now.list || !now.up) {
+		turn_own_addresses_clear(&now);
 		freeifaddrs(all);
 		return -ENOMEM;
 	}
-	count = interfaces_copy(all, list);
+	now.count = interfaces_copy(all, now.list);
+	now.up_count = links_copy(all, now.up);
 	freeifaddrs(all);
-	*changed = !list_same(own, list, count);
-	free(own->list);
-	own->list = list;
-	own->count = count;
+	*changed = !list_same(own, now.list, now.count);
+	turn_own_addresses_clear(own);
+	*own = now;
 	return 0;
 }
 
 void turn_own_addresses_clear(struct own_addresses *own)
 {
 	free(own->list);
+	free(own->up);
 	*own = (struct own_addresses){ 0 };
+}
+
+bool turn_own_link_up(const struct own_addresses *own, const char *name)
+{
+	for (size_t i = 0; i < own->up_count; i++)
+		if (!strcmp(own->up[i], name))
+			return true;
+	return false;
 }

@@ -3,6 +3,7 @@
 #ifndef TURN_POLICY_H
 #define TURN_POLICY_H
 
+#include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,17 +13,21 @@
 
 /*
  * The addresses of this machine, and what is as good as one: its networks'
- * broadcast addresses. Read again at most once a second.
+ * broadcast addresses; and its links. Read again at most once a second.
  */
 struct own_addresses {
 	union addr *list;
 	size_t count;
+	char (*up)[IF_NAMESIZE]; /* names of links that are up, with a carrier */
+	size_t up_count;
 	uint64_t next_ms; /* not read again before */
 };
 
 /* 0 or a negative errno; what was known stays on failure. */
 int turn_own_addresses_read(struct own_addresses *own, bool *changed);
 void turn_own_addresses_clear(struct own_addresses *own);
+/* Is there such a link, up and with a carrier? */
+bool turn_own_link_up(const struct own_addresses *own, const char *name);
 
 /*
  * The lowest address of the network and, of IPv4, the highest. Returns how many

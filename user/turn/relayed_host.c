@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which of this host's addresses a new allocation gets.
+ *
+ * Without exits it is the first of its family. An address whose exit has a link that
+ * is down would be a black hole: it is passed over. Of the others that one comes first
+ * which leaves by the exit that the client has come in by, for that one works for
+ * both; then chance decides, by the weights of their exits.
+ */
+#include "turn/relayed_host.h"
+
+#include "base/random.h"
+#include "turn/access.h"
+
+/* The candidates so far. */
+struct choice {
+	const struct conf_exit *near; /* the client's; NULL: none */
+	union addr host;
+	bool found, settled; /* settled: nothing better can come */
+	unsigned int weights; /* of those that chance decides between */
+	size_t dead;
+};
+
+/* The address that the client has dialled. */
+static bool dialled_host(const struct client *client, union addr *out)
+{
+	if (!turn_client_local(client, out))
+		return false;
+	addr_set_port(out, 0);
+	return true;
+}
+
+static bool exit_works(const struct turn_worker *worker,
+		       const struct conf_exit *exit)
+{
+	return !exit || !exit->link ||
+	       turn_own_link_up(&worker->own, exit->link);
+}
+
+static void host_consider(const struct turn_worker *worker,
+			  struct choice *choice, const union addr *host)
+{
+	const struct conf_exit *exit = conf_exit_of(turn_conf(worker), host);
+	unsigned int weight = exit ? exit->weight : 1;
+	bool take = !choice->found;
+
+	if (!exit_works(worker, exit)) {
+		choice->dead++;
+		return;
+	}
+	if (choice->settled)
+		return;
+	/* Without exits all are alike, and the first is taken. */
+	choice->settled = exit == choice->near &&
+			  (exit || !turn_conf(worker)->exit_count);
+	choice->weights += weight;
+	if (choice->settled ||
+	    (weight && random_below(choice->weights) < weight))
+		take = true;
+	choice->found = true;
+	if (take)
+		choice->host = *host;
+}
+
+/* Those configured, or the one that the client has dialled. */
+static void hosts_consider(const struct request *req, sa_family_t family,
+			   const union addr *dialled, struct choice *choice)
+{
+	const struct conf_relay *relay = &turn_conf(req->worker)->relay;
+
+	for (size_t i = 0; i < relay->address_count; i++)
+		if (addr_family(&relay->addresses[i]) == family)
+			host_consider(req->worker, choice,
+				      &relay->addresses[i]);
+	if (!relay->address_count && dialled && addr_family(dialled) == family)
+		host_consider(req->worker, choice, dialled);
+}
+
+int turn_relayed_host(const struct request *req, sa_family_t family,
+		      union addr *out)
+{
+	const struct conf *conf = turn_conf(req->worker);
+	struct choice choice = { .near = NULL };
+	union addr dialled;
+	bool known = dialled_host(req->client, &dialled);
+
+	if (conf->exit_count)
+		turn_access_refresh(req->worker);
+	if (known)
+		choice.near = conf_exit_of(conf, &dialled);
+	/* RFC 8656 7.2: IPv4 unless another one is asked for. */
+	hosts_consider(req, family == AF_UNSPEC ? AF_INET : family,
+		       known ? &dialled : NULL, &choice);
+	if (choice.found) {
+		*out = choice.host;
+		return 0;
+	}
+	if (!choice.dead)
+		return STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED;
+	req->worker->counters.exits_down++;
+	return STUN_CODE_INSUFFICIENT_CAPACITY;
+}
