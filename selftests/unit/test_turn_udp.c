@@ -643,6 +643,13 @@ static void reservations_end_with_who_made_them(void **state)
 	done(&tc);
 }
 
+static void whole_to(struct tc *tc, const union addr *peer, const char *text)
+{
+	send_begin(tc, peer, text);
+	stun_put(&tc->w, STUN_ATTR_DONT_FRAGMENT, "", 0);
+	tc_write(tc, tc->out, (size_t)stun_end(&tc->w));
+}
+
 static void send_obeys_policy_and_family(void **state)
 {
 	union addr peer;
@@ -673,9 +680,7 @@ static void send_obeys_policy_and_family(void **state)
 	before++;
 	RIG_UNTIL(&rig, drops() == before);
 	sent = rig_counters(&rig).bytes_to_peers;
-	send_begin(&tc, &good.addr, "whole");
-	stun_put(&tc.w, STUN_ATTR_DONT_FRAGMENT, "", 0);
-	tc_write(&tc, tc.out, (size_t)stun_end(&tc.w));
+	whole_to(&tc, &good.addr, "whole");
 	peer_hears(&good, &relayed, "whole");
 	assert_int_equal(rig_counters(&rig).bytes_to_peers, sent + 5);
 	/* What a reload forbids ends there and then, both ways. */
@@ -688,6 +693,76 @@ static void send_obeys_policy_and_family(void **state)
 	RIG_UNTIL(&rig, drops() == before);
 	close(good.fd);
 	done(&tc);
+}
+
+/* The next message must be a Data indication with this ICMP, about that peer. */
+static void icmp_hears(struct tc *tc, const union addr *peer, unsigned int type,
+		       unsigned int code)
+{
+	const uint8_t want[8] = {
+		[2] = (uint8_t)(type << 1 | code >> 8), [3] = (uint8_t)code
+	};
+	struct stun_attr attr;
+	union addr from;
+
+	assert_int_equal(tc_next(tc), 0);
+	assert_int_equal(tc->msg.class, STUN_INDICATION);
+	assert_int_equal(tc->msg.method, STUN_DATA);
+	assert_true(tc_address(tc, STUN_ATTR_XOR_PEER_ADDRESS, &from));
+	assert_true(addr_equal(&from, peer));
+	assert_false(stun_has(&tc->msg, STUN_ATTR_DATA));
+	assert_true(stun_find(&tc->msg, STUN_ATTR_ICMP, &attr));
+	assert_int_equal(attr.len, sizeof(want));
+	assert_memory_equal(attr.value, want, sizeof(want));
+}
+
+/* And what is sent next, to whomever, is not what it costs. */
+static void icmp_comes_as_indication(bool over_tcp)
+{
+	const size_t padding = over_tcp ? 3 : 0;
+	struct peer good, gone;
+	struct tc tc;
+	union addr relayed = allocated(&tc, over_tcp);
+
+	peer_open(&good, "127.0.0.2");
+	peer_open(&gone, "127.0.0.2");
+	close(gone.fd);
+	assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &good.addr), 0);
+	for (int i = 0; i < 3; i++) {
+		send_to(&tc, &gone.addr, "anybody?");
+		icmp_hears(&tc, &gone.addr, 3, 3);
+		send_to(&tc, &good.addr, "still here");
+		peer_hears(&good, &relayed, "still here");
+	}
+	/* One may stand in the way of what leaves in the same tick. */
+	send_to(&tc, &gone.addr, "anybody?");
+	send_to(&tc, &good.addr, "and here");
+	peer_hears(&good, &relayed, "and here");
+	icmp_hears(&tc, &gone.addr, 3, 3);
+	whole_to(&tc, &gone.addr, "anybody?");
+	whole_to(&tc, &good.addr, "and here");
+	peer_hears(&good, &relayed, "and here");
+	icmp_hears(&tc, &gone.addr, 3, 3);
+	/* Of a channel, too, by an indication. */
+	assert_int_equal(channel_bind(&tc, &gone.addr, 0x4000), 0);
+	channel_write(&tc, 0x4000, "hello", padding);
+	icmp_hears(&tc, &gone.addr, 3, 3);
+	assert_int_equal(rig_counters(&rig).icmp_to_clients, 6);
+	assert_int_equal(rig_counters(&rig).datagrams_unsent, 0);
+	close(good.fd);
+	done(&tc);
+}
+
+static void tells_of_icmp(void **state)
+{
+	(void)state;
+	icmp_comes_as_indication(false);
+}
+
+static void tells_of_icmp_over_a_connection(void **state)
+{
+	(void)state;
+	icmp_comes_as_indication(true);
 }
 
 static void tcp_methods_are_not_for_udp_allocations(void **state)
@@ -829,6 +904,8 @@ int main(void)
 		TEST(even_ports_and_their_neighbours),
 		TEST(reservations_end_with_who_made_them),
 		TEST(send_obeys_policy_and_family),
+		TEST(tells_of_icmp),
+		TEST(tells_of_icmp_over_a_connection),
 		TEST(tcp_methods_are_not_for_udp_allocations),
 		TEST(a_connection_that_does_not_read_loses_data_alone),
 		TEST(allocations_of_a_socket_that_closes_end),

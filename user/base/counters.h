@@ -35,6 +35,7 @@
 	X(lanes_refused, "channels that could not go on wire")                \
 	X(datagrams_on_wire, "of all datagrams relayed, those by wire")       \
 	X(datagrams_dropped, "datagrams not relayed: no permission, room or bandwidth")  \
+	X(icmp_to_clients, "failures of datagrams that clients were told of")  \
 	X(datagrams_unsent, "datagrams the kernel did not take")              \
 	X(bad_fingerprints, "messages ignored: wrong FINGERPRINT")            \
 	X(send_queue_full, "client connections closed: did not read answers") \

@@ -11,13 +11,20 @@
  * cuts (UDP_SEGMENT). Nothing waits longer: a datagram that the kernel does not
  * take is dropped and counted, as a router would.
  *
+ * A socket that wants to know of failures has an error queue in the kernel. What comes
+ * there, from wherever, is also the error of the next call to send, whose own datagram
+ * has nothing to do with it: that is tried again, once.
+ *
  * A socket bound to a wildcard address asks for the address that each datagram
  * was sent to, so that the answer can leave from there.
  */
 #include "transport/udp.h"
 
 #include <errno.h>
+#include <linux/errqueue.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,10 +39,11 @@ SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "socket", 0, AF_INET);
 SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "socket", 0, AF_INET6);
 SYSCALLS(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY,
 	 "bind setsockopt getsockopt getsockname");
-SYSCALLS(SYSCALLS_RELAY, "recvmmsg sendmmsg sendmsg sendto");
+SYSCALLS(SYSCALLS_RELAY, "recvmmsg recvmsg sendmmsg sendmsg sendto");
 
 #define RECEIVE_BATCH 64
 #define SEND_BATCH    128
+#define FAILURE_BATCH 64
 #define DATAGRAM_MAX  65535u
 /* Not a power of two: the starts shall not share one set of the cache. */
 #define RECEIVE_STRIDE (DATAGRAM_MAX + 193u)
@@ -55,6 +63,7 @@ struct udp_socket {
 	struct list waiting; /* struct out */
 	struct list dirty; /* of udp->dirty while anything waits */
 	udp_received_fn received;
+	udp_failed_fn failed; /* NULL: nobody wants to know */
 	void *arg;
 	union addr addr;
 	bool wildcard;
@@ -244,6 +253,61 @@ static void batch_prepare(const struct udp_socket *socket)
 	}
 }
 
+/* Is it of ICMP, or ICMPv6? Errors of this host have another origin. */
+static bool failure_read(struct msghdr *message, struct udp_failure *out)
+{
+	struct cmsghdr *c;
+
+	for (c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+		struct sock_extended_err said;
+
+		if (!(c->cmsg_level == IPPROTO_IP &&
+		      c->cmsg_type == IP_RECVERR) &&
+		    !(c->cmsg_level == IPPROTO_IPV6 &&
+		      c->cmsg_type == IPV6_RECVERR))
+			continue;
+		memcpy(&said, CMSG_DATA(c), sizeof(said));
+		out->type = said.ee_type;
+		out->code = said.ee_code;
+		out->mtu = 0;
+		if (said.ee_origin == SO_EE_ORIGIN_ICMP &&
+		    said.ee_type == ICMP_DEST_UNREACH &&
+		    said.ee_code == ICMP_FRAG_NEEDED)
+			out->mtu = said.ee_info;
+		if (said.ee_origin == SO_EE_ORIGIN_ICMP6 &&
+		    said.ee_type == ICMP6_PACKET_TOO_BIG)
+			out->mtu = said.ee_info;
+		return said.ee_origin == SO_EE_ORIGIN_ICMP ||
+		       said.ee_origin == SO_EE_ORIGIN_ICMP6;
+	}
+	return false;
+}
+
+/* What the error queue has. The message headers are for datagrams. */
+static void failures_read(struct udp_socket *socket)
+{
+	union {
+		struct cmsghdr align;
+		uint8_t bytes[512];
+	} control;
+
+	for (int i = 0; i < FAILURE_BATCH; i++) {
+		struct udp_failure failure = { .mtu = 0 };
+		struct msghdr message = {
+			.msg_name = &failure.remote,
+			.msg_namelen = sizeof(failure.remote),
+			.msg_control = &control,
+			.msg_controllen = sizeof(control),
+		};
+
+		if (recvmsg(socket->watch.fd, &message,
+			    MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return;
+		if (failure_read(&message, &failure))
+			socket->failed(socket->arg, &failure);
+	}
+}
+
 static void socket_ready(struct watch *watch, uint32_t events)
 {
 	struct udp_socket *socket = list_entry(watch, struct udp_socket, watch);
@@ -252,7 +316,8 @@ static void socket_ready(struct watch *watch, uint32_t events)
 	struct udp_path paths[RECEIVE_BATCH];
 	int count;
 
-	(void)events;
+	if (events & EPOLLERR && socket->failed)
+		failures_read(socket);
 	batch_prepare(socket);
 	count = recvmmsg(watch->fd, udp->messages, RECEIVE_BATCH, MSG_DONTWAIT,
 			 NULL);
@@ -318,6 +383,17 @@ void udp_socket_free(struct udp_socket *socket)
 	free(socket);
 }
 
+int udp_socket_failures(struct udp_socket *socket, udp_failed_fn failed)
+{
+	bool v6 = addr_family(&socket->addr) == AF_INET6;
+	int err = option_set(socket->watch.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+			     v6 ? IPV6_RECVERR : IP_RECVERR, 1);
+
+	if (!err)
+		socket->failed = failed;
+	return err;
+}
+
 static void flush_deferred(struct deferred *deferred)
 {
 	udp_flush(list_entry(deferred, struct udp, flush));
@@ -356,6 +432,24 @@ static int discover_set(const struct udp_socket *socket, int value)
 				  value);
 }
 
+/*
+ * IPv4: with IP_PMTUDISC_DONT the kernel would keep to itself that a datagram sent whole
+ * was too big. IPv6 must learn of it: no router cuts there.
+ */
+void udp_socket_fragments(struct udp_socket *socket)
+{
+	discover_set(socket, addr_family(&socket->addr) == AF_INET6 ?
+				     IPV6_PMTUDISC_DONT :
+				     IP_PMTUDISC_OMIT);
+}
+
+static ssize_t whole_send(const struct udp_socket *socket, const union addr *to,
+			  const uint8_t *data, size_t len)
+{
+	return sendto(socket->watch.fd, data, len, MSG_NOSIGNAL, &to->sa,
+		      addr_len(to));
+}
+
 void udp_send_whole(struct udp_socket *socket, const union addr *to,
 		    const uint8_t *data, size_t len)
 {
@@ -366,10 +460,10 @@ void udp_send_whole(struct udp_socket *socket, const union addr *to,
 	 * on behalf of everybody.
 	 */
 	if (discover_set(socket, IP_PMTUDISC_PROBE) ||
-	    sendto(socket->watch.fd, data, len, MSG_NOSIGNAL, &to->sa,
-		   addr_len(to)) < 0)
+	    (whole_send(socket, to, data, len) < 0 &&
+	     (!socket->failed || whole_send(socket, to, data, len) < 0)))
 		socket->udp->unsent++;
-	discover_set(socket, IP_PMTUDISC_DONT);
+	udp_socket_fragments(socket);
 }
 
 static struct cmsghdr *control_add(struct msghdr *message, int level, int type,
@@ -496,7 +590,9 @@ static void run_send(struct udp_socket *socket, const struct msghdr *message)
 		one.msg_controllen -= CMSG_SPACE(sizeof(uint16_t));
 		if (!one.msg_controllen)
 			one.msg_control = NULL;
-		if (sendmsg(socket->watch.fd, &one, MSG_NOSIGNAL) < 0)
+		if (sendmsg(socket->watch.fd, &one, MSG_NOSIGNAL) < 0 &&
+		    (!socket->failed ||
+		     sendmsg(socket->watch.fd, &one, MSG_NOSIGNAL) < 0))
 			udp->unsent++;
 	}
 }
@@ -522,7 +618,7 @@ static bool unsent_handle(struct udp_socket *socket, struct mmsghdr *message)
 static void socket_flush(struct udp_socket *socket)
 {
 	struct udp *udp = socket->udp;
-	size_t count = messages_make(socket), at = 0;
+	size_t count = messages_make(socket), at = 0, again = SIZE_MAX;
 	bool full = false;
 
 	while (at < count && !full) {
@@ -531,6 +627,10 @@ static void socket_flush(struct udp_socket *socket)
 
 		if (sent > 0) {
 			at += (size_t)sent;
+			continue;
+		}
+		if (socket->failed && errno != EAGAIN && again != at) {
+			again = at;
 			continue;
 		}
 		full = unsent_handle(socket, &udp->messages[at++]);

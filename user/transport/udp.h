@@ -52,6 +52,19 @@ typedef void (*udp_received_fn)(void *arg, const struct udp_path *path,
 /* Takes a bound descriptor over on success. 0, -ENOMEM, -ENOSPC. */
 int udp_socket_new(struct udp *udp, int fd, udp_received_fn received, void *arg,
 		   struct udp_socket **out);
+/* What ICMP or ICMPv6 says of a datagram that was sent. */
+struct udp_failure {
+	union addr remote; /* whom the datagram was for */
+	uint8_t type, code; /* of ICMP or ICMPv6, as remote's family is */
+	uint32_t mtu; /* of the next link, where that is the trouble; else 0 */
+};
+/* As udp_received_fn. What fails has been sent long ago, if by this socket at all. */
+typedef void (*udp_failed_fn)(void *arg, const struct udp_failure *failure);
+
+/* Asks to be told. 0 or a negative errno. */
+int udp_socket_failures(struct udp_socket *socket, udp_failed_fn failed);
+/* Lets routers cut what is sent, and does not believe ICMP of IPv4 for it. */
+void udp_socket_fragments(struct udp_socket *socket);
 /* What waits to be sent is sent, the descriptor closed. Accepts NULL. */
 void udp_socket_free(struct udp_socket *socket);
 int udp_socket_fd(const struct udp_socket *socket);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Data of UDP allocations: Send and Data indications (RFC 8656 11), ChannelData
- * (12.5 to 12.7).
+ * (12.5 to 12.7), and what ICMP says of what was sent (11.5).
  *
  * All of it is datagrams: what may not pass, or finds no room, is dropped and
  * counted, and nobody is told. A client on a connection that does not read loses
@@ -10,8 +10,11 @@
 #include "turn/data.h"
 
 #include <errno.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/datagram.h"
@@ -23,6 +26,7 @@
 /* Of a Data indication, beside the data: header, an IPv6 address, DATA's own. */
 #define INDICATION_EXTRA (STUN_HEADER_LEN + 24 + 4 + 4)
 #define PAYLOAD_MAX      65535u
+#define ICMP_LEN         8 /* of ICMP (RFC 8656 18.13) */
 
 static void dropped(struct turn_worker *worker)
 {
@@ -201,4 +205,40 @@ void turn_data_received(void *arg, const struct udp_path *path,
 	allocation->bytes_to_client += len;
 	if (channel)
 		turn_lane_used(channel);
+}
+
+/* Unreachable, too big, took too long: of others nobody is told. */
+static bool failure_tells(const struct udp_failure *failure)
+{
+	if (addr_family(&failure->remote) == AF_INET)
+		return failure->type == ICMP_DEST_UNREACH ||
+		       failure->type == ICMP_TIME_EXCEEDED;
+	return failure->type == ICMP6_DST_UNREACH ||
+	       failure->type == ICMP6_PACKET_TOO_BIG ||
+	       failure->type == ICMP6_TIME_EXCEEDED;
+}
+
+void turn_data_failed(void *arg, const struct udp_failure *failure)
+{
+	struct allocation *allocation = arg;
+	struct counters *counters = &allocation->worker->counters;
+	uint8_t buf[INDICATION_EXTRA + ICMP_LEN], icmp[ICMP_LEN] = { 0 };
+	struct stun_writer w;
+	ssize_t len;
+
+	if (!failure_tells(failure) ||
+	    !turn_permission_holds(allocation, &failure->remote))
+		return;
+	/* 16 reserved bits, 7 of the type, 9 of the code; the MTU. */
+	put_be16(icmp + 2, (uint16_t)(failure->type << 9 | failure->code));
+	put_be32(icmp + 4, failure->mtu);
+	stun_begin(&w, buf, sizeof(buf), STUN_INDICATION, STUN_DATA, NULL);
+	stun_put_xor_address(&w, STUN_ATTR_XOR_PEER_ADDRESS, &failure->remote);
+	stun_put(&w, STUN_ATTR_ICMP, icmp, sizeof(icmp));
+	len = stun_end(&w);
+	if (len > 0 &&
+	    turn_client_send_data(allocation->client, buf, (size_t)len))
+		counters->icmp_to_clients++;
+	else
+		dropped(allocation->worker);
 }

@@ -15,4 +15,7 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len);
 void turn_data_received(void *allocation, const struct udp_path *path,
 			const uint8_t *data, size_t len);
 
+/* One that left from there came to nothing: udp_failed_fn. */
+void turn_data_failed(void *allocation, const struct udp_failure *failure);
+
 #endif

@@ -12,11 +12,8 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
-#include "base/syscalls.h"
 #include "turn/data.h"
 #include "turn/port.h"
-
-SYSCALLS(SYSCALLS_RELAY, "setsockopt");
 
 static void reservation_expired(struct timer *timer)
 {
@@ -114,18 +111,6 @@ static int reserved_open(struct allocation *allocation,
 	return err;
 }
 
-/* What the client does not forbid may be fragmented (RFC 8656 14.2). */
-static void fragments_allow(int fd, sa_family_t family)
-{
-	const int v4 = IP_PMTUDISC_DONT, v6 = IPV6_PMTUDISC_DONT;
-
-	if (family == AF_INET)
-		setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof(v4));
-	else
-		setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6,
-			   sizeof(v6));
-}
-
 int turn_relayed_udp_open(struct allocation *allocation,
 			  const struct allocation_wish *wish)
 {
@@ -137,11 +122,15 @@ int turn_relayed_udp_open(struct allocation *allocation,
 
 	if (err)
 		return err;
-	fragments_allow(fd, addr_family(&allocation->relayed.addr));
 	err = udp_socket_new(worker->udp, fd, turn_data_received, allocation,
 			     &allocation->udp);
-	if (!err)
+	if (!err) {
+		/* What the client does not forbid may be cut (RFC 8656 14.2). */
+		udp_socket_fragments(allocation->udp);
+		/* Without it clients are not told of what fails, no more. */
+		udp_socket_failures(allocation->udp, turn_data_failed);
 		return 0;
+	}
 	fd_close(&fd);
 	turn_relayed_udp_close(allocation);
 	return err;
