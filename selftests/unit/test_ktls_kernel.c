@@ -139,7 +139,7 @@ static void both_ways_step(struct both_ways *ways)
 
 static void ends(struct both *both)
 {
-	uint8_t byte, data[16];
+	uint8_t byte;
 	size_t n;
 
 	UNTIL_BY(both->seal->ops->end(both->seal) == 0, (void)0);
@@ -148,8 +148,9 @@ static void ends(struct both *both)
 		 SSL_read_ex(both->ssl, &byte, 1, &n));
 	assert_true(seal_send(both->seal, both->fd, "late", 4) < 0);
 	SSL_shutdown(both->ssl);
-	assert_int_equal(hear(both, data, sizeof(data)), 0);
-	assert_int_equal(hear(both, data, sizeof(data)), 0);
+	/* However little is asked for at a time. */
+	assert_int_equal(hear(both, &byte, 1), 0);
+	assert_int_equal(hear(both, &byte, 1), 0);
 	assert_null(both->seal->why);
 }
 

@@ -39,7 +39,7 @@ struct seal_ops {
 	 * fewer bytes than there are: see `more`. 0 is an end that the other
 	 * side has vouched for; a connection that just stops is -ECONNABORTED.
 	 * What send has refused (-EAGAIN) must come again, with the same bytes,
-	 * before anything else. Room for 16 bytes is the least recv takes.
+	 * before anything else.
 	 */
 	ssize_t (*recv)(struct seal *seal, void *data, size_t len);
 	ssize_t (*send)(struct seal *seal, const void *data, size_t len);

@@ -90,6 +90,8 @@ struct tls_moved {
 	size_t overhead; /* bytes of a record that are no data */
 	uint64_t records, entered; /* counts at its beginning */
 	uint64_t sent; /* bytes given to it by us */
+	uint8_t alert[2]; /* received; a small read brings half of one */
+	size_t alert_len;
 };
 
 struct tls_session {

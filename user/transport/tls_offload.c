@@ -189,11 +189,19 @@ static ssize_t refuse(struct tls_session *session, uint8_t alert,
 	return tls_session_fail(session, -EPROTO, why);
 }
 
-static ssize_t alert_take(struct tls_session *session, const uint8_t *alert,
+static ssize_t alert_take(struct tls_session *session, const uint8_t *data,
 			  size_t len)
 {
-	if (len != 2)
+	struct tls_moved *moved = &session->moved;
+	const uint8_t *alert = moved->alert;
+
+	if (len > sizeof(moved->alert) - moved->alert_len)
 		return refuse(session, SSL_AD_DECODE_ERROR, "a broken alert");
+	memcpy(moved->alert + moved->alert_len, data, len);
+	moved->alert_len += len;
+	if (moved->alert_len < sizeof(moved->alert))
+		return -EAGAIN;
+	moved->alert_len = 0;
 	if (alert[1] == SSL_AD_CLOSE_NOTIFY) {
 		session->stopped = true;
 		return 0;
