@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Mixed load on every engine for minutes: what it took comes back, and the counters add up.
+
+SOAK_SECONDS, three minutes or with CULVERT_LONG half an hour, are shared by the engines; the seed
+is printed and SOAK_SEED repeats it.
+"""
+
+import os
+import random
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import engines, mixed, tap  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.tap import equal, within  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+lab = Lab()
+SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "1800" if engines.LONG else "180"))
+NAMES = engines.chosen()
+SHARE = SECONDS / len(NAMES)
+RATE = 200 if engines.LONG else 25
+WARM = 0.3  # of the time: then every pool and cache has what it needs
+PIPES = 2048  # in the pools of all workers at most
+GROWTH_KIB = 6144
+
+
+def wire_entries(server):
+    """Pairs that the kernel still knows of; those that have ended linger for ten seconds."""
+    return sum(row.get("connections", 0) for row in server.engines())
+
+
+def soak(engine):
+    sections, port = mixed.listeners(lab)
+    server = lab.server(engines.config(lab, engine, **sections), fresh=True)
+    load = mixed.Load(lab, server, port, SEED)
+    load.run(SHARE * WARM, RATE)
+    load.finish()
+    before = mixed.Held(server)
+    again = mixed.Load(lab, server, port, SEED + 1)
+    again.contexts = load.contexts
+    again.run(SHARE * (1 - WARM), RATE)
+    again.finish()
+    wait_for(lambda: wire_entries(server) == 0, 20, "no pair in any engine")
+    total = server.counters()
+    made = load.made + again.made
+    within(total["allocations_made"], made, made + load.maybe + again.maybe, "allocations_made")
+    equal(total["binds"], load.bound + again.bound, "binds")
+    for way in ("bytes_to_peers", "bytes_to_clients"):
+        within(total[way], load.verified + again.verified, 1 << 62, way)
+    before.compare(mixed.Held(server), PIPES, GROWTH_KIB)
+    print(f"# {engine}: {load.steps + again.steps} steps, {again.made} allocations, "
+          f"{again.bound} pairs, {again.reloads} reloads, seed {SEED}")
+    lab.stop_server()
+
+
+for _name in NAMES:
+    tap.add(f"{_name}: {SHARE:.0f} s of everything at once leave nothing behind",
+            lambda e=_name: soak(e), SHARE + 120)
+tap.main()
