@@ -238,6 +238,20 @@ static void its_time_can_be_moved(void **state)
 	assert_true(is_silent(rig->channels[0]));
 }
 
+static void one_whose_time_is_up_is_answered_first(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_lane msg = lane_usual(7);
+	struct broker_lane_answer told;
+	struct broker_lane_end end;
+
+	msg.expires_ns = 1;
+	assert_int_equal(asked(rig, rig->channels[0], &msg, &told), WIRE_OK);
+	lanes_sweep(rig->broker);
+	answer(rig->channels[0], BROKER_LANE_ENDED, &end, sizeof(end));
+	nothing_is_left(rig);
+}
+
 static void lanes_end_with_their_channel(void **state)
 {
 	struct rig *rig = *state;
@@ -403,6 +417,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_RIG(a_lane_is_made_and_ended),
 		WITH_RIG(its_time_can_be_moved),
+		WITH_RIG(one_whose_time_is_up_is_answered_first),
 		WITH_RIG(lanes_end_with_their_channel),
 		WITH_RIG(a_lane_needs_the_relays_own_addresses),
 		WITH_RIG(two_channels_of_a_client_are_two_lanes),

@@ -177,6 +177,15 @@ static void sweep_run(struct timer *timer)
 	lanes_sweep(list_entry(timer, struct broker, lanes_sweep));
 }
 
+/* As long as there are lanes this is done again and again. */
+static void lease_prolong(struct broker *broker, uint64_t now)
+{
+	lease_set(broker, broker->lane_count ? now + LEASE_NS : 0);
+	if (broker->lane_count)
+		timer_arm(broker->loop, &broker->lanes_sweep, SWEEP_MS,
+			  sweep_run);
+}
+
 static void session_sweep(struct session *session, uint64_t now)
 {
 	struct list *pos, *tmp;
@@ -200,10 +209,7 @@ void lanes_sweep(struct broker *broker)
 
 	list_for_each(pos, &broker->sessions)
 		session_sweep(list_entry(pos, struct session, link), now);
-	lease_set(broker, broker->lane_count ? now + LEASE_NS : 0);
-	if (broker->lane_count)
-		timer_arm(broker->loop, &broker->lanes_sweep, SWEEP_MS,
-			  sweep_run);
+	lease_prolong(broker, now);
 }
 
 static bool message_sane(const struct broker_lane *msg)
@@ -386,8 +392,9 @@ static enum wire_reason lane_open(struct session *session,
 	state_set(record, WIRE_LANE_ON);
 	answer->lane = (uint32_t)(lane - broker->lanes);
 	answer->generation = record->generation;
+	/* No sweep: were its time up already, its end would be told first. */
 	if (!broker->lane_count++)
-		lanes_sweep(broker);
+		lease_prolong(broker, clock_ns());
 	return WIRE_OK;
 }
 

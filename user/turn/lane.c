@@ -7,7 +7,7 @@
  * whether it translates. From the moment it is on the kernel relays what it can;
  * what it cannot comes here as before. It ends with whichever ends first, the channel,
  * its permission, its allocation, and the broker is told when that moves. One that is
- * refused is asked for again after the next ChannelBind.
+ * refused is asked for again when the client has prolonged any of them.
  */
 #include "turn/lane.h"
 
@@ -92,7 +92,7 @@ static void off(struct channel *channel)
 	channel->by_us = 0;
 }
 
-/* Until the next ChannelBind. */
+/* Until one of its ends of life moves. */
 static void refuse(struct channel *channel, enum wire_reason why)
 {
 	const struct allocation *allocation = channel->allocation;
