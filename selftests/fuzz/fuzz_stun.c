@@ -208,7 +208,7 @@ static void check_auth_signed(const struct auth *auth,
 	if (stun_end(&w) < 0)
 		return;
 	must(stun_parse(buf, w.len, &again) == 0);
-	got = auth_check(auth, &again, NOW, NULL, NULL, &id);
+	got = auth_check(auth, &again, NOW, NULL, NULL, NULL, &id);
 	must(got == 0 || got == -EBADMSG || got == -EKEYREJECTED ||
 	     got == -EKEYEXPIRED);
 	if (got)
@@ -225,7 +225,7 @@ static void check_auth(const struct stun_msg *msg)
 	if (!auth)
 		auth = auth_make();
 	/* A nonce of ours takes our secret: nobody finds it. */
-	must(auth_check(auth, msg, NOW, NULL, NULL, &id) < 0);
+	must(auth_check(auth, msg, NOW, NULL, NULL, NULL, &id) < 0);
 	for (int how = 0; how < 4; how++)
 		check_auth_signed(auth, msg, how & 1, how & 2);
 }

@@ -68,7 +68,7 @@ static int checked(const struct auth *auth, struct request *req, uint64_t now_s,
 	memset(&id, 0x5a, sizeof(id));
 	before = id;
 	request_build(req);
-	error = auth_check(auth, &req->msg, now_s, NULL, NULL, &id);
+	error = auth_check(auth, &req->msg, now_s, NULL, NULL, NULL, &id);
 	if (error)
 		assert_memory_equal(&id, &before, sizeof(id));
 	else
@@ -173,7 +173,7 @@ static void key_of_nobody_opens_nothing(void **state)
 	stun_put_integrity(&w, zero, sizeof(zero));
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id),
 			 -EKEYREJECTED);
 	auth_unref(auth);
 }
@@ -236,7 +236,7 @@ static void attributes_behind_the_signature_do_not_count(void **state)
 	stun_put_string(&w, STUN_ATTR_NONCE, nonce);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id),
 			 -EBADMSG);
 	auth_unref(auth);
 }
@@ -276,7 +276,8 @@ static void names_with_nul_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL,
+					    &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -308,7 +309,8 @@ static void overlong_names_are_rejected(void **state)
 		stun_put_integrity(&w, key, sizeof(key));
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL,
+					    &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);
@@ -353,7 +355,7 @@ static int host_guess(const struct auth *auth, const char *to, const char *from,
 	text[nonce.len] = '\0';
 	request_build(&req);
 	error = auth_check(auth, &req.msg, NOW, from ? &shown : NULL, NULL,
-			   &id);
+			   NULL, &id);
 	if (!error)
 		auth_account_unref(id.account);
 	return error;
@@ -518,7 +520,7 @@ static void integrity_of_another_length_is_rejected(void **state)
 	stun_put(&w, STUN_ATTR_MESSAGE_INTEGRITY, "short", 5);
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+	assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id),
 			 -EKEYREJECTED);
 	auth_unref(auth);
 }
@@ -858,7 +860,8 @@ static void *race_check(void *arg)
 	nonce_of(race->auth, "example.org", NOW, nonce);
 	for (int i = 0; i < 500; i++) {
 		request_build(&req);
-		if (auth_check(race->auth, &req.msg, NOW, NULL, NULL, &id))
+		if (auth_check(race->auth, &req.msg, NOW, NULL, NULL, NULL,
+			       &id))
 			continue;
 		atomic_fetch_add(&race->taken, id.account == race->account);
 		auth_account_unref(id.account);

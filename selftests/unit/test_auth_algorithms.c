@@ -144,7 +144,7 @@ static int verdict(const struct auth *auth, struct ask ask,
 		ask.nonce = nonce;
 	ask_build(&ask, &w, buf, sizeof(buf));
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	error = auth_check(auth, &msg, NOW, NULL, NULL, &id);
+	error = auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id);
 	if (!error)
 		auth_account_unref(id.account); /* the user's keeps it */
 	if (!error && out)
@@ -391,7 +391,7 @@ static int hashed_by_hand(const struct auth *auth, const uint8_t *hash,
 	stun_put_integrity(&w, key, sizeof(key));
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	error = auth_check(auth, &msg, NOW, NULL, NULL, &id);
+	error = auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id);
 	if (!error)
 		auth_account_unref(id.account);
 	return error;
@@ -554,7 +554,8 @@ static void absent_key_opens_nothing(void **state)
 		stun_put_integrity_sha256(&w, zero, len);
 		assert_true(stun_end(&w) > 0);
 		assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, &id),
+		assert_int_equal(auth_check(auth, &msg, NOW, NULL, NULL, NULL,
+					    &id),
 				 -EKEYREJECTED);
 	}
 	auth_unref(auth);

@@ -66,7 +66,7 @@ static int verdict(const struct auth *auth, const char *secret,
 	}
 	assert_true(stun_end(&w) > 0);
 	assert_int_equal(stun_parse(buf, w.len, &msg), 0);
-	error = auth_check(auth, &msg, NOW, NULL, NULL, &id);
+	error = auth_check(auth, &msg, NOW, NULL, NULL, NULL, &id);
 	if (error)
 		return error;
 	assert_int_equal(id.sha256, sha256);

@@ -64,6 +64,8 @@ static void users_free(struct table *users)
 
 static void realm_free(struct realm *realm)
 {
+	crypto_wipe(realm->token_keys, sizeof(realm->token_keys));
+	free(realm->oauth);
 	for (size_t i = 0; i < realm->secret_count; i++) {
 		crypto_wipe(realm->secrets[i], strlen(realm->secrets[i]));
 		free(realm->secrets[i]);

@@ -21,11 +21,12 @@
 #include "store/store.h"
 #include "stun/stun.h"
 
-#define AUTH_NAME_MAX    512 /* bytes of a user name (RFC 8489 14.3: < 509) */
-#define AUTH_REALM_MAX   128 /* characters (RFC 8489 14.9) */
-#define AUTH_NONCE_MAX   64 /* bytes of our nonces with their NUL */
-#define AUTH_SECRET_LEN  32
-#define AUTH_SECRETS_MAX 4 /* shared with services, of a realm */
+#define AUTH_NAME_MAX     512 /* bytes of a user name (RFC 8489 14.3: < 509) */
+#define AUTH_REALM_MAX    128 /* characters (RFC 8489 14.9) */
+#define AUTH_NONCE_MAX    64 /* bytes of our nonces with their NUL */
+#define AUTH_SECRET_LEN   32
+#define AUTH_SECRETS_MAX  4 /* shared with services, of a realm */
+#define AUTH_TOKEN_ID_MAX 33 /* bytes of a token key's id with their NUL */
 
 struct auth;
 struct auth_account;
@@ -69,6 +70,15 @@ int auth_add_user(struct auth *auth, const char *realm, const char *user,
  */
 int auth_add_secret(struct auth *auth, const char *realm, const char *secret);
 
+/*
+ * Third-party authorization (RFC 7635): tokens for the server of this name are taken,
+ * beside users, when they are sealed with one of the keys, "ID:HEX", at most
+ * AUTH_SECRETS_MAX. Errors as above; -EINVAL: no key, or one too many.
+ */
+int auth_add_oauth(struct auth *auth, const char *realm, const char *server,
+		   uint64_t skew_s);
+int auth_add_oauth_key(struct auth *auth, const char *realm, const char *key);
+
 /* The first realm added, NULL when there is none. */
 const char *auth_default_realm(const struct auth *auth);
 
@@ -91,6 +101,19 @@ struct auth_identity {
 	 * is, not for anything new.
 	 */
 	bool expired;
+	/*
+	 * When the token ends by which he may be here, second of the wall clock:
+	 * nothing lives longer; 0: there is none.
+	 */
+	uint64_t until_s;
+};
+
+/* Who made the allocation that a request is about, by a token. */
+struct auth_session {
+	struct auth_account *account; /* whose it is */
+	const struct auth_account *token; /* whom its last token was for */
+	const struct stun_key *key; /* of that token */
+	uint64_t until_s;
 };
 
 /*
@@ -107,10 +130,12 @@ struct auth_identity {
  *                  with the right key, or when it is not from's, with any
  *   -ENOMEM, -EIO  the digest failed (500)
  * An unknown user costs the same time as a wrong password. ask: may be unanswered,
- * and NULL when there is no user database; wiped by the caller.
+ * and NULL when there is no user database; wiped by the caller. session: for requests
+ * without a token; NULL: none.
  */
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, const union addr *from, struct store_ask *ask,
+	       uint64_t now_s, const union addr *from,
+	       const struct auth_session *session, struct store_ask *ask,
 	       struct auth_identity *out);
 
 struct auth_account *auth_account_ref(struct auth_account *account);

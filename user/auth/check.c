@@ -29,6 +29,8 @@ struct claim {
 	/* Of a realm with secrets: USERNAME, and what it says. */
 	char text[AUTH_NAME_MAX + 1];
 	struct auth_temporary temporary;
+	/* Of a token, or of an allocation made by one; 0: neither. */
+	uint64_t until_s;
 };
 
 size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2])
@@ -63,6 +65,9 @@ void auth_challenge_put(const struct auth *auth, const char *realm_name,
 	stun_put_string(w, STUN_ATTR_NONCE, nonce);
 	stun_put_algorithms(w, STUN_ATTR_PASSWORD_ALGORITHMS, algorithms,
 			    count);
+	if (realm && realm->oauth)
+		stun_put_string(w, STUN_ATTR_THIRD_PARTY_AUTHORIZATION,
+				realm->oauth);
 }
 
 /* Who, by either name but not by both; 0 or -EBADMSG. */
@@ -312,6 +317,108 @@ static int secret_check(const struct realm *realm, const struct stun_msg *msg,
 	return error;
 }
 
+static int key_take(const struct stun_msg *msg, const struct stun_key *key,
+		    struct stun_key *out)
+{
+	int got = signature_check(msg, key);
+
+	if (got == 1)
+		*out = *key;
+	return got == 1                      ? 0 :
+	       got == -ENOMEM || got == -EIO ? got :
+					       -EKEYREJECTED;
+}
+
+/*
+ * By the key of a token; coturn's client signs with SHA-1 by the first 16 bytes of
+ * one that has 20.
+ */
+static int token_key_take(const struct stun_msg *msg,
+			  const struct stun_key *key, struct stun_key *out)
+{
+	struct stun_key cut = *key;
+	int error = key_take(msg, key, out);
+
+	if (error == -EKEYREJECTED && key->len == CRYPTO_SHA1_LEN) {
+		cut.len = STUN_KEY_LEN;
+		error = key_take(msg, &cut, out);
+	}
+	crypto_wipe(&cut, sizeof(cut));
+	return error;
+}
+
+/* The key that an access token has in it (RFC 7635 7). */
+static int token_check(const struct realm *realm, const struct stun_msg *msg,
+		       const struct stun_attr *value, uint64_t now_s,
+		       struct claim *claim, struct stun_key *out)
+{
+	const struct token_key *key = auth_token_key_find(realm, &claim->name);
+	struct auth_token token;
+	int error = key && !claim->hashed ?
+			    auth_token_open(key, realm->oauth, value->value,
+					    value->len, &token) :
+			    -EBADMSG;
+
+	if (error)
+		return error == -EBADMSG ? -EKEYREJECTED : error;
+	error = token.begin_s > now_s + realm->oauth_skew_s ||
+				now_s >= token.end_s + realm->oauth_skew_s ?
+			-EKEYREJECTED :
+			token_key_take(msg, &token.key, out);
+	if (!error)
+		error = auth_token_user(key, &token.key, claim->text);
+	claim->owner = claim->text;
+	claim->until_s = token.end_s + realm->oauth_skew_s;
+	crypto_wipe(&token, sizeof(token));
+	return error;
+}
+
+/* Is USERNAME the key's id that this user came by? */
+static bool session_fits(const struct auth_session *session,
+			 const struct claim *claim)
+{
+	const char *user = auth_account_user(session->token);
+	const char *slash = strrchr(user, '/');
+	const char *realm = auth_account_realm(session->token);
+
+	return slash && !claim->hashed &&
+	       claim->name.len == (size_t)(slash - user) &&
+	       !memcmp(claim->name.value, user, claim->name.len) &&
+	       claim->realm.len == strlen(realm) &&
+	       !memcmp(claim->realm.value, realm, claim->realm.len);
+}
+
+static int session_check(const struct auth_session *session,
+			 const struct stun_msg *msg, uint64_t now_s,
+			 struct claim *claim, struct stun_key *out)
+{
+	claim->account = session->account;
+	claim->until_s = session->until_s;
+	return now_s < session->until_s ? key_take(msg, session->key, out) :
+					  -EKEYREJECTED;
+}
+
+/* By what it is signed, of all that a realm may know its clients by. */
+static int sender_check(const struct auth *auth, const struct realm *realm,
+			const struct stun_msg *msg, uint64_t now_s,
+			const struct auth_session *session,
+			struct store_ask *ask, struct claim *claim,
+			struct stun_key *out)
+{
+	struct stun_attr token;
+
+	if (realm && realm->oauth) {
+		if (stun_find(msg, STUN_ATTR_ACCESS_TOKEN, &token))
+			return token_check(realm, msg, &token, now_s, claim,
+					   out);
+		if (session && session_fits(session, claim))
+			return session_check(session, msg, now_s, claim, out);
+	}
+	return realm && realm->secret_count ?
+		       secret_check(realm, msg, claim, out) :
+		       user_check(auth, realm, msg, ask, claim, out);
+}
+
 /* A reference to the sender's account. 0 or -ENOMEM. */
 static int account_take(const struct realm *realm, const struct claim *claim,
 			struct auth_account **out)
@@ -323,7 +430,8 @@ static int account_take(const struct realm *realm, const struct claim *claim,
 }
 
 int auth_check(const struct auth *auth, const struct stun_msg *msg,
-	       uint64_t now_s, const union addr *from, struct store_ask *ask,
+	       uint64_t now_s, const union addr *from,
+	       const struct auth_session *session, struct store_ask *ask,
 	       struct auth_identity *out)
 {
 	struct claim claim = { 0 };
@@ -359,9 +467,8 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	 */
 	if (!nonce && realm && realm->offer & ~offer)
 		nonce = -EKEYEXPIRED;
-	error = realm && realm->secret_count ?
-			secret_check(realm, msg, &claim, &key) :
-			user_check(auth, realm, msg, ask, &claim, &key);
+	error = sender_check(auth, realm, msg, now_s, session, ask, &claim,
+			     &key);
 	if (error)
 		goto wipe;
 	/* Only who knows the key hears that the nonce alone is amiss. */
@@ -372,6 +479,7 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 		out->sha256 = claim.negotiated;
 		out->expired = claim.temporary.user &&
 			       claim.temporary.expires_s <= now_s;
+		out->until_s = claim.until_s;
 	}
 wipe:
 	crypto_wipe(&key, sizeof(key));

@@ -19,12 +19,23 @@ enum auth_offer {
 	AUTH_OFFER_ANONYMITY = 2, /* USERHASH instead of USERNAME */
 };
 
+/* A key shared with an authorization server (RFC 7635). */
+struct token_key {
+	char id[AUTH_TOKEN_ID_MAX];
+	uint8_t key[32];
+	size_t len; /* 16: A128GCM, 32: A256GCM */
+};
+
 struct realm {
 	struct list node;
 	unsigned int offer; /* of enum auth_offer */
 	size_t users;
 	char *secrets[AUTH_SECRETS_MAX]; /* with any there are no users */
 	size_t secret_count;
+	char *oauth; /* this server's name for tokens; NULL: none are taken */
+	uint64_t oauth_skew_s; /* by which clocks may differ */
+	struct token_key token_keys[AUTH_SECRETS_MAX];
+	size_t token_key_count;
 	char name[];
 };
 
@@ -94,6 +105,26 @@ int auth_temporary_read(const char *name, struct auth_temporary *out);
 /* The key that goes with such a name. 0, -ENOMEM or -EIO. */
 int auth_temporary_key(const char *secret, const char *name, const char *realm,
 		       enum stun_algorithm algorithm, struct stun_key *out);
+
+/* What is in a token. */
+struct auth_token {
+	struct stun_key key;
+	uint64_t begin_s, end_s; /* when it is good */
+};
+
+/* Reads "ID:HEX". 0 or -EINVAL. */
+int auth_token_key_read(const char *text, struct token_key *out);
+/* Of what was sealed. 0 or -EBADMSG. */
+int auth_token_read(const uint8_t *plain, size_t len, struct auth_token *out);
+/* ACCESS-TOKEN's value. 0, -EBADMSG: it is none of this key's; -ENOMEM, -EIO. */
+int auth_token_open(const struct token_key *key, const char *server,
+		    const uint8_t *value, size_t len, struct auth_token *out);
+/* NULL: there is none with this id. */
+const struct token_key *auth_token_key_find(const struct realm *realm,
+					    const struct stun_attr *id);
+/* The user's name: id and what tells this key from others. 0, -ENOMEM, -EIO. */
+int auth_token_user(const struct token_key *key, const struct stun_key *mac,
+		    char out[AUTH_NAME_MAX + 1]);
 
 /* The algorithms of an offer, the preferred one first; how many. */
 size_t auth_offer_algorithms(unsigned int offer, enum stun_algorithm out[2]);

@@ -537,6 +537,46 @@ static void listeners_derive_ports(struct parser *p)
 	}
 }
 
+/* An id, a colon, and 16 or 32 bytes in hexadecimal. */
+static bool oauth_key_ok(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	size_t digits = colon ? strspn(colon + 1, "0123456789abcdefABCDEF") : 0;
+
+	return colon && colon > text && colon - text <= 32 &&
+	       !colon[1 + digits] && (digits == 32 || digits == 64);
+}
+
+static void oauth_check(struct parser *p, const struct section *s)
+{
+	const struct conf_realm *realm = &p->conf->realms[s->index];
+	char label[CONF_LABEL_MAX];
+
+	conf_label(s->kind, s, label);
+	if (!realm->oauth != !realm->oauth_key_count &&
+	    !conf_key_refused(s, "oauth") && !conf_key_refused(s, "oauth_key"))
+		conf_error(
+			p, s->line,
+			"%s: found %s; allowed: both oauth and oauth_key, or "
+			"neither",
+			label, realm->oauth ? "oauth" : "oauth_key");
+	for (size_t i = 0; i < realm->oauth_key_count; i++)
+		if (!oauth_key_ok(realm->oauth_keys[i]))
+			conf_error(p, conf_key_line(s, "oauth_key"),
+				   "%s oauth_key: found one that is none (not "
+				   "shown); allowed: an id of 1 to 32 bytes, a "
+				   "colon, and 32 or 64 hexadecimal digits",
+				   label);
+}
+
+static void realms_check_oauth(struct parser *p)
+{
+	struct section *s = NULL;
+
+	while ((s = conf_section_next(p, s, SECTION_REALM)) != NULL)
+		oauth_check(p, s);
+}
+
 /* What the URL says is judged where the databases are known. */
 static void database_derive(struct parser *p)
 {
@@ -593,6 +633,7 @@ void conf_check(struct parser *p)
 	listeners_check_alternates(p);
 	listeners_check_addresses(p);
 	lifetimes_check(p);
+	realms_check_oauth(p);
 	database_derive(p);
 	order_check(p);
 	conf_alternates_check(p);

@@ -88,7 +88,8 @@ static void mode_check(const char *path, const struct conf *conf, mode_t mode,
 	bool secret = conf->user_count;
 
 	for (size_t i = 0; i < conf->realm_count; i++)
-		secret |= conf->realms[i].secret_count != 0;
+		secret |= conf->realms[i].secret_count ||
+			  conf->realms[i].oauth_key_count;
 	if (secret && S_ISREG(mode) && mode & S_IROTH)
 		report(arg, false, path, 0,
 		       "every user of this system can read the passwords in "
@@ -269,6 +270,11 @@ static void realm_forget(struct conf_realm *realm)
 		realm->secrets[i] = NULL;
 	}
 	realm->secret_count = 0;
+	for (size_t i = 0; i < realm->oauth_key_count; i++) {
+		conf_secret_free(realm->oauth_keys[i]);
+		realm->oauth_keys[i] = NULL;
+	}
+	realm->oauth_key_count = 0;
 }
 
 void conf_secrets_forget(struct conf *conf)
@@ -330,6 +336,7 @@ void conf_unref(struct conf *conf)
 	exits_free(conf);
 	alternates_free(conf);
 	for (size_t i = 0; i < conf->realm_count; i++) {
+		free(conf->realms[i].oauth);
 		free(conf->realms[i].name);
 		realm_forget(&conf->realms[i]);
 		rules_free(&conf->realms[i].rules);

@@ -118,6 +118,11 @@ struct conf_realm {
 	/* With any its users are made with one of these; wiped by conf_unref. */
 	char *secrets[CONF_SECRETS_MAX];
 	size_t secret_count;
+	/* Access tokens (RFC 7635): for whom they are, and what seals them. */
+	char *oauth; /* NULL: none are taken */
+	char *oauth_keys[CONF_SECRETS_MAX]; /* "ID:HEX"; wiped so, too */
+	size_t oauth_key_count;
+	uint64_t oauth_skew_ms;
 	struct conf_engines engines;
 	struct conf_rules rules;
 };

@@ -438,6 +438,26 @@ const struct key conf_keys[] = {
 		  ".Ic [user]\n"
 		  "sections.\n"
 		  "Written as a password." },
+	{ REALM(oauth), .name = "oauth", .type = KEY_TEXT, .min = 1, .max = 255,
+	  .shown = "none",
+	  .help = "The name of this server for authorization servers, told to\n"
+		  "clients in THIRD-PARTY-AUTHORIZATION; with it the realm\n"
+		  "takes access tokens (RFC 7635) beside its users; see\n"
+		  ".Sx ACCESS TOKENS ." },
+	{ REALM(oauth_keys), .name = "oauth_key", .type = KEY_SECRETS,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_realm, oauth_key_count), .min = 34,
+	  .max = 97, .shown = "none",
+	  .help = "A key shared with an authorization server:\n"
+		  ".Ar id : Ns Ar key ,\n"
+		  "the key in hexadecimal, 32 digits for A128GCM or 64 for\n"
+		  "A256GCM.\n"
+		  "Up to 4, so that a new one can be brought in before the old\n"
+		  "one goes." },
+	{ REALM(oauth_skew_ms), .name = "oauth_skew", .type = KEY_DURATION,
+	  .max = 10 * MINUTE, .preset = "5s",
+	  .help = "By how much the clock of an authorization server may differ\n"
+		  "from this one's." },
 	{ REALM(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_realm, engines.count),
 	  .shown = "as in [engine]",

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "crypto/crypto.h"
 #include "turn/access.h"
 #include "turn/channel.h"
 #include "turn/connect.h"
@@ -141,6 +142,17 @@ static void allocation_log(const struct allocation *allocation,
 		(uintmax_t)suppressed);
 }
 
+void turn_allocation_token(struct allocation *allocation,
+			   const struct request *req)
+{
+	if (!req->until_s)
+		return;
+	auth_account_unref(allocation->token_account);
+	allocation->token_account = auth_account_ref(req->account);
+	allocation->token_key = req->tx.key;
+	allocation->until_s = req->until_s;
+}
+
 /* A structure without its relayed address. */
 static struct allocation *allocation_make(const struct request *req,
 					  const struct allocation_wish *wish)
@@ -154,6 +166,7 @@ static struct allocation *allocation_make(const struct request *req,
 	allocation->client = req->client;
 	allocation->client_addr = req->client->remote;
 	allocation->account = auth_account_ref(req->account);
+	turn_allocation_token(allocation, req);
 	turn_access_set(allocation);
 	allocation->transport = wish->transport;
 	allocation->granted_ms = wish->lifetime_ms;
@@ -339,5 +352,7 @@ void turn_allocation_free(struct allocation *allocation)
 	assert(list_empty(&allocation->conns));
 	turn_port_unclaim(allocation->worker->shared, allocation->claim);
 	auth_account_unref(allocation->account);
+	auth_account_unref(allocation->token_account);
+	crypto_wipe(&allocation->token_key, sizeof(allocation->token_key));
 	free(allocation);
 }

@@ -19,6 +19,13 @@ struct allocation {
 	struct client *client; /* its control connection; NULL: ended */
 	struct client *former; /* the one before it moved; NULL: forgotten */
 	struct auth_account *account; /* who made it; a reference */
+	/*
+	 * By an access token: whom the last one was for (a reference), its key,
+	 * and when it ends; 0: by none.
+	 */
+	struct auth_account *token_account;
+	struct stun_key token_key;
+	uint64_t until_s;
 	struct turn_access access; /* what the settings in force say of him */
 	struct rate_bucket buckets[RATE_WAYS]; /* its own */
 	struct rates rates[RATE_WAYS]; /* its, the user's and the realm's */
@@ -55,6 +62,10 @@ struct allocation {
 	uint8_t txid[STUN_TXID_LEN];
 	uint64_t granted_ms;
 };
+
+/* The token of this request is its last one; none: none. */
+void turn_allocation_token(struct allocation *allocation,
+			   const struct request *req);
 
 /* What an Allocate asks for. */
 struct allocation_wish {

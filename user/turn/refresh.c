@@ -1,7 +1,31 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Refresh (RFC 8656 8.2, with RFC 8016 3.2 for a client that has moved). */
+#include <string.h>
+
 #include "turn/allocation.h"
 #include "turn/mobile.h"
+
+/*
+ * A new token need not have the key of the one before (RFC 7635 8): here, where it
+ * must be shown, any of the realm's is taken, for whoever shows it sends from the
+ * client's own address. The allocation goes on being counted as its maker's.
+ */
+static int refresh_allocation(struct request *req, struct allocation **out)
+{
+	struct allocation *own = req->client->allocation;
+	int code = turn_request_allocation(req, out);
+
+	if (code == STUN_CODE_WRONG_CREDENTIALS && own->until_s &&
+	    req->until_s && stun_has(req->msg, STUN_ATTR_ACCESS_TOKEN) &&
+	    strcmp(auth_account_realm(own->account),
+		   auth_account_realm(req->account)) == 0) {
+		*out = own;
+		code = 0;
+	}
+	if (!code && stun_has(req->msg, STUN_ATTR_ACCESS_TOKEN))
+		turn_allocation_token(*out, req);
+	return code;
+}
 
 int turn_refresh(struct request *req)
 {
@@ -12,7 +36,7 @@ int turn_refresh(struct request *req)
 	int code = moved ? turn_mobile_refresh(req) : 0;
 
 	if (!code)
-		code = turn_request_allocation(req, &allocation);
+		code = refresh_allocation(req, &allocation);
 	if (code)
 		return code;
 	code = turn_request_family(req, &family);

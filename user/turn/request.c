@@ -36,6 +36,7 @@ static const uint16_t known[] = {
 	STUN_ATTR_EVEN_PORT,
 	STUN_ATTR_REQUESTED_TRANSPORT,
 	STUN_ATTR_DONT_FRAGMENT,
+	STUN_ATTR_ACCESS_TOKEN,
 	STUN_ATTR_MESSAGE_INTEGRITY_SHA256,
 	STUN_ATTR_PASSWORD_ALGORITHM,
 	STUN_ATTR_USERHASH,
@@ -261,8 +262,16 @@ static int identify(struct request *req, struct auth_identity *identity,
 	struct turn_worker *worker = req->worker;
 	struct store_ask fresh = { 0 };
 	struct store_ask *ask = worker->answer ? worker->answer : &fresh;
+	const struct allocation *allocation = req->client->allocation;
+	const struct auth_session session = {
+		.account = allocation ? allocation->account : NULL,
+		.token = allocation ? allocation->token_account : NULL,
+		.key = allocation ? &allocation->token_key : NULL,
+		.until_s = allocation ? allocation->until_s : 0,
+	};
 	int err = auth_check(worker->settings->auth, req->msg, clock_wall(),
-			     nonce_host(req->client), ask, identity);
+			     nonce_host(req->client),
+			     session.until_s ? &session : NULL, ask, identity);
 
 	*code = err == -EAGAIN ? turn_waiting_new(req, &ask->key) : 0;
 	crypto_wipe(&fresh.user, sizeof(fresh.user));
@@ -318,6 +327,7 @@ static int authenticate(struct request *req)
 	req->tx.key = identity.key;
 	req->tx.sha256 = identity.sha256;
 	req->expired = identity.expired;
+	req->until_s = identity.until_s;
 	crypto_wipe(&identity, sizeof(identity));
 	/* A connection lives on by credentials that are good for something. */
 	if (!req->expired)
@@ -423,6 +433,7 @@ int turn_request_lifetime(const struct request *req, bool zero,
 	uint64_t wanted = limits->default_lifetime_ms;
 	struct stun_attr attr;
 	uint32_t seconds;
+	uint64_t now_s;
 
 	if (stun_find(req->msg, STUN_ATTR_LIFETIME, &attr)) {
 		if (stun_get_u32(&attr, &seconds))
@@ -436,6 +447,11 @@ int turn_request_lifetime(const struct request *req, bool zero,
 	}
 	if (wanted > limits->max_lifetime_ms)
 		wanted = limits->max_lifetime_ms;
+	/* RFC 7635 8: no longer than the token. */
+	now_s = clock_wall();
+	if (req->until_s && req->until_s > now_s &&
+	    wanted > (req->until_s - now_s) * 1000)
+		wanted = (req->until_s - now_s) * 1000;
 	*out_ms = wanted;
 	return 0;
 }

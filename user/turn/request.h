@@ -38,6 +38,7 @@ struct request {
 	struct transaction tx;
 	struct auth_account *account; /* a reference; NULL: nobody known */
 	bool expired; /* by credentials whose time is up */
+	uint64_t until_s; /* of an access token, as auth_identity has it */
 	struct stun_writer answer;
 };
 

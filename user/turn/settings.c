@@ -23,6 +23,12 @@ static int realms_add(struct auth *auth, const struct conf *conf)
 		for (size_t k = 0; k < realm->secret_count && !err; k++)
 			err = auth_add_secret(auth, realm->name,
 					      realm->secrets[k]);
+		if (!err && realm->oauth)
+			err = auth_add_oauth(auth, realm->name, realm->oauth,
+					     realm->oauth_skew_ms / 1000);
+		for (size_t k = 0; k < realm->oauth_key_count && !err; k++)
+			err = auth_add_oauth_key(auth, realm->name,
+						 realm->oauth_keys[k]);
 	}
 	return err;
 }
