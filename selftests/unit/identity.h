@@ -32,9 +32,10 @@ static inline void pem_take(BIO *pem, char out[PEM_ROOM])
 	BIO_free(pem);
 }
 
-static inline void identity_make(struct identity *out, const char *name)
+/* Takes the key over. */
+static inline void identity_of(struct identity *out, const char *name,
+			       EVP_PKEY *key)
 {
-	EVP_PKEY *key = EVP_EC_gen("P-256");
 	X509 *x509 = X509_new();
 	X509_NAME *subject = X509_get_subject_name(x509);
 	BIO *pem = BIO_new(BIO_s_mem());
@@ -59,6 +60,11 @@ static inline void identity_make(struct identity *out, const char *name)
 				       strlen(out->key) };
 	X509_free(x509);
 	EVP_PKEY_free(key);
+}
+
+static inline void identity_make(struct identity *out, const char *name)
+{
+	identity_of(out, name, EVP_EC_gen("P-256"));
 }
 
 /* A chain of so many certificates: copies of its own. */

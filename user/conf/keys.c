@@ -302,6 +302,8 @@ const struct key conf_keys[] = {
 		  "and DTLS.\n"
 		  "A client that names the server it wants (SNI) is shown the\n"
 		  "first with that name, any other client the first.\n"
+		  "Of two for the same names, one with an RSA and one with an\n"
+		  "ECDSA key, it is shown the one that it can verify.\n"
 		  "They are read with the configuration: when they are renewed,\n"
 		  "reload.\n"
 		  "Established connections go on with what they have." },

@@ -144,6 +144,31 @@ int tls_seal_new(SSL *ssl, int fd, void *owner, void (*release)(void *owner),
 /* The context that a server's connections begin with. */
 SSL_CTX *tls_server_context(const struct tls_server *server);
 
+/*
+ * The keys that a server's session tickets are sealed with: the one in use, for
+ * TICKETS_MS, and the one before, which opens what it has sealed for as long again.
+ */
+#define TICKETS_MS UINT64_C(3600000)
+
+struct tls_ticket_key {
+	uint8_t name[16]; /* stands in the ticket */
+	uint8_t cipher[32], mac[32];
+};
+
+struct tls_tickets;
+
+/* 0 or -ENOMEM. */
+int tls_tickets_new(struct tls_tickets **out);
+void tls_tickets_free(struct tls_tickets *tickets); /* accepts NULL */
+/* Lets a context's tickets be made with them; they must outlive it. */
+void tls_tickets_use(struct tls_tickets *tickets, SSL_CTX *context);
+/* The key to seal with at this time, a copy to be wiped. */
+void tls_tickets_current(struct tls_tickets *tickets, uint64_t now_ms,
+			 struct tls_ticket_key *out);
+/* That of a ticket: 1, 2 when it is the one before, 0 when it is gone. */
+int tls_tickets_find(struct tls_tickets *tickets, uint64_t now_ms,
+		     const uint8_t name[16], struct tls_ticket_key *out);
+
 /* What the contexts of a server for datagrams have beside that. */
 void dtls_context_init(SSL_CTX *context);
 

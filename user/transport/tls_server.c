@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The server's side of TLS: one context for each certificate, made whole from PEM
- * text in memory or not at all.
+ * text in memory or not at all. Certificates of the same names with keys of different
+ * kinds share one, and OpenSSL shows the client that which it can verify.
  *
  * A connection begins with the first context; when the client names a server (SNI)
  * the first one whose certificate has that name takes it over. Nobody is refused
  * for the name: a client that checks it will do so itself.
  *
  * Sessions are resumed by tickets alone, which the client keeps: nothing of a past
- * session is held here, and tickets end with the configuration they were made in.
+ * session is held here, and tickets end with the configuration they were made in, or
+ * with the keys they were made by, see tls_tickets.c.
  */
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -21,10 +23,17 @@
 
 #include "transport/tls_internal.h"
 
+/* One of the certificates, and the context it is shown by: a reference to each. */
+struct shown {
+	X509 *certificate;
+	SSL_CTX *context;
+};
+
 struct tls_server {
 	_Atomic unsigned int refs;
+	struct tls_tickets *tickets;
 	size_t count;
-	SSL_CTX *contexts[];
+	struct shown shown[]; /* in the order of the parameters */
 };
 
 static int fault_set(struct tls_fault *fault, enum tls_part part, size_t pair,
@@ -68,19 +77,32 @@ static int chain_use(SSL_CTX *context, BIO *pem)
 		       -EINVAL;
 }
 
-static int certificate_use(SSL_CTX *context, const struct tls_pair *pair,
-			   size_t number, struct tls_fault *fault)
+static int certificate_read(const struct tls_pair *pair, size_t number,
+			    X509 **out, struct tls_fault *fault)
+{
+	BIO *pem = pem_open(pair->certificate, pair->certificate_len);
+	X509 *first = pem ? PEM_read_bio_X509(pem, NULL, NULL, NULL) : NULL;
+
+	BIO_free(pem);
+	if (!first)
+		return fault_set(fault, TLS_PART_CERTIFICATE, number,
+				 "it holds no certificate in PEM form "
+				 "(-----BEGIN CERTIFICATE-----)");
+	*out = first;
+	return 0;
+}
+
+static int certificate_use(const struct shown *shown,
+			   const struct tls_pair *pair, size_t number,
+			   struct tls_fault *fault)
 {
 	BIO *pem = pem_open(pair->certificate, pair->certificate_len);
 	X509 *first = pem ? PEM_read_bio_X509(pem, NULL, NULL, NULL) : NULL;
 	const char *why = NULL;
 
-	if (!first)
-		why = "it holds no certificate in PEM form (-----BEGIN "
-		      "CERTIFICATE-----)";
-	else if (SSL_CTX_use_certificate(context, first) != 1)
+	if (SSL_CTX_use_certificate(shown->context, shown->certificate) != 1)
 		why = tls_complaint();
-	else if (chain_use(context, pem))
+	else if (!first || chain_use(shown->context, pem))
 		why = "a certificate behind the first cannot be read";
 	X509_free(first);
 	BIO_free(pem);
@@ -88,8 +110,8 @@ static int certificate_use(SSL_CTX *context, const struct tls_pair *pair,
 	return why ? fault_set(fault, TLS_PART_CERTIFICATE, number, why) : 0;
 }
 
-static int key_use(SSL_CTX *context, const struct tls_pair *pair, size_t number,
-		   struct tls_fault *fault)
+static int key_use(const struct shown *shown, const struct tls_pair *pair,
+		   size_t number, struct tls_fault *fault)
 {
 	BIO *pem = pem_open(pair->key, pair->key_len);
 	bool asked = false;
@@ -104,8 +126,9 @@ static int key_use(SSL_CTX *context, const struct tls_pair *pair, size_t number,
 	else if (!key)
 		why = "it holds no private key in PEM form (-----BEGIN PRIVATE "
 		      "KEY-----)";
-	else if (SSL_CTX_use_PrivateKey(context, key) != 1 ||
-		 SSL_CTX_check_private_key(context) != 1)
+	/* The context would take it for another of its certificates. */
+	else if (X509_check_private_key(shown->certificate, key) != 1 ||
+		 SSL_CTX_use_PrivateKey(shown->context, key) != 1)
 		why = "the key does not belong to the certificate";
 	EVP_PKEY_free(key);
 	BIO_free(pem);
@@ -166,12 +189,11 @@ static int name_select(SSL *ssl, int *alert, void *arg)
 
 	*alert = SSL_AD_UNRECOGNIZED_NAME; /* sent by nobody: see NOACK */
 	for (size_t i = 0; name && i < server->count; i++) {
-		X509 *certificate =
-			SSL_CTX_get0_certificate(server->contexts[i]);
+		const struct shown *shown = &server->shown[i];
 
-		if (X509_check_host(certificate, name, 0, 0, NULL) != 1)
+		if (X509_check_host(shown->certificate, name, 0, 0, NULL) != 1)
 			continue;
-		SSL_set_SSL_CTX(ssl, server->contexts[i]);
+		SSL_set_SSL_CTX(ssl, shown->context);
 		return SSL_TLSEXT_ERR_OK;
 	}
 	return SSL_TLSEXT_ERR_NOACK;
@@ -184,12 +206,12 @@ static int version_min(const struct tls_server_params *params)
 	return params->only_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
 }
 
-static int context_fill(SSL_CTX *context, struct tls_server *server,
-			const struct tls_server_params *params, size_t number,
-			struct tls_fault *fault)
+/* What all contexts of a server have, whatever they show. */
+static int context_prepare(SSL_CTX *context, struct tls_server *server,
+			   const struct tls_server_params *params,
+			   struct tls_fault *fault)
 {
 	static const unsigned char sessions[] = "culvert";
-	int err;
 
 	tls_context_init(context);
 	SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
@@ -197,6 +219,7 @@ static int context_fill(SSL_CTX *context, struct tls_server *server,
 	SSL_CTX_set_alpn_select_cb(context, alpn_select, NULL);
 	SSL_CTX_set_tlsext_servername_callback(context, name_select);
 	SSL_CTX_set_tlsext_servername_arg(context, server);
+	tls_tickets_use(server->tickets, context);
 	/* No client is asked for certificates. With datagrams this bounds what
 	 * waits of messages that came too early, too.
 	 */
@@ -208,40 +231,103 @@ static int context_fill(SSL_CTX *context, struct tls_server *server,
 	if (SSL_CTX_set_session_id_context(context, sessions,
 					   sizeof(sessions) - 1) != 1 ||
 	    SSL_CTX_set_min_proto_version(context, version_min(params)) != 1)
-		return fault_set(fault, TLS_PART_OTHER, number,
-				 tls_complaint());
-	err = ciphers_use(context, params->ciphers, fault);
+		return fault_set(fault, TLS_PART_OTHER, 0, tls_complaint());
+	return ciphers_use(context, params->ciphers, fault);
+}
+
+/* Issued together for one server: the same alternative names, or else subject. */
+static bool names_same(const X509 *a, const X509 *b)
+{
+	int at_a = X509_get_ext_by_NID(a, NID_subject_alt_name, -1);
+	int at_b = X509_get_ext_by_NID(b, NID_subject_alt_name, -1);
+
+	if (at_a < 0 && at_b < 0)
+		return X509_NAME_cmp(X509_get_subject_name(a),
+				     X509_get_subject_name(b)) == 0;
+	return at_a >= 0 && at_b >= 0 &&
+	       ASN1_STRING_cmp(
+		       X509_EXTENSION_get_data(X509_get_ext(a, at_a)),
+		       X509_EXTENSION_get_data(X509_get_ext(b, at_b))) == 0;
+}
+
+static int key_kind(const X509 *certificate)
+{
+	return EVP_PKEY_get_base_id(X509_get0_pubkey(certificate));
+}
+
+/* Does it show a certificate with such a key already? */
+static bool context_has_kind(const struct tls_server *server,
+			     const SSL_CTX *context, int kind)
+{
+	for (size_t i = 0; i < server->count; i++)
+		if (server->shown[i].context == context &&
+		    key_kind(server->shown[i].certificate) == kind)
+			return true;
+	return false;
+}
+
+/* A reference to the context that this certificate joins; NULL: none. */
+static SSL_CTX *context_find(const struct tls_server *server,
+			     const X509 *certificate)
+{
+	for (size_t i = 0; i < server->count; i++) {
+		const struct shown *other = &server->shown[i];
+
+		if (!other->context ||
+		    !names_same(other->certificate, certificate) ||
+		    context_has_kind(server, other->context,
+				     key_kind(certificate)))
+			continue;
+		SSL_CTX_up_ref(other->context);
+		return other->context;
+	}
+	return NULL;
+}
+
+/* The next pair of the parameters. */
+static int pair_add(struct tls_server *server,
+		    const struct tls_server_params *params,
+		    struct tls_fault *fault)
+{
+	const size_t number = server->count;
+	const struct tls_pair *pair = &params->pairs[number];
+	struct shown *shown = &server->shown[number];
+	int err = certificate_read(pair, number, &shown->certificate, fault);
+
+	if (err)
+		return err;
+	shown->context = context_find(server, shown->certificate);
+	server->count++;
+	if (!shown->context) {
+		shown->context = SSL_CTX_new(params->datagrams ?
+						     DTLS_server_method() :
+						     TLS_server_method());
+		if (!shown->context)
+			return -ENOMEM;
+		err = context_prepare(shown->context, server, params, fault);
+	}
 	if (!err)
-		err = certificate_use(context, &params->pairs[number], number,
-				      fault);
+		err = certificate_use(shown, pair, number, fault);
 	if (!err)
-		err = key_use(context, &params->pairs[number], number, fault);
+		err = key_use(shown, pair, number, fault);
 	return err;
 }
 
 int tls_server_new(const struct tls_server_params *params,
 		   struct tls_server **out, struct tls_fault *fault)
 {
-	struct tls_server *server =
-		calloc(1, sizeof(*server) + params->count * sizeof(SSL_CTX *));
-	int err = 0;
+	struct tls_server *server = calloc(
+		1, sizeof(*server) + params->count * sizeof(struct shown));
+	int err;
 
 	if (!server)
 		return -ENOMEM;
 	atomic_init(&server->refs, 1);
-	for (size_t i = 0; i < params->count && !err; i++) {
-		server->contexts[i] = SSL_CTX_new(params->datagrams ?
-							  DTLS_server_method() :
-							  TLS_server_method());
-		if (!server->contexts[i]) {
-			err = -ENOMEM;
-			break;
-		}
-		server->count++;
-		err = context_fill(server->contexts[i], server, params, i,
-				   fault);
-	}
+	err = tls_tickets_new(&server->tickets);
+	while (!err && server->count < params->count)
+		err = pair_add(server, params, fault);
 	if (err) {
+		ERR_clear_error();
 		tls_server_unref(server);
 		return err;
 	}
@@ -251,12 +337,12 @@ int tls_server_new(const struct tls_server_params *params,
 
 SSL_CTX *tls_server_context(const struct tls_server *server)
 {
-	return server->contexts[0];
+	return server->shown[0].context;
 }
 
 int64_t tls_server_expires(const struct tls_server *server, size_t pair)
 {
-	X509 *certificate = SSL_CTX_get0_certificate(server->contexts[pair]);
+	const X509 *certificate = server->shown[pair].certificate;
 	struct tm end;
 
 	if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) != 1)
@@ -274,8 +360,11 @@ void tls_server_unref(struct tls_server *server)
 {
 	if (!server || atomic_fetch_sub(&server->refs, 1) > 1)
 		return;
-	for (size_t i = 0; i < server->count; i++)
-		SSL_CTX_free(server->contexts[i]);
+	for (size_t i = 0; i < server->count; i++) {
+		X509_free(server->shown[i].certificate);
+		SSL_CTX_free(server->shown[i].context);
+	}
+	tls_tickets_free(server->tickets);
 	free(server);
 }
 
