@@ -227,16 +227,66 @@ static void bounds_relayed_ports(void **state)
 	relayed[0] = relayed[1];
 	addr_set_port(&relayed[0], 0);
 	assert_true(turn_relayed_full(rig.shared, &relayed[0], 61400, 61401,
-				      &freed));
+				      false, &freed));
 	assert_false(turn_relayed_full(rig.shared, &relayed[0], 61400, 61402,
-				       &freed));
+				       false, &freed));
+	/* Where none is free, no even one is. */
+	assert_true(turn_relayed_full(rig.shared, &relayed[0], 61400, 61401,
+				      true, &freed));
 	tc_close(&tc[1]);
 	RIG_UNTIL(&rig, rig_counters(&rig).allocations == 1);
 	/* One was given back after `freed` was read: not full. */
-	turn_relayed_full_note(rig.shared, &relayed[0], 61400, 61401, freed);
+	turn_relayed_full_note(rig.shared, &relayed[0], 61400, 61401, false,
+			       freed);
 	assert_int_equal(tc_allocate(&tc[2], &relayed[0]), 0);
 	tc_close(&tc[0]);
 	tc_close(&tc[2]);
+}
+
+static int allocate_even(struct tc *tc, union addr *relayed)
+{
+	int code;
+
+	tc_begin_allocate_udp(tc);
+	stun_put(&tc->w, STUN_ATTR_EVEN_PORT, "", 1);
+	code = tc_ask(tc);
+	if (!code)
+		assert_true(
+			tc_address(tc, STUN_ATTR_XOR_RELAYED_ADDRESS, relayed));
+	return code;
+}
+
+/* Who asks for one of them again does not have all ports looked through. */
+static void remembers_that_even_ports_are_in_use(void **state)
+{
+	char address[ADDR_STRLEN];
+	union addr relayed, host;
+	struct tc tc[2];
+	uint64_t freed;
+
+	(void)state;
+	open_with_ports("61404-61405", address);
+	for (int i = 0; i < 2; i++) {
+		tc_open(&tc[i], &rig, 0);
+		assert_int_equal(tc_challenge(&tc[i]), 401);
+	}
+	assert_int_equal(allocate_even(&tc[0], &relayed), 0);
+	assert_int_equal(addr_port(&relayed), 61404);
+	host = relayed;
+	addr_set_port(&host, 0);
+	assert_false(turn_relayed_full(rig.shared, &host, 61404, 61405, true,
+				       &freed));
+	assert_int_equal(allocate_even(&tc[1], &relayed), 508);
+	assert_true(turn_relayed_full(rig.shared, &host, 61404, 61405, true,
+				      &freed));
+	assert_false(turn_relayed_full(rig.shared, &host, 61404, 61405, false,
+				       &freed));
+	/* Back again, and had by another. */
+	tc_close(&tc[0]);
+	RIG_UNTIL(&rig, rig_counters(&rig).allocations == 0);
+	assert_int_equal(allocate_even(&tc[1], &relayed), 0);
+	assert_int_equal(addr_port(&relayed), 61404);
+	tc_close(&tc[1]);
 }
 
 /* A port that another program listens on is not taken. */
@@ -930,6 +980,7 @@ int main(void)
 		TEST(bounds_unauthenticated_connections),
 		TEST(bounds_allocations),
 		TEST(bounds_a_users_allocations),
+		TEST(remembers_that_even_ports_are_in_use),
 		TEST(bounds_a_realms_allocations),
 		TEST(bounds_a_users_connections),
 		TEST(bounds_relayed_ports),

@@ -130,7 +130,8 @@ int turn_port_open(struct turn_shared *shared, const struct port_wish *wish,
 	int fd = -1, binds = 0, err = -EADDRINUSE;
 	uint64_t freed;
 
-	if (turn_relayed_full(shared, &relayed->addr, min, max, &freed))
+	if (turn_relayed_full(shared, &relayed->addr, min, max, wish->even,
+			      &freed))
 		return -EADDRINUSE;
 	for (int i = 0; i < RANDOM_TRIES && err == -EADDRINUSE; i++)
 		err = port_take(shared, wish, relayed,
@@ -141,8 +142,9 @@ int turn_port_open(struct turn_shared *shared, const struct port_wish *wish,
 				(uint16_t)(min + (start + i) % count), &fd,
 				&binds);
 	/* Ports that others hold are given back without our knowing. */
-	if (err == -EADDRINUSE && !binds && !wish->even)
-		turn_relayed_full_note(shared, &relayed->addr, min, max, freed);
+	if (err == -EADDRINUSE && !binds)
+		turn_relayed_full_note(shared, &relayed->addr, min, max,
+				       wish->even, freed);
 	if (err) {
 		fd_close(&fd);
 		return err == -EBUSY ? -EADDRINUSE : err;

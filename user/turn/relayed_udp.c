@@ -99,10 +99,9 @@ static int reserved_open(struct allocation *allocation,
 	struct turn_shared *shared = allocation->worker->shared;
 	int err;
 
-	allocation->relayed.addr = reserved->relayed.addr;
-	/* Nobody can come between: the bound socket keeps the port. */
-	turn_relayed_remove(shared, &reserved->relayed);
-	err = turn_relayed_add(shared, &allocation->relayed);
+	/* The socket keeps others off the port of UDP alone. */
+	err = turn_relayed_hand_over(shared, &reserved->relayed,
+				     &allocation->relayed);
 	if (!err) {
 		*fd = reserved->fd;
 		reserved->fd = -1;

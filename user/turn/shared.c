@@ -29,13 +29,18 @@ SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "prlimit64", 2, 0);
 #define RESERVE_WORKER  8u
 #define BUDGET_MIN      16u
 
+/* A range of ports that a walk has found in use. */
+struct ports_full {
+	bool known;
+	uint16_t min, max;
+};
+
 /* An address that has relayed ports, for permissions: they have no port. */
 struct relayed_host {
 	struct list link;
 	union addr addr;
 	size_t uses, claims; /* the latter are among the former */
-	bool full; /* every port of [full_min, full_max] is in use */
-	uint16_t full_min, full_max;
+	struct ports_full full[2]; /* every port; every even one */
 };
 
 int turn_shared_new(unsigned int workers, struct turn_shared **out)
@@ -293,13 +298,26 @@ static void relayed_remove_locked(struct turn_shared *shared,
 
 	table_remove(&shared->relayed, &relayed->node);
 	relayed->host = NULL;
-	host->full = false;
+	host->full[0].known = host->full[1].known = false;
 	host->claims -= relayed->claimed;
 	shared->relayed_freed++;
 	if (--host->uses == 0) {
 		list_del(&host->link);
 		free(host);
 	}
+}
+
+int turn_relayed_hand_over(struct turn_shared *shared, struct relayed *from,
+			   struct relayed *to)
+{
+	int err;
+
+	pthread_mutex_lock(&shared->lock);
+	to->addr = from->addr;
+	relayed_remove_locked(shared, from);
+	err = relayed_add_locked(shared, to);
+	pthread_mutex_unlock(&shared->lock);
+	return err;
 }
 
 void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
@@ -311,34 +329,38 @@ void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed)
 	pthread_mutex_unlock(&shared->lock);
 }
 
+static bool range_full(const struct ports_full *full, uint16_t min,
+		       uint16_t max)
+{
+	return full->known && full->min <= min && max <= full->max;
+}
+
 bool turn_relayed_full(struct turn_shared *shared, const union addr *addr,
-		       uint16_t min, uint16_t max, uint64_t *freed)
+		       uint16_t min, uint16_t max, bool even, uint64_t *freed)
 {
 	const struct relayed_host *host;
 	bool full;
 
 	pthread_mutex_lock(&shared->lock);
 	host = host_find(shared, addr);
-	full = host && host->full && host->full_min <= min &&
-	       max <= host->full_max;
+	full = host && (range_full(&host->full[0], min, max) ||
+			(even && range_full(&host->full[1], min, max)));
 	*freed = shared->relayed_freed;
 	pthread_mutex_unlock(&shared->lock);
 	return full;
 }
 
 void turn_relayed_full_note(struct turn_shared *shared, const union addr *addr,
-			    uint16_t min, uint16_t max, uint64_t freed)
+			    uint16_t min, uint16_t max, bool even,
+			    uint64_t freed)
 {
 	struct relayed_host *host;
 
 	pthread_mutex_lock(&shared->lock);
 	host = host_find(shared, addr);
 	/* Another worker may have given one back behind the walk. */
-	if (host && freed == shared->relayed_freed) {
-		host->full = true;
-		host->full_min = min;
-		host->full_max = max;
-	}
+	if (host && freed == shared->relayed_freed)
+		host->full[even] = (struct ports_full){ true, min, max };
 	pthread_mutex_unlock(&shared->lock);
 }
 

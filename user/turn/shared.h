@@ -68,15 +68,19 @@ void turn_shared_budget(struct turn_shared *shared, const struct conf *conf);
 /* Registers relayed->addr. 0, -EADDRINUSE or -ENOMEM. */
 int turn_relayed_add(struct turn_shared *shared, struct relayed *relayed);
 void turn_relayed_remove(struct turn_shared *shared, struct relayed *relayed);
+/* The address changes hands, at no moment free for others. 0 or -ENOMEM. */
+int turn_relayed_hand_over(struct turn_shared *shared, struct relayed *from,
+			   struct relayed *to);
 /*
- * Are all ports of [min, max] at addr's host known to be relayed ones? A walk that
- * found no other tells so by the note, with the *freed from before it, and is
- * spared until one is given back.
+ * Are all ports, or all even ones, of [min, max] at addr's host known to be
+ * relayed ones? A walk that found no other tells so by the note, with the *freed
+ * from before it, and is spared until one is given back.
  */
 bool turn_relayed_full(struct turn_shared *shared, const union addr *addr,
-		       uint16_t min, uint16_t max, uint64_t *freed);
+		       uint16_t min, uint16_t max, bool even, uint64_t *freed);
 void turn_relayed_full_note(struct turn_shared *shared, const union addr *addr,
-			    uint16_t min, uint16_t max, uint64_t freed);
+			    uint16_t min, uint16_t max, bool even,
+			    uint64_t freed);
 /*
  * Is this an active relayed transport address of this process? With port 0:
  * the host of one?
