@@ -21,6 +21,7 @@ from .tap import Fail, check, equal, within
 from .wait import wait_for
 
 CLIENTS = 6  # of each kind at a time
+RUDE = 100  # damaged sessions over UDP before they are ended
 CHANNEL = 0x4001
 METHODS = (BINDING, ALLOCATE, REFRESH, SEND, CREATE_PERMISSION, CHANNEL_BIND, CONNECT,
            CONNECTION_BIND)
@@ -69,6 +70,7 @@ class Load:
         self.streams = []  # [client, [(data socket, peer socket)]]
         self.datagrams = []  # (client, peer socket)
         self.contexts = [tls.client_context(tls.certificate(lab.dir)[0])]
+        self.rude = []  # clients of damaged sessions over UDP
         self.maybe = 0  # sessions whose damaged messages may have made an allocation
         self.made = self.bound = self.reloads = self.steps = self.verified = 0
         self.actions = [(self.stream_client, 6), (self.pair, 12), (self.transfer, 30),
@@ -205,9 +207,16 @@ class Load:
     def mutated(self):
         """A session with right credentials whose messages are damaged, before or after signing."""
         rng = self.rng
+        if len(self.rude) >= RUDE:
+            self._end_rude()
         kind = rng.choice((turn.Control, turn.Control, turn.Datagrams))
         encrypted = kind is turn.Control and rng.random() < 0.3
-        with contextlib.suppress(*BROKEN), self._client(kind, encrypted) as client:
+        with contextlib.suppress(*BROKEN), contextlib.ExitStack() as stack:
+            client = self._client(kind, encrypted)
+            if kind is turn.Datagrams:
+                self.rude.append(client)
+            else:
+                stack.enter_context(client)
             client.sock.settimeout(2)
             client.challenge()
             if rng.random() < 0.7:
@@ -223,6 +232,17 @@ class Load:
             client.sock.sendall(probe.build())
             client.sock.settimeout(0.05)
             client.sock.recv(4096)
+
+    def _end_rude(self):
+        """Damaged sessions over UDP: nothing but its lifetime would end their allocation, and who
+        got the same port meanwhile would have it."""
+        ports = {client.sock.getsockname()[1] for client in self.rude}
+        for row in self.server.ctl_json("allocations")["allocations"]:
+            if int(row["client"].rsplit(":", 1)[1]) in ports:
+                self.server.control_request(b'{"v":1,"cmd":"kick","id":"%s"}\n' % row["id"].encode())
+        for client in self.rude:
+            client.close()
+        self.rude = []
 
     def _damaged(self, client):
         rng = self.rng
@@ -278,9 +298,7 @@ class Load:
         def idle():
             now = self.server.counters()
             return not any(now[name] for name in NOW)
-        # Of damaged sessions over UDP, which nothing but their lifetime would end.
-        for row in self.server.ctl_json("allocations")["allocations"]:
-            self.server.control_request(b'{"v":1,"cmd":"kick","id":"%s"}\n' % row["id"].encode())
+        self._end_rude()
         wait_for(idle, 30, f"nothing is left of the clients: {self.left()}")
 
     def left(self):
