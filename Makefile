@@ -159,6 +159,7 @@ install: all ## install programs, manuals and the client library to PREFIX
 		$(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/culvert \
 		$(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/man/man7 \
 		$(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 755 $(BUILD)/culvertd $(BUILD)/culvertctl \
 		$(DESTDIR)$(PREFIX)/sbin
@@ -168,6 +169,7 @@ install: all ## install programs, manuals and the client library to PREFIX
 		$(DESTDIR)$(PREFIX)/include/culvert
 	install -m 644 user/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 user/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 user/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 user/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 
 clean: ## remove what was built
