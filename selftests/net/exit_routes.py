@@ -198,6 +198,32 @@ def _():
     check(states(server)["isp-a"][2] >= before + 2, "the guard has counted nothing")
 
 
+def trace(server, source, destination):
+    return exits(server, "trace", source, destination)
+
+
+@test("trace tells which way a packet takes, and why")
+def _():
+    server = router()
+    for source, far, hop in (("10.82.0.2", "10.99.0.1", "10.92.0.2"),
+                             ("10.82.0.1", "10.99.0.1", "10.92.0.2"),
+                             ("fd82::2", "fd99::1", "fd92::2")):
+        said = trace(server, source, far)
+        for words in ("belongs to exit isp-b, by", f"goes via {hop} by to_b", "lets it pass"):
+            check(words in said, f"no \"{words}\" in:\n{said}")
+    said = trace(server, "10.85.0.2", "10.99.0.1")
+    check("belongs to no exit" in said and "isp-a rejects it" in said, said)
+    said = trace(server, "fd82::2", "fd81::2")
+    check("by lan" in said and "guard" not in said, said)
+    site.relay.run("ip", "link", "set", "to_b", "down")
+    try:
+        said = trace(server, "fd82::2", "fd99::1")
+        check("belongs to exit isp-b" in said and "unreachable" in said, said)
+    finally:
+        site.relay.run("ip", "link", "set", "to_b", "up")
+        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+
+
 def rules():
     return site.relay.run("ip", "rule") + site.relay.run("ip", "-6", "rule")
 

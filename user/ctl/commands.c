@@ -457,6 +457,8 @@ const struct ctl_command ctl_commands[] = {
 	  true },
 	{ "exits plan", NULL, ctl_exits_plan,
 	  "what the configuration would change in the kernel", true },
+	{ "exits trace", "SRC DST", ctl_exits_trace,
+	  "which way a packet takes, and why", true },
 	{ "exits remove", NULL, ctl_exits_remove,
 	  "take rules, routes and guards out of the kernel", true },
 };

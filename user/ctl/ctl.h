@@ -29,6 +29,7 @@ struct ctl {
 	const struct ctl_command *command;
 	const char *path; /* of the socket */
 	const char *id; /* kick; user add, remove: the name */
+	const char *other; /* exits trace: where to, with id where from */
 	const char *config, *realm; /* user; config: exits, too */
 	const char *pin; /* flush */
 	bool json, workers, undo;
@@ -39,7 +40,7 @@ struct ctl {
 };
 
 struct ctl_command {
-	const char *name, *argument; /* NULL: takes none */
+	const char *name, *argument; /* NULL: takes none; of one word or two */
 	enum ctl_exit (*run)(struct ctl *ctl);
 	const char *help;
 	bool alone; /* asks no daemon */
@@ -87,6 +88,7 @@ enum ctl_exit ctl_user_remove(struct ctl *ctl);
 enum ctl_exit ctl_exits(struct ctl *ctl);
 enum ctl_exit ctl_exits_plan(struct ctl *ctl);
 enum ctl_exit ctl_exits_remove(struct ctl *ctl);
+enum ctl_exit ctl_exits_trace(struct ctl *ctl);
 
 /* Loads --config; complains of its errors. 0, or a negative errno. */
 int ctl_conf_load(struct ctl *ctl, struct conf **out);

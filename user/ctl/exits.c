@@ -12,6 +12,8 @@
 #include "ctl/grid.h"
 #include "exit/exit.h"
 
+#define MAIN_TABLE 254 /* RT_TABLE_MAIN */
+
 static const char *hint(int err)
 {
 	switch (err) {
@@ -133,6 +135,77 @@ enum ctl_exit ctl_exits_plan(struct ctl *ctl)
 	if (err)
 		return ctl_fail(ctl, "cannot plan: %s", hint(err));
 	return changes_tell(ctl, "changed", changes);
+}
+
+static const char *trace_reason(const struct exit_trace *trace)
+{
+	if (trace->guard)
+		return trace->table == MAIN_TABLE ? "as the main table says" :
+						    "as its source says";
+	return trace->exit && addr_family(&trace->gateway) == AF_UNSPEC ?
+		       "on a link of the site" :
+		       "within the site, or by another router";
+}
+
+static void trace_show(FILE *out, const struct exit_trace *trace)
+{
+	char from[ADDR_STRLEN], prefix[ADDR_STRLEN], hop[ADDR_STRLEN];
+	bool via = addr_family(&trace->gateway) != AF_UNSPEC;
+
+	addr_format_host(&trace->from, from);
+	if (trace->exit)
+		fprintf(out, "%s belongs to exit %s, by %s\n", from,
+			trace->exit->name,
+			prefix_format(&trace->prefix, prefix));
+	else
+		fprintf(out, "%s belongs to no exit\n", from);
+	if (trace->unreachable) {
+		fprintf(out, "unreachable: there is no way for it now\n");
+		return;
+	}
+	fprintf(out, "goes %s%s%sby %s, table %u: %s\n", via ? "via " : "",
+		via ? addr_format_host(&trace->gateway, hop) : "",
+		via ? " " : "", trace->device, trace->table,
+		trace_reason(trace));
+	if (trace->guard)
+		fprintf(out, "the guard of %s %s\n", trace->guard->name,
+			trace->rejected ? "rejects it" : "lets it pass");
+}
+
+static void trace_json(FILE *out, const struct exit_trace *trace)
+{
+	char hop[ADDR_STRLEN] = "";
+
+	if (addr_family(&trace->gateway) != AF_UNSPEC)
+		addr_format_host(&trace->gateway, hop);
+	fputs("{\"v\":1,\"exit\":", out);
+	control_json_text(out, trace->exit ? trace->exit->name : "");
+	fputs(",\"device\":", out);
+	control_json_text(out, trace->device);
+	fprintf(out,
+		",\"gateway\":\"%s\",\"table\":%u,\"unreachable\":%s,"
+		"\"rejected\":%s}\n",
+		hop, trace->table, trace->unreachable ? "true" : "false",
+		trace->rejected ? "true" : "false");
+}
+
+enum ctl_exit ctl_exits_trace(struct ctl *ctl)
+{
+	struct exit_trace trace;
+	union addr from, to;
+	struct conf *conf;
+	int err;
+
+	if (addr_parse(ctl->id, 0, &from) || addr_parse(ctl->other, 0, &to))
+		return ctl_fail(ctl, "\"%.40s\" or \"%.40s\" is no address",
+				ctl->id, ctl->other);
+	if (ctl_conf_load(ctl, &conf))
+		return CTL_FAILED;
+	err = exit_trace(conf, &from, &to, &trace);
+	if (!err)
+		(ctl->json ? trace_json : trace_show)(ctl->out, &trace);
+	conf_unref(conf);
+	return err ? ctl_fail(ctl, "cannot trace: %s", hint(err)) : CTL_OK;
 }
 
 enum ctl_exit ctl_exits_remove(struct ctl *ctl)

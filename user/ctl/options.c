@@ -52,7 +52,7 @@ static const struct option_info options[OPTIONS] = {
 	[OPTION_PIN] = { 'p', "pin", "DIR", " flush ",
 			 "flush: [engine] pin; else " CTL_PIN },
 	[OPTION_CONFIG] = { 'c', "config", "FILE",
-			    " user add  user list  user remove  exits  exits plan ",
+			    " user add  user list  user remove  exits  exits plan  exits trace ",
 			    "user, exits: culvertd's configuration; else\n" CTL_CONF },
 	[OPTION_REALM] = { 'r', "realm", "REALM",
 			   " user add  user list  user remove ",
@@ -237,10 +237,18 @@ static bool options_fit(struct ctl *ctl, unsigned int given,
 	return true;
 }
 
+/* As many as its argument has words. */
+static int arguments_wanted(const struct ctl_command *command)
+{
+	if (!command->argument)
+		return 0;
+	return strchr(command->argument, ' ') ? 2 : 1;
+}
+
 static bool words_take(struct ctl *ctl, int count, char **words,
 		       enum ctl_exit *code)
 {
-	int used;
+	int used, wanted;
 
 	if (!count) {
 		usage_fail(ctl, code, "a command is missing", NULL);
@@ -253,7 +261,8 @@ static bool words_take(struct ctl *ctl, int count, char **words,
 	}
 	words += used;
 	count -= used;
-	if (ctl->command->argument && !count) {
+	wanted = arguments_wanted(ctl->command);
+	if (count < wanted) {
 		fprintf(ctl->err,
 			"culvertctl: the command %s needs %s; see culvertctl "
 			"--help\n",
@@ -261,12 +270,12 @@ static bool words_take(struct ctl *ctl, int count, char **words,
 		*code = CTL_USAGE;
 		return false;
 	}
-	if (count > (ctl->command->argument ? 1 : 0)) {
-		usage_fail(ctl, code, "one word too many:",
-			   words[ctl->command->argument ? 1 : 0]);
+	if (count > wanted) {
+		usage_fail(ctl, code, "one word too many:", words[wanted]);
 		return false;
 	}
-	ctl->id = ctl->command->argument ? words[0] : NULL;
+	ctl->id = wanted > 0 ? words[0] : NULL;
+	ctl->other = wanted > 1 ? words[1] : NULL;
 	return true;
 }
 

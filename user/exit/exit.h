@@ -8,6 +8,7 @@
 #ifndef EXIT_EXIT_H
 #define EXIT_EXIT_H
 
+#include <net/if.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -65,5 +66,25 @@ struct exit_row {
 /* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */
 int exit_each(const struct conf *conf,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
+
+/* The way of a packet from this host or through it. */
+struct exit_trace {
+	union addr from, to;
+	const struct conf_exit *exit; /* whose source it is; NULL: nobody's */
+	struct prefix prefix; /* by which it is */
+	bool unreachable; /* then nothing below is set */
+	char device[IF_NAMESIZE];
+	union addr gateway; /* AF_UNSPEC: none, the destination is on the link */
+	uint32_t table; /* that has the route; RT_TABLE_MAIN: as without exits */
+	const struct conf_exit *guard; /* of that device; NULL: none */
+	bool rejected; /* by that guard */
+};
+
+/*
+ * Asks the kernel. 0; -EAFNOSUPPORT: one is IPv4, the other IPv6; or another
+ * negative errno.
+ */
+int exit_trace(const struct conf *conf, const union addr *from,
+	       const union addr *to, struct exit_trace *out);
 
 #endif

@@ -123,6 +123,19 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out);
 /* Links, and what of the main table the configuration has to do with. */
 int rtnl_host(struct rtnl *rtnl, const struct conf *conf,
 	      struct exit_host *out);
+/* A route that the kernel would take now. */
+struct rtnl_way {
+	int link;
+	uint32_t table;
+	union addr gateway; /* AF_UNSPEC: none */
+	bool local; /* it ends here */
+};
+/*
+ * from NULL: none; link 0: of a packet of this host, else of one that arrives there.
+ * 0; -EHOSTUNREACH, -ENETUNREACH, ...: there is none.
+ */
+int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
+	      int link, struct rtnl_way *out);
 /* `there` is what it shall be. What is so already is no failure. */
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there);
 int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there);

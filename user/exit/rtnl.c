@@ -388,6 +388,62 @@ static void prefix_put(struct nlmsghdr *request, uint16_t type,
 			     prefix->bytes);
 }
 
+static int found_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = RTA_MAX };
+	const struct nlattr *gateway;
+	struct rtnl_way *way = arg;
+
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	way->local = head->rtm_type == RTN_LOCAL;
+	way->link = (int)number(&attributes, RTA_OIF, 0);
+	way->table = number(&attributes, RTA_TABLE, head->rtm_table);
+	gateway = attributes.at[RTA_GATEWAY];
+	if (gateway &&
+	    mnl_attr_get_payload_len(gateway) == width(head->rtm_family))
+		addr_from_bytes(&way->gateway, head->rtm_family,
+				mnl_attr_get_payload(gateway), 0);
+	/* One answer, and no acknowledgement behind it. */
+	return MNL_CB_STOP;
+}
+
+static uint8_t address_put(struct nlmsghdr *request, uint16_t type,
+			   const union addr *addr)
+{
+	size_t len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+
+	mnl_attr_put(request, type, len, bytes);
+	return (uint8_t)(len * 8);
+}
+
+int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
+	      int link, struct rtnl_way *out)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct rtnl_way way = { .link = 0 };
+	struct rtmsg *head;
+	int err;
+
+	request->nlmsg_type = RTM_GETROUTE;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = (uint8_t)addr_family(to);
+	/* The table that has it; IPv6 tells it anyway and knows no such flag. */
+	if (head->rtm_family == AF_INET)
+		head->rtm_flags = RTM_F_LOOKUP_TABLE;
+	head->rtm_dst_len = address_put(request, RTA_DST, to);
+	if (from)
+		head->rtm_src_len = address_put(request, RTA_SRC, from);
+	if (link)
+		mnl_attr_put_u32(request, RTA_IIF, (uint32_t)link);
+	err = exchange(rtnl, request, found_take, &way);
+	if (!err)
+		*out = way;
+	return err;
+}
+
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
 {
 	char buf[REQUEST_SIZE] = "";

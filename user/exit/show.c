@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the kernel has of each exit, asked of the kernel itself. */
+#include <errno.h>
+
 #include "exit/internal.h"
 
 /* Is every route there that leads the exit's sources of a family to its link? */
@@ -46,23 +48,27 @@ static const char *exit_state_name(const struct conf_exit *exit,
 		       "up";
 }
 
-static void rows_tell(const struct conf *conf, struct guard *guard,
-		      const struct exit_host *host,
-		      const struct exit_state *want,
-		      const struct exit_state *have,
-		      void (*fn)(void *arg, const struct exit_row *row),
-		      void *arg)
+static int rows_tell(const struct conf *conf, struct guard *guard,
+		     const struct exit_host *host,
+		     const struct exit_state *want,
+		     const struct exit_state *have,
+		     void (*fn)(void *arg, const struct exit_row *row),
+		     void *arg)
 {
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		struct exit_row row = { .exit = &conf->exits[i] };
+		int err;
 
 		if (!exit_leads(row.exit))
 			continue;
 		row.state = exit_state_name(row.exit, host, want, have);
-		row.guarded = guard_counters(guard, i, &row.packets,
-					     &row.rejects) == 0;
+		err = guard_counters(guard, i, &row.packets, &row.rejects);
+		if (err && err != -ENOENT)
+			return err;
+		row.guarded = !err;
 		fn(arg, &row);
 	}
+	return 0;
 }
 
 int exit_each(const struct conf *conf,
@@ -83,7 +89,7 @@ int exit_each(const struct conf *conf,
 	if (!err)
 		err = rtnl_state(rtnl, &have);
 	if (!err)
-		rows_tell(conf, guard, &host, &want, &have, fn, arg);
+		err = rows_tell(conf, guard, &host, &want, &have, fn, arg);
 	exit_state_clear(&want);
 	exit_state_clear(&have);
 	exit_host_clear(&host);

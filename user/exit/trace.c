@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which way a packet takes, in the kernel's own words: it is asked for the route, as
+ * for a packet of this host or, when the source is another's, for one that arrives by
+ * the link that leads there.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "exit/internal.h"
+
+static void source_tell(const struct conf *conf, struct exit_trace *out)
+{
+	int longest = -1;
+
+	out->exit = conf_exit_of(conf, &out->from);
+	for (size_t i = 0; out->exit && i < out->exit->prefix_count; i++) {
+		const struct prefix *prefix = &out->exit->prefixes[i];
+
+		if (prefix->bits <= longest ||
+		    !prefix_contains(prefix, &out->from))
+			continue;
+		longest = prefix->bits;
+		out->prefix = *prefix;
+	}
+}
+
+static bool authorised(const struct conf_exit *exit, const union addr *from)
+{
+	for (size_t i = 0; i < exit->prefix_count; i++)
+		if (prefix_contains(&exit->prefixes[i], from))
+			return true;
+	return exit->unchecked;
+}
+
+/* By the link that the route has; of several exits on it one is enough. */
+static void guard_tell(const struct conf *conf, struct exit_trace *out)
+{
+	bool passes = false;
+
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct conf_exit *exit = &conf->exits[i];
+
+		if (!exit->link || strcmp(exit->link, out->device) != 0)
+			continue;
+		out->guard = exit;
+		passes |= authorised(exit, &out->from);
+	}
+	out->rejected = out->guard && !passes;
+}
+
+int exit_trace(const struct conf *conf, const union addr *from,
+	       const union addr *to, struct exit_trace *out)
+{
+	struct exit_trace trace = { .from = *from, .to = *to };
+	struct rtnl *rtnl = NULL;
+	struct rtnl_way back = { .link = 0 }, way = { .link = 0 };
+	int err;
+
+	if (addr_family(from) != addr_family(to))
+		return -EAFNOSUPPORT;
+	err = rtnl_open(&rtnl);
+	if (!err)
+		err = rtnl_find(rtnl, NULL, from, 0, &back);
+	if (!err)
+		err = rtnl_find(rtnl, from, to, back.local ? 0 : back.link,
+				&way);
+	rtnl_close(rtnl);
+	trace.unreachable = err == -EHOSTUNREACH || err == -ENETUNREACH;
+	if (err && !trace.unreachable)
+		return err;
+	source_tell(conf, &trace);
+	trace.table = way.table;
+	trace.gateway = way.gateway;
+	if (way.link && if_indextoname((unsigned int)way.link, trace.device))
+		guard_tell(conf, &trace);
+	*out = trace;
+	return 0;
+}
