@@ -173,7 +173,7 @@ def _(engine):
         got = reader.finish() if reader else b""
         reset(source)
         rest, how = receive_to_any_end(sink)
-        begins(got + rest, sent, accepted, f"to the {whom} before the reset")
+        begins(got + rest, sent, engines.whole(engine, accepted), f"to the {whom} before the reset")
         equal(how, "rst", f"end of the stream to the {whom}")
         client.close()
 

@@ -125,6 +125,11 @@ def pair(lab, engine, *args, **more):
     return made
 
 
+def whole(engine, accepted):
+    """Bytes a relay can hand on, of those it acknowledged: of TLS, the records that are whole."""
+    return accepted - tls.RECORD if engine in TLS else accepted
+
+
 def row_of(server, data):
     """The row of `culvertctl connections` of this data connection of a client, or None."""
     host, port = data.getsockname()[:2]
