@@ -3,7 +3,6 @@
 """Pairs on wire outlive the processes that made them, and whoever comes after takes them over."""
 
 import os
-import signal
 import socket
 import stat
 import sys
