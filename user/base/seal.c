@@ -11,7 +11,7 @@ static const struct {
 				       "splice and uring in the order" },
 	[SEAL_KEPT_OFF] = { "off", "TLS, decrypted here: [engine] ktls is no" },
 	[SEAL_KEPT_ABSENT] = { "absent", "TLS, decrypted here: the kernel has "
-					 "no TLS (6.12, module tls)" },
+					 "no fit TLS (module tls)" },
 	[SEAL_KEPT_CIPHER] = { "cipher", "TLS, decrypted here: the kernel does "
 					 "not have its cipher" },
 	[SEAL_KEPT_RECORDS] = { "records", "TLS, decrypted here: the client "

@@ -822,7 +822,7 @@ const struct key conf_keys[] = {
 	  .help = "Whether the kernel may encrypt and decrypt data connections\n"
 		  "over TLS, once they are bound, so that splice and uring\n"
 		  "carry them.\n"
-		  "It needs Linux 6.12 with TLS, whose module\n"
+		  "It needs Linux 6.12.55 or 6.18 with TLS, whose module\n"
 		  "(tls) is loaded when culvertd starts as root, and a cipher\n"
 		  "it has: AES-GCM or ChaCha20-Poly1305.\n"
 		  "Where there is none, and with\n"

@@ -2,9 +2,13 @@
 /*
  * Has this kernel TLS that can be relied on?
  *
- * Quirks: Linux 6.1 sends bytes twice when a nonblocking writer meets a full
- * socket, and its poll(2) says readable for a part of a record, of which nothing
- * can be read (test_ktls_kernel sees both). 6.12 does neither.
+ * Quirks:
+ * - Linux 6.1 sends bytes twice when a nonblocking writer meets a full socket, and
+ *   its poll(2) says readable for a part of a record, of which nothing can be read
+ *   (test_ktls_kernel sees both). 6.12 does neither.
+ * - Before 6.12.55 and 6.18 a splice(2) of many small pieces sealed a record with
+ *   bytes of the kernel's memory behind them ("tls: trim encrypted message to
+ *   match the plaintext on short splice").
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -20,17 +24,16 @@
 SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET);
 SYSCALLS(SYSCALLS_RELAY, "setsockopt close uname");
 
-#define MAJOR 6
-#define MINOR 12
-
 static bool kernel_fit(void)
 {
-	unsigned int major, minor;
+	unsigned int major, minor, patch = 0;
 	struct utsname name;
 
-	return uname(&name) == 0 &&
-	       sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > MAJOR || (major == MAJOR && minor >= MINOR));
+	if (uname(&name) < 0 ||
+	    sscanf(name.release, "%u.%u.%u", &major, &minor, &patch) < 2)
+		return false;
+	return major > 6 || (major == 6 && minor >= 18) ||
+	       (major == 6 && minor == 12 && patch >= 55);
 }
 
 int engine_ktls_probe(void)

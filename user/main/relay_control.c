@@ -309,7 +309,7 @@ static const char *engine_needs(const char *name)
 		{ "uring", "io_uring" },
 		{ "sockmap", "root at the start, Linux 6.1" },
 		{ "copy", "nothing" },
-		{ "ktls", "Linux 6.12 with TLS (module tls)" },
+		{ "ktls", "Linux 6.12.55 or 6.18, module tls" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)

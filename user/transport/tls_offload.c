@@ -18,8 +18,8 @@
  * - A sealed record may have been taken by it and not yet by TCP, when there was
  *   no room. shutdown(2) and close(2) would cut it off, and SIOCOUTQ does not
  *   count it. But its bytes can be counted: see tls_offload_unsent.
- * - Before Linux 6.18 an alert was sent as data when it came behind a record that
- *   was not complete and did not fit: so the end waits until all has gone.
+ * - Linux sent an alert as data when it came behind a record that was not complete
+ *   and did not fit, up to 6.17: so the end waits until all has gone.
  */
 #include <errno.h>
 #include <linux/tcp.h>
