@@ -224,6 +224,18 @@ def _():
         site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
 
 
+@test("a next hop that the kernel refuses is told of, and costs nobody else anything")
+def _():
+    own = {"link": "to_a", "next_hop": "fd91::1", "prefix": "fd86::/64"}
+    server = router(**{"exit isp-c": own})
+    check(server.log_count(r'event=exit_change_failed add="ip -6 route default from fd86::/64'),
+          f"nothing is told in:\n{server.log()}")
+    equal(states(server)["isp-c"][0], "lost", "state")
+    with nothing_dropped(site):
+        for version in (4, 6):
+            reached(site, site.client, version, 1)
+
+
 def rules():
     """All of both families; of one preference the kernel has them in any order."""
     said = site.relay.run("ip", "rule") + site.relay.run("ip", "-6", "rule")

@@ -25,12 +25,12 @@ static void change_note(struct exit_change *change, bool there,
 	change->count++;
 	if (change->out)
 		fprintf(change->out, "%c %s\n", there ? '+' : '-', what);
-	if (!err)
+	/* One of them is enough: there may be thousands. */
+	if (!err || change->error)
 		return;
 	log_error(ROOM, "event=exit_change_failed %s=\"%s\" error=\"%s\"",
 		  there ? "add" : "remove", what, strerror(-err));
-	if (!change->error)
-		change->error = err;
+	change->error = err;
 }
 
 static void rule_differs(void *arg, const struct exit_rule *rule)

@@ -36,7 +36,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname recvmsg setsockopt ioctl close");
 #define LOCK_NAME "culvert-exits"
 #define HEAL_MS   100
 #define HEAL_FREE 10 /* in a row without waiting that long */
-#define RETRY_MS  2000
+#define RETRY_MS  10000
 #define NEWS_ROOM (4 << 20) /* bytes of messages not read yet */
 
 struct exit_helper {
@@ -264,13 +264,15 @@ static int helper_start(struct exit_helper *helper)
 	/* Closed before it is opened. */
 	if (!err)
 		err = guard_apply(helper->guard, helper->conf, false, &change);
-	if (!err)
-		err = exit_apply(helper->rtnl, helper->conf, &change);
+	if (err)
+		return err;
+	/* What the kernel refuses is told of and tried again; the rest holds. */
+	if (exit_apply(helper->rtnl, helper->conf, &change))
+		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
 	helper->applied_ms = clock_ms();
-	if (!err)
-		log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
-			 helper->conf->exit_count, change.count);
-	return err;
+	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
+		 helper->conf->exit_count, change.count);
+	return 0;
 }
 
 int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
