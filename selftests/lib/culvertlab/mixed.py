@@ -88,14 +88,14 @@ class Load:
         host, port = self.server.address()
         return host, self.tls_port if encrypted else port
 
-    def _client(self, kind=turn.Control, encrypted=False):
+    def client(self, kind=turn.Control, encrypted=False):
         return kind(self.lab.topo.client, self.address(encrypted), "alice", "wonderland",
                     **({"tls": self.contexts[-1]} if encrypted else {}))
 
     def stream_client(self):
         if len(self.streams) >= CLIENTS:
             return self.end_client()
-        client = self._client(encrypted=self.rng.random() < 0.3)
+        client = self.client(encrypted=self.rng.random() < 0.3)
         client.allocate()
         self.made += 1
         return self.streams.append([client, []])
@@ -167,7 +167,7 @@ class Load:
     def datagram_client(self):
         if len(self.datagrams) >= CLIENTS:
             return self.end_datagrams()
-        client = self._client(turn.Datagrams)
+        client = self.client(turn.Datagrams)
         peer = self.lab.topo.peer.bound(4, udp=True)
         client.allocate(protocol=turn.UDP)
         self.made += 1
@@ -212,7 +212,7 @@ class Load:
         kind = rng.choice((turn.Control, turn.Control, turn.Datagrams))
         encrypted = kind is turn.Control and rng.random() < 0.3
         with contextlib.suppress(*BROKEN), contextlib.ExitStack() as stack:
-            client = self._client(kind, encrypted)
+            client = self.client(kind, encrypted)
             if kind is turn.Datagrams:
                 self.rude.append(client)
             else:
@@ -233,9 +233,22 @@ class Load:
             client.sock.settimeout(0.05)
             client.sock.recv(4096)
 
+    @staticmethod
+    def _heard(client):
+        """Returns when the daemon has handled all that this client has sent: by then any answer to
+        its last message has come."""
+        message = client.message(REFRESH, [turn.lifetime(0)])
+        client.sock.settimeout(2)
+        client.sock.sendall(message.build(client.key))
+        while client.sock.recv(4096)[8:20] != message.txid:
+            pass
+
     def _end_rude(self):
         """Damaged sessions over UDP: nothing but its lifetime would end their allocation, and who
         got the same port meanwhile would have it."""
+        for client in self.rude:
+            with contextlib.suppress(*BROKEN):
+                self._heard(client)
         ports = {client.sock.getsockname()[1] for client in self.rude}
         for row in self.server.ctl_json("allocations")["allocations"]:
             if int(row["client"].rsplit(":", 1)[1]) in ports:
