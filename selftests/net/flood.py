@@ -46,7 +46,7 @@ def flood(load, count):
 @tap.test("TCP, TLS and UDP: twice as many who never authenticate hold no more memory", 90)
 def _():
     sections, port = mixed.listeners(lab)
-    server = lab.server({"limits": LIMITS, **sections}, fresh=True)
+    server = lab.server({**sections, "limits": LIMITS}, fresh=True)
     load = mixed.Load(lab, server, port, 1)
     ping(*lab.pair()[:2])
     base = mixed.Held(server)

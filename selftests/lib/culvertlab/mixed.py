@@ -38,7 +38,9 @@ def listeners(lab):
         shutil.copyfile(source, path)
         os.chmod(path, 0o600)
     both = f"0.0.0.0:{lab.port}, [::]:{lab.port}"
-    return {"listener datagrams": {"transport": "udp", "address": both},
+    # All clients have one address: as many challenges as they ask for.
+    return {"limits": {"reflection": 0},
+            "listener datagrams": {"transport": "udp", "address": both},
             "listener tls": {"transport": "tls", "address": f"0.0.0.0:{port}, [::]:{port}",
                              "certificate": certificate, "private_key": key}}, port
 
@@ -237,6 +239,8 @@ class Load:
     def _heard(client):
         """Returns when the daemon has handled all that this client has sent: by then any answer to
         its last message has come."""
+        if not client.nonce:
+            return
         message = client.message(REFRESH, [turn.lifetime(0)])
         client.sock.settimeout(2)
         client.sock.sendall(message.build(client.key))
