@@ -7,6 +7,9 @@
  * policy_serial says that the settings or this machine's addresses have changed: a
  * list may have thousands of prefixes. Whether a refused address is a relayed one
  * is asked each time, for allocations come and go.
+ *
+ * Here, too, quotas and rates are put together from what the file says of the user, of
+ * his realm and of all; a reload does so anew.
  */
 #include "turn/access.h"
 
