@@ -105,11 +105,18 @@ static int bound_at(const char *host, uint16_t port, int option, union addr *at)
 		lab_die(host);
 	len = addr_len(at);
 	fd = socket(addr_family(at), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (option)
+	if (option == IP_FREEBIND)
+		setsockopt(fd, IPPROTO_IP, option, &on, sizeof(on));
+	else if (option)
 		setsockopt(fd, SOL_SOCKET, option, &on, sizeof(on));
 	if (fd < 0 || bind(fd, &at->sa, len) || getsockname(fd, &at->sa, &len))
 		lab_die(host);
-	return fd;
+	if (port)
+		return fd;
+	/* The relay binds by number, which a socket keeps when it is disconnected. */
+	port = addr_port(at);
+	close(fd);
+	return bound_at(host, port, option, at);
 }
 
 static int bound_in(pid_t pid, const char *host, union addr *at)
@@ -313,6 +320,15 @@ static void test_addresses(void)
 	msg = lane_usual();
 	refused("a relayed socket without an address", &msg, rig.listener, wide,
 		WIRE_NO_LOCAL);
+	narrow = bound_at("10.9.9.9", 0, IP_FREEBIND, &at);
+	msg = lane_usual();
+	refused("a relayed address that is another host's", &msg, rig.listener,
+		narrow, WIRE_NO_STATE);
+	msg = lane_usual();
+	bytes_put(msg.local, &at);
+	refused("a listener at another host's address", &msg, narrow,
+		rig.relayed, WIRE_NO_STATE);
+	close(narrow);
 	msg = lane_usual();
 	memcpy(msg.peer, (uint8_t[]){ 10, 1, 0, 1 }, 4);
 	refused("a peer on this host", &msg, rig.listener, rig.relayed,
@@ -340,12 +356,16 @@ static void breach(const char *what, int listener, int relayed)
 static void test_hostile_descriptors(void)
 {
 	union addr at;
-	int tcp, local, unbound, foreign, connected, back;
+	int tcp, local, unbound, chosen, foreign, connected, back;
 
 	ends_open(true);
 	tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	local = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	unbound = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	chosen = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	addr_parse("10.2.0.1", 0, &at);
+	if (bind(chosen, &at.sa, addr_len(&at)))
+		lab_die("bind");
 	/* Its address is the relay's, but in another network namespace. */
 	back = lab_enter(rig.lab.client);
 	lab_run("ip addr add 10.2.0.1/32 dev lo");
@@ -357,12 +377,14 @@ static void test_hostile_descriptors(void)
 	breach("a TCP socket", tcp, rig.relayed);
 	breach("a socket of no network", rig.listener, local);
 	breach("an unbound one", rig.listener, unbound);
+	breach("one whose port it can give up", rig.listener, chosen);
 	breach("one of another namespace", rig.listener, foreign);
 	breach("a connected one", rig.listener, connected);
 	breach("a file", STDIN_FILENO, rig.relayed);
 	close(tcp);
 	close(local);
 	close(unbound);
+	close(chosen);
 	close(foreign);
 	close(connected);
 	back = lab_enter(rig.lab.client);

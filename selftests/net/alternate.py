@@ -102,10 +102,9 @@ def _():
     check(server.counters()["allocations"] == 2, "allocations now")
 
 
-def names():
-    """Users made by a secret, any number of them."""
-    until = int(time.time()) + 600
-    return [f"{until}:user{n}" for n in range(60)]
+# Users made by a secret, the same ones whoever is asked.
+UNTIL = int(time.time()) + 600
+NAMES = [f"{UNTIL}:user{n}" for n in range(60)]
 
 
 def weighed(own, others):
@@ -118,7 +117,7 @@ def weighed(own, others):
 def choices(server):
     """Where each of the users is served: a port."""
     chosen = {}
-    for name in names():
+    for name in NAMES:
         client = turn.Control(lab.topo.client, server.address(), name, temporary("north", name))
         response = client.request(ALLOCATE, [transport(), lifetime(600)])
         chosen[name] = server.port if response.code == 0 else \

@@ -621,7 +621,7 @@ def _():
     server = lab.server()
     works(server)
     rows = {e["name"]: e for e in server.ctl_json("engines")["engines"]}
-    equal(sorted(rows), ["copy", "sockmap", "splice", "uring", "wire"], "engines")
+    equal(sorted(rows), ["copy", "ktls", "sockmap", "splice", "uring", "wire"], "engines")
     check(rows["splice"]["available"] and rows["splice"]["position"] == 2, f"splice: {rows}")
     equal(rows["wire"]["position"], 1, "place of wire")
     check(rows["wire"]["available"] or rows["wire"]["reason"], f"wire: {rows['wire']}")

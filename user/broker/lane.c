@@ -259,7 +259,7 @@ struct request {
 
 /*
  * The addresses of both legs. The relayed address is its socket's; that which the
- * client sends to, too, unless that socket has them all: then it must be this host's.
+ * client sends to, too, unless that socket has them all. Both must be this host's.
  */
 static enum wire_reason keys_make(struct broker *broker,
 				  const struct broker_lane *msg,
@@ -285,10 +285,13 @@ static enum wire_reason keys_make(struct broker *broker,
 		if (address_odd(msg->family, req->keys[leg].remote) ||
 		    address_odd(msg->family, req->keys[leg].local))
 			return WIRE_NO_LOCAL;
-	if (is_any(listener->local) ? !broker->ops->address_ours(client) :
-				      memcmp(client->local, listener->local,
-					     sizeof(client->local)) != 0)
+	if (!is_any(listener->local) &&
+	    memcmp(client->local, listener->local, sizeof(client->local)) != 0)
 		return WIRE_NO_STATE;
+	/* Bound is not enough: a socket may be bound to what is another host's. */
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		if (!broker->ops->address_ours(&req->keys[leg]))
+			return WIRE_NO_STATE;
 	return WIRE_OK;
 }
 
