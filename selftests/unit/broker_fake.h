@@ -262,11 +262,12 @@ static inline int fake_reset(const struct wire_key *key, uint32_t seq,
 }
 
 static inline int fake_datagram_bound(struct broker *broker, int fd,
-				      struct wire_lane_key *out)
+				      bool several, struct wire_lane_key *out)
 {
 	const struct fake_socket *s = fake_by_fd(fd);
 
 	(void)broker;
+	(void)several;
 	if (!s || !s->datagrams || s->foreign)
 		return -EBADMSG;
 	*out = (struct wire_lane_key){ .family = s->key.family,

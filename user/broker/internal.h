@@ -59,9 +59,10 @@ struct broker_ops {
 	int (*reset)(const struct wire_key *key, uint32_t seq, uint32_t ack);
 	/*
 	 * What a datagram socket of this network namespace is bound to, as the local
-	 * side of a key. -EBADMSG: it is none, or connected.
+	 * side of a key. -EBADMSG: it is none, or connected, or, unless it may be one
+	 * of several (SO_REUSEPORT), can give up its port while it stays open.
 	 */
-	int (*datagram_bound)(struct broker *broker, int fd,
+	int (*datagram_bound)(struct broker *broker, int fd, bool several,
 			      struct wire_lane_key *out);
 	/* May a socket of this host be bound to the local address of this key? */
 	bool (*address_ours)(const struct wire_lane_key *key);

@@ -129,7 +129,8 @@ bool conntrack_translates_datagrams(struct kernel *kernel,
 				    const struct wire_lane_key *key);
 
 /* Of broker_ops, what is about lanes (lane_ops.c). */
-int lane_ops_bound(struct broker *broker, int fd, struct wire_lane_key *out);
+int lane_ops_bound(struct broker *broker, int fd, bool several,
+		   struct wire_lane_key *out);
 bool lane_ops_ours(const struct wire_lane_key *key);
 int lane_ops_look(struct broker *broker,
 		  const struct wire_lane_key keys[WIRE_LEGS],

@@ -417,6 +417,7 @@ int lane_make(struct session *session, const struct broker_lane *msg,
 		return -EBADMSG;
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (broker->ops->datagram_bound(broker, fds[leg],
+						leg == WIRE_CLIENT,
 						&req.bound[leg]))
 			return -EBADMSG;
 	if (!broker->lanes)

@@ -24,23 +24,38 @@ SYSCALLS(SYSCALLS_BROKER, "bpf");
 SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
 SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
 SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET6);
-SYSCALLS(SYSCALLS_BROKER, "bind connect getpeername getsockname setsockopt");
+SYSCALLS(SYSCALLS_BROKER,
+	 "bind connect getpeername getsockname getsockopt setsockopt");
 SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom close");
 
-int lane_ops_bound(struct broker *broker, int fd, struct wire_lane_key *out)
+/*
+ * A port that bind(2) has chosen a socket gives up when it is disconnected: then that
+ * is done now, not later. One of several would leave them by it, and is not tried.
+ */
+static bool port_stays(int fd, bool several)
+{
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+	int shared = 0;
+	socklen_t len = sizeof(shared);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &len) < 0)
+		return false;
+	return shared ? several : connect(fd, &none, sizeof(none)) == 0;
+}
+
+int lane_ops_bound(struct broker *broker, int fd, bool several,
+		   struct wire_lane_key *out)
 {
 	union addr local = { .sa = { .sa_family = AF_UNSPEC } }, remote = local;
-	const struct sockaddr none = { .sa_family = AF_UNSPEC };
 	socklen_t len = sizeof(local), remote_len = sizeof(remote);
 	const uint8_t *bytes;
 	size_t size;
 
 	if (!socket_is_datagrams(fd, broker->kernel->header.netns) ||
-	    getpeername(fd, &remote.sa, &remote_len) == 0)
+	    getpeername(fd, &remote.sa, &remote_len) == 0 ||
+	    !port_stays(fd, several))
 		return -EBADMSG;
-	/* By this a socket gives up a port that it was not bound to by number: now, not later. */
-	if (connect(fd, &none, sizeof(none)) < 0 ||
-	    getsockname(fd, &local.sa, &len) < 0 || !addr_port(&local))
+	if (getsockname(fd, &local.sa, &len) < 0 || !addr_port(&local))
 		return -EBADMSG;
 	bytes = addr_bytes(&local, &size);
 	*out = (struct wire_lane_key){
