@@ -78,7 +78,8 @@ void turn_client_timer(struct client *client)
 
 	if (!turn_client_connected(client))
 		return; /* known for its allocation alone */
-	if (client->allocation || client->over)
+	/* A handshake has its time whatever it brings. */
+	if ((client->allocation && !client->handshaking) || client->over)
 		timer_cancel(worker->loop, &client->timer);
 	else
 		timer_arm(worker->loop, &client->timer, timeout, timer_expired);

@@ -168,8 +168,8 @@ void turn_datagram_again(struct datagram_port *port,
 {
 	struct client *client = client_find(port, path);
 
-	/* Under DTLS its client may have gone meanwhile. */
-	if (client || !port->listener->tls)
+	/* Under DTLS its client may have gone meanwhile, and another begun. */
+	if (client ? !client->handshaking : !port->listener->tls)
 		message_handle(port, client, path, data, len);
 }
 
