@@ -606,7 +606,7 @@ static void permits_all_addresses_or_none(void **state)
 
 static void bounds_and_expires_permissions(void **state)
 {
-	union addr peer[4];
+	union addr peer[4], multicast;
 	struct tc tc;
 
 	(void)state;
@@ -622,6 +622,12 @@ static void bounds_and_expires_permissions(void **state)
 	stun_put_xor_address(&tc.w, STUN_ATTR_XOR_PEER_ADDRESS, &peer[2]);
 	assert_int_equal(tc_ask(&tc), 508);
 	assert_int_equal(permissions(), 1);
+	/* What comes on top is not even judged. */
+	assert_int_equal(addr_parse("224.0.0.1", 0, &multicast), 0);
+	tc_begin_peer(&tc, STUN_CREATE_PERMISSION, &peer[0]);
+	stun_put_xor_address(&tc.w, STUN_ATTR_XOR_PEER_ADDRESS, &peer[0]);
+	stun_put_xor_address(&tc.w, STUN_ATTR_XOR_PEER_ADDRESS, &multicast);
+	assert_int_equal(tc_ask(&tc), 508);
 	assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &peer[1]), 0);
 	assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &peer[2]), 508);
 	assert_int_equal(permissions(), 2);

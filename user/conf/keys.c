@@ -905,7 +905,8 @@ const struct key conf_keys[] = {
 	{ LIMITS(permissions_per_allocation),
 	  .name = "permissions_per_allocation", .type = KEY_COUNT, .min = 1,
 	  .max = 65536, .preset = "256",
-	  .help = "Permissions of one allocation." },
+	  .help = "Permissions of one allocation, and addresses of one\n"
+		  "CreatePermission." },
 	{ LIMITS(channels_per_allocation), .name = "channels_per_allocation",
 	  .type = KEY_COUNT, .min = 1, .max = 16384, .preset = "256",
 	  .help = "Channels of one UDP allocation." },

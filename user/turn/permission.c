@@ -178,7 +178,10 @@ static bool peer_next(const struct request *req, size_t *at,
 	return false;
 }
 
-/* 0, or why one of the addresses is refused. */
+/*
+ * 0, or why one of the addresses is refused. Judging an address takes a walk through
+ * the rules, so no more are judged than could be kept.
+ */
 static int peers_judge(const struct request *req,
 		       const struct allocation *allocation)
 {
@@ -188,6 +191,9 @@ static int peers_judge(const struct request *req,
 	int code;
 
 	for (; peer_next(req, &at, &attr); count++) {
+		if (count >=
+		    turn_limits(req->worker)->permissions_per_allocation)
+			return STUN_CODE_INSUFFICIENT_CAPACITY;
 		code = turn_request_peer(req, allocation, &attr, &peer);
 		if (code)
 			return code;
