@@ -325,4 +325,24 @@ def _():
     equal(lab.server(MOBILE).counters()["allocations"], before, "allocations left")
 
 
+@tap.test("a new allocation right after the end of the old one, through a detour, is kept")
+def _():
+    before = lab.server(MOBILE).counters()["allocations"]
+    for _ in range(3 * ROUNDS):
+        client, ticket = made(turn.Datagrams)
+        there, _ = move(client, ticket)
+        check(there.refresh() > 0, "it is kept")
+        end, end_txid = there.signed(REFRESH, [lifetime(0)])
+        begin, begin_txid = there.signed(ALLOCATE, [transport(UDP)])
+        there.sock.send(end)
+        there.sock.send(begin)
+        equal(there.response(end_txid, REFRESH).code, 0, "Refresh of 0")
+        equal(there.response(begin_txid, ALLOCATE).code, 0, "Allocate")
+        check(there.refresh() > 0, "the new one")
+        equal(there.refresh(0), 0)
+        client.sock.close()
+        there.sock.close()
+    equal(lab.server(MOBILE).counters()["allocations"], before, "allocations left")
+
+
 tap.main()

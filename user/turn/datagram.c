@@ -159,7 +159,7 @@ bool turn_datagram_handed(struct datagram_port *port,
 			  size_t len)
 {
 	turn_datagram_again(port, path, data, len);
-	return client_find(port, path) != NULL;
+	return client_find(port, path) || turn_waiting_from(port, path);
 }
 
 void turn_datagram_again(struct datagram_port *port,

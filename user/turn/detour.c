@@ -10,12 +10,15 @@
  *   begun by a Refresh with a ticket of ours -> kept -> ended
  *                                            -> ended
  *
- * It is kept when the second worker says that it knows somebody by that 5-tuple, and
- * ends when it does not any more, or when nothing came for as long as an allocation
- * can live. Without that word it ends after SETTLE_MS: who shows tickets that are no
- * good any more leaves nothing behind, and a request may wait there for the user
- * database. Detours of a worker, and letters under way over all of them, are bounded;
- * of datagrams, what comes on top is dropped and counted.
+ * It is kept when the second worker says that it knows somebody by that 5-tuple, or
+ * that a request of his waits there for the user database. It ends when the second
+ * worker does not know him any more, or when nothing came for as long as an allocation
+ * can live. That he is not known is said of one datagram, and the next, already under
+ * way, may have made him known again: only what is said of the last one sent ends a
+ * detour. Without a word it ends after SETTLE_MS: who shows tickets that are no good
+ * any more leaves nothing behind, or a detour until his next datagram when the database
+ * was asked for him. Detours of a worker, and letters under way over all of them, are
+ * bounded; of datagrams, what comes on top is dropped and counted.
  */
 #include "turn/detour.h"
 
@@ -36,6 +39,7 @@ struct detour {
 	struct udp_path path;
 	struct turn_worker *worker;
 	unsigned int owner; /* the worker that has the allocation */
+	uint64_t last; /* number of the last parcel sent */
 	uint64_t used_ms;
 	bool kept;
 	struct timer timer;
@@ -47,7 +51,8 @@ struct parcel {
 	struct turn_shared *shared;
 	unsigned int from, to; /* workers */
 	bool asks; /* the detour is not kept so far */
-	bool known; /* there is such a client */
+	bool known; /* there is such a client, or will be */
+	uint64_t number; /* among those of the worker that sent it */
 	struct udp_path path;
 	char listener[CONF_NAME_MAX];
 	size_t len;
@@ -147,6 +152,18 @@ static struct datagram_port *parcel_port(const struct parcel *parcel,
 			  NULL;
 }
 
+/* The word of its owner. */
+static void detour_told(struct detour *detour, const struct parcel *parcel)
+{
+	if (parcel->known && !detour->kept) {
+		detour->kept = true;
+		detour_timer(detour);
+	} else if (!parcel->known && detour->kept &&
+		   parcel->number == detour->last) {
+		detour_end(detour);
+	}
+}
+
 /* Back where it came from. */
 static void parcel_returned(struct letter *letter)
 {
@@ -154,12 +171,8 @@ static void parcel_returned(struct letter *letter)
 	struct datagram_port *port = parcel_port(parcel, parcel->from);
 	struct detour *detour = port ? detour_find(port, &parcel->path) : NULL;
 
-	if (detour && parcel->known && !detour->kept) {
-		detour->kept = true;
-		detour_timer(detour);
-	} else if (detour && !parcel->known && detour->kept) {
-		detour_end(detour);
-	}
+	if (detour && detour->owner == parcel->to)
+		detour_told(detour, parcel);
 	parcel_free(parcel);
 }
 
@@ -179,8 +192,7 @@ static void parcel_arrived(struct letter *letter)
 }
 
 /* false: there is no room, or nobody to send it to. */
-static bool parcel_send(const struct detour *detour, const uint8_t *data,
-			size_t len)
+static bool parcel_send(struct detour *detour, const uint8_t *data, size_t len)
 {
 	struct turn_worker *worker = detour->worker;
 	struct turn_shared *shared = worker->shared;
@@ -201,6 +213,8 @@ static bool parcel_send(const struct detour *detour, const uint8_t *data,
 	parcel->from = worker->index;
 	parcel->to = detour->owner;
 	parcel->asks = !detour->kept;
+	parcel->number = ++worker->parcel_serial;
+	detour->last = parcel->number;
 	parcel->path = detour->path;
 	memcpy(parcel->listener, detour->port->listener->name, CONF_NAME_MAX);
 	parcel->len = len;

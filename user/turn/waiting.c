@@ -90,6 +90,27 @@ static void waiting_answered(struct store_ask *ask)
 	free(waiting);
 }
 
+static bool came_from(const struct waiting *waiting,
+		      const struct datagram_port *port,
+		      const union addr *remote, const union addr *local)
+{
+	return waiting->port == port &&
+	       addr_equal(&waiting->path.remote, remote) &&
+	       addr_equal(&waiting->path.local, local);
+}
+
+bool turn_waiting_from(const struct datagram_port *port,
+		       const struct udp_path *path)
+{
+	struct list *pos;
+
+	list_for_each(pos, &port->listener->worker->waiting)
+		if (came_from(waiting_of(pos), port, &path->remote,
+			      &path->local))
+			return true;
+	return false;
+}
+
 /* A client that hears nothing sends its request again: one of them is enough. */
 static bool waits_already(const struct request *req)
 {
@@ -99,10 +120,9 @@ static bool waits_already(const struct request *req)
 	list_for_each(pos, &req->worker->waiting) {
 		const struct waiting *waiting = waiting_of(pos);
 
-		if (waiting->port == client->port &&
-		    !memcmp(waiting->txid, req->msg->txid, STUN_TXID_LEN) &&
-		    addr_equal(&waiting->path.remote, &client->remote) &&
-		    addr_equal(&waiting->path.local, &client->local))
+		if (came_from(waiting, client->port, &client->remote,
+			      &client->local) &&
+		    !memcmp(waiting->txid, req->msg->txid, STUN_TXID_LEN))
 			return true;
 	}
 	return false;

@@ -10,6 +10,9 @@
  * known. TURN_LATER, or the code to answer when it cannot wait.
  */
 int turn_waiting_new(struct request *req, const struct store_key *key);
+/* Does a request wait that came by this path? */
+bool turn_waiting_from(const struct datagram_port *port,
+		       const struct udp_path *path);
 /* What it came from is gone: nobody is answered. */
 void turn_waiting_forget_client(struct client *client);
 void turn_waiting_forget_port(struct turn_worker *worker,

@@ -83,6 +83,7 @@ struct turn_worker {
 	struct table paths; /* 5-tuple -> struct client of datagrams */
 	struct table detour_paths; /* 5-tuple -> struct detour */
 	struct list detours; /* the same */
+	uint64_t parcel_serial; /* of the last datagram that took one */
 	struct list waiting; /* struct waiting */
 	/* For the request that is handled again because of it; else NULL. */
 	struct store_ask *answer;
