@@ -368,6 +368,9 @@ static void leave(struct stream_link *base)
 	for (uint32_t i = 0; i < 2; i++) {
 		way_drop_passed(state, &state->way[i]);
 		sockmap_socket_remove(maps, SOCKMAP_SOURCES, first + i);
+		/* Nothing else is judged; the place's next owner counts anew. */
+		if (state->way[i].shared)
+			base->link->flow[i].bytes = way_moved(&state->way[i]);
 	}
 	for (uint32_t i = 0; i < 2; i++) {
 		sockmap_socket_remove(maps, SOCKMAP_TARGETS, first + i);
@@ -453,6 +456,8 @@ static void refresh(const struct engine_link *link)
 	struct sockmap_link *state = link->state;
 	struct engine_link *owned = state->stream.link;
 
+	if (!state->placed)
+		return; /* leave() has counted; the place may be another's */
 	for (int i = 0; i < 2; i++) {
 		const struct way *way = &state->way[i];
 		uint64_t seen_ms = __atomic_load_n(&way->shared->seen_ns,
