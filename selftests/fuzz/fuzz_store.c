@@ -57,9 +57,11 @@ static void answer_read(const redisReply *reply)
 static void answers_read(const uint8_t *data, size_t len)
 {
 	redisReader *reader = redisReaderCreate();
+	redisReplyObjectFunctions functions;
 	void *reply;
 
 	must(reader);
+	store_redis_bound(reader, &functions);
 	if (redisReaderFeed(reader, (const char *)data, len) == REDIS_OK)
 		while (redisReaderGetReply(reader, &reply) == REDIS_OK &&
 		       reply) {

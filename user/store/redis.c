@@ -38,8 +38,14 @@ SYSCALLS(SYSCALLS_REMOTE, "newfstatat fstat stat lstat lseek uname bind "
 			  "getsockname sendto sendmmsg recvmsg recvfrom poll "
 			  "ppoll");
 
+enum {
+	ELEMENTS_MAX = 8, /* of an array */
+	UNREAD_MAX = 64 * 1024, /* bytes of answers */
+};
+
 struct redis {
 	redisContext *context; /* NULL: none */
+	redisReplyObjectFunctions functions; /* of its reader */
 	bool open; /* connected */
 	int login_left; /* answers */
 	struct redis_url url;
@@ -57,6 +63,29 @@ size_t store_redis_key(const struct store_key *key, char out[REDIS_KEY_SIZE])
 	}
 	out[len] = '\0';
 	return len;
+}
+
+#if HIREDIS_MAJOR < 1
+#define REDIS_COUNT int
+#else
+#define REDIS_COUNT size_t
+#endif
+
+static void *array_create(const redisReadTask *task, REDIS_COUNT count)
+{
+	const redisReplyObjectFunctions *unbounded = task->privdata;
+
+	return count <= ELEMENTS_MAX ? unbounded->createArray(task, count) :
+				       NULL;
+}
+
+void store_redis_bound(redisReader *reader,
+		       redisReplyObjectFunctions *functions)
+{
+	*functions = *reader->fn;
+	functions->createArray = array_create;
+	reader->privdata = reader->fn;
+	reader->fn = functions;
 }
 
 int store_redis_why(const redisContext *context, char why[STORE_WHY_SIZE])
@@ -111,6 +140,7 @@ static int redis_connect(void *own, char why[STORE_WHY_SIZE])
 				 redisConnectUnixNonBlock(url->path);
 	if (!redis->context || redis->context->err)
 		return store_redis_why(redis->context, why);
+	store_redis_bound(redis->context->reader, &redis->functions);
 	return 0;
 }
 
@@ -128,9 +158,12 @@ static int redis_receive(void *own, char why[STORE_WHY_SIZE])
 {
 	struct redis *redis = own;
 
-	return redisBufferRead(redis->context) == REDIS_OK ?
-		       0 :
-		       store_redis_why(redis->context, why);
+	if (redisBufferRead(redis->context) != REDIS_OK)
+		return store_redis_why(redis->context, why);
+	if (redis->context->reader->len <= UNREAD_MAX)
+		return 0;
+	store_why(why, "", "an answer without end");
+	return -EIO;
 }
 
 /* The next answer, the caller's to free. -EAGAIN: it is not there yet. */

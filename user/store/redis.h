@@ -27,6 +27,12 @@ int store_redis_login_answer(const redisReply *reply, bool last,
 /* A user out of an answer: 0, -ENOENT, -EBADMSG (malformed) or -EIO. */
 int store_redis_read(const redisReply *reply, struct store_user *out,
 		     char why[STORE_WHY_SIZE]);
+/*
+ * Answers whose arrays are larger than ours fail as without memory: hiredis makes
+ * room for as many elements as the head says. `functions` must outlive the reader.
+ */
+void store_redis_bound(redisReader *reader,
+		       redisReplyObjectFunctions *functions);
 /* What is wrong with the connection. -EIO. */
 int store_redis_why(const redisContext *context, char why[STORE_WHY_SIZE]);
 
