@@ -79,7 +79,8 @@ class Node:
     def bound(self, version=4, index=0, port=0, udp=False):
         """A TCP, or UDP, socket bound to one of our addresses."""
         sock = self.socket(version, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not udp:  # UDP sockets would share their port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.addr(version, index), port))
         sock.settimeout(10)
         return sock
