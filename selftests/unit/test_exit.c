@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "exit/guard_sources.h"
 #include "exit/internal.h"
+#include "exit/ranges.h"
 #include "unit/failalloc.h"
 
 #define USABLE "[realm example.org]\n[user alice]\npassword = secret\n"
@@ -304,7 +304,7 @@ static void only_what_differs_is_told_of(void **state)
 	exit_state_clear(&down);
 }
 
-static void assert_range(const struct guard_range *range, const char *first,
+static void assert_range(const struct addr_range *range, const char *first,
 			 const char *behind)
 {
 	struct prefix prefix = prefix_of(first);
@@ -325,11 +325,11 @@ static void sources_become_ranges_that_do_not_touch(void **state)
 			"prefix = 192.0.2.128/25, 255.255.255.255, 0.0.0.0/32\n"
 			"prefix = 2001:db8:ffff::/48\n"
 			"[exit b]\nlink = lo\nprefix = 11.0.0.0/8, ::/0\n");
-	struct guard_range *ranges;
+	struct addr_range *ranges;
 	size_t count;
 
 	(void)state;
-	assert_int_equal(guard_sources(conf, 0, AF_INET, &ranges, &count), 0);
+	assert_int_equal(ranges_of_exit(conf, 0, AF_INET, &ranges, &count), 0);
 	assert_int_equal(count, 4);
 	assert_range(&ranges[0], "0.0.0.0", "0.0.0.1");
 	assert_range(&ranges[1], "10.0.0.0", "11.0.0.0");
@@ -337,16 +337,16 @@ static void sources_become_ranges_that_do_not_touch(void **state)
 	assert_range(&ranges[3], "255.255.255.255", NULL);
 	free(ranges);
 	assert_int_equal(
-		guard_sources(conf, SIZE_MAX, AF_INET, &ranges, &count), 0);
+		ranges_of_exit(conf, SIZE_MAX, AF_INET, &ranges, &count), 0);
 	assert_int_equal(count, 4);
 	assert_range(&ranges[1], "10.0.0.0", "12.0.0.0");
 	free(ranges);
-	assert_int_equal(guard_sources(conf, 0, AF_INET6, &ranges, &count), 0);
+	assert_int_equal(ranges_of_exit(conf, 0, AF_INET6, &ranges, &count), 0);
 	assert_int_equal(count, 1);
 	assert_range(&ranges[0], "2001:db8:ffff::", "2001:db9::");
 	free(ranges);
 	assert_int_equal(
-		guard_sources(conf, SIZE_MAX, AF_INET6, &ranges, &count), 0);
+		ranges_of_exit(conf, SIZE_MAX, AF_INET6, &ranges, &count), 0);
 	assert_int_equal(count, 1);
 	assert_range(&ranges[0], "::", NULL);
 	free(ranges);
@@ -370,7 +370,7 @@ static void exits_without_links_want_nothing(void **state)
 static void everything_is_made(void *arg)
 {
 	struct conf *conf = arg;
-	struct guard_range *ranges;
+	struct addr_range *ranges;
 	struct exit_state want;
 	struct lab_host lab;
 	size_t count;
@@ -382,7 +382,7 @@ static void everything_is_made(void *arg)
 		exit_state_clear(&want);
 	else
 		assert_int_equal(err, -ENOMEM);
-	err = guard_sources(conf, 0, AF_INET, &ranges, &count);
+	err = ranges_of_exit(conf, 0, AF_INET, &ranges, &count);
 	if (!err)
 		free(ranges);
 	else

@@ -12,99 +12,28 @@
  *              of nobody, an address of this link  let pass
  *              else                                count, reject
  *
- * The table is replaced whole in one transaction, which holds only if nobody else has
- * changed the rules since we looked (NFNL_BATCH_GENID). It is ours alone and stays
- * when we end (NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Linux 6.9): `nft flush ruleset`
- * passes it over. Before 6.9 anybody can take it away; then we are told, and put it
- * back. A digest of what is wanted stands in its comment, so that a new process sees
- * whether there is something to do.
+ * The table is replaced whole. A digest of what is wanted stands in its comment.
  */
 #include "exit/internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <libmnl/libmnl.h>
-#include <libnftnl/object.h>
-#include <libnftnl/set.h>
-#include <libnftnl/table.h>
-#include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
 #include "base/log.h"
-#include "base/syscalls.h"
-#include "exit/guard_batch.h"
 
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
-SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
+#define ALL SIZE_MAX /* the set of every exit's sources */
+/* Names of counters, by the exit's index. */
+#define PACKETS "e%zu_packets"
+#define REJECTS "e%zu_rejects"
 
-#define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
-#define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
-#define TRIES         8 /* while others change nftables */
-#define COMMENT_MAX   64
-
-struct guard {
-	struct mnl_socket *socket; /* the table's owner */
-	struct mnl_socket *watch;
-	uint32_t port, sequence;
-	bool shared; /* the kernel knows no owners that leave their table */
-	bool pending; /* our table was touched by a change not told of yet */
-};
-
-static struct mnl_socket *socket_open(unsigned int groups, int flags)
-{
-	struct mnl_socket *socket =
-		mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC | flags);
-	int err;
-
-	if (!socket)
-		return NULL;
-	if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) == 0)
-		return socket;
-	err = errno;
-	mnl_socket_close(socket);
-	errno = err;
-	return NULL;
-}
-
-int guard_open(struct guard **out)
-{
-	struct guard *guard = calloc(1, sizeof(*guard));
-	int err;
-
-	if (!guard)
-		return -ENOMEM;
-	guard->sequence = (uint32_t)time(NULL);
-	guard->socket = socket_open(0, 0);
-	if (guard->socket)
-		guard->watch = socket_open(1u << (NFNLGRP_NFTABLES - 1),
-					   SOCK_NONBLOCK);
-	if (!guard->watch) {
-		err = -errno;
-		guard_close(guard);
-		return err;
-	}
-	batch_room(guard->socket);
-	guard->port = mnl_socket_get_portid(guard->socket);
-	*out = guard;
-	return 0;
-}
-
-void guard_close(struct guard *guard)
-{
-	if (!guard)
-		return;
-	if (guard->socket)
-		mnl_socket_close(guard->socket);
-	if (guard->watch)
-		mnl_socket_close(guard->watch);
-	free(guard);
-}
+#define REDIRECT_V4 5 /* types of ICMP and ICMPv6 */
+#define REDIRECT_V6 137
 
 /* FNV-1a: to tell one configuration from another, against no adversary. */
 static uint64_t digest_add(uint64_t digest, const void *data, size_t len)
@@ -116,7 +45,7 @@ static uint64_t digest_add(uint64_t digest, const void *data, size_t len)
 	return digest;
 }
 
-static void comment_make(const struct conf *conf, char out[COMMENT_MAX])
+static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 {
 	uint64_t digest = UINT64_C(0xcbf29ce484222325);
 
@@ -134,121 +63,198 @@ static void comment_make(const struct conf *conf, char out[COMMENT_MAX])
 				    exit->prefix_count *
 					    sizeof(exit->prefixes[0]));
 	}
-	snprintf(out, COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
+	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }
 
-/* Asks for one object; -ENOENT: there is none. */
-static int ask(struct guard *guard, struct nlmsghdr *request, mnl_cb_t take,
-	       void *arg)
+static void set_name(char out[32], size_t exit, sa_family_t family)
 {
-	char answer[NETLINK_ROOM];
-	ssize_t len;
+	int version = family == AF_INET6 ? 6 : 4;
 
-	if (mnl_socket_sendto(guard->socket, request, request->nlmsg_len) < 0)
-		return -errno;
-	len = mnl_socket_recvfrom(guard->socket, answer, sizeof(answer));
-	if (len < 0)
-		return -errno;
-	return mnl_cb_run(answer, (size_t)len, request->nlmsg_seq, guard->port,
-			  take, arg) < 0 ?
-		       -errno :
-		       0;
+	if (exit == ALL)
+		snprintf(out, 32, "all_%d", version);
+	else
+		snprintf(out, 32, "e%zu_%d", exit, version);
 }
 
-static int generation_take(const struct nlmsghdr *msg, void *arg)
+static void sources_put(struct nft_batch *batch, const struct conf *conf,
+			size_t exit, sa_family_t family)
 {
-	const struct nlattr *attr;
+	struct addr_range *ranges;
+	char name[32];
+	size_t count;
+	int err = ranges_of_exit(conf, exit, family, &ranges, &count);
 
-	mnl_attr_for_each(attr, msg, sizeof(struct nfgenmsg))
-		if (mnl_attr_get_type(attr) == NFTA_GEN_ID)
-			*(uint32_t *)arg = ntohl(mnl_attr_get_u32(attr));
-	return MNL_CB_OK;
-}
-
-static int generation_read(struct guard *guard, uint32_t *out)
-{
-	char buf[NETLINK_ROOM];
-
-	*out = 0;
-	return ask(guard,
-		   nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETGEN, AF_UNSPEC, 0,
-					 ++guard->sequence),
-		   generation_take, out);
-}
-
-/* The table as it is. */
-struct found {
-	char comment[COMMENT_MAX];
-	uint32_t owner; /* 0: nobody */
-};
-
-static int table_take(const struct nlmsghdr *msg, void *arg)
-{
-	struct nftnl_table *table = nftnl_table_alloc();
-	struct found *found = arg;
-	const uint8_t *data;
-	uint32_t len = 0;
-
-	if (!table)
-		return MNL_CB_ERROR;
-	if (nftnl_table_nlmsg_parse(msg, table) == 0) {
-		data = nftnl_table_get_data(table, NFTNL_TABLE_USERDATA, &len);
-		/* Type and length, a byte each, then the text with its NUL. */
-		if (data && len > 2 && len - 2 <= COMMENT_MAX && !data[len - 1])
-			memcpy(found->comment, data + 2, len - 2);
-		if (nftnl_table_is_set(table, NFTNL_TABLE_OWNER))
-			found->owner =
-				nftnl_table_get_u32(table, NFTNL_TABLE_OWNER);
+	if (err) {
+		batch->error = err;
+		return;
 	}
-	nftnl_table_free(table);
-	return MNL_CB_OK;
+	set_name(name, exit, family);
+	batch_ranges(batch, name, family, ranges, count);
+	free(ranges);
 }
 
-/* -ENOENT: there is none. */
-static int table_read(struct guard *guard, struct found *out)
+static void source_match(struct nft_batch *batch, sa_family_t family,
+			 size_t exit, bool inside)
 {
-	struct nftnl_table *table = nftnl_table_alloc();
-	char buf[NETLINK_ROOM];
-	struct nlmsghdr *request;
-	int err;
+	char name[32];
 
-	if (!table)
-		return -ENOMEM;
-	memset(out, 0, sizeof(*out));
-	nftnl_table_set_str(table, NFTNL_TABLE_NAME, EXIT_NFTABLE);
-	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETTABLE, NFPROTO_INET, 0,
-					++guard->sequence);
-	nftnl_table_nlmsg_build_payload(request, table);
-	nftnl_table_free(table);
-	err = ask(guard, request, table_take, out);
-	return err;
+	set_name(name, exit, family);
+	batch_family(batch, family);
+	batch_source(batch, family, family == AF_INET6 ? 16 : 4);
+	batch_lookup(batch, name, inside);
 }
 
-/* Without a table that we may own the guard is still there, if less firm. */
-static int replace(struct guard *guard, const struct conf *conf,
-		   const char *comment, bool dry, bool adopt)
+/* An address of this host on the device that the packet leaves by. */
+static void own_match(struct nft_batch *batch)
 {
-	int err = -ERESTART;
+	const uint32_t local = RTN_LOCAL;
 
-	for (int i = 0; i < TRIES && err; i++) {
-		struct batch_params params = {
-			.conf = conf,
-			.comment = comment,
-			.flags = guard->shared ? 0 : TABLE_OURS,
-			.adopt = adopt,
-			.dry = dry,
-			.sequence = &guard->sequence,
-		};
+	batch_fib(batch, NFTA_FIB_F_SADDR | NFTA_FIB_F_OIF,
+		  NFT_FIB_RESULT_ADDRTYPE);
+	batch_equal(batch, &local, sizeof(local));
+}
 
-		err = generation_read(guard, &params.generation);
-		if (!err)
-			err = batch_send(guard->socket, &params);
-		if ((err == -EINVAL || err == -EOPNOTSUPP) && !guard->shared)
-			guard->shared = true;
-		else if (err != -ERESTART)
-			break;
+static void count(struct nft_batch *batch, const char *format, size_t exit)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), format, exit);
+	batch_count(batch, name);
+}
+
+static void counter_put(struct nft_batch *batch, const char *format,
+			size_t exit)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), format, exit);
+	batch_counter(batch, name);
+}
+
+static void link_rule(struct nft_batch *batch, const char *base,
+		      const char *link, const char *chain)
+{
+	char name[IFNAMSIZ] = "";
+
+	snprintf(name, sizeof(name), "%s", link);
+	batch_rule_begin(batch, base);
+	batch_meta(batch, NFT_META_OIFNAME);
+	batch_equal(batch, name, sizeof(name));
+	batch_verdict(batch, NFT_JUMP, chain);
+	batch_rule_end(batch);
+}
+
+/* Sources that begin like this mean the link, or nobody yet (RFC 4862, DHCP). */
+static void prefix_pass(struct nft_batch *batch, const char *chain,
+			sa_family_t family, const uint8_t *first,
+			const uint8_t *bits, size_t len)
+{
+	batch_rule_begin(batch, chain);
+	batch_family(batch, family);
+	batch_source(batch, family, len);
+	batch_mask(batch, bits, len);
+	batch_equal(batch, first, len);
+	batch_verdict(batch, NFT_RETURN, NULL);
+	batch_rule_end(batch);
+}
+
+static void special_rules(struct nft_batch *batch, const char *chain)
+{
+	static const uint8_t link6[] = { 0xfe, 0x80 }, bits6[] = { 0xff, 0xc0 };
+	static const uint8_t link4[] = { 169, 254 }, none[16];
+	static const uint8_t whole[16] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+					   0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+					   0xff, 0xff, 0xff, 0xff };
+
+	prefix_pass(batch, chain, AF_INET6, link6, bits6, sizeof(link6));
+	prefix_pass(batch, chain, AF_INET6, none, whole, 16);
+	prefix_pass(batch, chain, AF_INET, link4, whole, sizeof(link4));
+	prefix_pass(batch, chain, AF_INET, none, whole, 4);
+}
+
+static void family_rules(struct nft_batch *batch, const char *chain,
+			 size_t exit, sa_family_t family)
+{
+	batch_rule_begin(batch, chain);
+	source_match(batch, family, exit, true);
+	count(batch, PACKETS, exit);
+	batch_verdict(batch, NFT_RETURN, NULL);
+	batch_rule_end(batch);
+	batch_rule_begin(batch, chain);
+	source_match(batch, family, ALL, false);
+	own_match(batch);
+	count(batch, PACKETS, exit);
+	batch_verdict(batch, NFT_RETURN, NULL);
+	batch_rule_end(batch);
+	batch_rule_begin(batch, chain);
+	batch_family(batch, family);
+	count(batch, REJECTS, exit);
+	batch_reject(batch, family);
+	batch_rule_end(batch);
+}
+
+static void redirect_rule(struct nft_batch *batch, sa_family_t family,
+			  uint8_t protocol, uint8_t type)
+{
+	batch_rule_begin(batch, "output");
+	batch_family(batch, family);
+	batch_meta(batch, NFT_META_L4PROTO);
+	batch_equal(batch, &protocol, sizeof(protocol));
+	batch_payload(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 0, sizeof(type));
+	batch_equal(batch, &type, sizeof(type));
+	batch_verdict(batch, NF_DROP, NULL);
+	batch_rule_end(batch);
+}
+
+static void redirect_rules(struct nft_batch *batch, const struct conf *conf)
+{
+	bool hands = false;
+
+	for (size_t i = 0; i < conf->exit_count; i++)
+		hands |= exit_hands(&conf->exits[i]);
+	if (!hands)
+		return;
+	redirect_rule(batch, AF_INET, IPPROTO_ICMP, REDIRECT_V4);
+	redirect_rule(batch, AF_INET6, IPPROTO_ICMPV6, REDIRECT_V6);
+}
+
+static void exit_put(struct nft_batch *batch, const struct conf *conf,
+		     size_t index)
+{
+	const struct conf_exit *exit = &conf->exits[index];
+	char chain[32];
+
+	snprintf(chain, sizeof(chain), "e%zu", index);
+	batch_chain(batch, chain);
+	counter_put(batch, PACKETS, index);
+	counter_put(batch, REJECTS, index);
+	link_rule(batch, "forward", exit->link, chain);
+	link_rule(batch, "output", exit->link, chain);
+	if (exit->unchecked) {
+		batch_rule_begin(batch, chain);
+		count(batch, PACKETS, index);
+		batch_rule_end(batch);
+		return;
 	}
-	return err;
+	sources_put(batch, conf, index, AF_INET);
+	sources_put(batch, conf, index, AF_INET6);
+	special_rules(batch, chain);
+	family_rules(batch, chain, index, AF_INET);
+	family_rules(batch, chain, index, AF_INET6);
+}
+
+static void table_fill(struct nft_batch *batch, void *arg)
+{
+	const struct conf *conf = arg;
+
+	batch_chain_hooked(batch, "forward", NF_INET_FORWARD, 0);
+	batch_chain_hooked(batch, "output", NF_INET_LOCAL_OUT, 0);
+	redirect_rules(batch, conf);
+	sources_put(batch, conf, ALL, AF_INET);
+	sources_put(batch, conf, ALL, AF_INET6);
+	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
+		if (conf->exits[i].link)
+			exit_put(batch, conf, i);
 }
 
 static void change_told(struct exit_change *change, const char *sign, int err)
@@ -269,13 +275,19 @@ static void change_told(struct exit_change *change, const char *sign, int err)
 		change->error = err;
 }
 
-int guard_apply(struct guard *guard, const struct conf *conf, bool again,
+int guard_apply(struct nft *nft, const struct conf *conf, bool again,
 		struct exit_change *change)
 {
 	bool wanted = conf && exit_wanted(conf), same;
-	char want[COMMENT_MAX] = "";
-	struct found found;
-	int err = table_read(guard, &found);
+	char want[NFT_COMMENT_MAX] = "";
+	struct nft_change how = { .how = NFT_REPLACE,
+				  .table = EXIT_NFTABLE,
+				  .comment = want,
+				  .fill = table_fill,
+				  .arg = (void *)conf,
+				  .dry = change->dry };
+	struct nft_found found;
+	int err = nft_table_read(nft, EXIT_NFTABLE, &found);
 	bool there = err != -ENOENT;
 
 	if (there && err)
@@ -285,14 +297,18 @@ int guard_apply(struct guard *guard, const struct conf *conf, bool again,
 	if (!there && !wanted)
 		return 0;
 	same = there && wanted && !again && !strcmp(found.comment, want);
-	if (same && !found.owner && !guard->shared && !change->dry)
-		return replace(guard, conf, want, false, true);
-	if (same)
-		return 0;
-	if (there && !wanted)
-		err = change->dry ? 0 : replace(guard, NULL, "", false, false);
-	else
-		err = replace(guard, conf, want, change->dry, false);
+	if (same) {
+		how.how = NFT_ADOPT;
+		how.fill = NULL;
+		return nft_adoptable(nft, &found) && !change->dry ?
+			       nft_commit(nft, &how) :
+			       0;
+	}
+	if (!wanted) {
+		how.how = NFT_REMOVE;
+		how.fill = NULL;
+	}
+	err = nft_commit(nft, &how);
 	/* A plan beside the helper, whose table this is. */
 	if (there && change->dry && err == -EPERM)
 		err = 0;
@@ -300,106 +316,18 @@ int guard_apply(struct guard *guard, const struct conf *conf, bool again,
 	return err;
 }
 
-int guard_fd(const struct guard *guard)
-{
-	return mnl_socket_get_fd(guard->watch);
-}
-
-/* Attribute 1 is the table's name in every message of nftables. */
-static bool is_ours(const struct nlmsghdr *msg)
-{
-	const struct nlattr *attr;
-
-	mnl_attr_for_each(attr, msg, sizeof(struct nfgenmsg))
-		if (mnl_attr_get_type(attr) == NFTA_TABLE_NAME &&
-		    mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
-			return !strcmp(mnl_attr_get_str(attr), EXIT_NFTABLE);
-	return false;
-}
-
-/* What was changed comes first, who has changed it behind that. */
-static bool message_take(struct guard *guard, const struct nlmsghdr *msg)
-{
-	bool touched;
-
-	if (NFNL_SUBSYS_ID(msg->nlmsg_type) != NFNL_SUBSYS_NFTABLES)
-		return false;
-	if (NFNL_MSG_TYPE(msg->nlmsg_type) != NFT_MSG_NEWGEN) {
-		guard->pending |= is_ours(msg);
-		return false;
-	}
-	touched = guard->pending && msg->nlmsg_pid != guard->port;
-	guard->pending = false;
-	return touched;
-}
-
-bool guard_touched(struct guard *guard)
-{
-	char buf[NETLINK_ROOM];
-	bool touched = false;
-
-	for (;;) {
-		ssize_t len =
-			mnl_socket_recvfrom(guard->watch, buf, sizeof(buf));
-		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
-		int left = (int)len;
-
-		/* What was lost may have been of our table. */
-		if (len < 0 && errno == ENOBUFS) {
-			touched = true;
-			continue;
-		}
-		if (len <= 0)
-			return touched;
-		for (; mnl_nlmsg_ok(msg, left);
-		     msg = mnl_nlmsg_next(msg, &left))
-			touched |= message_take(guard, msg);
-	}
-}
-
-static int counter_take(const struct nlmsghdr *msg, void *arg)
-{
-	struct nftnl_obj *counter = nftnl_obj_alloc();
-
-	if (!counter)
-		return MNL_CB_ERROR;
-	if (nftnl_obj_nlmsg_parse(msg, counter) == 0)
-		*(uint64_t *)arg =
-			nftnl_obj_get_u64(counter, NFTNL_OBJ_CTR_PKTS);
-	nftnl_obj_free(counter);
-	return MNL_CB_OK;
-}
-
-static int counter_read(struct guard *guard, const char *name, uint64_t *out)
-{
-	struct nftnl_obj *counter = nftnl_obj_alloc();
-	char buf[NETLINK_ROOM];
-	struct nlmsghdr *request;
-
-	if (!counter)
-		return -ENOMEM;
-	nftnl_obj_set_str(counter, NFTNL_OBJ_TABLE, EXIT_NFTABLE);
-	nftnl_obj_set_str(counter, NFTNL_OBJ_NAME, name);
-	nftnl_obj_set_u32(counter, NFTNL_OBJ_TYPE, NFT_OBJECT_COUNTER);
-	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETOBJ, NFPROTO_INET, 0,
-					++guard->sequence);
-	nftnl_obj_nlmsg_build_payload(request, counter);
-	nftnl_obj_free(counter);
-	return ask(guard, request, counter_take, out);
-}
-
-int guard_counters(struct guard *guard, size_t exit, uint64_t *packets,
+int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,
 		   uint64_t *rejects)
 {
 	char name[32];
 	uint64_t out = 0, rejected = 0;
 	int err;
 
-	snprintf(name, sizeof(name), GUARD_PACKETS, exit);
-	err = counter_read(guard, name, &out);
+	snprintf(name, sizeof(name), PACKETS, exit);
+	err = nft_counter_read(nft, EXIT_NFTABLE, name, &out);
 	if (!err) {
-		snprintf(name, sizeof(name), GUARD_REJECTS, exit);
-		err = counter_read(guard, name, &rejected);
+		snprintf(name, sizeof(name), REJECTS, exit);
+		err = nft_counter_read(nft, EXIT_NFTABLE, name, &rejected);
 	}
 	if (err)
 		return err;

@@ -43,7 +43,7 @@ struct exit_helper {
 	struct loop *loop;
 	struct conf *conf;
 	struct rtnl *rtnl;
-	struct guard *guard;
+	struct nft *nft;
 	struct mnl_socket *news; /* of rtnetlink */
 	struct watch news_watch, guard_watch;
 	struct timer timer;
@@ -78,7 +78,7 @@ static int lock_take(void)
 static void heal_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
-	int err = guard_apply(helper->guard, helper->conf, helper->guard_gone,
+	int err = guard_apply(helper->nft, helper->conf, helper->guard_gone,
 			      &change);
 	int routes = exit_apply(helper->rtnl, helper->conf, &change);
 	uint64_t suppressed;
@@ -214,7 +214,7 @@ static void guard_ready(struct watch *watch, uint32_t events)
 		list_entry(watch, struct exit_helper, guard_watch);
 
 	(void)events;
-	if (!guard_touched(helper->guard))
+	if (!nft_touched(helper->nft))
 		return;
 	helper->guard_gone = true;
 	heal_soon(helper);
@@ -255,15 +255,15 @@ static int helper_start(struct exit_helper *helper)
 		return helper->lock;
 	err = rtnl_open(&helper->rtnl);
 	if (!err)
-		err = guard_open(&helper->guard);
+		err = nft_open(&helper->nft);
 	if (!err)
 		err = news_open(helper);
 	if (!err)
 		err = watch_add(helper->loop, &helper->guard_watch,
-				guard_fd(helper->guard), EPOLLIN, guard_ready);
+				nft_fd(helper->nft), EPOLLIN, guard_ready);
 	/* Closed before it is opened. */
 	if (!err)
-		err = guard_apply(helper->guard, helper->conf, false, &change);
+		err = guard_apply(helper->nft, helper->conf, false, &change);
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
@@ -305,7 +305,7 @@ void exit_free(struct exit_helper *helper)
 	watch_del(helper->loop, &helper->guard_watch);
 	if (helper->news)
 		mnl_socket_close(helper->news);
-	guard_close(helper->guard);
+	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
 	fd_close(&helper->lock);
 	conf_unref(helper->conf);
@@ -316,18 +316,18 @@ void exit_free(struct exit_helper *helper)
 static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
 {
 	struct exit_change change = { .out = out, .dry = dry };
-	struct guard *guard = NULL;
+	struct nft *nft = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
 
 	if (!err)
-		err = guard_open(&guard);
+		err = nft_open(&nft);
 	/* What leads somewhere goes before what guards it. */
 	if (!err)
 		err = exit_apply(rtnl, conf, &change);
 	if (!err)
-		err = guard_apply(guard, conf, false, &change);
-	guard_close(guard);
+		err = guard_apply(nft, conf, false, &change);
+	nft_close(nft);
 	rtnl_close(rtnl);
 	*changes = change.count;
 	return err;

@@ -12,6 +12,7 @@
 #include "base/addr.h"
 #include "conf/conf.h"
 #include "exit/exit.h"
+#include "exit/nft.h"
 
 #define ROOM "exit"
 
@@ -153,23 +154,14 @@ struct exit_change {
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	       struct exit_change *change);
 
-/* The guards (guard.c). */
-struct guard;
-
-int guard_open(struct guard **out);
-void guard_close(struct guard *guard); /* accepts NULL; leaves the table */
 /*
- * One transaction, when the table is not as wanted; `again`: even if it looks so.
- * conf NULL: no table is wanted.
+ * The guards (guard.c): one transaction, when the table is not as wanted; `again`:
+ * even if it looks so. conf NULL: no table is wanted.
  */
-int guard_apply(struct guard *guard, const struct conf *conf, bool again,
+int guard_apply(struct nft *nft, const struct conf *conf, bool again,
 		struct exit_change *change);
-/* Readable: somebody has changed nftables. */
-int guard_fd(const struct guard *guard);
-/* Reads what there is; true: our table was touched by somebody else. */
-bool guard_touched(struct guard *guard);
 /* Packets let out and rejected by the exit with this index in the configuration. */
-int guard_counters(struct guard *guard, size_t exit, uint64_t *packets,
+int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,
 		   uint64_t *rejects);
 
 #endif

@@ -48,7 +48,7 @@ static const char *exit_state_name(const struct conf_exit *exit,
 		       "up";
 }
 
-static int rows_tell(const struct conf *conf, struct guard *guard,
+static int rows_tell(const struct conf *conf, struct nft *nft,
 		     const struct exit_host *host,
 		     const struct exit_state *want,
 		     const struct exit_state *have,
@@ -62,7 +62,7 @@ static int rows_tell(const struct conf *conf, struct guard *guard,
 		if (!exit_leads(row.exit))
 			continue;
 		row.state = exit_state_name(row.exit, host, want, have);
-		err = guard_counters(guard, i, &row.packets, &row.rejects);
+		err = guard_counters(nft, i, &row.packets, &row.rejects);
 		if (err && err != -ENOENT)
 			return err;
 		row.guarded = !err;
@@ -76,12 +76,12 @@ int exit_each(const struct conf *conf,
 {
 	struct exit_state want = { 0 }, have = { 0 };
 	struct exit_host host = { 0 };
-	struct guard *guard = NULL;
+	struct nft *nft = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
 
 	if (!err)
-		err = guard_open(&guard);
+		err = nft_open(&nft);
 	if (!err)
 		err = rtnl_host(rtnl, conf, &host);
 	if (!err)
@@ -89,11 +89,11 @@ int exit_each(const struct conf *conf,
 	if (!err)
 		err = rtnl_state(rtnl, &have);
 	if (!err)
-		err = rows_tell(conf, guard, &host, &want, &have, fn, arg);
+		err = rows_tell(conf, nft, &host, &want, &have, fn, arg);
 	exit_state_clear(&want);
 	exit_state_clear(&have);
 	exit_host_clear(&host);
-	guard_close(guard);
+	nft_close(nft);
 	rtnl_close(rtnl);
 	return err;
 }

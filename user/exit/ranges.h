@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Prefixes as the ranges of an interval set, which must not touch each other. */
-#ifndef EXIT_GUARD_SOURCES_H
-#define EXIT_GUARD_SOURCES_H
+#ifndef EXIT_RANGES_H
+#define EXIT_RANGES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 
 #include "conf/conf.h"
 
-struct guard_range {
+struct addr_range {
 	uint8_t first[16]; /* 4 of them for IPv4 */
 	uint8_t behind[16]; /* the first address that is not in it */
 	bool open; /* it goes to the last address: there is none behind */
@@ -19,7 +19,7 @@ struct guard_range {
  * What may leave by an exit (exit SIZE_MAX: by any), in order, for the caller to
  * free. Pure. 0 or -ENOMEM.
  */
-int guard_sources(const struct conf *conf, size_t exit, sa_family_t family,
-		  struct guard_range **out, size_t *count);
+int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
+		   struct addr_range **out, size_t *count);
 
 #endif

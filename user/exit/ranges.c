@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Prefixes as the ranges of an interval set, which must not touch each other. */
-#include "exit/guard_sources.h"
+#include "exit/ranges.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static size_t width(sa_family_t family)
 	return family == AF_INET6 ? 16 : 4;
 }
 
-static void range_make(const struct prefix *prefix, struct guard_range *out)
+static void range_make(const struct prefix *prefix, struct addr_range *out)
 {
 	size_t len = width(prefix->family);
 	size_t byte = prefix->bits ? (prefix->bits - 1u) / 8 : 0;
@@ -19,7 +19,7 @@ static void range_make(const struct prefix *prefix, struct guard_range *out)
 	unsigned int carry =
 		prefix->bits ? 1u << (7 - (prefix->bits - 1u) % 8) : 256;
 
-	*out = (struct guard_range){ .open = false };
+	*out = (struct addr_range){ .open = false };
 	memcpy(out->first, prefix->bytes, len);
 	memcpy(out->behind, prefix->bytes, len);
 	for (size_t i = byte + 1; carry && i-- > 0;) {
@@ -33,24 +33,23 @@ static void range_make(const struct prefix *prefix, struct guard_range *out)
 
 static int range_compare(const void *left, const void *right)
 {
-	const struct guard_range *a = left, *b = right;
+	const struct addr_range *a = left, *b = right;
 
 	return memcmp(a->first, b->first, sizeof(a->first));
 }
 
 /* Does b begin within a or right behind it? a begins before b. */
-static bool ranges_touch(const struct guard_range *a,
-			 const struct guard_range *b)
+static bool ranges_touch(const struct addr_range *a, const struct addr_range *b)
 {
 	return a->open || memcmp(b->first, a->behind, sizeof(a->behind)) <= 0;
 }
 
-static size_t ranges_merge(struct guard_range *ranges, size_t count)
+static size_t ranges_merge(struct addr_range *ranges, size_t count)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		struct guard_range *last = kept ? &ranges[kept - 1] : NULL;
+		struct addr_range *last = kept ? &ranges[kept - 1] : NULL;
 
 		if (!last || !ranges_touch(last, &ranges[i])) {
 			ranges[kept++] = ranges[i];
@@ -67,10 +66,10 @@ static size_t ranges_merge(struct guard_range *ranges, size_t count)
 	return kept;
 }
 
-int guard_sources(const struct conf *conf, size_t exit, sa_family_t family,
-		  struct guard_range **out, size_t *count)
+int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
+		   struct addr_range **out, size_t *count)
 {
-	struct guard_range *ranges;
+	struct addr_range *ranges;
 	size_t room = 1, used = 0;
 
 	for (size_t i = 0; i < conf->exit_count; i++)

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A connection to nftables (see nft.h). */
+#include "exit/nft.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <libnftnl/object.h>
+#include <libnftnl/set.h>
+#include <libnftnl/table.h>
+#include <libnftnl/udata.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/syscalls.h"
+#include "exit/internal.h"
+
+SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
+
+#define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
+#define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
+#define TRIES         8 /* while others change nftables */
+
+struct nft {
+	struct mnl_socket *socket; /* the tables' owner */
+	struct mnl_socket *watch;
+	uint32_t port, sequence;
+	bool shared; /* the kernel knows no owners that leave their table */
+	bool pending; /* a table of ours was touched by a change not told of yet */
+};
+
+static struct mnl_socket *socket_open(unsigned int groups, int flags)
+{
+	struct mnl_socket *socket =
+		mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC | flags);
+	int err;
+
+	if (!socket)
+		return NULL;
+	if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) == 0)
+		return socket;
+	err = errno;
+	mnl_socket_close(socket);
+	errno = err;
+	return NULL;
+}
+
+int nft_open(struct nft **out)
+{
+	struct nft *nft = calloc(1, sizeof(*nft));
+	int err;
+
+	if (!nft)
+		return -ENOMEM;
+	nft->sequence = (uint32_t)time(NULL);
+	nft->socket = socket_open(0, 0);
+	if (nft->socket)
+		nft->watch = socket_open(1u << (NFNLGRP_NFTABLES - 1),
+					 SOCK_NONBLOCK);
+	if (!nft->watch) {
+		err = -errno;
+		nft_close(nft);
+		return err;
+	}
+	batch_room(nft->socket);
+	nft->port = mnl_socket_get_portid(nft->socket);
+	*out = nft;
+	return 0;
+}
+
+void nft_close(struct nft *nft)
+{
+	if (!nft)
+		return;
+	if (nft->socket)
+		mnl_socket_close(nft->socket);
+	if (nft->watch)
+		mnl_socket_close(nft->watch);
+	free(nft);
+}
+
+/* Asks for one object; -ENOENT: there is none. */
+static int ask(struct nft *nft, struct nlmsghdr *request, mnl_cb_t take,
+	       void *arg)
+{
+	char answer[NETLINK_ROOM];
+	ssize_t len;
+
+	if (mnl_socket_sendto(nft->socket, request, request->nlmsg_len) < 0)
+		return -errno;
+	len = mnl_socket_recvfrom(nft->socket, answer, sizeof(answer));
+	if (len < 0)
+		return -errno;
+	return mnl_cb_run(answer, (size_t)len, request->nlmsg_seq, nft->port,
+			  take, arg) < 0 ?
+		       -errno :
+		       0;
+}
+
+static int generation_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, msg, sizeof(struct nfgenmsg))
+		if (mnl_attr_get_type(attr) == NFTA_GEN_ID)
+			*(uint32_t *)arg = ntohl(mnl_attr_get_u32(attr));
+	return MNL_CB_OK;
+}
+
+static int generation_read(struct nft *nft, uint32_t *out)
+{
+	char buf[NETLINK_ROOM];
+
+	*out = 0;
+	return ask(nft,
+		   nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETGEN, AF_UNSPEC, 0,
+					 ++nft->sequence),
+		   generation_take, out);
+}
+
+static int table_take(const struct nlmsghdr *msg, void *arg)
+{
+	struct nftnl_table *table = nftnl_table_alloc();
+	struct nft_found *found = arg;
+	const uint8_t *data;
+	uint32_t len = 0;
+
+	if (!table)
+		return MNL_CB_ERROR;
+	if (nftnl_table_nlmsg_parse(msg, table) == 0) {
+		data = nftnl_table_get_data(table, NFTNL_TABLE_USERDATA, &len);
+		/* Type and length, a byte each, then the text with its NUL. */
+		if (data && len > 2 && len - 2 <= NFT_COMMENT_MAX &&
+		    !data[len - 1])
+			memcpy(found->comment, data + 2, len - 2);
+		if (nftnl_table_is_set(table, NFTNL_TABLE_OWNER))
+			found->owner =
+				nftnl_table_get_u32(table, NFTNL_TABLE_OWNER);
+	}
+	nftnl_table_free(table);
+	return MNL_CB_OK;
+}
+
+int nft_table_read(struct nft *nft, const char *name, struct nft_found *out)
+{
+	struct nftnl_table *table = nftnl_table_alloc();
+	char buf[NETLINK_ROOM];
+	struct nlmsghdr *request;
+
+	if (!table)
+		return -ENOMEM;
+	memset(out, 0, sizeof(*out));
+	nftnl_table_set_str(table, NFTNL_TABLE_NAME, name);
+	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETTABLE, NFPROTO_INET, 0,
+					++nft->sequence);
+	nftnl_table_nlmsg_build_payload(request, table);
+	nftnl_table_free(table);
+	return ask(nft, request, table_take, out);
+}
+
+static int commit_once(struct nft *nft, const struct nft_change *change,
+		       uint32_t generation)
+{
+	struct nft_batch batch = { .table = change->table,
+				   .sequence = &nft->sequence };
+	uint32_t flags = nft->shared ? 0 : TABLE_OURS;
+	bool anew = change->how == NFT_REPLACE || change->how == NFT_REMOVE;
+	int err = batch_begin(&batch, generation);
+
+	if (err)
+		return err;
+	/* What is removed must be there, and something must be answered. */
+	batch_table_add(&batch, change->comment, flags, true);
+	if (anew)
+		batch_table_remove(&batch);
+	if (change->how == NFT_REPLACE)
+		batch_table_add(&batch, change->comment, flags, false);
+	if (change->fill)
+		change->fill(&batch, change->arg);
+	if (!change->dry)
+		batch_end(&batch);
+	err = batch_send(&batch, nft->socket);
+	batch_free(&batch);
+	return err;
+}
+
+/* Without a table that we may own it is there all the same, if less firm. */
+int nft_commit(struct nft *nft, const struct nft_change *change)
+{
+	int err = -ERESTART;
+
+	for (int i = 0; i < TRIES && err; i++) {
+		uint32_t generation;
+
+		err = generation_read(nft, &generation);
+		if (!err)
+			err = commit_once(nft, change, generation);
+		if ((err == -EINVAL || err == -EOPNOTSUPP) && !nft->shared)
+			nft->shared = true;
+		else if (err != -ERESTART)
+			break;
+	}
+	return err;
+}
+
+bool nft_adoptable(const struct nft *nft, const struct nft_found *found)
+{
+	return !found->owner && !nft->shared;
+}
+
+int nft_fd(const struct nft *nft)
+{
+	return mnl_socket_get_fd(nft->watch);
+}
+
+/* Attribute 1 is the table's name in every message of nftables. */
+static bool is_ours(const struct nlmsghdr *msg)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, msg, sizeof(struct nfgenmsg))
+		if (mnl_attr_get_type(attr) == NFTA_TABLE_NAME &&
+		    mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
+			return !strcmp(mnl_attr_get_str(attr), EXIT_NFTABLE);
+	return false;
+}
+
+/* What was changed comes first, who has changed it behind that. */
+static bool message_take(struct nft *nft, const struct nlmsghdr *msg)
+{
+	bool touched;
+
+	if (NFNL_SUBSYS_ID(msg->nlmsg_type) != NFNL_SUBSYS_NFTABLES)
+		return false;
+	if (NFNL_MSG_TYPE(msg->nlmsg_type) != NFT_MSG_NEWGEN) {
+		nft->pending |= is_ours(msg);
+		return false;
+	}
+	touched = nft->pending && msg->nlmsg_pid != nft->port;
+	nft->pending = false;
+	return touched;
+}
+
+bool nft_touched(struct nft *nft)
+{
+	char buf[NETLINK_ROOM];
+	bool touched = false;
+
+	for (;;) {
+		ssize_t len = mnl_socket_recvfrom(nft->watch, buf, sizeof(buf));
+		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
+		int left = (int)len;
+
+		/* What was lost may have been of our table. */
+		if (len < 0 && errno == ENOBUFS) {
+			touched = true;
+			continue;
+		}
+		if (len <= 0)
+			return touched;
+		for (; mnl_nlmsg_ok(msg, left);
+		     msg = mnl_nlmsg_next(msg, &left))
+			touched |= message_take(nft, msg);
+	}
+}
+
+static int counter_take(const struct nlmsghdr *msg, void *arg)
+{
+	struct nftnl_obj *counter = nftnl_obj_alloc();
+
+	if (!counter)
+		return MNL_CB_ERROR;
+	if (nftnl_obj_nlmsg_parse(msg, counter) == 0)
+		*(uint64_t *)arg =
+			nftnl_obj_get_u64(counter, NFTNL_OBJ_CTR_PKTS);
+	nftnl_obj_free(counter);
+	return MNL_CB_OK;
+}
+
+int nft_counter_read(struct nft *nft, const char *table, const char *name,
+		     uint64_t *out)
+{
+	struct nftnl_obj *counter = nftnl_obj_alloc();
+	char buf[NETLINK_ROOM];
+	struct nlmsghdr *request;
+
+	if (!counter)
+		return -ENOMEM;
+	nftnl_obj_set_str(counter, NFTNL_OBJ_TABLE, table);
+	nftnl_obj_set_str(counter, NFTNL_OBJ_NAME, name);
+	nftnl_obj_set_u32(counter, NFTNL_OBJ_TYPE, NFT_OBJECT_COUNTER);
+	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETOBJ, NFPROTO_INET, 0,
+					++nft->sequence);
+	nftnl_obj_nlmsg_build_payload(request, counter);
+	nftnl_obj_free(counter);
+	return ask(nft, request, counter_take, out);
+}

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Messages of one transaction of nftables. */
+#include "exit/nft_batch.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <libnftnl/batch.h>
+#include <libnftnl/chain.h>
+#include <libnftnl/expr.h>
+#include <libnftnl/object.h>
+#include <libnftnl/rule.h>
+#include <libnftnl/set.h>
+#include <libnftnl/table.h>
+#include <libnftnl/udata.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/syscalls.h"
+#include "exit/internal.h"
+
+SYSCALLS(SYSCALLS_EXIT, "sendmsg recvfrom setsockopt");
+
+#define PAGE     ((uint32_t)1 << 16) /* of a batch */
+#define ROOM_MAX (8 << 20) /* bytes of a transaction */
+#define ELEMENTS 500 /* of a set in one message: an attribute has 64 KiB */
+#define CODE_V4  13 /* communication administratively prohibited */
+#define CODE_V6  5 /* source address failed ingress policy, RFC 4443 3.1 */
+#define REG      NFT_REG_1
+
+/* nft(8) shows the values of a set by these numbers of its own. */
+#define TYPE_IPV4 7
+#define TYPE_IPV6 8
+
+void batch_room(struct mnl_socket *socket)
+{
+	const int room = ROOM_MAX;
+	int on = 1;
+
+	/* An error does not bring back what caused it. */
+	mnl_socket_setsockopt(socket, NETLINK_CAP_ACK, &on, sizeof(on));
+
+	setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_SNDBUFFORCE, &room,
+		   sizeof(room));
+	setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_RCVBUFFORCE, &room,
+		   sizeof(room));
+}
+
+static struct nlmsghdr *message_begin(struct nft_batch *batch, uint16_t type,
+				      uint16_t flags)
+{
+	return nftnl_nlmsg_build_hdr(nftnl_batch_buffer(batch->messages), type,
+				     NFPROTO_INET, flags, ++*batch->sequence);
+}
+
+static void message_end(struct nft_batch *batch)
+{
+	if (nftnl_batch_update(batch->messages) < 0)
+		batch->error = -ENOMEM;
+}
+
+int batch_begin(struct nft_batch *batch, uint32_t generation)
+{
+	struct nlmsghdr *msg;
+
+	batch->messages = nftnl_batch_alloc(PAGE, PAGE);
+	if (!batch->messages)
+		return -ENOMEM;
+	msg = nftnl_batch_begin(nftnl_batch_buffer(batch->messages),
+				++*batch->sequence);
+	mnl_attr_put_u32(msg, NFNL_BATCH_GENID, htonl(generation));
+	message_end(batch);
+	return 0;
+}
+
+void batch_end(struct nft_batch *batch)
+{
+	nftnl_batch_end(nftnl_batch_buffer(batch->messages),
+			++*batch->sequence);
+	message_end(batch);
+}
+
+void batch_free(struct nft_batch *batch)
+{
+	nftnl_batch_free(batch->messages);
+}
+
+static void table_put(struct nft_batch *batch, uint16_t type, uint16_t flags,
+		      struct nftnl_table *table)
+{
+	nftnl_table_set_str(table, NFTNL_TABLE_NAME, batch->table);
+	nftnl_table_nlmsg_build_payload(message_begin(batch, type, flags),
+					table);
+	message_end(batch);
+}
+
+void batch_table_add(struct nft_batch *batch, const char *comment,
+		     uint32_t flags, bool tell)
+{
+	struct nftnl_table *table = nftnl_table_alloc();
+	struct nftnl_udata_buf *data = nftnl_udata_buf_alloc(256);
+
+	if (!table || !data) {
+		batch->error = -ENOMEM;
+	} else {
+		nftnl_udata_put_strz(data, NFTNL_UDATA_TABLE_COMMENT, comment);
+		nftnl_table_set_data(table, NFTNL_TABLE_USERDATA,
+				     nftnl_udata_buf_data(data),
+				     nftnl_udata_buf_len(data));
+		nftnl_table_set_u32(table, NFTNL_TABLE_FLAGS, flags);
+		table_put(batch, NFT_MSG_NEWTABLE,
+			  NLM_F_CREATE | (tell ? NLM_F_ACK : 0), table);
+	}
+	nftnl_udata_buf_free(data);
+	nftnl_table_free(table);
+}
+
+void batch_table_remove(struct nft_batch *batch)
+{
+	struct nftnl_table *table = nftnl_table_alloc();
+
+	if (table)
+		table_put(batch, NFT_MSG_DELTABLE, 0, table);
+	else
+		batch->error = -ENOMEM;
+	nftnl_table_free(table);
+}
+
+static struct nftnl_chain *chain_new(struct nft_batch *batch, const char *name)
+{
+	struct nftnl_chain *chain = nftnl_chain_alloc();
+
+	if (!chain) {
+		batch->error = -ENOMEM;
+		return NULL;
+	}
+	nftnl_chain_set_str(chain, NFTNL_CHAIN_TABLE, batch->table);
+	nftnl_chain_set_str(chain, NFTNL_CHAIN_NAME, name);
+	return chain;
+}
+
+static void chain_put(struct nft_batch *batch, struct nftnl_chain *chain)
+{
+	nftnl_chain_nlmsg_build_payload(
+		message_begin(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE), chain);
+	message_end(batch);
+	nftnl_chain_free(chain);
+}
+
+void batch_chain(struct nft_batch *batch, const char *name)
+{
+	struct nftnl_chain *chain = chain_new(batch, name);
+
+	if (chain)
+		chain_put(batch, chain);
+}
+
+void batch_chain_hooked(struct nft_batch *batch, const char *name,
+			uint32_t hook, int32_t priority)
+{
+	struct nftnl_chain *chain = chain_new(batch, name);
+
+	if (!chain)
+		return;
+	nftnl_chain_set_str(chain, NFTNL_CHAIN_TYPE, "filter");
+	nftnl_chain_set_u32(chain, NFTNL_CHAIN_HOOKNUM, hook);
+	nftnl_chain_set_s32(chain, NFTNL_CHAIN_PRIO, priority);
+	nftnl_chain_set_u32(chain, NFTNL_CHAIN_POLICY, NF_ACCEPT);
+	chain_put(batch, chain);
+}
+
+void batch_counter(struct nft_batch *batch, const char *name)
+{
+	struct nftnl_obj *counter = nftnl_obj_alloc();
+
+	if (!counter) {
+		batch->error = -ENOMEM;
+		return;
+	}
+	nftnl_obj_set_str(counter, NFTNL_OBJ_TABLE, batch->table);
+	nftnl_obj_set_str(counter, NFTNL_OBJ_NAME, name);
+	nftnl_obj_set_u32(counter, NFTNL_OBJ_TYPE, NFT_OBJECT_COUNTER);
+	nftnl_obj_nlmsg_build_payload(
+		message_begin(batch, NFT_MSG_NEWOBJ, NLM_F_CREATE), counter);
+	message_end(batch);
+	nftnl_obj_free(counter);
+}
+
+static struct nftnl_set *set_new(struct nft_batch *batch, const char *name)
+{
+	struct nftnl_set *set = nftnl_set_alloc();
+
+	if (!set) {
+		batch->error = -ENOMEM;
+		return NULL;
+	}
+	nftnl_set_set_str(set, NFTNL_SET_TABLE, batch->table);
+	nftnl_set_set_str(set, NFTNL_SET_NAME, name);
+	nftnl_set_set_u32(set, NFTNL_SET_FAMILY, NFPROTO_INET);
+	return set;
+}
+
+static void set_put(struct nft_batch *batch, const char *name,
+		    sa_family_t family)
+{
+	struct nftnl_set *set = set_new(batch, name);
+	bool v6 = family == AF_INET6;
+
+	if (!set)
+		return;
+	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_INTERVAL);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, v6 ? TYPE_IPV6 : TYPE_IPV4);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, v6 ? 16 : 4);
+	nftnl_set_set_u32(set, NFTNL_SET_ID, ++*batch->sequence);
+	nftnl_set_nlmsg_build_payload(
+		message_begin(batch, NFT_MSG_NEWSET, NLM_F_CREATE), set);
+	message_end(batch);
+	nftnl_set_free(set);
+}
+
+static bool element_add(struct nftnl_set *set, const uint8_t *key, size_t len,
+			bool end)
+{
+	struct nftnl_set_elem *element = nftnl_set_elem_alloc();
+
+	if (!element)
+		return false;
+	nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, key, (uint32_t)len);
+	if (end)
+		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS,
+				       NFT_SET_ELEM_INTERVAL_END);
+	nftnl_set_elem_add(set, element);
+	return true;
+}
+
+/* Elements of one message: a start and, but for the last address, an end each. */
+static size_t ranges_put(struct nft_batch *batch, const char *name,
+			 sa_family_t family, const struct addr_range *ranges,
+			 size_t count)
+{
+	struct nftnl_set *set = set_new(batch, name);
+	size_t len = family == AF_INET6 ? 16 : 4, i;
+	bool all = set != NULL;
+
+	for (i = 0; i < count && i < ELEMENTS / 2 && all; i++) {
+		all = element_add(set, ranges[i].first, len, false);
+		if (all && !ranges[i].open)
+			all = element_add(set, ranges[i].behind, len, true);
+	}
+	if (all) {
+		nftnl_set_elems_nlmsg_build_payload(
+			message_begin(batch, NFT_MSG_NEWSETELEM, NLM_F_CREATE),
+			set);
+		message_end(batch);
+	} else {
+		batch->error = -ENOMEM;
+	}
+	if (set)
+		nftnl_set_free(set);
+	return i;
+}
+
+void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
+		  const struct addr_range *ranges, size_t count)
+{
+	size_t at = 0;
+
+	set_put(batch, set, family);
+	while (at < count && !batch->error)
+		at += ranges_put(batch, set, family, ranges + at, count - at);
+}
+
+void batch_rule_begin(struct nft_batch *batch, const char *chain)
+{
+	batch->rule = nftnl_rule_alloc();
+	if (!batch->rule) {
+		batch->error = -ENOMEM;
+		return;
+	}
+	nftnl_rule_set_str(batch->rule, NFTNL_RULE_TABLE, batch->table);
+	nftnl_rule_set_str(batch->rule, NFTNL_RULE_CHAIN, chain);
+}
+
+void batch_rule_end(struct nft_batch *batch)
+{
+	if (!batch->rule)
+		return;
+	nftnl_rule_nlmsg_build_payload(message_begin(batch, NFT_MSG_NEWRULE,
+						     NLM_F_CREATE |
+							     NLM_F_APPEND),
+				       batch->rule);
+	message_end(batch);
+	nftnl_rule_free(batch->rule);
+	batch->rule = NULL;
+}
+
+/* An expression of the rule under way; NULL: no memory, which is noted. */
+static struct nftnl_expr *expression(struct nft_batch *batch, const char *name)
+{
+	struct nftnl_expr *expr = batch->rule ? nftnl_expr_alloc(name) : NULL;
+
+	if (expr)
+		nftnl_rule_add_expr(batch->rule, expr);
+	else
+		batch->error = -ENOMEM;
+	return expr;
+}
+
+void batch_meta(struct nft_batch *batch, uint32_t key)
+{
+	struct nftnl_expr *expr = expression(batch, "meta");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_KEY, key);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_DREG, REG);
+}
+
+void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
+		   size_t len)
+{
+	struct nftnl_expr *expr = expression(batch, "payload");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_BASE, base);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_LEN, (uint32_t)len);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_DREG, REG);
+}
+
+void batch_source(struct nft_batch *batch, sa_family_t family, size_t len)
+{
+	batch_payload(batch, NFT_PAYLOAD_NETWORK_HEADER,
+		      family == AF_INET6 ? 8 : 12, len);
+}
+
+void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result)
+{
+	struct nftnl_expr *expr = expression(batch, "fib");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_FIB_FLAGS, flags);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_FIB_RESULT, result);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_FIB_DREG, REG);
+}
+
+void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
+{
+	static const uint8_t zero[16];
+	struct nftnl_expr *expr = expression(batch, "bitwise");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_BITWISE_SREG, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_BITWISE_DREG, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_BITWISE_LEN, (uint32_t)len);
+	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_MASK, bits, (uint32_t)len);
+	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_XOR, zero, (uint32_t)len);
+}
+
+void batch_equal(struct nft_batch *batch, const void *data, size_t len)
+{
+	struct nftnl_expr *expr = expression(batch, "cmp");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_CMP_SREG, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_CMP_OP, NFT_CMP_EQ);
+	nftnl_expr_set_data(expr, NFTNL_EXPR_CMP_DATA, data, (uint32_t)len);
+}
+
+void batch_family(struct nft_batch *batch, sa_family_t family)
+{
+	uint8_t protocol = family == AF_INET6 ? NFPROTO_IPV6 : NFPROTO_IPV4;
+
+	batch_meta(batch, NFT_META_NFPROTO);
+	batch_equal(batch, &protocol, sizeof(protocol));
+}
+
+void batch_lookup(struct nft_batch *batch, const char *set, bool inside)
+{
+	struct nftnl_expr *expr = expression(batch, "lookup");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_SREG, REG);
+	nftnl_expr_set_str(expr, NFTNL_EXPR_LOOKUP_SET, set);
+	if (!inside)
+		nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_FLAGS,
+				   NFT_LOOKUP_F_INV);
+}
+
+void batch_count(struct nft_batch *batch, const char *counter)
+{
+	struct nftnl_expr *expr = expression(batch, "objref");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_OBJREF_IMM_TYPE,
+			   NFT_OBJECT_COUNTER);
+	nftnl_expr_set_str(expr, NFTNL_EXPR_OBJREF_IMM_NAME, counter);
+}
+
+void batch_verdict(struct nft_batch *batch, int code, const char *chain)
+{
+	struct nftnl_expr *expr = expression(batch, "immediate");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_VERDICT, (uint32_t)code);
+	if (chain)
+		nftnl_expr_set_str(expr, NFTNL_EXPR_IMM_CHAIN, chain);
+}
+
+void batch_reject(struct nft_batch *batch, sa_family_t family)
+{
+	struct nftnl_expr *expr = expression(batch, "reject");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_REJECT_TYPE,
+			   NFT_REJECT_ICMP_UNREACH);
+	nftnl_expr_set_u8(expr, NFTNL_EXPR_REJECT_CODE,
+			  family == AF_INET6 ? CODE_V6 : CODE_V4);
+}
+
+static int transmit(struct mnl_socket *socket, struct nftnl_batch *messages)
+{
+	int pages = nftnl_batch_iovec_len(messages);
+	struct iovec *parts = calloc((size_t)pages, sizeof(*parts));
+	struct msghdr msg = { .msg_iov = parts, .msg_iovlen = (size_t)pages };
+	int err = 0;
+
+	if (!parts)
+		return -ENOMEM;
+	nftnl_batch_iovec(messages, parts, (uint32_t)pages);
+	if (sendmsg(mnl_socket_get_fd(socket), &msg, 0) < 0)
+		err = -errno;
+	free(parts);
+	return err;
+}
+
+/* All answers are there when the transaction is sent: the first failure, or 0. */
+static int answers_take(struct mnl_socket *socket)
+{
+	char buf[NETLINK_ROOM];
+	int error = 0;
+
+	for (;;) {
+		ssize_t len = recv(mnl_socket_get_fd(socket), buf, sizeof(buf),
+				   MSG_DONTWAIT);
+		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
+		int left = (int)len;
+
+		if (len < 0)
+			return error;
+		for (; mnl_nlmsg_ok(msg, left);
+		     msg = mnl_nlmsg_next(msg, &left)) {
+			const struct nlmsgerr *answer =
+				mnl_nlmsg_get_payload(msg);
+
+			if (msg->nlmsg_type == NLMSG_ERROR && !error)
+				error = answer->error;
+		}
+	}
+}
+
+int batch_send(struct nft_batch *batch, struct mnl_socket *socket)
+{
+	int err = batch->error;
+
+	if (!err)
+		err = transmit(socket, batch->messages);
+	return err ? err : answers_take(socket);
+}

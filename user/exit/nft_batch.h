@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Messages of one transaction of nftables, for one table of family inet.
+ *
+ * What fails for lack of memory is noted in `error`; what follows does no harm then.
+ */
+#ifndef EXIT_NFT_BATCH_H
+#define EXIT_NFT_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "exit/ranges.h"
+
+struct mnl_socket;
+struct nftnl_batch;
+struct nftnl_expr;
+struct nftnl_rule;
+
+struct nft_batch {
+	struct nftnl_batch *messages;
+	const char *table;
+	struct nftnl_rule *rule; /* under way */
+	uint32_t *sequence; /* of messages on this socket */
+	int error;
+};
+
+/* Room on the socket for a transaction with many prefixes. */
+void batch_room(struct mnl_socket *socket);
+/* Counts on the rules being of that generation: -ERESTART if they are not. */
+int batch_begin(struct nft_batch *batch, uint32_t generation);
+/* Without it the kernel checks all and does nothing. */
+void batch_end(struct nft_batch *batch);
+/* 0, or the first failure. */
+int batch_send(struct nft_batch *batch, struct mnl_socket *socket);
+void batch_free(struct nft_batch *batch);
+
+void batch_table_add(struct nft_batch *batch, const char *comment,
+		     uint32_t flags, bool tell);
+/* There or not, it is gone then. */
+void batch_table_remove(struct nft_batch *batch);
+/* A chain to jump to. */
+void batch_chain(struct nft_batch *batch, const char *name);
+void batch_chain_hooked(struct nft_batch *batch, const char *name,
+			uint32_t hook, int32_t priority);
+void batch_counter(struct nft_batch *batch, const char *name);
+/* A set of ranges of addresses. */
+void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
+		  const struct addr_range *ranges, size_t count);
+
+/* A rule at the end of its chain: what it compares, then what it does. */
+void batch_rule_begin(struct nft_batch *batch, const char *chain);
+void batch_rule_end(struct nft_batch *batch);
+/* Loads something, which is compared next. */
+void batch_meta(struct nft_batch *batch, uint32_t key);
+void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
+		   size_t len);
+/* The first bytes of the source address, as many as that. */
+void batch_source(struct nft_batch *batch, sa_family_t family, size_t len);
+void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result);
+void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len);
+void batch_equal(struct nft_batch *batch, const void *data, size_t len);
+void batch_family(struct nft_batch *batch, sa_family_t family);
+void batch_lookup(struct nft_batch *batch, const char *set, bool inside);
+void batch_count(struct nft_batch *batch, const char *counter);
+/* chain NULL with NFT_RETURN, NF_DROP and such. */
+void batch_verdict(struct nft_batch *batch, int code, const char *chain);
+/* Tells the sender why: ICMPv6 code 5, ICMP code 13. */
+void batch_reject(struct nft_batch *batch, sa_family_t family);
+
+#endif
