@@ -255,7 +255,8 @@ class Load:
                 self._heard(client)
         ports = {client.sock.getsockname()[1] for client in self.rude}
         for row in self.server.ctl_json("allocations")["allocations"]:
-            if int(row["client"].rsplit(":", 1)[1]) in ports:
+            # Clients over TCP may have the same numbers.
+            if row["client_transport"] == "udp" and int(row["client"].rsplit(":", 1)[1]) in ports:
                 self.server.control_request(b'{"v":1,"cmd":"kick","id":"%s"}\n' % row["id"].encode())
         for client in self.rude:
             client.close()
