@@ -25,7 +25,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from benchlib import crossplot  # noqa: E402
 from culvertlab import engines, guestnet, qemu  # noqa: E402
 from culvertlab.server import BUILD  # noqa: E402
-from culvertlab.tap import Fail, Skip  # noqa: E402
+from culvertlab.tap import Fail, Skip, equal  # noqa: E402
 
 SERIES = "6.12"
 RATE_MBIT = 20
@@ -35,6 +35,7 @@ QUICK_LOSSES, QUICK_RTTS = (0, 0.1, 1), (0, 5, 50)
 # Which legs lose packets, and the client leg's share of the RTT.
 PANELS = (("client", 0.5), ("peer", 0.5), ("both", 0.5), ("client", 1.0), ("peer", 1.0))
 WARMUP_MS = 1000
+USER = {"splice": {"user": "split"}}  # who is pinned to it
 
 
 def duration_ms(rtt):
@@ -64,11 +65,15 @@ class Point:
             net.impair(leg, rtt, loss, RATE_MBIT)
 
 
-def measure(net, point, relayed, start):
+def measure(net, point, engine, start):
     """Mbit/s that reach the peer, in the long run or in the first second."""
     point.apply(net)
     times = (0, 1000) if start else (WARMUP_MS, duration_ms(point.rtt))
-    figures = net.load("up", "--warmup", times[0], "--duration", times[1], relay=relayed)
+    carried = 0 if engine == "direct" else net.engines()[engine]["pairs_total"]
+    figures = net.load("up", "--warmup", times[0], "--duration", times[1],
+                       relay=engine != "direct", **USER.get(engine, {}))
+    if engine != "direct":
+        equal(net.engines()[engine]["pairs_total"], carried + 1, f"pairs that {engine} carried")
     return figures["bytes"] * 8 / figures["seconds"] / 1e6
 
 
@@ -105,13 +110,8 @@ class Sweep:
     def one(self, net, point, start):
         values = (self.starts if start else self.values).setdefault(
             point.key(), {"splice": [], "end_to_end": []})
-        for engine in ("splice", "end_to_end"):
-            if self.against == "wire":
-                net.stop("culvertd")
-                name = "splice" if engine == "splice" else "wire"
-                net.start_culvertd(engines.order(name), engines.SETTINGS.get(name))
-            relayed = engine == "splice" or self.against == "wire"
-            values[engine].append(measure(net, point, relayed, start))
+        for name, engine in (("splice", "splice"), ("end_to_end", self.against)):
+            values[name].append(measure(net, point, engine, start))
 
     def tell(self, where, point, start):
         values = (self.starts if start else self.values)[point.key()]
@@ -187,11 +187,10 @@ def sweep_in_guest(options):
         net = guestnet.GuestNet(guest)
         net.no_segmentation()
         net.start_peer()
-        net.start_culvertd(engines.order("wire"), engines.SETTINGS["wire"])
-        sweep.against = options.against or end_to_end(net)
-        if sweep.against == "direct":
-            net.stop("culvertd")
-            net.start_culvertd("splice")
+        net.start_culvertd(engines.order("wire"), engines.SETTINGS["wire"],
+                           users={"split": {"engine": "splice"}})
+        # This waits until the kernel's engines are loaded, too.
+        sweep.against = end_to_end(net, options.against)
 
         def save():
             write(options, sweep, kernel, time.monotonic() - started)
@@ -200,9 +199,12 @@ def sweep_in_guest(options):
     return sweep
 
 
-def end_to_end(net):
+def end_to_end(net, wanted):
     """The network cannot tell wire from a router: where there is no wire, routing stands in."""
-    return "direct" if net.engine_missing("wire") else "wire"
+    missing = net.engine_missing("wire")
+    if wanted == "wire" and missing:
+        raise Fail(f"wire: {missing}")
+    return wanted or ("direct" if missing else "wire")
 
 
 def write(options, sweep, kernel, seconds):

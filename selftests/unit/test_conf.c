@@ -157,6 +157,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->engine.wire_channels, 8192);
 	assert_string_equal(conf->engine.pin, "/sys/fs/bpf/culvert");
 	assert_int_equal(conf->engine.wire_max_rtt_ms, 20);
+	assert_int_equal(conf->engine.wire_max_growth_ms, 4);
 	assert_int_equal(conf->engine.wire_max_loss, 1000);
 	assert_true(conf->engine.ktls);
 	assert_int_equal(conf->users[0].engines.count, 0);
@@ -697,6 +698,7 @@ static void wire_is_set_up_as_told(void **state)
 					    "wire_devices = eth0, wan.7\n"
 					    "pin = /run/bpf/culvert\n"
 					    "wire_max_rtt = 0\n"
+					    "wire_max_growth = 0\n"
 					    "wire_max_loss = 1.25\n"
 					    "ktls = no\n"
 					    "[listener public]\n"
@@ -712,6 +714,7 @@ static void wire_is_set_up_as_told(void **state)
 	assert_string_equal(conf->engine.wire_devices[1], "wan.7");
 	assert_string_equal(conf->engine.pin, "/run/bpf/culvert");
 	assert_int_equal(conf->engine.wire_max_rtt_ms, 0);
+	assert_int_equal(conf->engine.wire_max_growth_ms, 0);
 	assert_int_equal(conf->engine.wire_max_loss, 12500);
 	assert_false(conf->engine.ktls);
 	assert_int_equal(conf->listeners[0].mss, 1340);

@@ -14,6 +14,7 @@
 #define MS 1000u
 
 static const struct pair_policy usual = { .max_rtt_us = 20 * MS,
+					  .max_growth_us = 12 * MS,
 					  .max_loss = 1000 };
 static const struct pair_path fresh = { .rtt_us = MS, .segments = 4 };
 
@@ -54,6 +55,25 @@ static void round_trips_of_both_sides_add_up(void **state)
 	/* The older connection has seen a shorter one on the same path. */
 	assert_int_equal(decide(&far, &near, &fresh), WIRE_OK);
 	assert_int_equal(decide(&near, &far, &fresh), WIRE_OK);
+}
+
+static void no_end_sees_its_round_trip_grow_much(void **state)
+{
+	const struct pair_path near = { .rtt_us = 4 * MS };
+	const struct pair_path far = { .rtt_us = 12 * MS + 1 };
+	const struct pair_path silent = { .rtt_us = 4 * MS };
+	const struct pair_path eager = { .rtt_us = 4 * MS, .heard = true };
+	struct pair_policy any = usual;
+
+	(void)state;
+	assert_int_equal(decide(&near, &far, NULL), WIRE_NO_POLICY_GROWTH);
+	/* Nothing of a silent peer's has been acknowledged. */
+	assert_int_equal(decide(&far, &silent, NULL), WIRE_OK);
+	assert_int_equal(decide(&far, &eager, NULL), WIRE_NO_POLICY_GROWTH);
+	/* It is what the client's path is, not what one look saw. */
+	assert_int_equal(decide(&far, &eager, &near), WIRE_OK);
+	any.max_growth_us = 0;
+	assert_int_equal(pair_policy_decide(&any, &near, &far, NULL), WIRE_OK);
 }
 
 static void a_handshake_that_met_loss_is_evidence(void **state)
@@ -102,7 +122,7 @@ static void both_limits_can_be_lifted(void **state)
 
 static void no_connection_has_no_path(void **state)
 {
-	struct pair_path path = { 1, 2, 3 };
+	struct pair_path path = { 1, 2, 3, true };
 	int fds[2];
 
 	(void)state;
@@ -113,6 +133,7 @@ static void no_connection_has_no_path(void **state)
 	assert_int_equal(path.rtt_us, UINT32_MAX);
 	assert_int_equal(path.segments, 0);
 	assert_int_equal(path.again, 0);
+	assert_false(path.heard);
 	pair_path_read(-1, &path);
 	assert_int_equal(path.rtt_us, UINT32_MAX);
 }
@@ -123,6 +144,7 @@ int main(void)
 		cmocka_unit_test(a_clean_short_path_goes_on_wire),
 		cmocka_unit_test(what_nobody_measured_counts_as_good),
 		cmocka_unit_test(round_trips_of_both_sides_add_up),
+		cmocka_unit_test(no_end_sees_its_round_trip_grow_much),
 		cmocka_unit_test(a_handshake_that_met_loss_is_evidence),
 		cmocka_unit_test(the_share_of_loss_counts_not_the_number),
 		cmocka_unit_test(both_limits_can_be_lifted),

@@ -230,6 +230,7 @@ struct conf_engine {
 	size_t wire_device_count;
 	char *pin; /* directory in a BPF file system */
 	uint64_t wire_max_rtt_ms; /* of auto, both legs together; 0: any */
+	uint64_t wire_max_growth_ms; /* of auto; 0: any */
 	unsigned int wire_max_loss; /* of auto, parts per million */
 	bool ktls; /* TLS of data connections may go to the kernel */
 };

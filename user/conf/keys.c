@@ -749,7 +749,8 @@ const struct key conf_keys[] = {
 		  ".Cm auto\n"
 		  "those on whose paths it pays, as measured when they are\n"
 		  "bound: see\n"
-		  ".Cm wire_max_rtt\n"
+		  ".Cm wire_max_rtt ,\n"
+		  ".Cm wire_max_growth\n"
 		  "and\n"
 		  ".Cm wire_max_loss .\n"
 		  "With\n"
@@ -810,6 +811,19 @@ const struct key conf_keys[] = {
 		  ".Cm auto :\n"
 		  "the longest round trip, of both sides together, of a\n"
 		  "connection that goes on wire; 0 means any." },
+	{ ENGINE(wire_max_growth_ms), .name = "wire_max_growth",
+	  .type = KEY_DURATION, .flags = KEY_ZERO, .min = 1, .max = MINUTE,
+	  .preset = "4ms",
+	  .help = "With\n"
+		  ".Cm wire\n"
+		  "set to\n"
+		  ".Cm auto :\n"
+		  "by how much the round trip that an end has measured may grow\n"
+		  "when its connection goes on wire; 0 means by any.\n"
+		  "A client's grows by the peer's; that of a peer which has sent\n"
+		  "something before the join, by the client's.\n"
+		  "Linux's CUBIC takes 4 ms more, or an eighth if that is more,\n"
+		  "for a queue, and then needs seconds to fill a fast path." },
 	{ ENGINE(wire_max_loss), .name = "wire_max_loss", .type = KEY_PERCENT,
 	  .max = 1000000, .preset = "0.1%",
 	  .help = "With\n"

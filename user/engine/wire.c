@@ -733,6 +733,8 @@ static const struct words reasons[WIRE_REASONS] = {
 	[WIRE_NO_POLICY_LOSS] = { "policy_loss",
 				  "policy: a side loses segments" },
 	[WIRE_NO_POLICY_RTT] = { "policy_rtt", "policy: a long path" },
+	[WIRE_NO_POLICY_GROWTH] = { "policy_growth",
+				    "policy: a much longer round trip" },
 	[WIRE_NO_PINNED] = { "pinned", "other engines are configured" },
 	[WIRE_NO_PINNED_USER] = { "pinned_user", "the user has other engines" },
 	[WIRE_NO_PINNED_REALM] = { "pinned_realm",

@@ -75,6 +75,7 @@ enum wire_reason {
 	WIRE_NO_QUIET, /* data kept coming through every try */
 	WIRE_NO_POLICY_LOSS, /* auto: a leg loses segments */
 	WIRE_NO_POLICY_RTT, /* auto: a long leg */
+	WIRE_NO_POLICY_GROWTH, /* auto: an end would take the join for a queue */
 	WIRE_NO_PINNED, /* [engine] has other engines */
 	WIRE_NO_PINNED_USER, /* so has the user, the realm, the exit */
 	WIRE_NO_PINNED_REALM,

@@ -284,6 +284,7 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 	if (!wire_ready(worker->wire))
 		return WIRE_NO_BROKER;
 	policy->max_rtt_us = (uint32_t)conf->wire_max_rtt_ms * 1000;
+	policy->max_growth_us = (uint32_t)conf->wire_max_growth_ms * 1000;
 	policy->max_loss = conf->wire_max_loss;
 	*out = (struct pair_wire_params){
 		.wire = worker->wire,

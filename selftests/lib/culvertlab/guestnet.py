@@ -120,18 +120,21 @@ class GuestNet:
     def start_peer(self):
         self.background("peer", "peer", "peer --listen [::]:5001 --stats /tmp/stats", "ready")
 
-    def start_culvertd(self, order, settings=None, label="culvertd"):
-        """culvertd with this engine order; `label` names its log in /tmp."""
-        self.configure(label, order, settings)
+    def start_culvertd(self, order, settings=None, label="culvertd", users=None):
+        """culvertd with this engine order; `label` names its log in /tmp.  `users`: {name: keys}
+        beside LOAD_USER."""
+        self.configure(label, order, settings, users)
         self.background("relay", label, f"culvertd -c /tmp/{label}.conf", "event=ready")
 
-    def configure(self, label, order, settings=None):
-        """Write /tmp/LABEL.conf; `settings` are further keys of [engine]."""
+    def configure(self, label, order, settings=None, users=None):
+        """Write /tmp/LABEL.conf; `settings` are further keys of [engine].  A user's password is his
+        name."""
         conf = config_text({"server": {"control": "/run/culvertd.sock", "workers": 1,
                                        "user": "nobody"},
                             "listener main": {"address": f"0.0.0.0:{PORT}, [::]:{PORT}"},
                             "realm example.org": {},
-                            f"user {LOAD_USER}": {"password": LOAD_USER},
+                            **{f"user {name}": {"password": name, **keys}
+                               for name, keys in {LOAD_USER: {}, **(users or {})}.items()},
                             "engine": {"order": order, **(settings or {})}})
         escaped = conf.replace("\n", "\\n")
         self.script([f"printf '%b' '{escaped}' >/tmp/{label}.conf",
@@ -159,14 +162,14 @@ class GuestNet:
         self.guest.shell(f"kill $(cat /tmp/{label}.pid)")
         wait_for(lambda: not self._alive(label), 15, f"{label} ends")
 
-    def load(self, case, *options, relay=True, version=4, timeout=60):
+    def load(self, case, *options, relay=True, version=4, user=LOAD_USER, timeout=60):
         """One run of `load`, through the relay or routed past it; its figures."""
         peer, relay_side = (PEER6, CLIENT_SIDE6) if version == 6 else (PEER, CLIENT_SIDE)
         form = "[%s]:%d" if version == 6 else "%s:%d"
         where = ["--connect", form % (peer, PEER_PORT)]
         if relay:
-            where = ["--turn", form % (relay_side, PORT), "--user", LOAD_USER, "--password",
-                     LOAD_USER, "--peer", form % (peer, PEER_PORT)]
+            where = ["--turn", form % (relay_side, PORT), "--user", user, "--password",
+                     user, "--peer", form % (peer, PEER_PORT)]
         status, output = self.guest.run("nsenter", "--net=/run/netns/client", "load", case, *where,
                                         "--stats", "/tmp/stats", *options, timeout=timeout)
         lines = output.strip().splitlines()
