@@ -182,6 +182,14 @@ def _():
                 check(word not in server.log(), "a password in the log")
 
 
+@tap.test("by a host's name, where nobody is: 500, behind the filter as well")
+def _():
+    for url in ("redis://culvert:x@localhost:1/0", "postgresql://culvert:x@localhost:1/users"):
+        server = lab.server({**PLENTY, "database": {"url": url, "timeout": "500ms"}})
+        equal(code("judy"), 500, url)
+        wait_for(lambda: server.log_count("event=database_failed"), 10, "the log tells of it")
+
+
 @tap.test("another database takes a restart")
 def _():
     server = served(database(Sqlite))

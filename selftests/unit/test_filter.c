@@ -2,6 +2,8 @@
 /* The roles' filters: what is stated passes, anything else ends the process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -128,6 +130,16 @@ static void inet_socket(void)
 	close(socket(AF_INET, SOCK_STREAM, 0));
 }
 
+static void foreign_protocol(void)
+{
+	close(socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP));
+}
+
+static void netlink_of_filters(void)
+{
+	close(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER));
+}
+
 static void memory_of_code(void)
 {
 	mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
@@ -173,6 +185,8 @@ static void a_call_that_nobody_states_ends_every_role(void **state)
 		assert_dies(all[i].name, all[i].roles, name_host,
 			    "sethostname");
 		assert_dies(all[i].name, all[i].roles, memory_of_code, "mmap");
+		assert_dies(all[i].name, all[i].roles, foreign_protocol,
+			    "socket");
 		assert_survives(all[i].name, all[i].roles, CONF_SECCOMP_ON,
 				inet_socket);
 		assert_survives(all[i].name, all[i].roles, CONF_SECCOMP_ON,
@@ -185,6 +199,7 @@ static void a_role_does_not_make_the_calls_of_another(void **state)
 	(void)state;
 	assert_dies("relay", SYSCALLS_RELAY, make_directory, "mkdir");
 	assert_dies("relay", SYSCALLS_RELAY, unix_socket, "socket");
+	assert_dies("relay", SYSCALLS_RELAY, netlink_of_filters, "socket");
 	assert_dies("relay", SYSCALLS_RELAY, uring_new, "io_uring_setup");
 	assert_dies("relay", SYSCALLS_RELAY, map_new, "bpf");
 	assert_survives("relay", SYSCALLS_RELAY, CONF_SECCOMP_ON, map_read);

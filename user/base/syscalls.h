@@ -31,8 +31,10 @@ enum syscalls_role {
 struct syscalls {
 	unsigned int roles;
 	const char *names; /* one or more, a space between two */
-	int argument; /* from 0, judged by its lower 32 bits; -1: none is */
-	uint32_t mask, value; /* pass when (argument & mask) == value */
+	int argument; /* from 0, which is judged; -1: none is */
+	uint64_t mask, value; /* pass when (argument & mask) == value */
+	int also; /* another argument that is judged, 0: none is */
+	uint32_t also_value; /* what its lower 32 bits must be */
 };
 
 /*
@@ -41,10 +43,18 @@ struct syscalls {
  */
 #define SYSCALLS(roles, names) SYSCALLS_WHERE(roles, names, -1, 0, 0)
 /* With several lines for a call it passes when one of them holds. */
-#define SYSCALLS_WHERE(roles, names, argument, mask, value) \
-	SYSCALLS_LINE(__LINE__, (roles), (names), (argument), (mask), (value))
+#define SYSCALLS_WHERE(roles, names, argument, mask, value)                    \
+	SYSCALLS_LINE(__LINE__, (roles), (names), (argument), (mask), (value), \
+		      0, 0)
 #define SYSCALLS_EQUAL(roles, names, argument, value) \
 	SYSCALLS_WHERE(roles, names, argument, UINT32_MAX, value)
+/* A pointer that must be none; memory may well lie where the lower half of one is 0. */
+#define SYSCALLS_NULL(roles, names, argument) \
+	SYSCALLS_WHERE(roles, names, argument, UINT64_MAX, 0)
+/* socket(2) of one protocol: who asks for another has the kernel load its module. */
+#define SYSCALLS_SOCKET(roles, family, protocol)                               \
+	SYSCALLS_LINE(__LINE__, (roles), "socket", 0, UINT32_MAX, (family), 2, \
+		      (protocol))
 
 /* What lies in the section is pointers: structures there might have gaps. */
 #define SYSCALLS_LINE(line, ...) SYSCALLS_LINE_(line, __VA_ARGS__)

@@ -9,6 +9,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/bpf.h>
+#include <linux/netlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@
 
 SYSCALLS(SYSCALLS_BROKER, "bpf access faccessat close unlink unlinkat");
 /* libbpf's netlink, for kernels without tcx. */
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_BROKER, "bind sendto recvmsg");
 
 /* Not in the headers of Linux 6.1. */

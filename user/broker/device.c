@@ -26,9 +26,9 @@
 #include "base/syscalls.h"
 #include "broker/kernel.h"
 
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_NETLINK);
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_UNIX); /* if_nametoindex() */
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_NETLINK, NETLINK_ROUTE);
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET, 0);
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_UNIX, 0); /* if_nametoindex() */
 SYSCALLS(SYSCALLS_BROKER, "bind sendto recvfrom ioctl close");
 
 #define DUMP_SIZE 32768

@@ -22,7 +22,7 @@
 #include "base/syscalls.h"
 #include "broker/kernel.h"
 
-SYSCALLS_EQUAL(SYSCALLS_BROKER_START, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_BROKER_START, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_BROKER_START, "openat bind");
 SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
 	 "pread64 pwrite64 recvfrom close");

@@ -20,7 +20,7 @@
 #include "broker/kernel.h"
 #include "broker/socket.h"
 
-SYSCALLS_EQUAL(SYSCALLS_BROKER_START, "socket", 0, AF_UNIX);
+SYSCALLS_SOCKET(SYSCALLS_BROKER_START, AF_UNIX, 0);
 SYSCALLS(SYSCALLS_BROKER_START, "mount mkdir statfs bind geteuid");
 SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
 	 "openat getdents64 close newfstatat fstat lstat stat");

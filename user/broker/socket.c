@@ -20,8 +20,8 @@
 #include "base/log.h"
 #include "base/syscalls.h"
 
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET);
-SYSCALLS_EQUAL(SYSCALLS_BROKER, "socket", 0, AF_INET6);
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET, 0);
+SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET6, 0);
 SYSCALLS(SYSCALLS_BROKER, "bind connect getpeername getsockname");
 SYSCALLS(SYSCALLS_BROKER, "getsockopt setsockopt poll ppoll close");
 

@@ -16,7 +16,7 @@
 #include "conf/parser.h"
 
 /* if_nametoindex() */
-SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "socket", 0, AF_UNIX);
+SYSCALLS_SOCKET(SYSCALLS_SUPERVISOR, AF_UNIX, 0);
 SYSCALLS(SYSCALLS_SUPERVISOR, "ioctl close");
 
 struct source {

@@ -21,7 +21,7 @@
 #include "base/syscalls.h"
 #include "engine/engine.h"
 
-SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET);
+SYSCALLS_SOCKET(SYSCALLS_RELAY, AF_INET, 0);
 SYSCALLS(SYSCALLS_RELAY, "setsockopt close uname");
 
 static bool kernel_fit(void)

@@ -29,8 +29,8 @@
 #include "base/syscalls.h"
 #include "exit/internal.h"
 
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_UNIX); /* if_indextoname() */
+SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
+SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname recvmsg setsockopt ioctl close");
 
 #define LOCK_NAME "culvert-exits"

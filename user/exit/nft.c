@@ -19,7 +19,7 @@
 #include "base/syscalls.h"
 #include "exit/internal.h"
 
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_NETFILTER);
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
 
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */

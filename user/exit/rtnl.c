@@ -18,7 +18,7 @@
 #include "base/syscalls.h"
 #include "exit/internal.h"
 
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 
 #define REQUEST_SIZE 512

@@ -8,7 +8,7 @@
 #include "base/syscalls.h"
 #include "exit/internal.h"
 
-SYSCALLS_EQUAL(SYSCALLS_EXIT, "socket", 0, AF_UNIX); /* if_indextoname() */
+SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
 SYSCALLS(SYSCALLS_EXIT, "ioctl close");
 
 void *exit_array_add(void **array, size_t *count, size_t size)

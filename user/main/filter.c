@@ -90,24 +90,24 @@ static int handler_set(void)
 static int rule_add(scmp_filter_ctx filter, const struct syscalls *line,
 		    const char *name)
 {
-	struct scmp_arg_cmp cmp;
+	const struct scmp_arg_cmp judged[] = {
+		{ .arg = (unsigned int)line->argument,
+		  .op = SCMP_CMP_MASKED_EQ,
+		  .datum_a = line->mask,
+		  .datum_b = line->value },
+		{ .arg = (unsigned int)line->also,
+		  .op = SCMP_CMP_MASKED_EQ,
+		  .datum_a = UINT32_MAX,
+		  .datum_b = line->also_value },
+	};
 	int number = seccomp_syscall_resolve_name(name);
+	unsigned int count = line->argument < 0 ? 0 : line->also ? 2 : 1;
 	int err;
 
 	if (number == __NR_SCMP_ERROR)
 		return -ENOSYS;
-	if (line->argument < 0) {
-		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0);
-	} else {
-		cmp = (struct scmp_arg_cmp){
-			.arg = (unsigned int)line->argument,
-			.op = SCMP_CMP_MASKED_EQ,
-			.datum_a = line->mask,
-			.datum_b = line->value,
-		};
-		err = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1,
-					     &cmp);
-	}
+	err = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, count,
+				     judged);
 	return err == -EEXIST ? 0 : err;
 }
 

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,10 +24,10 @@
 #include "base/syscalls.h"
 #include "store/remote.h"
 
-SYSCALLS_EQUAL(SYSCALLS_REMOTE, "socket", 0, AF_UNIX);
-SYSCALLS_EQUAL(SYSCALLS_REMOTE, "socket", 0, AF_INET);
-SYSCALLS_EQUAL(SYSCALLS_REMOTE, "socket", 0, AF_INET6);
-SYSCALLS_EQUAL(SYSCALLS_REMOTE, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_REMOTE, AF_UNIX, 0);
+SYSCALLS_SOCKET(SYSCALLS_REMOTE, AF_INET, 0);
+SYSCALLS_SOCKET(SYSCALLS_REMOTE, AF_INET6, 0);
+SYSCALLS_SOCKET(SYSCALLS_REMOTE, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS_EQUAL(SYSCALLS_REMOTE, "fcntl", 1, F_GETFL);
 SYSCALLS_EQUAL(SYSCALLS_REMOTE, "fcntl", 1, F_SETFL);
 SYSCALLS_EQUAL(SYSCALLS_REMOTE, "fcntl", 1, F_SETFD);

@@ -18,13 +18,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <linux/netlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/syscalls.h"
 
-SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_NETLINK);
+SYSCALLS_SOCKET(SYSCALLS_RELAY, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_RELAY, "bind getsockname sendto recvmsg close");
 
 #define OWN_PER_INTERFACE 4 /* an address, its network's ends, its broadcast */

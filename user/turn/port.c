@@ -28,8 +28,8 @@
 #include "base/syscalls.h"
 #include "transport/transport.h"
 
-SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET);
-SYSCALLS_EQUAL(SYSCALLS_RELAY, "socket", 0, AF_INET6);
+SYSCALLS_SOCKET(SYSCALLS_RELAY, AF_INET, 0);
+SYSCALLS_SOCKET(SYSCALLS_RELAY, AF_INET6, 0);
 SYSCALLS(SYSCALLS_RELAY, "bind connect listen setsockopt");
 
 #define RANDOM_TRIES 16

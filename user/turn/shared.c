@@ -20,7 +20,7 @@
 #include "turn/excess.h"
 
 /* Asks for a limit, sets none. */
-SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "prlimit64", 2, 0);
+SYSCALLS_NULL(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, "prlimit64", 2);
 
 /* Descriptors of the process (log, channel, control) and of each worker (epoll,
  * io_uring, their eventfds, a first pipe).

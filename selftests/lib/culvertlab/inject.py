@@ -14,7 +14,7 @@ from . import proc, tap
 
 ATTACH, DETACH, GETREGS, SETREGS, SYSCALL = 16, 17, 12, 13, 24
 NUMBERS = {"write": 1, "mmap": 9, "socket": 41, "fork": 57, "execve": 59, "kill": 62, "mkdir": 83,
-           "ptrace": 101, "mount": 165, "openat": 257, "bpf": 321, "io_uring_setup": 425}
+           "ptrace": 101, "mount": 165, "openat": 257, "prlimit64": 302, "bpf": 321, "io_uring_setup": 425}
 EXEC = 4  # PROT_EXEC
 
 
