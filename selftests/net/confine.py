@@ -4,7 +4,9 @@
 
 import errno
 import os
+import platform
 import re
+import resource
 import signal
 import sys
 
@@ -97,6 +99,8 @@ CASES = [("relay", "execve", "runs a program", ()), ("relay", "openat", "makes a
          ("relay", "socket", "opens a UNIX socket", (AF_UNIX, 1)),
          ("relay", "mmap", "makes code", (0, 4096, inject.EXEC, 0x22)),
          ("relay", "io_uring_setup", "sets up an io_uring without that engine", (1,)),
+         # From where the lower half of its address is that of none.
+         ("relay", "prlimit64", "sets a limit", (0, resource.RLIMIT_CPU, 7 << 32)),
          ("broker", "execve", "runs a program", ()), ("broker", "ptrace", "looks into another", ()),
          ("supervisor", "execve", "runs a program", ())]
 NO_DATABASE = {"database": {"url": "none"}}
@@ -139,6 +143,22 @@ def _():
         file_refused(server, path)
     file_refused(server, f"{place}/file", os.O_RDWR)
     file_refused(server, f"{place}/new", os.O_RDWR | os.O_CREAT)
+    works(server)
+
+
+@test("files and signals: the broker opens its pins alone and signals nobody, also without a filter")
+def _():
+    inject.need()
+    server = three_roles({"server": {"seccomp": "off"}})
+    if "event=files_not_refused" in server.log():
+        raise tap.Skip("this kernel has no Landlock")
+    broker = role_pids(server)["broker"]
+    for path in ("/etc/passwd", "/", "/proc/sys/kernel/core_pattern", server.conf_path):
+        equal(inject.open_file(broker, path, os.O_RDONLY), -errno.EACCES, f"{path} opened")
+    equal(inject.open_file(broker, f"{lab.dir}/new", os.O_RDWR | os.O_CREAT), -errno.EACCES, "a new file")
+    # Since Linux 6.12; the supervisor's user is the broker's.
+    if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) >= (6, 12):
+        equal(inject.call(broker, "kill", server.process.pid, 0), -errno.EPERM, "a signal")
     works(server)
 
 

@@ -104,7 +104,7 @@ int broker_error(const struct broker *broker)
 
 void broker_confine(const struct broker *broker)
 {
-	confine(broker->error ? NULL : broker->kernel);
+	kernel_confine(broker->error ? NULL : broker->kernel);
 }
 
 int broker_serve(struct broker *broker, unsigned int worker, int fd)

@@ -36,8 +36,8 @@ int broker_new(const struct broker_params *params, struct broker **out);
 int broker_error(const struct broker *broker);
 
 /*
- * Confines file access of this process to what the broker still needs. Without
- * effect on a kernel that cannot do that.
+ * Confines this process to the files that the broker still needs, its pins and what
+ * the kernel says of its types, and as landlock_confine says.
  */
 void broker_confine(const struct broker *broker);
 

@@ -243,7 +243,7 @@ int kernel_new(struct broker *broker, const struct broker_params *params);
 void kernel_free(struct kernel *kernel); /* accepts NULL; leaves pins */
 void kernel_unpin(struct kernel *kernel); /* removes all but directories */
 int kernel_events(struct kernel *kernel);
-/* Files only as far as they are needed (confine.c); NULL: without pins. */
-void confine(const struct kernel *kernel);
+/* Files only as far as they are needed; NULL: without pins. */
+void kernel_confine(const struct kernel *kernel);
 
 #endif

@@ -15,6 +15,7 @@
 #include <wire.skel.h>
 
 #include "base/fd.h"
+#include "base/landlock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "broker/internal.h"
@@ -22,6 +23,8 @@
 #include "broker/sockmap.h"
 
 SYSCALLS(SYSCALLS_BROKER, "bpf poll ppoll epoll_ctl");
+
+#define KERNEL_TYPES "/sys/kernel/btf" /* loading a program reads them */
 
 #define LOCK_TRIES   20
 #define LOCK_WAIT_MS 25
@@ -356,4 +359,14 @@ void kernel_free(struct kernel *kernel)
 	fd_close(&kernel->conntrack_fd);
 	fd_close(&kernel->lock);
 	free(kernel);
+}
+
+void kernel_confine(const struct kernel *kernel)
+{
+	const struct landlock_path paths[] = {
+		{ KERNEL_TYPES, LANDLOCK_LIST },
+		{ kernel ? kernel->dir : "", LANDLOCK_KEEP },
+	};
+
+	landlock_confine("broker", paths, kernel ? 2 : 1);
 }

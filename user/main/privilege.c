@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/capability.h>
-#include <linux/landlock.h>
 #include <linux/securebits.h>
 #include <pwd.h>
 #include <signal.h>
@@ -20,14 +19,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/landlock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 
 SYSCALLS(SYSCALLS_BEFORE, "openat newfstatat fstat geteuid prlimit64");
 SYSCALLS(SYSCALLS_SUPERVISOR, "setgroups setresgid setresuid setgid setuid");
-SYSCALLS(SYSCALLS_SUPERVISOR, "capget capset prctl getppid close");
-SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_create_ruleset landlock_add_rule");
-SYSCALLS(SYSCALLS_SUPERVISOR, "landlock_restrict_self openat readlink");
+SYSCALLS(SYSCALLS_SUPERVISOR, "capget capset prctl getppid openat readlink");
+SYSCALLS(SYSCALLS_SUPERVISOR, "close");
 
 /* Being uid 0 gives a program nothing, and this cannot be taken back. */
 #define SECUREBITS_ROOT_IS_NOTHING                                        \
@@ -222,92 +221,14 @@ int privilege_supervisor(const struct privilege_user *user, bool broker,
 	return err ? err : capabilities_limit(keep);
 }
 
-/*
- * What a set of Landlock rules refuses. The headers of Linux 6.1 name only the
- * first field, and rights up to LANDLOCK_ACCESS_FS_REFER.
- */
-struct ruleset {
-	uint64_t files, net, scoped;
-};
-
 #if defined(__SANITIZE_ADDRESS__)
 /* The leak check at the end lists this process's threads. */
 #define START_READS "/proc"
-#define READ        (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define START_USE   LANDLOCK_LIST
 #else
 #define START_READS "/proc/sys/net"
-#define READ        LANDLOCK_ACCESS_FS_READ_FILE
+#define START_USE   LANDLOCK_READ
 #endif
-
-#define SCOPED_ALL 3 /* abstract UNIX sockets and signals of others */
-
-/* All that this version of Landlock knows: TRUNCATE since 3, IOCTL_DEV since 5. */
-static struct ruleset ruleset_all(int version)
-{
-	unsigned int rights = version < 2 ? 13 :
-			      version < 3 ? 14 :
-			      version < 5 ? 15 :
-					    16;
-
-	return (struct ruleset){
-		.files = (UINT64_C(1) << rights) - 1,
-		.scoped = SCOPED_ALL,
-	};
-}
-
-/*
- * What is below the path may be read. While there is nothing there yet, below the
- * nearest directory above it that there is.
- */
-static void path_allow(int rules, const char *path)
-{
-	struct landlock_path_beneath_attr rule = {
-		.allowed_access = READ,
-	};
-	char at[PATH_MAX];
-	char *slash;
-
-	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
-		return;
-	do
-		rule.parent_fd = open(at, O_PATH | O_CLOEXEC);
-	while (rule.parent_fd < 0 && (slash = strrchr(at, '/')) != NULL &&
-	       slash != at && (*slash = '\0', true));
-	if (rule.parent_fd < 0)
-		return;
-	syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule,
-		0);
-	close(rule.parent_fd);
-}
-
-/*
- * From here on no path is opened, made, changed or removed, whatever the user may;
- * but for what is to be read below these. Logged where Landlock is not.
- */
-static void files_refuse(const char *role, const char *const *readable,
-			 size_t count)
-{
-	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0,
-				   LANDLOCK_CREATE_RULESET_VERSION);
-	struct ruleset all = ruleset_all(version);
-	int rules = version < 0 ?
-			    version :
-			    (int)syscall(SYS_landlock_create_ruleset, &all,
-					 version < 6 ? sizeof(all.files) :
-						       sizeof(all),
-					 0);
-
-	for (size_t i = 0; i < count && rules >= 0; i++)
-		path_allow(rules, readable[i]);
-	if (rules < 0 || syscall(SYS_landlock_restrict_self, rules, 0) < 0)
-		log_info("main",
-			 "event=files_not_refused role=%s error=\"%s\" "
-			 "reason=\"no Landlock\" effect=\"[server] seccomp and "
-			 "the rights of its user remain\"",
-			 role, strerror(errno));
-	if (rules >= 0)
-		close(rules);
-}
 
 static int die_with(pid_t parent)
 {
@@ -333,7 +254,7 @@ int privilege_exit(pid_t parent)
 		err = capabilities_limit(EXIT_KEEPS);
 	if (err)
 		return err;
-	files_refuse("exit", NULL, 0);
+	landlock_confine("exit", NULL, 0);
 	return die_with(parent);
 }
 
@@ -356,19 +277,23 @@ static void directory_of(const char *path, char out[PATH_MAX])
 static void relay_files_refuse(const char *database, bool remote)
 {
 	char path[PATH_MAX], directory[PATH_MAX] = "";
-	const char *readable[4] = { START_READS, "/dev/urandom" };
+	struct landlock_path readable[4] = {
+		{ START_READS, START_USE }, { "/dev/urandom", LANDLOCK_READ }
+	};
 	size_t count = 2;
 
 	if (database)
 		directory_of(database, directory);
 	if (remote) {
-		readable[count++] = "/etc";
+		readable[count++] =
+			(struct landlock_path){ "/etc", LANDLOCK_READ };
 		if (realpath("/etc/resolv.conf", path))
 			directory_of(path, directory);
 	}
 	if (*directory)
-		readable[count++] = directory;
-	files_refuse("relay", readable, count);
+		readable[count++] =
+			(struct landlock_path){ directory, LANDLOCK_READ };
+	landlock_confine("relay", readable, count);
 }
 
 int privilege_relay(const struct privilege_user *user, const char *database,
@@ -382,6 +307,8 @@ int privilege_relay(const struct privilege_user *user, const char *database,
 		/* Leaving uid 0 clears capabilities; refuse to go on if not. */
 		if (setuid(0) == 0 || setgid(0) == 0)
 			return -EPERM;
+		/* It has made it what fs.suid_dumpable says. */
+		privilege_hide_memory();
 	}
 	int err = capabilities_limit(0);
 	if (err)
