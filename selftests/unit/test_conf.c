@@ -588,6 +588,7 @@ static void exits_are_read(void **state)
 				"prefix = 203.0.113.7\n"
 				"anycast = 198.51.100.254\n"
 				"anycast_suffix = ::ffff\n"
+				"health = anycast\n"
 				"tunnel_peer = 2001:db8:a::7, 2001:db8:a::8\n"
 				"weight = 10\n"
 				"engine = splice, copy\n"
@@ -605,12 +606,14 @@ static void exits_are_read(void **state)
 	assert_int_equal(exit->anycast_count, 1);
 	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[15], 0xff);
 	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[0], 0);
+	assert_int_equal(exit->health, CONF_HEALTH_ANYCAST);
 	assert_int_equal(exit->tunnel_peer_count, 2);
 	assert_int_equal(exit->weight, 10);
 	assert_int_equal(exit->engines.count, 2);
 	exit = &conf->exits[1];
 	assert_null(exit->link);
 	assert_true(exit->unchecked);
+	assert_int_equal(exit->health, CONF_HEALTH_LINK);
 	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[0], 0xff);
 	assert_int_equal(exit->weight, 1);
 	assert_true(conf_engine_wanted(conf, "copy"));
@@ -676,6 +679,10 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 		       "anycast = 2001:db8::1\n",
 		"6 error: [exit a] anycast: found 2001:db8::1, but no prefix "
 		"of its family; allowed: with such a prefix\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
+		       "health = anycast\n",
+		"6 error: [exit a] health: found anycast, but neither anycast "
+		"nor a prefix of IPv6; allowed: with one of them\n");
 	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
 		       "[exit b]\nprefix = 10.0.0.0/16, 10.0.0.0/8\n",
 		"7 error: [exit b] prefix: found 10.0.0.0/8, which [exit a] "

@@ -83,7 +83,10 @@ static void host_make(struct lab_host *lab, bool wan1_up)
 			{ .to = prefix_of("fd00::/8"), .metric = 1 },
 		},
 	};
-	lab->host = (struct exit_host){ lab->links, lab->ways, 3, 6 };
+	lab->host = (struct exit_host){ .links = lab->links,
+					.ways = lab->ways,
+					.link_count = 3,
+					.way_count = 6 };
 }
 
 static bool rule_there(const struct exit_state *state, const char *text)
@@ -239,6 +242,166 @@ static void another_router_is_handed_its_sources(void **state)
 	conf_unref(conf);
 }
 
+static union addr addr_of(const char *text)
+{
+	union addr addr;
+
+	assert_int_equal(addr_parse(text, 0, &addr), 0);
+	return addr;
+}
+
+static void assert_anycast(const struct conf *conf, size_t exit,
+			   const char *prefix, const char *anycast)
+{
+	struct prefix of = prefix_of(prefix);
+	union addr found, want;
+
+	if (!anycast) {
+		assert_false(exit_anycast(&conf->exits[exit], &of, &found));
+		return;
+	}
+	want = addr_of(anycast);
+	assert_true(exit_anycast(&conf->exits[exit], &of, &found));
+	assert_true(addr_same_host(&found, &want));
+}
+
+static void anycast_is_the_prefix_with_the_suffix_behind(void **state)
+{
+	struct conf *conf =
+		conf_of("[exit a]\nprefix = 2001:db8:a::/48, 10.0.0.0/8\n"
+			"[exit b]\nprefix = 2001:db8:b::/61\n"
+			"anycast_suffix = ::ffff\n"
+			"[exit c]\nprefix = 2001:db8:c::/48, 192.0.2.0/24\n"
+			"anycast = 2001:db8::7, 192.0.2.9\n");
+
+	(void)state;
+	assert_anycast(conf, 0, "2001:db8:a::/48",
+		       "2001:db8:a:ffff:ffff:ffff:ffff:ffff");
+	assert_anycast(conf, 0, "2001:db8:a:8::/61",
+		       "2001:db8:a:f:ffff:ffff:ffff:ffff");
+	assert_anycast(conf, 0, "2001:db8:a::9", "2001:db8:a::9");
+	assert_anycast(conf, 0, "10.0.0.0/8", NULL);
+	assert_anycast(conf, 1, "2001:db8:b::/61", "2001:db8:b::ffff");
+	assert_anycast(conf, 2, "2001:db8:c::/48", "2001:db8::7");
+	assert_anycast(conf, 2, "192.0.2.0/24", "192.0.2.9");
+	conf_unref(conf);
+}
+
+static struct conf *watched_exits(void)
+{
+	return conf_of("[exit own]\nlink = wan0\nhealth = anycast\n"
+		       "prefix = 2001:db8:a::/48, 10.0.0.0/8\n"
+		       "anycast = 10.255.0.1\n"
+		       "[exit far]\nnext_hop = 2001:db8:a:1::9\n"
+		       "health = anycast\nprefix = 2001:db8:f::/48\n");
+}
+
+#define FAR_ANYCAST "2001:db8:f:ffff:ffff:ffff:ffff:ffff"
+
+static void an_exit_without_its_anycast_is_no_way_out(void **state)
+{
+	const char *way = "ip -6 route default from 2001:db8:f::/48 via "
+			  "2001:db8:a:1::9 dev if90004 table 20000 metric "
+			  "1024 proto 200";
+	struct conf *conf = watched_exits();
+	union addr anycast = addr_of(FAR_ANYCAST);
+	struct exit_state want;
+	struct health *health;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[2].index = lab.ways[3].link = 90004;
+	assert_int_equal(health_new(conf, &health), 0);
+	lab.host.health = health;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_false(route_there(&want, way));
+	assert_true(route_there(&want, "ip -6 route unreachable default from "
+				       "2001:db8:f::/48 table 20000 metric "
+				       "4294967295 proto 200"));
+	assert_true(rule_there(&want, "ip -6 rule pref 20000 fwmark "
+				      "0x7f000000/0x7f000000 lookup 254 "
+				      "protocol 200"));
+	exit_state_clear(&want);
+	assert_true(health_tell(health, &anycast, true, 0));
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want, way));
+	exit_state_clear(&want);
+	health_free(health);
+	conf_unref(conf);
+}
+
+static void an_exit_with_a_link_has_its_anycast(void **state)
+{
+	struct conf *conf = watched_exits();
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[0].index = 90002;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want,
+				"ip -6 route "
+				"2001:db8:a:ffff:ffff:ffff:ffff:ffff/128 "
+				"dev if90002 table 254 metric 1024 "
+				"proto 200"));
+	assert_true(route_there(&want,
+				"ip -6 route local "
+				"2001:db8:a:ffff:ffff:ffff:ffff:ffff/128 "
+				"dev if90002 table 255 metric 1024 "
+				"proto 200"));
+	assert_true(route_there(&want, "ip -4 route local 10.255.0.1/32 dev "
+				       "if90002 table 255 metric 1024 proto "
+				       "200"));
+	exit_state_clear(&want);
+	lab.links[0].up = false;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_false(route_there(&want, "ip -4 route local 10.255.0.1/32 dev "
+					"if90002 table 255 metric 1024 proto "
+					"200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
+static void an_exit_that_flaps_stays_lost_until_it_is_calm(void **state)
+{
+	struct conf *conf = watched_exits();
+	union addr anycast = addr_of(FAR_ANYCAST);
+	unsigned int changes = 0;
+	struct health *health;
+	uint64_t now = 50000;
+
+	(void)state;
+	assert_int_equal(health_new(conf, &health), 0);
+	assert_true(health_lost(health, &anycast));
+	assert_true(health_tell(health, &anycast, true, now));
+	assert_false(health_lost(health, &anycast));
+	/* Lost and back, ten times a second for ten seconds. */
+	for (int i = 0; i < 100; i++) {
+		now += 50;
+		changes += health_tell(health, &anycast, false, now);
+		assert_true(health_lost(health, &anycast));
+		now += 50;
+		changes += health_tell(health, &anycast, true, now);
+		changes += health_settle(health, now);
+	}
+	/* The first loss came at once after a return; so was all else one. */
+	assert_int_equal(changes, 3);
+	assert_true(health_lost(health, &anycast));
+	assert_true(health_due(health) > now);
+	assert_false(health_settle(health, now + 999));
+	assert_true(health_settle(health, now + 1000));
+	assert_false(health_lost(health, &anycast));
+	assert_int_equal(health_due(health), UINT64_MAX);
+	/* After some calm a return counts at once again. */
+	now += 60000;
+	assert_true(health_tell(health, &anycast, false, now));
+	assert_true(health_tell(health, &anycast, true, now + 10));
+	health_free(health);
+	conf_unref(conf);
+}
+
 static void a_lost_link_leaves_unreachable_routes(void **state)
 {
 	struct exit_state want;
@@ -371,6 +534,7 @@ static void everything_is_made(void *arg)
 {
 	struct conf *conf = arg;
 	struct addr_range *ranges;
+	struct health *health;
 	struct exit_state want;
 	struct lab_host lab;
 	size_t count;
@@ -387,11 +551,16 @@ static void everything_is_made(void *arg)
 		free(ranges);
 	else
 		assert_int_equal(err, -ENOMEM);
+	err = health_new(conf, &health);
+	if (!err)
+		health_free(health);
+	else
+		assert_int_equal(err, -ENOMEM);
 }
 
 static void a_lack_of_memory_leaks_nothing(void **state)
 {
-	struct conf *conf = two_exits();
+	struct conf *conf = watched_exits();
 
 	(void)state;
 	assert_true(failalloc_sweep(everything_is_made, conf) > 0);
@@ -405,6 +574,11 @@ int main(void)
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
 		cmocka_unit_test(another_router_is_handed_its_sources),
+		cmocka_unit_test(anycast_is_the_prefix_with_the_suffix_behind),
+		cmocka_unit_test(an_exit_without_its_anycast_is_no_way_out),
+		cmocka_unit_test(an_exit_with_a_link_has_its_anycast),
+		cmocka_unit_test(
+			an_exit_that_flaps_stays_lost_until_it_is_calm),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),

@@ -34,6 +34,12 @@ enum conf_tls_version {
 	CONF_TLS_1_3,
 };
 
+/* What says whether an exit can be left by. */
+enum conf_health {
+	CONF_HEALTH_LINK,
+	CONF_HEALTH_ANYCAST,
+};
+
 /* A file that a key names, read along with the configuration. */
 struct conf_file {
 	char *path;
@@ -160,6 +166,7 @@ struct conf_exit {
 	union addr *anycast; /* at most one of each family */
 	size_t anycast_count;
 	union addr anycast_suffix; /* of IPv6: the bits behind a prefix */
+	enum conf_health health;
 	union addr *tunnel_peers;
 	size_t tunnel_peer_count;
 	unsigned int weight;

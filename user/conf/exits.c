@@ -212,6 +212,22 @@ static void hops_check(struct parser *p, const struct section *s,
 	}
 }
 
+/* With health = anycast there must be an address to look for. */
+static void health_check(struct parser *p, const struct section *s,
+			 const struct conf_exit *exit)
+{
+	char label[CONF_LABEL_MAX];
+	bool has = exit->anycast_count != 0;
+
+	for (size_t i = 0; i < exit->prefix_count; i++)
+		has |= exit->prefixes[i].family == AF_INET6;
+	if (exit->health == CONF_HEALTH_ANYCAST && !has)
+		conf_error(p, conf_key_line(s, "health"),
+			   "%s health: found anycast, but neither anycast nor "
+			   "a prefix of IPv6; allowed: with one of them",
+			   conf_label(s->kind, s, label));
+}
+
 static void exit_check(struct parser *p, const struct section *s)
 {
 	struct conf_exit *exit = &p->conf->exits[s->index];
@@ -230,6 +246,8 @@ static void exit_check(struct parser *p, const struct section *s)
 	hops_check(p, s, exit);
 	families_check(p, s, "next_hop", exit->next_hops, exit->next_hop_count);
 	families_check(p, s, "anycast", exit->anycast, exit->anycast_count);
+	if (!conf_key_refused(s, "anycast"))
+		health_check(p, s, exit);
 }
 
 void conf_exits_check(struct parser *p)

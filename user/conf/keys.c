@@ -46,6 +46,12 @@ static const char *const seccomp_names[] = {
 	NULL,
 };
 
+static const char *const health_names[] = {
+	[CONF_HEALTH_LINK] = "link",
+	[CONF_HEALTH_ANYCAST] = "anycast",
+	NULL,
+};
+
 static const char *const wire_names[] = {
 	[CONF_WIRE_AUTO] = "auto",
 	[CONF_WIRE_ALWAYS] = "always",
@@ -112,11 +118,9 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			".Dq Exits .\n"
 			"An address whose exit has a link that is down gets no new\n"
 			"allocation (508 when there is no other of its family).\n"
-			"The keys\n"
-			".Cm anycast , anycast_suffix\n"
-			"and\n"
+			"The key\n"
 			".Cm tunnel_peer\n"
-			"are checked and have no effect in this version.",
+			"is checked and has no effect in this version.",
 	},
 	[SECTION_ALTERNATE] = {
 		.name = "alternate",
@@ -587,6 +591,20 @@ const struct key conf_keys[] = {
 	  .help = "What stands behind the bits of a\n"
 		  ".Cm prefix\n"
 		  "of IPv6 in its anycast address." },
+	{ EXIT(health), .name = "health", .type = KEY_WORD,
+	  .words = health_names, .preset = "link",
+	  .help = "What says whether packets can leave by this exit.\n"
+		  "With link it is the device, or the network that has the\n"
+		  ".Cm next_hop .\n"
+		  "With anycast it is, for an exit of another router, a host route\n"
+		  "to the exit's anycast address as well, from whatever routing\n"
+		  "protocol the site has: when it goes, or becomes unreachable,\n"
+		  "packets from the prefixes that it stands for are refused at\n"
+		  "once.\n"
+		  "An exit with a\n"
+		  ".Cm link\n"
+		  "has that route for others to learn while the link is up.\n"
+		  "Prefixes without an anycast address go by the link." },
 	{ EXIT(tunnel_peers), .name = "tunnel_peer", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf_exit, tunnel_peer_count),
 	  .shown = "none",

@@ -110,13 +110,14 @@ static void difference_apply(struct applying *applying,
 }
 
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
-	       struct exit_change *change)
+	       const struct health *health, struct exit_change *change)
 {
 	struct applying applying = { .rtnl = rtnl, .change = change };
 	struct exit_state want = { 0 }, have = { 0 };
 	struct exit_host host = { 0 };
 	int err = rtnl_host(rtnl, conf, &host);
 
+	host.health = health;
 	if (!err && conf)
 		err = exit_want(conf, &host, &want);
 	if (!err)

@@ -56,7 +56,7 @@ struct exit_row {
 	const struct conf_exit *exit;
 	/*
 	 * "up"; "down", "missing": its link; "lost": the routes that should be, or
-	 * the way to the other router
+	 * the way to the other router; "dead": the host route to an anycast address
 	 */
 	const char *state;
 	bool guarded; /* what has a link of ours */

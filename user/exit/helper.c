@@ -47,7 +47,9 @@ struct exit_helper {
 	struct mnl_socket *news; /* of rtnetlink */
 	struct watch news_watch, guard_watch;
 	struct timer timer;
-	struct deferred heal;
+	struct health *health;
+	struct timer settle; /* a route that has stayed long enough */
+	struct deferred look, heal;
 	struct log_limit limit;
 	int lock;
 	uint64_t applied_ms;
@@ -75,14 +77,52 @@ static int lock_take(void)
 	return fd;
 }
 
+static void heal_now(struct exit_helper *helper);
+
+static void settle_timed(struct timer *timer)
+{
+	struct exit_helper *helper =
+		list_entry(timer, struct exit_helper, settle);
+
+	if (health_settle(helper->health, clock_ms()))
+		heal_now(helper);
+}
+
+/* Looks at the routes that news were of. True: what is wanted has changed. */
+static bool look_now(struct exit_helper *helper)
+{
+	uint64_t now = clock_ms(), due;
+	bool changed = false;
+	int err = health_look(helper->health, helper->rtnl, now, &changed);
+
+	if (err) {
+		log_error(ROOM,
+			  "event=exits_not_looked_at reason=\"no answer about "
+			  "the routes to anycast addresses\" error=\"%s\" "
+			  "effect=\"their exits stay as they were\"",
+			  strerror(-err));
+		timer_arm(helper->loop, &helper->timer, RETRY_MS,
+			  helper->timer.fn);
+	}
+	due = health_due(helper->health);
+	if (due != UINT64_MAX)
+		timer_arm(helper->loop, &helper->settle,
+			  due > now ? due - now : 0, settle_timed);
+	return changed;
+}
+
 static void heal_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
-	int err = guard_apply(helper->nft, helper->conf, helper->guard_gone,
-			      &change);
-	int routes = exit_apply(helper->rtnl, helper->conf, &change);
+	int err, routes;
 	uint64_t suppressed;
 
+	loop_undefer(&helper->heal);
+	look_now(helper);
+	err = guard_apply(helper->nft, helper->conf, helper->guard_gone,
+			  &change);
+	routes =
+		exit_apply(helper->rtnl, helper->conf, helper->health, &change);
 	helper->applied_ms = clock_ms();
 	if (!err)
 		helper->guard_gone = false;
@@ -104,6 +144,16 @@ static void heal_deferred(struct deferred *deferred)
 static void heal_timed(struct timer *timer)
 {
 	heal_now(list_entry(timer, struct exit_helper, timer));
+}
+
+/* A loss never waits, whatever else goes on: damping bounds how often it comes. */
+static void look_deferred(struct deferred *deferred)
+{
+	struct exit_helper *helper =
+		list_entry(deferred, struct exit_helper, look);
+
+	if (look_now(helper))
+		heal_now(helper);
 }
 
 /* Something may be amiss. */
@@ -183,7 +233,7 @@ static void news_ready(struct watch *watch, uint32_t events)
 	struct exit_helper *helper =
 		list_entry(watch, struct exit_helper, news_watch);
 	char buf[NETLINK_ROOM];
-	bool concern = false;
+	bool concern = false, look = false;
 
 	(void)events;
 	for (;;) {
@@ -194,16 +244,22 @@ static void news_ready(struct watch *watch, uint32_t events)
 
 		/* What did not fit may have concerned us. */
 		if (len < 0 && errno == ENOBUFS) {
+			health_ask(helper->health);
 			concern = true;
 			continue;
 		}
 		if (len <= 0)
 			break;
 		for (; mnl_nlmsg_ok(msg, left);
-		     msg = mnl_nlmsg_next(msg, &left))
-			concern |= msg->nlmsg_pid != rtnl_port(helper->rtnl) &&
-				   news_concern(helper->conf, msg);
+		     msg = mnl_nlmsg_next(msg, &left)) {
+			if (msg->nlmsg_pid == rtnl_port(helper->rtnl))
+				continue;
+			look |= health_news(helper->health, msg);
+			concern |= news_concern(helper->conf, msg);
+		}
 	}
+	if (look)
+		loop_defer(helper->loop, &helper->look, look_deferred);
 	if (concern)
 		heal_soon(helper);
 }
@@ -222,9 +278,9 @@ static void guard_ready(struct watch *watch, uint32_t events)
 
 static int news_open(struct exit_helper *helper)
 {
-	static const int groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_RULE,
-				      RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_ROUTE,
-				      RTNLGRP_IPV6_ROUTE };
+	static const int groups[] = { RTNLGRP_LINK,       RTNLGRP_IPV4_RULE,
+				      RTNLGRP_IPV6_RULE,  RTNLGRP_IPV4_ROUTE,
+				      RTNLGRP_IPV6_ROUTE, RTNLGRP_NEXTHOP };
 	const int room = NEWS_ROOM;
 	int fd;
 
@@ -244,6 +300,18 @@ static int news_open(struct exit_helper *helper)
 			 news_ready);
 }
 
+/* What is well is not to be lost until the first look. */
+static int health_start(struct exit_helper *helper)
+{
+	int err = health_new(helper->conf, &helper->health);
+
+	if (!err && health_watches(helper->health, AF_INET6))
+		err = rtnl_rule(helper->rtnl, &exit_rule_look, true);
+	if (!err)
+		look_now(helper);
+	return err;
+}
+
 /* Listens before it looks: what changes in between is heard of. */
 static int helper_start(struct exit_helper *helper)
 {
@@ -261,13 +329,15 @@ static int helper_start(struct exit_helper *helper)
 	if (!err)
 		err = watch_add(helper->loop, &helper->guard_watch,
 				nft_fd(helper->nft), EPOLLIN, guard_ready);
+	if (!err)
+		err = health_start(helper);
 	/* Closed before it is opened. */
 	if (!err)
 		err = guard_apply(helper->nft, helper->conf, false, &change);
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
-	if (exit_apply(helper->rtnl, helper->conf, &change))
+	if (exit_apply(helper->rtnl, helper->conf, helper->health, &change))
 		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
 	helper->applied_ms = clock_ms();
 	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
@@ -300,6 +370,8 @@ void exit_free(struct exit_helper *helper)
 	if (!helper)
 		return;
 	timer_cancel(helper->loop, &helper->timer);
+	timer_cancel(helper->loop, &helper->settle);
+	loop_undefer(&helper->look);
 	loop_undefer(&helper->heal);
 	watch_del(helper->loop, &helper->news_watch);
 	watch_del(helper->loop, &helper->guard_watch);
@@ -307,6 +379,7 @@ void exit_free(struct exit_helper *helper)
 		mnl_socket_close(helper->news);
 	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
+	health_free(helper->health);
 	fd_close(&helper->lock);
 	conf_unref(helper->conf);
 	free(helper);
@@ -317,18 +390,22 @@ static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
 {
 	struct exit_change change = { .out = out, .dry = dry };
 	struct nft *nft = NULL;
+	struct health *health = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
 
 	if (!err)
 		err = nft_open(&nft);
+	if (!err && conf)
+		err = exit_health(conf, rtnl, &health);
 	/* What leads somewhere goes before what guards it. */
 	if (!err)
-		err = exit_apply(rtnl, conf, &change);
+		err = exit_apply(rtnl, conf, health, &change);
 	if (!err)
 		err = guard_apply(nft, conf, false, &change);
 	nft_close(nft);
 	rtnl_close(rtnl);
+	health_free(health);
 	*changes = change.count;
 	return err;
 }

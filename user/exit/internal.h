@@ -12,6 +12,7 @@
 #include "base/addr.h"
 #include "conf/conf.h"
 #include "exit/exit.h"
+#include "exit/health.h"
 #include "exit/nft.h"
 
 #define ROOM "exit"
@@ -19,7 +20,15 @@
 #define EXIT_TEXT    400 /* bytes of a rule or route in words, with NUL */
 #define NETLINK_ROOM 8192 /* bytes of messages read at a time */
 
+/*
+ * Of what is ours in marks of packets, one value each. Only those of look-ups and of
+ * forwarded packets bear them, and only the bits of the mask are changed.
+ */
+#define EXIT_MARKS 0x7f000000u
+#define MARK_LOOK  0x7f000000u /* of a look at main alone */
+
 /* Order of rules, from EXIT_PRIORITY on. */
+#define RULE_LOOK   EXIT_PRIORITY /* IPv6: MARK_LOOK */
 #define RULE_SITE   EXIT_PRIORITY /* IPv4: what the site reaches otherwise */
 #define RULE_SOURCE (EXIT_PRIORITY + 1) /* IPv4: + 32 - bits, longest first */
 #define RULE_LOST   (EXIT_PRIORITY + 40) /* IPv4: nothing behind is tried */
@@ -32,6 +41,7 @@
 struct exit_rule {
 	struct prefix from; /* bits 0: from anywhere */
 	uint32_t priority;
+	uint32_t mark; /* of EXIT_MARKS; 0: any */
 	uint32_t table; /* 0: nothing is tried any more (unreachable) */
 	bool site; /* main, but for default routes and links of EXIT_GROUP */
 };
@@ -41,6 +51,7 @@ struct exit_route {
 	union addr gateway; /* AF_UNSPEC: on the link */
 	uint32_t table, metric;
 	int link; /* index; 0: unreachable */
+	bool local; /* it ends here */
 };
 
 struct exit_state {
@@ -71,6 +82,7 @@ struct exit_host {
 	struct exit_link *links;
 	struct exit_way *ways; /* IPv4: the kernel's own only */
 	size_t link_count, way_count;
+	const struct health *health; /* of exits of other routers; NULL: well */
 };
 
 /* One more zeroed element, or NULL: as conf's arrays grow (state.c). */
@@ -78,7 +90,7 @@ void *exit_array_add(void **array, size_t *count, size_t size);
 
 void exit_state_clear(struct exit_state *state);
 void exit_host_clear(struct exit_host *host);
-/* Sorts, so that states can be compared. */
+/* Sorts, so that states can be compared; what is there twice is there once then. */
 void exit_state_sort(struct exit_state *state);
 /* Of a sorted one. */
 bool exit_route_there(const struct exit_state *state,
@@ -99,6 +111,9 @@ void exit_state_missing(const struct exit_state *want,
 void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT]);
 void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT]);
 
+/* By which looks for host routes of IPv6 are at main alone; wanted with them. */
+extern const struct exit_rule exit_rule_look;
+
 /* Is it another router's, to which packets are handed? (want.c) */
 bool exit_hands(const struct conf_exit *exit);
 /* Is it the link of an exit? */
@@ -109,6 +124,9 @@ const struct exit_link *exit_link_find(const struct exit_host *host,
 /* The link by which an exit is left, 0 while there is none; pure. */
 int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 		    sa_family_t family);
+/* Can a prefix of it leave there? Pure. */
+bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
+	       const struct prefix *prefix);
 /* What the configuration wants on this host; pure. 0 or -ENOMEM. */
 int exit_want(const struct conf *conf, const struct exit_host *host,
 	      struct exit_state *out);
@@ -137,6 +155,8 @@ struct rtnl_way {
  */
 int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 	      int link, struct rtnl_way *out);
+/* Is there a way for packets to this very address, and to no other? */
+int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there);
 /* `there` is what it shall be. What is so already is no failure. */
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there);
 int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there);
@@ -150,9 +170,13 @@ struct exit_change {
 	int error; /* the first */
 };
 
-/* conf NULL: nothing is wanted. */
+/* As it is now, without a memory of what was (health.c). 0 or a negative errno. */
+int exit_health(const struct conf *conf, struct rtnl *rtnl,
+		struct health **out);
+
+/* conf NULL: nothing is wanted. health: NULL then, too. */
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
-	       struct exit_change *change);
+	       const struct health *health, struct exit_change *change);
 
 /*
  * The guards (guard.c): one transaction, when the table is not as wanted; `again`:

@@ -23,6 +23,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 
 #define REQUEST_SIZE 512
 #define ANSWER_SIZE  32768
+#define LOOPBACK     1 /* index of lo in every network namespace */
 
 struct rtnl {
 	struct mnl_socket *socket;
@@ -163,6 +164,7 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 	prefix_take(&attributes, FRA_SRC, head->family, head->src_len,
 		    &rule->from);
 	rule->priority = number(&attributes, FRA_PRIORITY, 0);
+	rule->mark = number(&attributes, FRA_FWMARK, 0);
 	rule->site = number(&attributes, FRA_SUPPRESS_IFGROUP, UINT32_MAX) !=
 		     UINT32_MAX;
 	if (head->action == FR_ACT_TO_TBL && !rule->site)
@@ -194,7 +196,8 @@ static int route_take(const struct nlmsghdr *msg, void *arg)
 	route->table = number(&attributes, RTA_TABLE, head->rtm_table);
 	route->metric = number(&attributes, RTA_PRIORITY, 0);
 	gateway = attributes.at[RTA_GATEWAY];
-	if (head->rtm_type != RTN_UNICAST)
+	route->local = head->rtm_type == RTN_LOCAL;
+	if (head->rtm_type != RTN_UNICAST && !route->local)
 		return MNL_CB_OK;
 	route->link = (int)number(&attributes, RTA_OIF, 0);
 	if (gateway &&
@@ -444,6 +447,48 @@ int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 	return err;
 }
 
+static int host_route_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+
+	*(bool *)arg = head->rtm_dst_len == width(head->rtm_family) * 8 &&
+		       (head->rtm_type == RTN_UNICAST ||
+			head->rtm_type == RTN_LOCAL) &&
+		       !(head->rtm_flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN));
+	return MNL_CB_STOP;
+}
+
+int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct rtmsg *head;
+	bool found = false;
+	int err;
+
+	request->nlmsg_type = RTM_GETROUTE;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = (uint8_t)addr_family(to);
+	head->rtm_flags = RTM_F_FIB_MATCH;
+	head->rtm_dst_len = address_put(request, RTA_DST, to);
+	if (head->rtm_family == AF_INET6)
+		mnl_attr_put_u32(request, RTA_MARK, MARK_LOOK);
+	err = exchange(rtnl, request, host_route_take, &found);
+	switch (err) {
+	case 0:
+	/* No route, and routes that say so, by unreachable, prohibit, blackhole. */
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+	case -EACCES:
+	case -EINVAL:
+	case -EAGAIN:
+		*there = found;
+		return 0;
+	default:
+		return err;
+	}
+}
+
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
 {
 	char buf[REQUEST_SIZE] = "";
@@ -463,6 +508,10 @@ int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
 	prefix_put(request, FRA_SRC, &rule->from);
 	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
 	mnl_attr_put_u8(request, FRA_PROTOCOL, EXIT_PROTOCOL);
+	if (rule->mark) {
+		mnl_attr_put_u32(request, FRA_FWMARK, rule->mark);
+		mnl_attr_put_u32(request, FRA_FWMASK, EXIT_MARKS);
+	}
 	if (rule->site) {
 		mnl_attr_put_u32(request, FRA_TABLE, RT_TABLE_MAIN);
 		mnl_attr_put_u32(request, FRA_SUPPRESS_PREFIXLEN, 0);
@@ -497,8 +546,11 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 	head->rtm_dst_len = route->to.bits;
 	head->rtm_src_len = route->from.bits;
 	head->rtm_protocol = EXIT_PROTOCOL;
-	head->rtm_type = route->link ? RTN_UNICAST : RTN_UNREACHABLE;
-	head->rtm_scope = gateway || !route->link ? RT_SCOPE_UNIVERSE :
+	head->rtm_type = route->local ? RTN_LOCAL :
+			 route->link  ? RTN_UNICAST :
+					RTN_UNREACHABLE;
+	head->rtm_scope = route->local            ? RT_SCOPE_HOST :
+			  gateway || !route->link ? RT_SCOPE_UNIVERSE :
 						    RT_SCOPE_LINK;
 	prefix_put(request, RTA_DST, &route->to);
 	prefix_put(request, RTA_SRC, &route->from);
@@ -509,8 +561,11 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 		head->rtm_flags = RTNH_F_ONLINK;
 		mnl_attr_put(request, RTA_GATEWAY, len, gateway);
 	}
+	/* Unreachable ones of IPv6 are by lo; without it any other is taken away, too. */
 	if (route->link)
 		mnl_attr_put_u32(request, RTA_OIF, (uint32_t)route->link);
+	else if (!there && route->to.family == AF_INET6)
+		mnl_attr_put_u32(request, RTA_OIF, LOOPBACK);
 	err = exchange(rtnl, request, NULL, NULL);
 	return err == (there ? -EEXIST : -ESRCH) ? 0 : err;
 }

@@ -31,6 +31,16 @@ static bool family_lost(const struct conf_exit *exit,
 			     family);
 }
 
+/* Is there a prefix of which no host route says that the exit is there? */
+static bool prefix_dead(const struct exit_host *host,
+			const struct conf_exit *exit)
+{
+	for (size_t i = 0; i < exit->prefix_count; i++)
+		if (exit_dead(host, exit, &exit->prefixes[i]))
+			return true;
+	return false;
+}
+
 static const char *exit_state_name(const struct conf_exit *exit,
 				   const struct exit_host *host,
 				   const struct exit_state *want,
@@ -42,10 +52,10 @@ static const char *exit_state_name(const struct conf_exit *exit,
 		return "missing";
 	if (link && !link->up)
 		return "down";
-	return family_lost(exit, host, want, have, AF_INET) ||
-			       family_lost(exit, host, want, have, AF_INET6) ?
-		       "lost" :
-		       "up";
+	if (family_lost(exit, host, want, have, AF_INET) ||
+	    family_lost(exit, host, want, have, AF_INET6))
+		return "lost";
+	return prefix_dead(host, exit) ? "dead" : "up";
 }
 
 static int rows_tell(const struct conf *conf, struct nft *nft,
@@ -76,6 +86,7 @@ int exit_each(const struct conf *conf,
 {
 	struct exit_state want = { 0 }, have = { 0 };
 	struct exit_host host = { 0 };
+	struct health *health = NULL;
 	struct nft *nft = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
@@ -83,7 +94,10 @@ int exit_each(const struct conf *conf,
 	if (!err)
 		err = nft_open(&nft);
 	if (!err)
+		err = exit_health(conf, rtnl, &health);
+	if (!err)
 		err = rtnl_host(rtnl, conf, &host);
+	host.health = health;
 	if (!err)
 		err = exit_want(conf, &host, &want);
 	if (!err)
@@ -95,5 +109,6 @@ int exit_each(const struct conf *conf,
 	exit_host_clear(&host);
 	nft_close(nft);
 	rtnl_close(rtnl);
+	health_free(health);
 	return err;
 }

@@ -52,6 +52,8 @@ static int rule_compare(const void *left, const void *right)
 	if (!order)
 		order = number_compare(a->priority, b->priority);
 	if (!order)
+		order = number_compare(a->mark, b->mark);
+	if (!order)
 		order = number_compare(a->table, b->table);
 	return order ? order : number_compare(a->site, b->site);
 }
@@ -72,14 +74,28 @@ static int route_compare(const void *left, const void *right)
 	return order ? order : addr_compare_host(&a->gateway, &b->gateway);
 }
 
+/* Of what is the same twice, one stays. */
+static size_t sorted_once(void *array, size_t count, size_t size,
+			  int (*compare)(const void *, const void *))
+{
+	char *all = array;
+	size_t kept = 0;
+
+	if (!count)
+		return 0;
+	qsort(array, count, size, compare);
+	for (size_t i = 1; i < count; i++)
+		if (compare(all + kept * size, all + i * size) != 0)
+			memcpy(all + ++kept * size, all + i * size, size);
+	return kept + 1;
+}
+
 void exit_state_sort(struct exit_state *state)
 {
-	if (state->rule_count)
-		qsort(state->rules, state->rule_count, sizeof(*state->rules),
-		      rule_compare);
-	if (state->route_count)
-		qsort(state->routes, state->route_count, sizeof(*state->routes),
-		      route_compare);
+	state->rule_count = sorted_once(state->rules, state->rule_count,
+					sizeof(*state->rules), rule_compare);
+	state->route_count = sorted_once(state->routes, state->route_count,
+					 sizeof(*state->routes), route_compare);
 }
 
 bool exit_route_there(const struct exit_state *state,
@@ -129,7 +145,11 @@ static const char *prefix_words(const char *word, const struct prefix *prefix,
 
 void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT])
 {
-	char from[ADDR_STRLEN + 16], does[80];
+	char from[ADDR_STRLEN + 16], mark[40] = "", does[80];
+
+	if (rule->mark)
+		snprintf(mark, sizeof(mark), " fwmark 0x%x/0x%x", rule->mark,
+			 EXIT_MARKS);
 
 	if (rule->site)
 		snprintf(does, sizeof(does),
@@ -140,9 +160,10 @@ void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT])
 		snprintf(does, sizeof(does), "lookup %u", rule->table);
 	else
 		snprintf(does, sizeof(does), "unreachable");
-	snprintf(out, EXIT_TEXT, "ip %s rule pref %u%s %s protocol %u",
+	snprintf(out, EXIT_TEXT, "ip %s rule pref %u%s%s %s protocol %u",
 		 family_option(&rule->from), rule->priority,
-		 prefix_words("from", &rule->from, from), does, EXIT_PROTOCOL);
+		 prefix_words("from", &rule->from, from), mark, does,
+		 EXIT_PROTOCOL);
 }
 
 void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
@@ -160,7 +181,10 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 		snprintf(device, sizeof(device), " dev if%d", route->link);
 	snprintf(out, EXIT_TEXT,
 		 "ip %s route %s%s%s%s%s table %u metric %u proto %u",
-		 family_option(&route->to), route->link ? "" : "unreachable ",
+		 family_option(&route->to),
+		 route->local ? "local " :
+		 route->link  ? "" :
+				"unreachable ",
 		 route->to.bits ? prefix_format(&route->to, to) : "default",
 		 prefix_words("from", &route->from, from), via, device,
 		 route->table, route->metric, EXIT_PROTOCOL);

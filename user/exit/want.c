@@ -3,7 +3,7 @@
  * The rules and routes that make each source take its exit; pure functions.
  *
  *   pref   IPv4                                   IPv6
- *   20000  main, but no default route and none
+ *   20000  main, but no default route and none    fwmark 0x7f: main
  *          by a link of an exit
  *   20001  from PREFIX: the exit's own table      table 20000
  *   20040  from PREFIX: unreachable
@@ -18,6 +18,12 @@
  * An exit of another router on a link of the site (natural DMZ, section 5.2.2) differs
  * in its default route alone. Its link is one of the site, and not guarded.
  *
+ * Whether such an exit is well may be for routing protocols to say (health.h). For
+ * them an exit with a link has its anycast addresses, while the link is up: as a host
+ * route of main by the link, to be announced, and as local ones, so that packets to
+ * them end here. Both go with the link, without our help. Of the routes to others' the
+ * kernel is asked by a mark that has main looked at alone, for table 20000 has copies.
+ *
  * A table has the default route, the subnets on the link, and an unreachable route for
  * when the link is lost: the kernel removes what leads there by itself, at once. IPv6
  * has one table for all prefixes since its routes can have a source
@@ -27,6 +33,7 @@
  * without a packet, too.
  */
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <string.h>
 
 #include "exit/internal.h"
@@ -38,6 +45,11 @@ struct making {
 	struct exit_state *out;
 	uint32_t table; /* of IPv4 */
 };
+
+const struct exit_rule exit_rule_look = { .from = { .family = AF_INET6 },
+					  .priority = RULE_LOOK,
+					  .mark = MARK_LOOK,
+					  .table = RT_TABLE_MAIN };
 
 bool exit_leads(const struct conf_exit *exit)
 {
@@ -112,41 +124,25 @@ int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 	return link && link->up ? link->index : 0;
 }
 
-static int rule_add(struct exit_state *out, const struct prefix *from,
-		    uint32_t priority, uint32_t table, bool site)
+static int rule_add(struct exit_state *out, const struct exit_rule *rule)
 {
-	struct exit_rule *rule = exit_array_add(
-		(void **)&out->rules, &out->rule_count, sizeof(*rule));
+	struct exit_rule *added = exit_array_add(
+		(void **)&out->rules, &out->rule_count, sizeof(*added));
 
-	if (!rule)
+	if (!added)
 		return -ENOMEM;
-	rule->from = *from;
-	rule->priority = priority;
-	rule->table = table;
-	rule->site = site;
+	*added = *rule;
 	return 0;
 }
 
-/* gateway NULL: on the link; link 0: unreachable. */
-static int route_add(const struct making *m, const struct prefix *to,
-		     const struct prefix *from, const union addr *gateway,
-		     int link, uint32_t metric)
+static int route_add(struct exit_state *out, const struct exit_route *route)
 {
-	struct exit_state *out = m->out;
-	struct exit_route *route = exit_array_add(
-		(void **)&out->routes, &out->route_count, sizeof(*route));
+	struct exit_route *added = exit_array_add(
+		(void **)&out->routes, &out->route_count, sizeof(*added));
 
-	if (!route)
+	if (!added)
 		return -ENOMEM;
-	route->to = *to;
-	route->from = (struct prefix){ .family = to->family };
-	if (to->family == AF_INET6)
-		route->from = *from;
-	if (gateway)
-		route->gateway = *gateway;
-	route->link = link;
-	route->metric = metric;
-	route->table = to->family == AF_INET6 ? EXIT_TABLE : m->table;
+	*added = *route;
 	return 0;
 }
 
@@ -156,41 +152,109 @@ static bool link_local(const struct prefix *prefix)
 	       (prefix->bytes[1] & 0xc0) == 0x80;
 }
 
+bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
+	       const struct prefix *prefix)
+{
+	union addr anycast;
+
+	return !exit_link_index(host, exit, prefix->family) ||
+	       (exit_watched(exit, prefix, &anycast) &&
+		health_lost(host->health, &anycast));
+}
+
+/* For others to learn that the exit is here, and for packets to it to end here. */
+static int anycast_add(const struct making *m, const struct prefix *prefix)
+{
+	int link = exit_link_index(m->host, m->exit, prefix->family);
+	struct exit_route route = { .to = { .family = prefix->family },
+				    .from = { .family = prefix->family },
+				    .table = RT_TABLE_MAIN,
+				    .metric = METRIC_DEFAULT,
+				    .link = link };
+	const uint8_t *bytes;
+	union addr anycast;
+	size_t len;
+	int err;
+
+	if (m->exit->health != CONF_HEALTH_ANYCAST || !m->exit->link || !link ||
+	    !exit_anycast(m->exit, prefix, &anycast))
+		return 0;
+	bytes = addr_bytes(&anycast, &len);
+	memcpy(route.to.bytes, bytes, len);
+	route.to.bits = (uint8_t)(len * 8);
+	err = route_add(m->out, &route);
+	route.table = RT_TABLE_LOCAL;
+	route.local = true;
+	return err ? err : route_add(m->out, &route);
+}
+
+/* The subnets on the link. */
+static int subnets_add(const struct making *m, struct exit_route route)
+{
+	const struct exit_host *host = m->host;
+	int err = 0;
+
+	route.metric = METRIC_LINK;
+	for (size_t i = 0; i < host->way_count && !err; i++) {
+		const struct exit_way *way = &host->ways[i];
+
+		route.to = way->to;
+		if (way->link == route.link && way->kernel &&
+		    way->to.family == route.from.family &&
+		    !link_local(&way->to))
+			err = route_add(m->out, &route);
+	}
+	return err;
+}
+
 /* The routes of a source; IPv4 has them once for all prefixes of an exit. */
 static int source_add(const struct making *m, const struct prefix *from)
 {
-	const struct prefix all = { .family = from->family };
-	const struct exit_host *host = m->host;
-	int link = exit_link_index(host, m->exit, from->family);
-	int err = route_add(m, &all, from, NULL, 0, METRIC_LOST);
+	bool v6 = from->family == AF_INET6;
+	struct exit_route route = {
+		.to = { .family = from->family },
+		.from = { .family = from->family },
+		.table = v6 ? EXIT_TABLE : m->table,
+		.metric = METRIC_LOST,
+	};
+	const union addr *hop = next_hop(m->exit, from->family);
+	int err;
 
-	if (!err && link)
-		err = route_add(m, &all, from, next_hop(m->exit, from->family),
-				link, METRIC_DEFAULT);
-	for (size_t i = 0; i < host->way_count && m->exit->link && link && !err;
-	     i++)
-		if (host->ways[i].link == link && host->ways[i].kernel &&
-		    host->ways[i].to.family == from->family &&
-		    !link_local(&host->ways[i].to))
-			err = route_add(m, &host->ways[i].to, from, NULL, link,
-					METRIC_LINK);
-	return err;
+	if (v6)
+		route.from = *from;
+	err = route_add(m->out, &route);
+	if (err || exit_dead(m->host, m->exit, from))
+		return err;
+	route.link = exit_link_index(m->host, m->exit, from->family);
+	if (m->exit->link)
+		err = subnets_add(m, route);
+	if (hop)
+		route.gateway = *hop;
+	route.metric = METRIC_DEFAULT;
+	return err ? err : route_add(m->out, &route);
 }
 
 static int prefix_add(const struct making *m, const struct prefix *prefix,
 		      bool *has4)
 {
+	struct exit_rule rule = { .from = *prefix,
+				  .priority = RULE_SOURCE + 32u - prefix->bits,
+				  .table = m->table };
+	bool v6 = prefix->family == AF_INET6;
 	int err = 0;
 
-	if (prefix->family == AF_INET6)
-		return source_add(m, prefix);
-	if (!*has4)
+	if (v6 || !*has4)
+		err = anycast_add(m, prefix);
+	if (!err && (v6 || !*has4))
 		err = source_add(m, prefix);
+	if (v6)
+		return err;
 	*has4 = true;
 	if (!err)
-		err = rule_add(m->out, prefix, RULE_SOURCE + 32u - prefix->bits,
-			       m->table, false);
-	return err ? err : rule_add(m->out, prefix, RULE_LOST, 0, false);
+		err = rule_add(m->out, &rule);
+	rule.priority = RULE_LOST;
+	rule.table = 0;
+	return err ? err : rule_add(m->out, &rule);
 }
 
 static int exit_add(const struct making *m, bool family[2])
@@ -220,18 +284,20 @@ static bool way_leaves(const struct conf *conf, const struct exit_host *host,
 
 static int ways6_add(const struct making *m, const struct conf *conf)
 {
-	const struct prefix all = { .family = AF_INET6 };
 	const struct exit_host *host = m->host;
 	int err = 0;
 
 	for (size_t i = 0; i < host->way_count && !err; i++) {
 		const struct exit_way *way = &host->ways[i];
-		bool hop = addr_family(&way->gateway) != AF_UNSPEC;
+		struct exit_route route = { .to = way->to,
+					    .from = { .family = AF_INET6 },
+					    .gateway = way->gateway,
+					    .table = EXIT_TABLE,
+					    .metric = way->metric,
+					    .link = way->link };
 
 		if (way->to.family == AF_INET6 && !way_leaves(conf, host, way))
-			err = route_add(m, &way->to, &all,
-					hop ? &way->gateway : NULL, way->link,
-					way->metric);
+			err = route_add(m->out, &route);
 	}
 	return err;
 }
@@ -239,14 +305,22 @@ static int ways6_add(const struct making *m, const struct conf *conf)
 static int shared_add(const struct making *m, const struct conf *conf,
 		      const bool family[2])
 {
-	const struct prefix v4 = { .family = AF_INET };
-	const struct prefix v6 = { .family = AF_INET6 };
+	const struct exit_rule site = { .from = { .family = AF_INET },
+					.priority = RULE_SITE,
+					.site = true };
+	const struct exit_rule sources = { .from = { .family = AF_INET6 },
+					   .priority = RULE_SOURCE,
+					   .table = EXIT_TABLE };
+	bool watches = m->host->health &&
+		       health_watches(m->host->health, AF_INET6);
 	int err = 0;
 
 	if (family[0])
-		err = rule_add(m->out, &v4, RULE_SITE, 0, true);
+		err = rule_add(m->out, &site);
+	if (watches && !err)
+		err = rule_add(m->out, &exit_rule_look);
 	if (family[1] && !err)
-		err = rule_add(m->out, &v6, RULE_SOURCE, EXIT_TABLE, false);
+		err = rule_add(m->out, &sources);
 	if (family[1] && !err)
 		err = ways6_add(m, conf);
 	return err;

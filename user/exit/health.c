@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which exits of other routers can be reached.
+ *
+ * What is looked for is a route to the anycast address and to no other (RFC 4291's
+ * host route, as draft-bagnulo-shim6-ingress-filtering 5.2.2 has it): a network of
+ * the site that happens to cover the address says nothing of the exit. The kernel's
+ * answer to a look-up is what counts, not the text of the news, so that several
+ * routes, metrics and routing daemons come out as packets would see them. A daemon
+ * may take a route back by one that is unreachable; that is as if it were gone.
+ *
+ *   there --(no route)--> lost --(route)--> there, at once or after having stayed
+ *
+ * A loss counts at once, always. A route that comes back counts at once, too, but not
+ * when the last loss came within CALM_MS of the last return: then it must stay for
+ * HOLD_MS first, twice as long each time, up to HOLD_MAX_MS. A route that flaps thus
+ * leaves the exit lost.
+ */
+#include "exit/health.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "exit/internal.h"
+
+#define CALM_MS     10000
+#define HOLD_MS     1000
+#define HOLD_MAX_MS 32000
+
+struct watched {
+	union addr anycast;
+	bool asked; /* to be looked at */
+	bool there; /* the route, when we looked last */
+	bool lost; /* what counts */
+	unsigned int losses; /* in a row */
+	uint64_t back_ms; /* when it was last there again, as it counts */
+	uint64_t due_ms; /* there but lost: when it counts */
+};
+
+struct health {
+	struct watched *all; /* by address */
+	size_t count;
+};
+
+bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
+		  union addr *out)
+{
+	const uint8_t *suffix = exit->anycast_suffix.in6.sin6_addr.s6_addr;
+	uint8_t bytes[16];
+
+	for (size_t i = 0; i < exit->anycast_count; i++)
+		if (addr_family(&exit->anycast[i]) == prefix->family) {
+			*out = exit->anycast[i];
+			return true;
+		}
+	/* The last address of an IPv4 subnet is its broadcast address. */
+	if (prefix->family != AF_INET6)
+		return false;
+	for (unsigned int i = 0; i < sizeof(bytes); i++) {
+		unsigned int taken =
+			prefix->bits > i * 8 ? prefix->bits - i * 8 : 0;
+		uint8_t mask = taken >= 8 ? 0 : (uint8_t)(0xff >> taken);
+
+		bytes[i] = prefix->bytes[i] | (suffix[i] & mask);
+	}
+	addr_from_bytes(out, AF_INET6, bytes, 0);
+	return true;
+}
+
+bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
+		  union addr *out)
+{
+	return exit->health == CONF_HEALTH_ANYCAST && !exit->link &&
+	       exit_leads(exit) && exit_anycast(exit, prefix, out);
+}
+
+static int watched_compare(const void *left, const void *right)
+{
+	const struct watched *a = left, *b = right;
+
+	return addr_compare_host(&a->anycast, &b->anycast);
+}
+
+static struct watched *watched_find(const struct health *health,
+				    const union addr *anycast)
+{
+	struct watched key = { .anycast = *anycast };
+
+	return health->count ? bsearch(&key, health->all, health->count,
+				       sizeof(key), watched_compare) :
+			       NULL;
+}
+
+static int exit_watch(struct health *health, const struct conf_exit *exit)
+{
+	union addr anycast;
+
+	for (size_t i = 0; i < exit->prefix_count; i++) {
+		struct watched *one;
+
+		if (!exit_watched(exit, &exit->prefixes[i], &anycast))
+			continue;
+		one = exit_array_add((void **)&health->all, &health->count,
+				     sizeof(*one));
+		if (!one)
+			return -ENOMEM;
+		one->anycast = anycast;
+		one->asked = one->lost = true;
+	}
+	return 0;
+}
+
+/* One address may stand for many prefixes. */
+static void duplicates_drop(struct health *health)
+{
+	size_t kept = 0;
+
+	if (!health->count)
+		return;
+	qsort(health->all, health->count, sizeof(health->all[0]),
+	      watched_compare);
+	for (size_t i = 1; i < health->count; i++)
+		if (watched_compare(&health->all[kept], &health->all[i]) != 0)
+			health->all[++kept] = health->all[i];
+	health->count = kept + 1;
+}
+
+int health_new(const struct conf *conf, struct health **out)
+{
+	struct health *health = calloc(1, sizeof(*health));
+	int err = health ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < conf->exit_count && !err; i++)
+		err = exit_watch(health, &conf->exits[i]);
+	if (err) {
+		health_free(health);
+		return err;
+	}
+	duplicates_drop(health);
+	*out = health;
+	return 0;
+}
+
+void health_free(struct health *health)
+{
+	if (health)
+		free(health->all);
+	free(health);
+}
+
+bool health_watches(const struct health *health, sa_family_t family)
+{
+	for (size_t i = 0; i < health->count; i++)
+		if (addr_family(&health->all[i].anycast) == family)
+			return true;
+	return false;
+}
+
+static int destination_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == RTA_DST)
+		*(const struct nlattr **)arg = attr;
+	return MNL_CB_OK;
+}
+
+static bool route_news(struct health *health, const struct nlmsghdr *msg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(msg);
+	size_t len = route->rtm_family == AF_INET6 ? 16 : 4;
+	const struct nlattr *dst = NULL;
+	struct watched *one;
+	union addr addr;
+
+	if (!health->count || route->rtm_dst_len != len * 8 ||
+	    route->rtm_protocol == EXIT_PROTOCOL)
+		return false;
+	mnl_attr_parse(msg, sizeof(*route), destination_take, &dst);
+	if (!dst || mnl_attr_get_payload_len(dst) != len)
+		return false;
+	addr_from_bytes(&addr, route->rtm_family, mnl_attr_get_payload(dst), 0);
+	one = watched_find(health, &addr);
+	if (one)
+		one->asked = true;
+	return one != NULL;
+}
+
+void health_ask(struct health *health)
+{
+	for (size_t i = 0; i < health->count; i++)
+		health->all[i].asked = true;
+}
+
+bool health_news(struct health *health, const struct nlmsghdr *msg)
+{
+	switch (msg->nlmsg_type) {
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE:
+		return route_news(health, msg);
+	case RTM_NEWLINK:
+	case RTM_DELLINK:
+	case RTM_DELNEXTHOP:
+		/* Routes of IPv4 go with these without a word. */
+		health_ask(health);
+		return health->count != 0;
+	default:
+		return false;
+	}
+}
+
+static uint64_t hold_ms(unsigned int losses)
+{
+	uint64_t hold = 0;
+
+	if (losses > 1)
+		hold = losses > 6 ? HOLD_MAX_MS :
+				    (uint64_t)HOLD_MS << (losses - 2);
+	return hold < HOLD_MAX_MS ? hold : HOLD_MAX_MS;
+}
+
+static bool watched_back(struct watched *one, uint64_t now)
+{
+	if (!one->there || !one->lost || now < one->due_ms)
+		return false;
+	one->lost = false;
+	one->back_ms = now;
+	return true;
+}
+
+bool health_tell(struct health *health, const union addr *anycast, bool there,
+		 uint64_t now_ms)
+{
+	struct watched *one = watched_find(health, anycast);
+
+	if (!one || one->there == there)
+		return false;
+	one->there = there;
+	one->due_ms = now_ms + hold_ms(one->losses);
+	if (there)
+		return watched_back(one, now_ms);
+	if (one->lost)
+		return false;
+	one->losses = now_ms - one->back_ms < CALM_MS ? one->losses + 1 : 1;
+	one->lost = true;
+	return true;
+}
+
+bool health_settle(struct health *health, uint64_t now_ms)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < health->count; i++)
+		any |= watched_back(&health->all[i], now_ms);
+	return any;
+}
+
+uint64_t health_due(const struct health *health)
+{
+	uint64_t due = UINT64_MAX;
+
+	for (size_t i = 0; i < health->count; i++) {
+		const struct watched *one = &health->all[i];
+
+		if (one->there && one->lost && one->due_ms < due)
+			due = one->due_ms;
+	}
+	return due;
+}
+
+int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
+		bool *changed)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < health->count; i++) {
+		struct watched *one = &health->all[i];
+		bool there;
+		int err;
+
+		if (!one->asked)
+			continue;
+		err = rtnl_host_route(rtnl, &one->anycast, &there);
+		if (err)
+			return err;
+		one->asked = false;
+		any |= health_tell(health, &one->anycast, there, now_ms);
+	}
+	*changed = any;
+	return 0;
+}
+
+bool health_lost(const struct health *health, const union addr *anycast)
+{
+	const struct watched *one = health ? watched_find(health, anycast) :
+					     NULL;
+
+	return one && one->lost;
+}
+
+int exit_health(const struct conf *conf, struct rtnl *rtnl, struct health **out)
+{
+	struct health *health = NULL;
+	bool changed;
+	int err = health_new(conf, &health);
+
+	if (!err)
+		err = health_look(health, rtnl, clock_ms(), &changed);
+	if (err)
+		health_free(health);
+	else
+		*out = health;
+	return err;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which exits of other routers can be reached: by the host routes to their anycast
+ * addresses, which those routers have announced while their links are up.
+ */
+#ifndef EXIT_HEALTH_H
+#define EXIT_HEALTH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+
+struct health;
+struct nlmsghdr;
+struct rtnl;
+
+/*
+ * The anycast address that stands for a prefix of an exit: the one configured for
+ * its family or, for IPv6, prefix and suffix together. Pure. False: there is none.
+ */
+bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
+		  union addr *out);
+/* Does a route to that address say whether the prefix can leave there? */
+bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
+		  union addr *out);
+
+/* Nothing is known of any address yet, and all are taken for lost. */
+int health_new(const struct conf *conf, struct health **out);
+void health_free(struct health *health); /* accepts NULL */
+/* Is there an address to watch? */
+bool health_watches(const struct health *health, sa_family_t family);
+
+/* All addresses are to be looked at. */
+void health_ask(struct health *health);
+/* A message of rtnetlink: true when a look may find something else than before. */
+bool health_news(struct health *health, const struct nlmsghdr *msg);
+/*
+ * Looks for the routes that news were of, all of them at first. 0 or a negative
+ * errno; *changed: another state than before counts now.
+ */
+int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
+		bool *changed);
+/* The route to an address is there now, or is not (health_look does so). */
+bool health_tell(struct health *health, const union addr *anycast, bool there,
+		 uint64_t now_ms);
+/* Those whose routes have stayed long enough are back. True: there are any. */
+bool health_settle(struct health *health, uint64_t now_ms);
+/* When that is to be called again; UINT64_MAX: not before there are news. */
+uint64_t health_due(const struct health *health);
+
+/* health NULL: nothing is watched, and nothing lost. */
+bool health_lost(const struct health *health, const union addr *anycast);
+
+#endif
