@@ -159,6 +159,17 @@ bool conf_database_remote(const struct conf *conf)
 	return conf_database_wanted(conf) && !conf_database_file(conf);
 }
 
+void conf_database_forget(struct conf *conf)
+{
+	static const char none[] = "none";
+	char *url = conf->database.url;
+	size_t len = strlen(url);
+
+	explicit_bzero(url, len);
+	if (len >= sizeof(none) - 1)
+		memcpy(url, none, sizeof(none) - 1);
+}
+
 struct conf *conf_ref(struct conf *conf)
 {
 	atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);

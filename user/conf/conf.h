@@ -364,6 +364,8 @@ bool conf_database_remote(const struct conf *conf);
  * made keys of them, or needs none. The database's stays, for it is asked again.
  */
 void conf_secrets_forget(struct conf *conf);
+/* The database's, too: for who asks it nothing. There is none any more. */
+void conf_database_forget(struct conf *conf);
 
 struct conf *conf_ref(struct conf *conf);
 void conf_unref(struct conf *conf); /* accepts NULL; wipes passwords */

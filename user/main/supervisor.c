@@ -80,8 +80,11 @@ void supervisor_child_close(struct supervisor *sup)
 	sockets_close(&sup->next_sockets, &sup->sockets);
 	sockets_close(&sup->sockets, NULL);
 	conf_secrets_forget(sup->conf);
-	if (sup->next_conf)
+	conf_database_forget(sup->conf);
+	if (sup->next_conf) {
 		conf_secrets_forget(sup->next_conf);
+		conf_database_forget(sup->next_conf);
+	}
 	conf_unref(sup->next_conf);
 	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
 }
