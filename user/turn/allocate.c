@@ -6,6 +6,7 @@
 #include "turn/alternate.h"
 #include "turn/datagram.h"
 #include "turn/mobile.h"
+#include "turn/outlet.h"
 #include "turn/relayed_host.h"
 #include "turn/request.h"
 
@@ -147,8 +148,11 @@ int turn_allocate(struct request *req)
 	if (code)
 		return code;
 	allocation = req->client->allocation;
-	stun_put_xor_address(&req->answer, STUN_ATTR_XOR_RELAYED_ADDRESS,
-			     &allocation->relayed.addr);
+	for (size_t i = 0; i < TURN_FAMILIES; i++)
+		if (allocation->outlets[i])
+			stun_put_xor_address(
+				&req->answer, STUN_ATTR_XOR_RELAYED_ADDRESS,
+				&allocation->outlets[i]->relayed.addr);
 	stun_put_u32(&req->answer, STUN_ATTR_LIFETIME,
 		     (uint32_t)(allocation->granted_ms / 1000));
 	if (allocation->reserved)

@@ -6,7 +6,7 @@
  *
  * active: it belongs to its control connection and is gone with it, by Refresh
  *   with 0, by expiry or by an operator.
- * ended: the relayed port is closed, permissions and pending peer connections
+ * ended: the relayed ports are closed, permissions and pending peer connections
  *   are gone, its place in every quota is free. Bound connections are finishing;
  *   for them, and for who looks at them, the structure stays.
  */
@@ -18,95 +18,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fd.h"
 #include "crypto/crypto.h"
 #include "turn/access.h"
-#include "turn/channel.h"
-#include "turn/connect.h"
-#include "turn/lane.h"
 #include "turn/mobile.h"
-#include "turn/on_wire.h"
-#include "turn/peer_conn.h"
-#include "turn/permission.h"
-#include "turn/port.h"
-#include "turn/relayed_udp.h"
-
-static void expired(struct timer *timer)
-{
-	struct allocation *allocation =
-		list_entry(timer, struct allocation, expiry);
-
-	turn_allocation_end(allocation, "expired", false);
-}
+#include "turn/outlet.h"
+#include "turn/request.h"
 
 void turn_allocation_prolong(struct allocation *allocation,
 			     uint64_t lifetime_ms)
 {
-	struct loop *loop = allocation->worker->loop;
+	struct outlet *outlet = turn_outlet_next(allocation, NULL);
 
-	allocation->expires_ms = loop_now(loop) + lifetime_ms;
-	timer_arm(loop, &allocation->expiry, lifetime_ms, expired);
-	turn_wire_prolong(allocation);
-	turn_lanes_refresh(allocation);
-}
-
-/* Listens at the relayed transport address. 0 or a negative errno. */
-static int relayed_listen(struct allocation *allocation, const union addr *host)
-{
-	struct turn_worker *worker = allocation->worker;
-	const struct conf_relay *relay = &turn_conf(worker)->relay;
-	const struct port_wish wish = {
-		.min = relay->port_min,
-		.max = relay->port_max,
-		.mss = turn_wire_mss(allocation),
-	};
-	int fd, err = turn_descriptor_take(worker->shared);
-
-	if (err)
-		return err;
-	allocation->relayed.addr = *host;
-	fd = turn_port_open(worker->shared, &wish, &allocation->relayed);
-	if (fd < 0) {
-		err = fd;
-		goto release_descriptor;
-	}
-	err = listener_new(worker->loop, fd, false, &turn_relayed_listener_ops,
-			   allocation, &allocation->listener);
-	if (!err) {
-		listener_own(allocation->listener);
-		return 0;
-	}
-	turn_relayed_remove(worker->shared, &allocation->relayed);
-	fd_close(&fd);
-release_descriptor:
-	turn_descriptor_release(worker->shared);
-	return err;
-}
-
-static int relayed_open(struct allocation *allocation,
-			const struct allocation_wish *wish)
-{
-	return wish->transport == STUN_TRANSPORT_UDP ?
-		       turn_relayed_udp_open(allocation, wish) :
-		       relayed_listen(allocation, &wish->host);
-}
-
-static void relayed_close(struct allocation *allocation)
-{
-	struct turn_shared *shared = allocation->worker->shared;
-
-	if (allocation->udp) {
-		turn_relayed_udp_close(allocation);
-		return;
-	}
-	listener_free(allocation->listener);
-	allocation->listener = NULL;
-	turn_relayed_remove(shared, &allocation->relayed);
-	turn_descriptor_release(shared);
-	/* Of pairs on wire no socket keeps the port. */
-	if (allocation->conn_count)
-		allocation->claim =
-			turn_port_claim(shared, &allocation->relayed.addr);
+	for (; outlet; outlet = turn_outlet_next(allocation, outlet))
+		turn_outlet_prolong(outlet, lifetime_ms);
 }
 
 const char *turn_transport_name(enum stun_transport transport)
@@ -120,6 +44,7 @@ static void allocation_log(const struct allocation *allocation,
 {
 	struct turn_worker *worker = allocation->worker;
 	char client[ADDR_STRLEN], relayed[ADDR_STRLEN];
+	const struct outlet *outlet = turn_outlet_next(allocation, NULL);
 	uint64_t suppressed;
 
 	if (!log_enabled(LOG_LEVEL_INFO) ||
@@ -137,7 +62,7 @@ static void allocation_log(const struct allocation *allocation,
 		auth_account_realm(allocation->account),
 		addr_format(&allocation->client_addr, client),
 		turn_transport_name(allocation->transport),
-		addr_format(&allocation->relayed.addr, relayed),
+		addr_format(&outlet->relayed.addr, relayed),
 		reason ? " reason=" : "", reason ? reason : "",
 		(uintmax_t)suppressed);
 }
@@ -209,7 +134,7 @@ static int allocation_open(const struct request *req,
 		turn_reservation_free(worker->shared, wish->reserved);
 		return -ENOMEM;
 	}
-	err = relayed_open(allocation, wish);
+	err = turn_outlet_open(allocation, wish, &wish->host);
 	if (err) {
 		turn_allocation_free(allocation);
 		return err;
@@ -282,55 +207,26 @@ struct allocation *turn_allocation_find(const struct turn_worker *worker,
 	return NULL;
 }
 
-static void conn_end(struct peer_conn *conn)
-{
-	switch (conn->state) {
-	case PEER_CONN_CONNECTING: /* the client may still be listening */
-		turn_connect_failed(conn, -ECANCELED);
-		break;
-	case PEER_CONN_HELD:
-		turn_peer_conn_end(conn, "allocation_ended");
-		break;
-	case PEER_CONN_BOUND:
-		pair_finish(conn->pair);
-		break;
-	}
-}
-
-static void conns_end(struct allocation *allocation, bool hard)
-{
-	struct list *pos, *tmp;
-
-	list_for_each_safe(pos, tmp, &allocation->conns) {
-		struct peer_conn *conn =
-			list_entry(pos, struct peer_conn, link);
-
-		if (hard)
-			turn_peer_conn_kick(conn);
-		else
-			conn_end(conn);
-	}
-}
-
 void turn_allocation_end(struct allocation *allocation, const char *reason,
 			 bool hard)
 {
 	struct turn_worker *worker = allocation->worker;
 	struct client *client = allocation->client;
+	struct outlet *outlet = turn_outlet_next(allocation, NULL);
 
 	if (allocation->ended)
 		return;
 	allocation->ended = true;
 	allocation_log(allocation, reason);
-	timer_cancel(worker->loop, &allocation->expiry);
-	turn_channels_clear(allocation);
-	relayed_close(allocation);
-	turn_permissions_clear(allocation);
+	for (; outlet; outlet = turn_outlet_next(allocation, outlet))
+		turn_outlet_close(outlet);
 	places_release(worker, allocation->account);
 	worker->counters.allocations--;
 	list_del(&allocation->link);
 	list_add_tail(&allocation->link, &worker->ended);
-	conns_end(allocation, hard);
+	for (size_t i = 0; i < TURN_FAMILIES; i++)
+		if (allocation->outlets[i])
+			turn_outlet_conns_end(allocation->outlets[i], hard);
 	turn_mobile_forget(allocation, reason);
 	allocation->client = NULL;
 	client->allocation = NULL;
@@ -350,7 +246,8 @@ void turn_allocation_release(struct allocation *allocation)
 void turn_allocation_free(struct allocation *allocation)
 {
 	assert(list_empty(&allocation->conns));
-	turn_port_unclaim(allocation->worker->shared, allocation->claim);
+	for (size_t i = 0; i < TURN_FAMILIES; i++)
+		turn_outlet_free(allocation->outlets[i]);
 	auth_account_unref(allocation->account);
 	auth_account_unref(allocation->token_account);
 	crypto_wipe(&allocation->token_key, sizeof(allocation->token_key));

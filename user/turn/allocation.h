@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * An allocation: its relayed address and permissions; of TCP its peer connections,
+ * An allocation: its relayed addresses and permissions; of TCP its peer connections,
  * of UDP its channels.
  */
 #ifndef TURN_ALLOCATION_H
@@ -11,7 +11,16 @@
 #include "turn/reservation.h"
 #include "turn/worker.h"
 
+struct outlet;
 struct request;
+
+#define TURN_FAMILIES 2
+
+/* IPv4 comes first. */
+static inline size_t turn_family_index(sa_family_t family)
+{
+	return family == AF_INET6;
+}
 
 struct allocation {
 	struct list link; /* of worker->allocations, ended or dead_allocations */
@@ -29,17 +38,13 @@ struct allocation {
 	struct turn_access access; /* what the settings in force say of him */
 	struct rate_bucket buckets[RATE_WAYS]; /* its own */
 	struct rates rates[RATE_WAYS]; /* its, the user's and the realm's */
-	enum stun_transport transport; /* of the relayed transport address */
-	struct listener *listener; /* on it; NULL: UDP, or ended */
-	struct udp_socket *udp; /* bound to it; NULL: TCP, or ended */
-	struct relayed relayed;
-	struct port_claim *claim; /* on it when ended, for pairs on wire */
+	enum stun_transport transport; /* of the relayed transport addresses */
+	struct outlet *outlets[TURN_FAMILIES]; /* NULL: none of this family */
 	union addr client_addr;
 	struct list conns; /* struct peer_conn */
 	struct list permissions; /* struct permission */
-	struct timer expiry;
 	uint64_t serial;
-	uint64_t created_ms, expires_ms;
+	uint64_t created_ms;
 	unsigned int permission_count;
 	unsigned int pending; /* connecting or awaiting ConnectionBind */
 	unsigned int conn_count; /* all of conns */
@@ -101,7 +106,7 @@ struct allocation *turn_allocation_find(const struct turn_worker *worker,
 /* "udp" or "tcp". */
 const char *turn_transport_name(enum stun_transport transport);
 
-/* Sets the time it has left. */
+/* Sets the time that it, all of it, has left. */
 void turn_allocation_prolong(struct allocation *allocation,
 			     uint64_t lifetime_ms);
 

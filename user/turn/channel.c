@@ -102,12 +102,16 @@ static void channel_remove(struct channel *channel)
 	free(channel);
 }
 
-void turn_channels_clear(struct allocation *allocation)
+void turn_channels_clear(struct allocation *allocation, sa_family_t family)
 {
 	struct list *pos, *tmp;
 
-	list_for_each_safe(pos, tmp, &allocation->channels)
-		channel_remove(list_entry(pos, struct channel, link));
+	list_for_each_safe(pos, tmp, &allocation->channels) {
+		struct channel *channel = list_entry(pos, struct channel, link);
+
+		if (addr_family(&channel->peer) == family)
+			channel_remove(channel);
+	}
 }
 
 static void channels_sweep(struct allocation *allocation)

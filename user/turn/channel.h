@@ -35,7 +35,8 @@ struct channel *turn_channel_of_number(const struct allocation *allocation,
 				       uint16_t number);
 struct channel *turn_channel_of_peer(const struct allocation *allocation,
 				     const union addr *peer);
-void turn_channels_clear(struct allocation *allocation);
+/* Removes those to peers of this family. */
+void turn_channels_clear(struct allocation *allocation, sa_family_t family);
 /* How many hold now. */
 unsigned int turn_channels_count(const struct allocation *allocation);
 

@@ -17,6 +17,7 @@
 #include "base/syscalls.h"
 #include "crypto/crypto.h"
 #include "turn/on_wire.h"
+#include "turn/outlet.h"
 #include "turn/permission.h"
 #include "turn/port.h"
 
@@ -73,12 +74,14 @@ void turn_connect_ready(struct peer_conn *conn, uint32_t events)
 static int peer_check(const struct request *req,
 		      const struct allocation *allocation, union addr *peer)
 {
+	const struct outlet *outlet;
 	int code = turn_request_peer_port(req, allocation, peer);
 
 	if (code)
 		return code;
+	outlet = turn_outlet_of(allocation, addr_family(peer));
 	/* To itself, TCP would connect one socket with its own end. */
-	if (addr_equal(peer, &allocation->relayed.addr))
+	if (addr_equal(peer, &outlet->relayed.addr))
 		return STUN_CODE_FORBIDDEN;
 	if (turn_conf(req->worker)->peers.require_permission &&
 	    !turn_permission_holds(allocation, peer))
@@ -106,10 +109,12 @@ static int dial_code(int error)
 static int peer_dial(struct request *req, struct allocation *allocation,
 		     const union addr *peer)
 {
+	const struct outlet *outlet =
+		turn_outlet_of(allocation, addr_family(peer));
 	struct turn_worker *worker = req->worker;
 	struct peer_conn *conn;
 	bool up;
-	int fd = turn_port_dial(&allocation->relayed.addr, peer,
+	int fd = turn_port_dial(&outlet->relayed.addr, peer,
 				turn_wire_mss(allocation), &up);
 
 	worker->counters.peer_connects++;

@@ -20,6 +20,7 @@
 #include "turn/datagram.h"
 #include "turn/lane.h"
 #include "turn/mobile.h"
+#include "turn/outlet.h"
 #include "turn/permission.h"
 #include "turn/request.h"
 
@@ -44,27 +45,26 @@ static void to_peer_count(struct allocation *allocation, size_t len)
 }
 
 /* To a peer that a permission holds for. */
-static void peer_send(struct allocation *allocation, const union addr *peer,
+static void peer_send(struct outlet *outlet, const union addr *peer,
 		      const uint8_t *data, size_t len)
 {
 	const struct udp_path path = { .remote = *peer };
-	uint8_t *at = udp_send(allocation->udp, &path, len);
+	uint8_t *at = udp_send(outlet->udp, &path, len);
 
 	if (!at) {
-		dropped(allocation->worker);
+		dropped(outlet->allocation->worker);
 		return;
 	}
 	memcpy(at, data, len);
-	to_peer_count(allocation, len);
+	to_peer_count(outlet->allocation, len);
 }
 
 /* The same in one piece (DONT-FRAGMENT). */
-static void peer_send_whole(struct allocation *allocation,
-			    const union addr *peer, const uint8_t *data,
-			    size_t len)
+static void peer_send_whole(struct outlet *outlet, const union addr *peer,
+			    const uint8_t *data, size_t len)
 {
-	to_peer_count(allocation, len);
-	udp_send_whole(allocation->udp, peer, data, len);
+	to_peer_count(outlet->allocation, len);
+	udp_send_whole(outlet->udp, peer, data, len);
 }
 
 /* Comprehension-required attributes that a Send may have, ascending. */
@@ -98,28 +98,29 @@ static bool send_read(const struct allocation *allocation,
 	       !stun_unknown(msg, send_known,
 			     sizeof(send_known) / sizeof(send_known[0]),
 			     &unknown, 1) &&
-	       stun_get_xor_address(msg, &attr, peer) == 0 &&
-	       addr_family(peer) == addr_family(&allocation->relayed.addr) &&
-	       addr_port(peer) &&
+	       stun_get_xor_address(msg, &attr, peer) == 0 && addr_port(peer) &&
 	       data_passes(allocation, RATE_TO_PEER, NULL, peer, data->len);
 }
 
 void turn_data_send(struct client *client, const struct stun_msg *msg)
 {
 	struct allocation *allocation = client->allocation;
+	struct outlet *outlet;
 	struct stun_attr data;
 	union addr peer;
 
 	turn_mobile_confirm(client);
-	if (!allocation || !allocation->udp ||
+	if (!allocation || allocation->transport != STUN_TRANSPORT_UDP ||
 	    !send_read(allocation, msg, &peer, &data)) {
 		dropped(client->worker);
 		return;
 	}
+	/* Where there is a permission there is one. */
+	outlet = turn_outlet_of(allocation, addr_family(&peer));
 	if (stun_has(msg, STUN_ATTR_DONT_FRAGMENT))
-		peer_send_whole(allocation, &peer, data.value, data.len);
+		peer_send_whole(outlet, &peer, data.value, data.len);
 	else
-		peer_send(allocation, &peer, data.value, data.len);
+		peer_send(outlet, &peer, data.value, data.len);
 }
 
 int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
@@ -131,7 +132,7 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 	if (stun_channel_parse(data, len, &message))
 		return -EBADMSG;
 	turn_mobile_confirm(client);
-	channel = allocation && allocation->udp ?
+	channel = allocation ?
 			  turn_channel_of_number(allocation, message.number) :
 			  NULL;
 	if (!channel || !data_passes(allocation, RATE_TO_PEER, channel,
@@ -139,7 +140,8 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 		dropped(client->worker);
 		return 0;
 	}
-	peer_send(allocation, &channel->peer, message.data, message.len);
+	peer_send(turn_outlet_of(allocation, addr_family(&channel->peer)),
+		  &channel->peer, message.data, message.len);
 	turn_lane_used(channel);
 	return 0;
 }
@@ -182,7 +184,8 @@ static bool indication_send(struct client *client, const union addr *peer,
 void turn_data_received(void *arg, const struct udp_path *path,
 			const uint8_t *data, size_t len)
 {
-	struct allocation *allocation = arg;
+	const struct outlet *outlet = arg;
+	struct allocation *allocation = outlet->allocation;
 	struct counters *counters = &allocation->worker->counters;
 	struct client *client = allocation->client;
 	struct channel *channel =
@@ -220,7 +223,8 @@ static bool failure_tells(const struct udp_failure *failure)
 
 void turn_data_failed(void *arg, const struct udp_failure *failure)
 {
-	struct allocation *allocation = arg;
+	const struct outlet *outlet = arg;
+	struct allocation *allocation = outlet->allocation;
 	struct counters *counters = &allocation->worker->counters;
 	uint8_t buf[INDICATION_EXTRA + ICMP_LEN], icmp[ICMP_LEN] = { 0 };
 	struct stun_writer w;

@@ -12,10 +12,10 @@ void turn_data_send(struct client *client, const struct stun_msg *msg);
 int turn_data_channel(struct client *client, const uint8_t *data, size_t len);
 
 /* A datagram has arrived at the relayed transport address: udp_received_fn. */
-void turn_data_received(void *allocation, const struct udp_path *path,
+void turn_data_received(void *outlet, const struct udp_path *path,
 			const uint8_t *data, size_t len);
 
 /* One that left from there came to nothing: udp_failed_fn. */
-void turn_data_failed(void *allocation, const struct udp_failure *failure);
+void turn_data_failed(void *outlet, const struct udp_failure *failure);
 
 #endif

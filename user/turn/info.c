@@ -11,6 +11,7 @@
 #include "turn/channel.h"
 #include "turn/lane.h"
 #include "turn/on_wire.h"
+#include "turn/outlet.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 
@@ -101,17 +102,17 @@ static const char *client_transport(const struct client *client)
 static void allocation_info(const struct allocation *allocation,
 			    struct turn_allocation_info *info)
 {
+	const struct outlet *outlet = turn_outlet_next(allocation, NULL);
 	uint64_t now = loop_now(allocation->worker->loop);
 
 	*info = (struct turn_allocation_info){
 		.client = allocation->client_addr,
-		.relayed = allocation->relayed.addr,
+		.relayed = outlet->relayed.addr,
 		.user = auth_account_user(allocation->account),
 		.realm = auth_account_realm(allocation->account),
 		.age_ms = now - allocation->created_ms,
-		.expires_in_ms = allocation->expires_ms > now ?
-					 allocation->expires_ms - now :
-					 0,
+		.expires_in_ms =
+			outlet->expires_ms > now ? outlet->expires_ms - now : 0,
 		.permissions = turn_permissions_count(allocation),
 		.pending = allocation->pending,
 		.connections = allocation->conn_count - allocation->pending,

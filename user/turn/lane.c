@@ -20,6 +20,7 @@
 #include "turn/client.h"
 #include "turn/datagram.h"
 #include "turn/on_wire.h"
+#include "turn/outlet.h"
 #include "turn/permission.h"
 
 #define FIRST_BY_US 8 /* datagrams */
@@ -27,26 +28,32 @@
 /* An end that moves by less is not told: with each request it does. */
 #define SLACK_NS (1000 * NS_PER_MS)
 
+static struct outlet *outlet_of(const struct channel *channel)
+{
+	return turn_outlet_of(channel->allocation, addr_family(&channel->peer));
+}
+
 static uint64_t expires_ns(const struct channel *channel)
 {
-	const struct allocation *allocation = channel->allocation;
-	uint64_t ms = turn_permission_expires(allocation, &channel->peer);
+	const struct outlet *outlet = outlet_of(channel);
+	uint64_t ms =
+		turn_permission_expires(channel->allocation, &channel->peer);
 
 	if (channel->expires_ms < ms)
 		ms = channel->expires_ms;
-	if (allocation->expires_ms < ms)
-		ms = allocation->expires_ms;
+	if (outlet->expires_ms < ms)
+		ms = outlet->expires_ms;
 	return ms * NS_PER_MS;
 }
 
-static bool is_wanted(const struct allocation *allocation)
+static bool is_wanted(const struct channel *channel)
 {
-	const struct turn_worker *worker = allocation->worker;
+	const struct allocation *allocation = channel->allocation;
 
 	return allocation->client &&
-	       !turn_client_connected(allocation->client) && allocation->udp &&
-	       turn_conf(worker)->engine.wire_datagrams &&
-	       turn_wire_wanted(allocation);
+	       !turn_client_connected(allocation->client) &&
+	       turn_conf(allocation->worker)->engine.wire_datagrams &&
+	       turn_wire_wanted(outlet_of(channel));
 }
 
 static void count(struct channel *channel, const struct wire_lane *lane)
@@ -138,7 +145,7 @@ static void ask(struct channel *channel)
 	const struct client *client = allocation->client;
 	struct wire_lane_wish wish = {
 		.listener = turn_datagram_fd(client->port),
-		.relayed = udp_socket_fd(allocation->udp),
+		.relayed = udp_socket_fd(outlet_of(channel)->udp),
 		.channel = channel->number,
 		.family = (uint8_t)addr_family(&channel->peer),
 		.client_port = htons(addr_port(&client->remote)),
@@ -170,7 +177,7 @@ void turn_lane_used(struct channel *channel)
 	if (++channel->by_us < FIRST_BY_US || channel->refused ||
 	    wire_lane_is_used(&channel->lane))
 		return;
-	if (is_wanted(allocation) && expires_ns(channel) &&
+	if (is_wanted(channel) && expires_ns(channel) &&
 	    wire_lanes_ready(allocation->worker->wire))
 		ask(channel);
 	else
@@ -192,7 +199,7 @@ void turn_lane_refresh(struct channel *channel)
 	channel->refused = false;
 	if (!wire_lane_is_used(&channel->lane))
 		return;
-	if (!next || !is_wanted(channel->allocation) ||
+	if (!next || !is_wanted(channel) ||
 	    !turn_access_allows_channel(channel))
 		turn_lane_end(channel);
 	else if (next < now || next - now >= SLACK_NS)

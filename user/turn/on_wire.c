@@ -2,9 +2,8 @@
 /*
  * A worker's side of wire: its channel, who may go on it, adopted pairs.
  *
- * An allocation's number for the broker is unique among all relays whose pairs may
- * be in the kernel: 24 random bits of this process, the worker, the serial. By
- * the random ones a pair of this process is told from one that an earlier relay
+ * An outlet's number for the broker is unique among all relays whose pairs may be in
+ * the kernel: 24 random bits of this process, the family, the worker, the serial. By the random ones a pair of this process is told from one that an earlier relay
  * has left behind. Worker 0 adopts the latter: it lists them, hears of their
  * end, resets them when told to, and keeps their relayed port from new
  * allocations. When they end is in the map; nobody refreshes them any more.
@@ -26,6 +25,7 @@
 SYSCALLS(SYSCALLS_RELAY, "getsockopt");
 
 #define INSTANCE_SHIFT 40
+#define FAMILY_SHIFT   39
 #define WORKER_SHIFT   32
 #define NS_PER_MS      UINT64_C(1000000)
 
@@ -186,34 +186,38 @@ void turn_wire_close(struct turn_worker *worker)
 	worker->wire = NULL;
 }
 
-uint64_t turn_wire_allocation(const struct allocation *allocation)
+_Static_assert(CONF_MAX_WORKERS <= 1 << (FAMILY_SHIFT - WORKER_SHIFT),
+	       "the worker fits");
+
+static uint64_t outlet_number(const struct outlet *outlet)
 {
+	const struct allocation *allocation = outlet->allocation;
 	const struct turn_worker *worker = allocation->worker;
+	const uint64_t family =
+		turn_family_index(addr_family(&outlet->relayed.addr));
 
 	return (uint64_t)worker->shared->instance << INSTANCE_SHIFT |
+	       family << FAMILY_SHIFT |
 	       (uint64_t)worker->index << WORKER_SHIFT |
 	       (uint32_t)allocation->serial;
 }
 
 /* Somewhat later than the relay itself would end them, if it still can. */
-static uint64_t allocation_expires(const struct allocation *allocation)
+static uint64_t outlet_expires(const struct outlet *outlet)
 {
-	return (allocation->expires_ms + TURN_LINGER_MS) * NS_PER_MS;
+	return (outlet->expires_ms + TURN_LINGER_MS) * NS_PER_MS;
 }
 
-void turn_wire_prolong(const struct allocation *allocation)
+void turn_wire_prolong(const struct outlet *outlet)
 {
-	if (allocation->conn_count)
-		wire_expire(allocation->worker->wire,
-			    turn_wire_allocation(allocation),
-			    allocation_expires(allocation));
+	if (outlet->allocation->conn_count)
+		wire_expire(outlet->allocation->worker->wire,
+			    outlet_number(outlet), outlet_expires(outlet));
 }
 
 static uint64_t conn_expires(void *owner)
 {
-	const struct peer_conn *conn = owner;
-
-	return allocation_expires(conn->allocation);
+	return outlet_expires(turn_peer_conn_outlet(owner));
 }
 
 static void conn_label(void *owner, char out[WIRE_LABEL])
@@ -241,15 +245,16 @@ static int control_fd(const struct allocation *allocation)
 }
 
 /* Do the settings let it go on wire? WIRE_OK, or why not; `pin` says by whose. */
-static enum wire_reason settings_ask(const struct allocation *allocation,
+static enum wire_reason settings_ask(const struct outlet *outlet,
 				     struct turn_pin *pin)
 {
+	const struct allocation *allocation = outlet->allocation;
 	const struct turn_worker *worker = allocation->worker;
 	const struct conf_engine *conf = &turn_conf(worker)->engine;
 	bool wanted;
 
 	*pin = turn_settings_pin(worker->settings, &allocation->access,
-				 &allocation->relayed.addr);
+				 &outlet->relayed.addr);
 	wanted = pin->engines ?
 			 engines_have_wire(pin->engines->order,
 					   pin->engines->count) :
@@ -261,11 +266,11 @@ static enum wire_reason settings_ask(const struct allocation *allocation,
 	return turn_access_limited(allocation) ? WIRE_NO_RATE : WIRE_OK;
 }
 
-bool turn_wire_wanted(const struct allocation *allocation)
+bool turn_wire_wanted(const struct outlet *outlet)
 {
 	struct turn_pin pin;
 
-	return settings_ask(allocation, &pin) == WIRE_OK;
+	return settings_ask(outlet, &pin) == WIRE_OK;
 }
 
 enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
@@ -274,8 +279,9 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 {
 	struct turn_worker *worker = conn->worker;
 	const struct conf_engine *conf = &turn_conf(worker)->engine;
+	const struct outlet *outlet = turn_peer_conn_outlet(conn);
 	struct turn_pin pin;
-	enum wire_reason why = settings_ask(conn->allocation, &pin);
+	enum wire_reason why = settings_ask(outlet, &pin);
 
 	if (why)
 		return why;
@@ -289,7 +295,7 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 	*out = (struct pair_wire_params){
 		.wire = worker->wire,
 		.control = control_fd(conn->allocation),
-		.allocation = turn_wire_allocation(conn->allocation),
+		.allocation = outlet_number(outlet),
 		.expires_ns = conn_expires,
 		.label = conn_label,
 	};

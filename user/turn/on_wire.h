@@ -4,6 +4,7 @@
 #define TURN_ON_WIRE_H
 
 #include "pair/pair.h"
+#include "turn/outlet.h"
 #include "turn/peer_conn.h"
 #include "turn/worker.h"
 
@@ -26,13 +27,11 @@ int turn_wire_open(struct turn_worker *worker);
 /* Forgets what is adopted. */
 void turn_wire_close(struct turn_worker *worker);
 
-/* The number by which the broker knows an allocation: no two are alike. */
-uint64_t turn_wire_allocation(const struct allocation *allocation);
 /* Its pairs on wire live as long as it does. */
-void turn_wire_prolong(const struct allocation *allocation);
+void turn_wire_prolong(const struct outlet *outlet);
 
-/* Do the settings let what is of this allocation go on wire? */
-bool turn_wire_wanted(const struct allocation *allocation);
+/* Do the settings let what goes through it go on wire? */
+bool turn_wire_wanted(const struct outlet *outlet);
 
 /*
  * Shall a bound connection be put on wire? Fills `out` and returns WIRE_OK, or

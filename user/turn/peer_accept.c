@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "turn/access.h"
 #include "turn/connect.h"
+#include "turn/outlet.h"
 #include "turn/peer_conn.h"
 #include "turn/permission.h"
 #include "turn/port.h"
@@ -90,7 +91,8 @@ static void peer_rejected(const struct allocation *allocation,
 
 static void peer_accepted(void *arg, int fd, const union addr *remote)
 {
-	struct allocation *allocation = arg;
+	const struct outlet *outlet = arg;
+	struct allocation *allocation = outlet->allocation;
 	struct turn_worker *worker = allocation->worker;
 
 	worker->counters.peer_accepts++;
@@ -114,7 +116,8 @@ static void peer_accepted(void *arg, int fd, const union addr *remote)
 
 static void accept_exhausted(void *arg, int error)
 {
-	struct allocation *allocation = arg;
+	const struct outlet *outlet = arg;
+	struct allocation *allocation = outlet->allocation;
 	struct turn_worker *worker = allocation->worker;
 	uint64_t suppressed;
 

@@ -28,6 +28,7 @@
 #include "turn/access.h"
 #include "turn/connect.h"
 #include "turn/on_wire.h"
+#include "turn/outlet.h"
 
 #define ID_TRIES 64
 
@@ -43,6 +44,11 @@ static uint64_t peer_hash(const struct allocation *allocation,
 	put_be16(key + sizeof(uint64_t), port);
 	memcpy(key + sizeof(uint64_t) + 2, bytes, len);
 	return table_hash(key, sizeof(uint64_t) + 2 + len);
+}
+
+struct outlet *turn_peer_conn_outlet(const struct peer_conn *conn)
+{
+	return turn_outlet_made(conn->allocation, addr_family(&conn->peer));
 }
 
 struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
@@ -348,7 +354,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 	const struct rates *rates = conn->allocation->rates;
 	const struct conf_engines *pinned =
 		turn_settings_pin(worker->settings, &conn->allocation->access,
-				  &conn->allocation->relayed.addr)
+				  &turn_peer_conn_outlet(conn)->relayed.addr)
 			.engines;
 	struct pair_wire_params wire;
 	struct pair_policy policy;

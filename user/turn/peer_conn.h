@@ -49,6 +49,9 @@ struct peer_conn {
 	bool bare; /* on wire: no descriptor is left */
 };
 
+/* The relayed transport address it comes from or goes to; may be closed by now. */
+struct outlet *turn_peer_conn_outlet(const struct peer_conn *conn);
+
 struct peer_conn *turn_peer_conn_find(const struct allocation *allocation,
 				      const union addr *peer);
 
@@ -103,7 +106,7 @@ void turn_peer_conn_free(struct peer_conn *conn); /* the reaper's */
 /* Closes everything at once, for the end of the worker. */
 void turn_peer_conn_destroy(struct peer_conn *conn);
 
-/* The relayed transport address was connected to. */
+/* A relayed transport address was connected to: their arg is the outlet. */
 extern const struct listener_ops turn_relayed_listener_ops;
 
 #endif

@@ -77,17 +77,24 @@ uint64_t turn_permission_expires(const struct allocation *allocation,
 	return permission && holds_now(permission) ? permission->expires_ms : 0;
 }
 
-static void permissions_remove(struct list *permissions)
+/* Those of peers of this family; AF_UNSPEC: all. */
+static void permissions_remove(struct list *permissions, sa_family_t family)
 {
 	struct list *pos, *tmp;
 
-	list_for_each_safe(pos, tmp, permissions)
-		permission_remove(list_entry(pos, struct permission, link));
+	list_for_each_safe(pos, tmp, permissions) {
+		struct permission *permission =
+			list_entry(pos, struct permission, link);
+
+		if (family == AF_UNSPEC ||
+		    addr_family(&permission->peer) == family)
+			permission_remove(permission);
+	}
 }
 
-void turn_permissions_clear(struct allocation *allocation)
+void turn_permissions_clear(struct allocation *allocation, sa_family_t family)
 {
-	permissions_remove(&allocation->permissions);
+	permissions_remove(&allocation->permissions, family);
 }
 
 unsigned int turn_permissions_count(const struct allocation *allocation)
@@ -221,7 +228,7 @@ static int peers_add(const struct request *req, struct allocation *allocation,
 			done = permission_add(allocation, &fresh, &peer,
 					      expires_ms);
 	if (!done)
-		permissions_remove(&fresh);
+		permissions_remove(&fresh, AF_UNSPEC);
 	list_splice_tail(&fresh, &allocation->permissions);
 	return done ? 0 : STUN_CODE_INSUFFICIENT_CAPACITY;
 }

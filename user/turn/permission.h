@@ -24,7 +24,8 @@ int turn_permission_grant(struct allocation *allocation,
 			  const union addr *peer);
 /* Those that the policy forbids now hold no more. */
 void turn_permissions_judge(struct allocation *allocation);
-void turn_permissions_clear(struct allocation *allocation);
+/* Removes those of peers of this family. */
+void turn_permissions_clear(struct allocation *allocation, sa_family_t family);
 /* How many hold now. */
 unsigned int turn_permissions_count(const struct allocation *allocation);
 

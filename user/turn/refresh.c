@@ -4,6 +4,7 @@
 
 #include "turn/allocation.h"
 #include "turn/mobile.h"
+#include "turn/outlet.h"
 
 /*
  * A new token need not have the key of the one before (RFC 7635 8): here, where it
@@ -45,8 +46,7 @@ int turn_refresh(struct request *req)
 		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
 	if (code)
 		return code;
-	if (family != AF_UNSPEC &&
-	    family != addr_family(&allocation->relayed.addr))
+	if (family != AF_UNSPEC && !turn_outlet_of(allocation, family))
 		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
 	code = turn_request_lifetime(req, true, &lifetime_ms);
 	if (!code && lifetime_ms)

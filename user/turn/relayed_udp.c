@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The relayed socket of a UDP allocation: opened at a port of its own, with the
+ * A relayed socket of a UDP allocation: opened at a port of its own, with the
  * next one kept (RFC 8656 7.2, EVEN-PORT), or taken over from a reservation.
  */
 #include "turn/relayed_udp.h"
@@ -37,9 +37,10 @@ static struct reservation *reservation_new(const struct allocation *allocation)
 }
 
 /* Opens two neighbours: *fd and what the reservation keeps. 0 or an errno. */
-static int pair_open(struct allocation *allocation,
-		     const struct port_wish *wish, int *fd)
+static int pair_open(struct outlet *outlet, const struct port_wish *wish,
+		     int *fd)
 {
+	struct allocation *allocation = outlet->allocation;
 	struct turn_shared *shared = allocation->worker->shared;
 	struct reservation *next = reservation_new(allocation);
 	int err = next ? turn_descriptor_take(shared) : -ENOMEM;
@@ -48,7 +49,7 @@ static int pair_open(struct allocation *allocation,
 		turn_reservation_free(shared, next);
 		return err;
 	}
-	err = turn_port_open_pair(shared, wish, &allocation->relayed,
+	err = turn_port_open_pair(shared, wish, &outlet->relayed,
 				  &next->relayed, fd, &next->fd);
 	if (err) {
 		turn_descriptor_release(shared);
@@ -64,10 +65,10 @@ static int pair_open(struct allocation *allocation,
 }
 
 /* A port of the configured range. 0 or a negative errno. */
-static int fresh_open(struct allocation *allocation,
-		      const struct allocation_wish *wish, int *fd)
+static int fresh_open(struct outlet *outlet, const struct allocation_wish *wish,
+		      int *fd)
 {
-	struct turn_worker *worker = allocation->worker;
+	struct turn_worker *worker = outlet->allocation->worker;
 	const struct conf_relay *relay = &turn_conf(worker)->relay;
 	const struct port_wish port = {
 		.min = relay->port_min,
@@ -79,12 +80,10 @@ static int fresh_open(struct allocation *allocation,
 
 	if (err)
 		return err;
-	allocation->relayed.addr = wish->host;
 	if (wish->reserve) {
-		err = pair_open(allocation, &port, fd);
+		err = pair_open(outlet, &port, fd);
 	} else {
-		*fd = turn_port_open(worker->shared, &port,
-				     &allocation->relayed);
+		*fd = turn_port_open(worker->shared, &port, &outlet->relayed);
 		err = *fd < 0 ? *fd : 0;
 	}
 	if (err)
@@ -93,15 +92,15 @@ static int fresh_open(struct allocation *allocation,
 }
 
 /* The reservation's port and descriptor, with its place, change hands. */
-static int reserved_open(struct allocation *allocation,
-			 struct reservation *reserved, int *fd)
+static int reserved_open(struct outlet *outlet, struct reservation *reserved,
+			 int *fd)
 {
-	struct turn_shared *shared = allocation->worker->shared;
+	struct turn_shared *shared = outlet->allocation->worker->shared;
 	int err;
 
 	/* The socket keeps others off the port of UDP alone. */
 	err = turn_relayed_hand_over(shared, &reserved->relayed,
-				     &allocation->relayed);
+				     &outlet->relayed);
 	if (!err) {
 		*fd = reserved->fd;
 		reserved->fd = -1;
@@ -110,38 +109,38 @@ static int reserved_open(struct allocation *allocation,
 	return err;
 }
 
-int turn_relayed_udp_open(struct allocation *allocation,
+int turn_relayed_udp_open(struct outlet *outlet,
 			  const struct allocation_wish *wish)
 {
-	struct turn_worker *worker = allocation->worker;
+	struct turn_worker *worker = outlet->allocation->worker;
 	int fd = -1;
-	int err = wish->reserved ?
-			  reserved_open(allocation, wish->reserved, &fd) :
-			  fresh_open(allocation, wish, &fd);
+	int err = wish->reserved ? reserved_open(outlet, wish->reserved, &fd) :
+				   fresh_open(outlet, wish, &fd);
 
 	if (err)
 		return err;
-	err = udp_socket_new(worker->udp, fd, turn_data_received, allocation,
-			     &allocation->udp);
+	err = udp_socket_new(worker->udp, fd, turn_data_received, outlet,
+			     &outlet->udp);
 	if (!err) {
 		/* What the client does not forbid may be cut (RFC 8656 14.2). */
-		udp_socket_fragments(allocation->udp);
+		udp_socket_fragments(outlet->udp);
 		/* Without it clients are not told of what fails, no more. */
-		udp_socket_failures(allocation->udp, turn_data_failed);
+		udp_socket_failures(outlet->udp, turn_data_failed);
 		return 0;
 	}
 	fd_close(&fd);
-	turn_relayed_udp_close(allocation);
+	turn_relayed_udp_close(outlet);
 	return err;
 }
 
-void turn_relayed_udp_close(struct allocation *allocation)
+void turn_relayed_udp_close(struct outlet *outlet)
 {
+	struct allocation *allocation = outlet->allocation;
 	struct turn_worker *worker = allocation->worker;
 
-	udp_socket_free(allocation->udp);
-	allocation->udp = NULL;
-	turn_relayed_remove(worker->shared, &allocation->relayed);
+	udp_socket_free(outlet->udp);
+	outlet->udp = NULL;
+	turn_relayed_remove(worker->shared, &outlet->relayed);
 	turn_descriptor_release(worker->shared);
 	timer_cancel(worker->loop, &allocation->reservation);
 	if (allocation->reserved)

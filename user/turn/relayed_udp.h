@@ -3,15 +3,14 @@
 #ifndef TURN_RELAYED_UDP_H
 #define TURN_RELAYED_UDP_H
 
-#include "turn/allocation.h"
-#include "turn/reservation.h"
+#include "turn/outlet.h"
 
 /*
- * Opens it as the wish has it, at its host or with what was reserved, which it
- * takes over in any case. 0 or a negative errno.
+ * Opens it as the wish has it, at the outlet's host or with what was reserved, which
+ * it takes over in any case. 0 or a negative errno.
  */
-int turn_relayed_udp_open(struct allocation *allocation,
+int turn_relayed_udp_open(struct outlet *outlet,
 			  const struct allocation_wish *wish);
-void turn_relayed_udp_close(struct allocation *allocation);
+void turn_relayed_udp_close(struct outlet *outlet);
 
 #endif

@@ -14,6 +14,7 @@
 #include "turn/discovery.h"
 #include "turn/excess.h"
 #include "turn/mobile.h"
+#include "turn/outlet.h"
 #include "turn/waiting.h"
 
 #define SOFTWARE "culvert " CULVERT_VERSION
@@ -400,7 +401,7 @@ int turn_request_peer(const struct request *req,
 
 	if (stun_get_xor_address(req->msg, attr, &peer))
 		return STUN_CODE_BAD_REQUEST;
-	if (addr_family(&peer) != addr_family(&allocation->relayed.addr))
+	if (!turn_outlet_of(allocation, addr_family(&peer)))
 		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
 	*out = peer;
 	return 0;
