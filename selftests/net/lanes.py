@@ -144,6 +144,36 @@ def _():
         same(one.client.sock.recv(65536), message(data), f"piece {n} to the client")
 
 
+def both_families(version):
+    """Channels of one client to a peer of each family: what the kernel can do of it, it does."""
+    relay = lab.topo.relay
+    server = serve(relay={"address": f"{relay.addr(4)}, {relay.addr(6)}"})
+    client = lab.keep(turn.Datagrams(lab.topo.client, server.address(version)))
+    relayed = client.allocate_both(protocol=UDP)
+    client.relayed = relayed[version]
+    alike = Channel(server, version, client).on_wire()
+    client.relayed = relayed[10 - version]
+    other = Channel(server, 10 - version, client, CHANNEL + 1)
+    for n in range(3 * FIRST):
+        other.up(payload(200, n))
+        other.down(payload(200, n))
+    before = wired(server)
+    client.relayed = relayed[version]
+    alike.up(payload(1200, 1))
+    alike.down(payload(1200, 2))
+    equal(wired(server), before + 2, "by wire")
+    equal(client.refresh(0, turn.family(10 - version)), 0, "the other family ends")
+    alike.up(payload(1200, 3))
+    equal(wired(server), before + 3, "by wire afterwards")
+    equal(client.refresh(0, turn.family(version)), 0, "the end")
+    check(not alike.passes(), "a lane of what has ended")
+
+
+for each in (4, 6):
+    tap.add(f"of two relayed addresses each has its channels (client over IPv{each})",
+            lambda version=each: both_families(version))
+
+
 @tap.test("what is too long for the client's way is fragmented by the daemon")
 def _():
     server = serve()

@@ -357,6 +357,79 @@ def _():
         done(second)
 
 
+def both_families():
+    """Configuration with a relayed address of each family."""
+    need_version(lab, 6)
+    return changed(relay={"address": f"{lab.topo.relay.addr(4)}, {lab.topo.relay.addr(6)}"})
+
+
+@each("one allocation has both families, by indications and by channels")
+def _(version, tcp):
+    client = client_of(version, tcp, changes=both_families())
+    relayed = client.allocate_both(protocol=UDP)
+    peers = {of: peer_of(of) for of in (4, 6)}
+    client.permit(*(peer.getsockname()[0] for peer in peers.values()))
+    for of, peer in peers.items():
+        client.relayed = relayed[of]
+        address, data = peer.getsockname(), payload(1200, of)
+        client.sock.sendall(send_message(address, data))
+        same(from_relay(peer, client), data, f"to the peer of IPv{of}")
+        peer.sendto(data, relayed[of])
+        same(receive_data(client, address), data, f"from the peer of IPv{of}")
+        equal(client.channel_bind_code(address, CHANNEL + of), 0)
+        client.sock.sendall(channel_message(data, tcp, CHANNEL + of))
+        same(from_relay(peer, client), data, f"by channel to the peer of IPv{of}")
+        peer.sendto(data, relayed[of])
+        same(receive_channel(client, tcp, CHANNEL + of), data, f"by channel from it, IPv{of}")
+    done(client)
+
+
+@tap.test("of two families one ends by Refresh, with what it has; the other goes on")
+def _():
+    server = lab.server(both_families())
+    client = client_of(changes=both_families())
+    relayed = client.allocate_both(protocol=UDP)
+    four, six = peer_of(4), peer_of(6)
+    for n, peer in enumerate((four, six)):
+        equal(client.channel_bind_code(peer.getsockname(), CHANNEL + n), 0)
+    shown = "{}:{},[{}]:{}".format(*relayed[4], *relayed[6])
+    check(shown in server.ctl("allocations"), f"no {shown} in the table")
+    row = server.ctl_json("allocations")["allocations"][-1]
+    equal((row["relayed"], row["additional"]), tuple(shown.split(",")))
+    equal(client.refresh(0, turn.family(6)), 0, "lifetime")
+    equal(client.code(REFRESH, [turn.family(6)]), 443, "Refresh of what has ended")
+    equal(client.peer_code(CREATE_PERMISSION, six.getsockname()[:2]), 443, "permission")
+    six.sendto(b"nobody", relayed[6])
+    client.sock.sendall(channel_message(b"nobody", False, CHANNEL + 1))
+    client.sock.sendall(channel_message(b"still", False))
+    client.relayed = relayed[4]
+    same(from_relay(four, client), b"still", "by the other channel")
+    four.sendto(b"there", relayed[4])
+    same(receive_channel(client, False), b"there", "back")
+    check(silent(six, 0.05), "the peer of IPv6 got something")
+    row = server.ctl_json("allocations")["allocations"][-1]
+    equal((row["relayed"], row.get("additional"), row["channels"], row["permissions"]),
+          (shown.split(",", 1)[0], None, 1, 1))
+    done(client)
+
+
+@tap.test("a family that the server does not have is named by ADDRESS-ERROR-CODE")
+def _():
+    need_version(lab, 6)
+    for version in (4, 6):
+        client = client_of(changes=changed(relay={"address": lab.topo.relay.addr(version)}))
+        told = client.allocate_both(protocol=UDP)
+        equal(told[10 - version], 440, "of the other family")
+        equal(told[version][0], lab.topo.relay.addr(version), "host")
+        done(client)
+    client = client_of(changes=both_families())
+    for attr in (turn.family(4), turn.family(6), (stun.EVEN_PORT, b"\x80"),
+                 (stun.RESERVATION_TOKEN, bytes(8))):
+        equal(client.code(ALLOCATE, [transport(UDP), turn.BOTH, attr]), 400, f"with {attr}")
+    four = (stun.ADDITIONAL_ADDRESS_FAMILY, bytes([1, 0, 0, 0]))
+    equal(client.code(ALLOCATE, [transport(UDP), four]), 400, "IPv4 is not what is added")
+
+
 @tap.test("DONT-FRAGMENT: what fits goes whole, what does not is not sent")
 def _():
     need_namespaces(lab)

@@ -366,7 +366,9 @@ const struct key conf_keys[] = {
 	  .second = offsetof(struct conf, relay.address_count),
 	  .shown = "the address the client has connected to",
 	  .help = "Addresses of this host for relayed transport addresses,\n"
-		  "IPv4 and IPv6, without a port." },
+		  "IPv4 and IPv6, without a port.\n"
+		  "A client that asks for both families gets one address of\n"
+		  "each; what is not to be had, ADDRESS-ERROR-CODE names." },
 	{ RELAY(port_min), .name = "ports", .type = KEY_PORTS,
 	  .second = offsetof(struct conf, relay.port_max), .min = 1,
 	  .max = 65535, .preset = "49152-65535",
@@ -933,7 +935,8 @@ const struct key conf_keys[] = {
 	  .help = "Peer connections of one user; 0 means no limit." },
 	{ LIMITS(per_user.allocations), .name = "allocations_per_user",
 	  .type = KEY_COUNT, .max = 10000000, .preset = "1024",
-	  .help = "Allocations of one user; 0 means no limit." },
+	  .help = "Allocations of one user; 0 means no limit.\n"
+		  "One with an address of each family is one." },
 	{ LIMITS(permissions_per_allocation),
 	  .name = "permissions_per_allocation", .type = KEY_COUNT, .min = 1,
 	  .max = 65536, .preset = "256",

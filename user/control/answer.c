@@ -187,6 +187,8 @@ static json_t *allocation_json(const struct control_allocation *row)
 	set(&object, "client", string(row->client));
 	set(&object, "client_transport", string(row->client_transport));
 	set(&object, "relayed", string(row->relayed));
+	if (*row->additional)
+		set(&object, "additional", string(row->additional));
 	set(&object, "transport", string(row->transport));
 	set(&object, "user", string(row->user));
 	set(&object, "realm", string(row->realm));

@@ -56,6 +56,7 @@ struct control_status {
 struct control_allocation {
 	char id[32];
 	char client[80], relayed[80];
+	char additional[80]; /* the relayed one of the other family; or empty */
 	/* "tcp", "tls", "udp" or "dtls": of the client, and to peers */
 	char client_transport[8], transport[8];
 	char *user, *realm; /* owned */

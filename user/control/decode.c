@@ -239,6 +239,9 @@ static int allocation_decode(const json_t *row, void *to)
 	text_copy(row, "client_transport", &ok, out->client_transport,
 		  sizeof(out->client_transport));
 	text_copy(row, "relayed", &ok, out->relayed, sizeof(out->relayed));
+	if (json_object_get(row, "additional"))
+		text_copy(row, "additional", &ok, out->additional,
+			  sizeof(out->additional));
 	text_copy(row, "transport", &ok, out->transport,
 		  sizeof(out->transport));
 	user = text(row, "user", &ok);

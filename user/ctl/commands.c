@@ -194,7 +194,8 @@ static void allocation_cells(struct grid *grid,
 	grid_cell(grid, "%s", row->id);
 	grid_cell(grid, "%s", row->client);
 	grid_cell(grid, "%s", row->client_transport);
-	grid_cell(grid, "%s", row->relayed);
+	grid_cell(grid, "%s%s%s", row->relayed, *row->additional ? "," : "",
+		  row->additional);
 	grid_cell(grid, "%s", row->transport);
 	grid_cell(grid, "%s", row->user);
 	grid_cell(grid, "%s", row->realm);

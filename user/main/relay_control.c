@@ -110,6 +110,8 @@ static bool allocation_row(void *arg, const struct turn_allocation_info *info)
 	snprintf(row->id, sizeof(row->id), "%s", info->id);
 	addr_format(&info->client, row->client);
 	addr_format(&info->relayed, row->relayed);
+	if (addr_family(&info->additional) != AF_UNSPEC)
+		addr_format(&info->additional, row->additional);
 	snprintf(row->client_transport, sizeof(row->client_transport), "%s",
 		 info->client_transport);
 	snprintf(row->transport, sizeof(row->transport), "%s", info->transport);

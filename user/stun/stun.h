@@ -69,6 +69,8 @@ enum stun_attr_type {
 	STUN_ATTR_PADDING = 0x0026,
 	STUN_ATTR_RESPONSE_PORT = 0x0027,
 	STUN_ATTR_CONNECTION_ID = 0x002a,
+	STUN_ATTR_ADDITIONAL_ADDRESS_FAMILY = 0x8000,
+	STUN_ATTR_ADDRESS_ERROR_CODE = 0x8001,
 	STUN_ATTR_PASSWORD_ALGORITHMS = 0x8002,
 	STUN_ATTR_ALTERNATE_DOMAIN = 0x8003,
 	STUN_ATTR_ICMP = 0x8004,
@@ -254,6 +256,9 @@ void stun_put_xor_address(struct stun_writer *w, uint16_t type,
 			  const union addr *addr);
 /* ERROR-CODE with the standard reason phrase. */
 void stun_put_error(struct stun_writer *w, int code);
+/* ADDRESS-ERROR-CODE: why there is no relayed address of this family. */
+void stun_put_address_error(struct stun_writer *w, enum stun_family family,
+			    int code);
 void stun_put_unknown(struct stun_writer *w, const uint16_t *types,
 		      size_t count);
 void stun_put_integrity(struct stun_writer *w, const uint8_t *key,

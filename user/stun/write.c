@@ -144,7 +144,9 @@ void stun_put_xor_address(struct stun_writer *w, uint16_t type,
 	stun_xor_bytes(at + 4, len, w->buf + 8);
 }
 
-void stun_put_error(struct stun_writer *w, int code)
+/* The layout both kinds share, but for the first byte. */
+static void error_put(struct stun_writer *w, uint16_t type, uint8_t first,
+		      int code)
 {
 	const char *reason = stun_reason(code);
 	size_t len = strlen(reason);
@@ -152,13 +154,25 @@ void stun_put_error(struct stun_writer *w, int code)
 
 	if ((code < 300 || code > 699) && !w->error)
 		w->error = -EINVAL;
-	at = attr_reserve(w, STUN_ATTR_ERROR_CODE, 4 + len);
+	at = attr_reserve(w, type, 4 + len);
 	if (!at)
 		return;
-	put_be16(at, 0);
+	at[0] = first;
+	at[1] = 0;
 	at[2] = (uint8_t)(code / 100);
 	at[3] = (uint8_t)(code % 100);
 	value_put(at + 4, reason, len);
+}
+
+void stun_put_error(struct stun_writer *w, int code)
+{
+	error_put(w, STUN_ATTR_ERROR_CODE, 0, code);
+}
+
+void stun_put_address_error(struct stun_writer *w, enum stun_family family,
+			    int code)
+{
+	error_put(w, STUN_ATTR_ADDRESS_ERROR_CODE, (uint8_t)family, code);
 }
 
 void stun_put_unknown(struct stun_writer *w, const uint16_t *types,

@@ -51,17 +51,64 @@ static int attributes_check(const struct request *req,
 	if ((has_even && even.len != 1) ||
 	    (has_token &&
 	     (has_even || token.len != TURN_TOKEN_LEN ||
-	      stun_has(req->msg, STUN_ATTR_REQUESTED_ADDRESS_FAMILY))))
+	      stun_has(req->msg, STUN_ATTR_REQUESTED_ADDRESS_FAMILY) ||
+	      stun_has(req->msg, STUN_ATTR_ADDITIONAL_ADDRESS_FAMILY))))
 		return STUN_CODE_BAD_REQUEST;
 	wish->even = has_even;
 	wish->reserve = has_even && (even.value[0] & RESERVE_NEXT);
 	return 0;
 }
 
+/* REQUESTED- or ADDITIONAL-ADDRESS-FAMILY: 0, or the code that refuses. */
+static int families_check(const struct request *req,
+			  struct allocation_wish *wish)
+{
+	struct stun_attr attr;
+	sa_family_t family;
+	int code;
+
+	if (!stun_find(req->msg, STUN_ATTR_ADDITIONAL_ADDRESS_FAMILY, &attr)) {
+		code = turn_request_family(req, &family);
+		/* IPv4 unless another one is asked for. */
+		wish->wanted[turn_family_index(family)] = true;
+		return code;
+	}
+	/* It means both: one port is reserved, and IPv6 is what is added. */
+	if (stun_has(req->msg, STUN_ATTR_REQUESTED_ADDRESS_FAMILY) ||
+	    wish->reserve || attr.len != 4 || attr.value[0] != STUN_FAMILY_IPV6)
+		return STUN_CODE_BAD_REQUEST;
+	wish->wanted[0] = wish->wanted[1] = true;
+	return 0;
+}
+
+/*
+ * The host of each family, or why it has none. 0 when one has; 508 rather than 440
+ * otherwise, for that may pass.
+ */
+static int hosts_choose(const struct request *req, struct allocation_wish *wish)
+{
+	bool found = false;
+	int worst = 0;
+
+	for (size_t i = 0; i < TURN_FAMILIES; i++) {
+		int code = wish->wanted[i] ?
+				   turn_relayed_host(req, turn_family(i),
+						     &wish->hosts[i]) :
+				   0;
+
+		wish->refused[i] = code;
+		found |= wish->wanted[i] && !code;
+		if (code > worst)
+			worst = code;
+	}
+	return found ? 0 : worst;
+}
+
 /* Takes what RESERVATION-TOKEN means: 0, or 508 when it is not to be had. */
 static int reservation_claim(const struct request *req,
 			     struct allocation_wish *wish)
 {
+	const union addr *addr;
 	struct stun_attr token;
 
 	if (!stun_find(req->msg, STUN_ATTR_RESERVATION_TOKEN, &token))
@@ -70,7 +117,8 @@ static int reservation_claim(const struct request *req,
 					       req->account);
 	if (!wish->reserved)
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	wish->host = wish->reserved->relayed.addr;
+	addr = &wish->reserved->relayed.addr;
+	wish->hosts[turn_family_index(addr_family(addr))] = *addr;
 	return 0;
 }
 
@@ -78,7 +126,6 @@ static int reservation_claim(const struct request *req,
 static int request_check(struct request *req, struct allocation_wish *wish)
 {
 	const struct conf_alternate *alternate;
-	sa_family_t family;
 	int code;
 
 	if (req->client->allocation)
@@ -87,7 +134,7 @@ static int request_check(struct request *req, struct allocation_wish *wish)
 	if (!code)
 		code = attributes_check(req, wish);
 	if (!code)
-		code = turn_request_family(req, &family);
+		code = families_check(req, wish);
 	if (!code)
 		code = turn_request_lifetime(req, false, &wish->lifetime_ms);
 	if (!code)
@@ -104,7 +151,7 @@ static int request_check(struct request *req, struct allocation_wish *wish)
 		return turn_alternate_answer(req, alternate);
 	if (turn_shared_draining(req->worker->shared))
 		return STUN_CODE_INSUFFICIENT_CAPACITY;
-	return turn_relayed_host(req, family, &wish->host);
+	return hosts_choose(req, wish);
 }
 
 /* Makes it, for a client that lasts. 0 or a code. */
@@ -132,6 +179,22 @@ static bool is_repeat(const struct request *req)
 	       memcmp(allocation->txid, req->tx.txid, STUN_TXID_LEN) == 0;
 }
 
+/* What it got, also if it has ended since, and what it did not get. */
+static void addresses_put(struct stun_writer *w,
+			  const struct allocation *allocation)
+{
+	for (size_t i = 0; i < TURN_FAMILIES; i++)
+		if (allocation->outlets[i])
+			stun_put_xor_address(
+				w, STUN_ATTR_XOR_RELAYED_ADDRESS,
+				&allocation->outlets[i]->relayed.addr);
+	for (size_t i = 0; i < TURN_FAMILIES; i++)
+		if (allocation->refused[i])
+			stun_put_address_error(
+				w, i ? STUN_FAMILY_IPV6 : STUN_FAMILY_IPV4,
+				allocation->refused[i]);
+}
+
 int turn_allocate(struct request *req)
 {
 	struct allocation_wish wish = { 0 };
@@ -148,11 +211,7 @@ int turn_allocate(struct request *req)
 	if (code)
 		return code;
 	allocation = req->client->allocation;
-	for (size_t i = 0; i < TURN_FAMILIES; i++)
-		if (allocation->outlets[i])
-			stun_put_xor_address(
-				&req->answer, STUN_ATTR_XOR_RELAYED_ADDRESS,
-				&allocation->outlets[i]->relayed.addr);
+	addresses_put(&req->answer, allocation);
 	stun_put_u32(&req->answer, STUN_ATTR_LIFETIME,
 		     (uint32_t)(allocation->granted_ms / 1000));
 	if (allocation->reserved)

@@ -43,8 +43,9 @@ static void allocation_log(const struct allocation *allocation,
 			   const char *reason)
 {
 	struct turn_worker *worker = allocation->worker;
-	char client[ADDR_STRLEN], relayed[ADDR_STRLEN];
-	const struct outlet *outlet = turn_outlet_next(allocation, NULL);
+	const struct outlet *first = turn_outlet_next(allocation, NULL),
+			    *second = turn_outlet_next(allocation, first);
+	char client[ADDR_STRLEN], relayed[ADDR_STRLEN], additional[ADDR_STRLEN];
 	uint64_t suppressed;
 
 	if (!log_enabled(LOG_LEVEL_INFO) ||
@@ -55,14 +56,16 @@ static void allocation_log(const struct allocation *allocation,
 		return;
 	log_info(
 		ROOM,
-		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s transport=%s relayed=%s%s%s suppressed=%ju",
+		"event=%s allocation=a%u.%ju user=%s realm=%s client=%s transport=%s relayed=%s%s%s%s%s suppressed=%ju",
 		reason ? "allocation_ended" : "allocation", worker->index,
 		(uintmax_t)allocation->serial,
 		auth_account_user(allocation->account),
 		auth_account_realm(allocation->account),
 		addr_format(&allocation->client_addr, client),
 		turn_transport_name(allocation->transport),
-		addr_format(&outlet->relayed.addr, relayed),
+		addr_format(&first->relayed.addr, relayed),
+		second ? " additional=" : "",
+		second ? addr_format(&second->relayed.addr, additional) : "",
 		reason ? " reason=" : "", reason ? reason : "",
 		(uintmax_t)suppressed);
 }
@@ -78,7 +81,7 @@ void turn_allocation_token(struct allocation *allocation,
 	allocation->until_s = req->until_s;
 }
 
-/* A structure without its relayed address. */
+/* A structure without its relayed addresses. */
 static struct allocation *allocation_make(const struct request *req,
 					  const struct allocation_wish *wish)
 {
@@ -96,6 +99,7 @@ static struct allocation *allocation_make(const struct request *req,
 	allocation->transport = wish->transport;
 	allocation->granted_ms = wish->lifetime_ms;
 	allocation->mobile = wish->mobile;
+	memcpy(allocation->refused, wish->refused, sizeof(wish->refused));
 	memcpy(allocation->txid, req->tx.txid, sizeof(allocation->txid));
 	allocation->created_ms = loop_now(worker->loop);
 	allocation->serial = ++worker->allocation_serial;
@@ -123,6 +127,26 @@ static void resource_log(struct turn_worker *worker, const union addr *host,
 		 (uintmax_t)suppressed);
 }
 
+/* Opens what can be opened. 0 when something is open, or what has kept it back. */
+static int outlets_open(struct allocation *allocation,
+			const struct allocation_wish *wish)
+{
+	int err = -EADDRNOTAVAIL;
+
+	for (size_t i = 0; i < TURN_FAMILIES; i++) {
+		const union addr *host = &wish->hosts[i];
+
+		if (addr_family(host) == AF_UNSPEC)
+			continue;
+		err = turn_outlet_open(allocation, wish, host);
+		if (!err)
+			continue;
+		allocation->refused[i] = STUN_CODE_INSUFFICIENT_CAPACITY;
+		resource_log(allocation->worker, host, err);
+	}
+	return turn_outlet_next(allocation, NULL) ? 0 : err;
+}
+
 static int allocation_open(const struct request *req,
 			   const struct allocation_wish *wish)
 {
@@ -134,7 +158,7 @@ static int allocation_open(const struct request *req,
 		turn_reservation_free(worker->shared, wish->reserved);
 		return -ENOMEM;
 	}
-	err = turn_outlet_open(allocation, wish, &wish->host);
+	err = outlets_open(allocation, wish);
 	if (err) {
 		turn_allocation_free(allocation);
 		return err;
@@ -188,7 +212,6 @@ int turn_allocation_new(const struct request *req,
 	if (!err)
 		return 0;
 	places_release(worker, req->account);
-	resource_log(worker, &wish->host, err);
 	return STUN_CODE_INSUFFICIENT_CAPACITY;
 }
 

@@ -22,6 +22,11 @@ static inline size_t turn_family_index(sa_family_t family)
 	return family == AF_INET6;
 }
 
+static inline sa_family_t turn_family(size_t index)
+{
+	return index ? AF_INET6 : AF_INET;
+}
+
 struct allocation {
 	struct list link; /* of worker->allocations, ended or dead_allocations */
 	struct turn_worker *worker;
@@ -66,6 +71,8 @@ struct allocation {
 	/* Its Allocate, which may come again when its answer was lost. */
 	uint8_t txid[STUN_TXID_LEN];
 	uint64_t granted_ms;
+	/* Why one of two was not to be had: a STUN code; 0: it was. */
+	int refused[TURN_FAMILIES];
 };
 
 /* The token of this request is its last one; none: none. */
@@ -75,18 +82,20 @@ void turn_allocation_token(struct allocation *allocation,
 /* What an Allocate asks for. */
 struct allocation_wish {
 	enum stun_transport transport;
-	union addr host; /* of the relayed transport address */
+	bool wanted[TURN_FAMILIES]; /* a relayed transport address of it */
+	union addr hosts[TURN_FAMILIES]; /* AF_UNSPEC: not to be had, or not */
+	int refused[TURN_FAMILIES]; /* wanted; the STUN code that says why not */
 	uint64_t lifetime_ms;
 	bool mobile; /* MOBILITY-TICKET */
 	/* Of UDP alone. */
 	bool even; /* EVEN-PORT */
 	bool reserve; /* the next port, too */
-	struct reservation *reserved; /* take this instead of `host`; or NULL */
+	struct reservation *reserved; /* take this, at its host; or NULL */
 };
 
 /*
- * Makes req->client's allocation; takes over what was reserved in any case. 0, or
- * the STUN code that says what ran out.
+ * Makes req->client's allocation, with at least one of the hosts; takes over what was
+ * reserved in any case. 0, or the STUN code that says what ran out.
  */
 int turn_allocation_new(const struct request *req,
 			const struct allocation_wish *wish);

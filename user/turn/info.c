@@ -102,17 +102,21 @@ static const char *client_transport(const struct client *client)
 static void allocation_info(const struct allocation *allocation,
 			    struct turn_allocation_info *info)
 {
-	const struct outlet *outlet = turn_outlet_next(allocation, NULL);
+	const struct outlet *first = turn_outlet_next(allocation, NULL),
+			    *second = turn_outlet_next(allocation, first);
 	uint64_t now = loop_now(allocation->worker->loop);
+	uint64_t expires_ms = first->expires_ms;
+
+	if (second && second->expires_ms > expires_ms)
+		expires_ms = second->expires_ms;
 
 	*info = (struct turn_allocation_info){
 		.client = allocation->client_addr,
-		.relayed = outlet->relayed.addr,
+		.relayed = first->relayed.addr,
 		.user = auth_account_user(allocation->account),
 		.realm = auth_account_realm(allocation->account),
 		.age_ms = now - allocation->created_ms,
-		.expires_in_ms =
-			outlet->expires_ms > now ? outlet->expires_ms - now : 0,
+		.expires_in_ms = expires_ms > now ? expires_ms - now : 0,
 		.permissions = turn_permissions_count(allocation),
 		.pending = allocation->pending,
 		.connections = allocation->conn_count - allocation->pending,
@@ -122,6 +126,8 @@ static void allocation_info(const struct allocation *allocation,
 		.bytes_to_peers = allocation->bytes_to_peers,
 		.bytes_to_client = allocation->bytes_to_client,
 	};
+	if (second)
+		info->additional = second->relayed.addr;
 	id_format(info->id, 'a', allocation->worker, allocation->serial);
 }
 

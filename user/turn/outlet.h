@@ -14,6 +14,7 @@ struct outlet {
 	struct port_claim *claim; /* on it when closed, for pairs on wire */
 	struct timer expiry;
 	uint64_t expires_ms;
+	uint8_t end_txid[STUN_TXID_LEN]; /* of the Refresh that has ended it */
 	bool closed;
 };
 

@@ -28,36 +28,69 @@ static int refresh_allocation(struct request *req, struct allocation **out)
 	return code;
 }
 
+/*
+ * What the request is about: *out, or all of the allocation (NULL). One that this very
+ * request has ended is found, too: its answer may have been lost. 0 or a code.
+ */
+static int outlet_find(const struct request *req,
+		       const struct allocation *allocation, struct outlet **out)
+{
+	struct outlet *outlet = NULL;
+	sa_family_t family;
+	int code = turn_request_family(req, &family);
+
+	if (code == STUN_CODE_BAD_REQUEST)
+		return code;
+	if (!code && family != AF_UNSPEC)
+		outlet = turn_outlet_made(allocation, family);
+	if (outlet && outlet->closed &&
+	    memcmp(outlet->end_txid, req->tx.txid, STUN_TXID_LEN) != 0)
+		outlet = NULL;
+	/* A family that does not exist is not the allocation's either. */
+	if (!outlet && (code || family != AF_UNSPEC))
+		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
+	*out = outlet;
+	return 0;
+}
+
+static void lifetime_set(const struct request *req,
+			 struct allocation *allocation, struct outlet *outlet,
+			 uint64_t lifetime_ms)
+{
+	if (outlet && outlet->closed)
+		return;
+	if (outlet && lifetime_ms) {
+		turn_outlet_prolong(outlet, lifetime_ms);
+	} else if (outlet) {
+		memcpy(outlet->end_txid, req->tx.txid, STUN_TXID_LEN);
+		turn_outlet_end(outlet, "refresh");
+	} else if (lifetime_ms) {
+		turn_allocation_prolong(allocation, lifetime_ms);
+	} else {
+		turn_allocation_end(allocation, "refresh", false);
+	}
+}
+
 int turn_refresh(struct request *req)
 {
 	const bool moved = stun_has(req->msg, STUN_ATTR_MOBILITY_TICKET);
 	struct allocation *allocation;
+	struct outlet *outlet;
 	uint64_t lifetime_ms;
-	sa_family_t family;
 	int code = moved ? turn_mobile_refresh(req) : 0;
 
 	if (!code)
 		code = refresh_allocation(req, &allocation);
-	if (code)
-		return code;
-	code = turn_request_family(req, &family);
-	/* A family that does not exist is not the allocation's either. */
-	if (code == STUN_CODE_ADDRESS_FAMILY_NOT_SUPPORTED)
-		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
-	if (code)
-		return code;
-	if (family != AF_UNSPEC && !turn_outlet_of(allocation, family))
-		return STUN_CODE_PEER_ADDRESS_FAMILY_MISMATCH;
-	code = turn_request_lifetime(req, true, &lifetime_ms);
+	if (!code)
+		code = outlet_find(req, allocation, &outlet);
+	if (!code)
+		code = turn_request_lifetime(req, true, &lifetime_ms);
 	if (!code && lifetime_ms)
 		code = turn_request_in_time(req);
 	if (code)
 		return code;
-	if (lifetime_ms)
-		turn_allocation_prolong(allocation, lifetime_ms);
-	else
-		turn_allocation_end(allocation, "refresh", false);
-	if (moved && lifetime_ms)
+	lifetime_set(req, allocation, outlet, lifetime_ms);
+	if (moved && !allocation->ended)
 		turn_mobile_ticket_put(&req->answer, allocation);
 	stun_put_u32(&req->answer, STUN_ATTR_LIFETIME,
 		     (uint32_t)(lifetime_ms / 1000));

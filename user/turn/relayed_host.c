@@ -88,9 +88,7 @@ int turn_relayed_host(const struct request *req, sa_family_t family,
 		turn_access_refresh(req->worker);
 	if (known)
 		choice.near = conf_exit_of(conf, &dialled);
-	/* RFC 8656 7.2: IPv4 unless another one is asked for. */
-	hosts_consider(req, family == AF_UNSPEC ? AF_INET : family,
-		       known ? &dialled : NULL, &choice);
+	hosts_consider(req, family, known ? &dialled : NULL, &choice);
 	if (choice.found) {
 		*out = choice.host;
 		return 0;

@@ -110,6 +110,7 @@ void turn_worker_counters(const struct turn_worker *worker,
 struct turn_allocation_info {
 	char id[TURN_ID_LEN];
 	union addr client, relayed;
+	union addr additional; /* of the other family; AF_UNSPEC: none */
 	const char *user, *realm;
 	uint64_t age_ms, expires_in_ms;
 	unsigned int permissions, pending, connections, channels;

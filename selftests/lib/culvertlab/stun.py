@@ -54,6 +54,7 @@ PADDING = 0x0026
 RESPONSE_PORT = 0x0027
 CONNECTION_ID = 0x002A
 ADDITIONAL_ADDRESS_FAMILY = 0x8000
+ADDRESS_ERROR_CODE = 0x8001
 PASSWORD_ALGORITHMS = 0x8002
 ALTERNATE_DOMAIN = 0x8003
 SOFTWARE = 0x8022
@@ -181,6 +182,11 @@ class Message:
         if value is None:
             raise Malformed(f"no attribute {kind:#x} in {self}")
         return unxor_address(value, self.txid)
+
+    def addresses(self, kind):
+        """All values of an attribute, by the version of IP."""
+        each = (unxor_address(v, self.txid) for t, v in self.attrs if t == kind)
+        return {6 if ":" in address[0] else 4: address for address in each}
 
     @property
     def code(self):

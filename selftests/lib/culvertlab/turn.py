@@ -43,6 +43,10 @@ def family(version):
     return (stun.REQUESTED_ADDRESS_FAMILY, bytes([value, 0, 0, 0]))
 
 
+# ADDITIONAL-ADDRESS-FAMILY: IPv6 beside IPv4
+BOTH = (stun.ADDITIONAL_ADDRESS_FAMILY, bytes([2, 0, 0, 0]))
+
+
 def recv_exact(sock, count):
     data = b""
     while len(data) < count:
@@ -195,6 +199,13 @@ class Control:
         if self.mapped != self.sock.getsockname()[:2]:
             raise Fail(f"mapped address {self.mapped}, want {self.sock.getsockname()[:2]}")
         return response
+
+    def allocate_both(self, *attrs, protocol=TCP):
+        """The relayed addresses by version; ADDRESS-ERROR-CODE has the code of a missing one."""
+        response = self.insist(ALLOCATE, [transport(protocol), BOTH, *attrs])
+        error = response.get(stun.ADDRESS_ERROR_CODE)
+        missing = {{1: 4, 2: 6}[error[0]]: error[2] * 100 + error[3]} if error else {}
+        return {**response.addresses(stun.XOR_RELAYED_ADDRESS), **missing}
 
     def refresh(self, seconds=None, *attrs):
         """Refresh; returns the granted lifetime."""
