@@ -837,6 +837,30 @@ static void traffic_keeps_a_pair_from_idling(void **state)
 	assert_int_equal(rig->how, PAIR_END_IDLE);
 }
 
+/* Its turn is further away than the idle timeout, and comes. */
+static void waiting_for_its_turn_is_not_idling(void **state)
+{
+	struct rig *rig = *state;
+	struct rate_bucket bucket = { .until_ns = clock_ns() + 900000000 };
+	struct rates rates = { 0 };
+	struct pair_info info;
+
+	rates_add(&rates, &bucket, 8 * MIB);
+	rig->params.rates[1] = &rates;
+	rig->params.idle_timeout_ms = 200;
+	rig->end[0].to_send = 3000;
+	join(rig);
+	while (rig->end[1].got < 3000) {
+		rig_tick(rig->loop, rig->end);
+		assert_int_equal(rig->closed, 0);
+		pair_get_info(rig->pair, &info);
+		assert_true(info.idle_ms < 200);
+	}
+	assert_true(clock_ns() > bucket.until_ns - 100000000);
+	until_closed(rig);
+	assert_int_equal(rig->how, PAIR_END_IDLE);
+}
+
 struct many {
 	struct end end[2];
 	struct pair *pair;
@@ -1089,6 +1113,7 @@ int main(void)
 		CASE(idle_pair_is_ended_in_order),
 		CASE(idle_pair_with_stuck_bytes_is_reset),
 		CASE(traffic_keeps_a_pair_from_idling),
+		CASE(waiting_for_its_turn_is_not_idling),
 		CASE(relays_two_hundred_pairs_at_once),
 		CASE(relays_without_a_descriptor_left),
 		CASE(survives_every_failing_allocation),

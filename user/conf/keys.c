@@ -1002,7 +1002,8 @@ const struct key conf_keys[] = {
 	{ LIMITS(idle_timeout_ms), .name = "idle_timeout", .type = KEY_DURATION,
 	  .flags = KEY_ZERO, .min = 100, .max = 30 * 24 * HOUR, .preset = "0",
 	  .help = "Time without a byte after which a relayed connection is\n"
-		  "closed; 0 means never." },
+		  "closed; 0 means never.\n"
+		  "Waiting for a turn under a bandwidth limit does not count." },
 	{ LIMITS(control_clients), .name = "control_clients", .type = KEY_COUNT,
 	  .min = 1, .max = 1024, .preset = "16",
 	  .help = "Connections to the control socket at once." },

@@ -44,7 +44,8 @@ struct flow {
 /* One attached pair. Embedded in its owner. */
 struct engine_link {
 	struct flow flow[2];
-	uint64_t active_ms; /* loop time when bytes last moved */
+	/* Loop time when bytes last moved, or will: when a flow's turn comes. */
+	uint64_t active_ms;
 	/* A flow has ended: its end and error say how. May detach the link. */
 	void (*on_end)(struct engine_link *link, struct flow *flow);
 	/* Answer to detach: the engine holds nothing of the link any more. */

@@ -169,12 +169,28 @@ static void turn_give_back(const struct flow *flow, struct flow_state *state)
 	state->reserved = 0;
 }
 
+static void link_active(struct engine_link *link, uint64_t ms)
+{
+	if (ms > link->active_ms)
+		link->active_ms = ms;
+}
+
+/* A link that waits for its turn waits for us: it is not idle before that comes. */
+static void turn_await(struct mover *mover, struct engine_link *link,
+		       struct flow_state *state, uint64_t now_ns)
+{
+	uint64_t ms = (state->turn_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
+
+	timer_arm(mover->loop, &state->turn, ms, state->on_turn);
+	link_active(link, loop_now(mover->loop) + ms);
+}
+
 /*
  * How much may be read now? 0: nothing, the timer will tell when. A share for which
  * the flow had to wait is taken when it comes, though the rates have changed since.
  */
-static size_t turn_take(struct mover *mover, const struct flow *flow,
-			struct flow_state *state)
+static size_t turn_take(struct mover *mover, struct engine_link *link,
+			const struct flow *flow, struct flow_state *state)
 {
 	uint64_t now_ns;
 
@@ -188,9 +204,7 @@ static size_t turn_take(struct mover *mover, const struct flow *flow,
 	}
 	if (state->turn_ns <= now_ns)
 		return state->reserved;
-	timer_arm(mover->loop, &state->turn,
-		  (state->turn_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS,
-		  state->on_turn);
+	turn_await(mover, link, state, now_ns);
 	return 0;
 }
 
@@ -233,7 +247,7 @@ static void moved(struct mover *mover, struct engine_link *link,
 		  struct flow *flow, size_t n)
 {
 	flow->bytes += n;
-	link->active_ms = loop_now(mover->loop);
+	link_active(link, loop_now(mover->loop));
 }
 
 static ssize_t pipe_push(const struct flow *flow,
@@ -441,7 +455,7 @@ static bool settle(struct mover *mover, struct engine_link *link,
 static ssize_t move_paced(struct mover *mover, struct engine_link *link,
 			  struct flow *flow, struct flow_state *state)
 {
-	size_t want = turn_take(mover, flow, state);
+	size_t want = turn_take(mover, link, flow, state);
 	ssize_t n;
 
 	if (!want) {

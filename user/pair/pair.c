@@ -260,13 +260,21 @@ static void finish_look(struct pair *pair)
 	timer_arm(pair->loop, &pair->timer, FINISH_LOOK_MS, timer_ran);
 }
 
+static uint64_t streams_idle_ms(const struct pair *pair)
+{
+	const struct engine_link *link = &pair->streams->link;
+	uint64_t now_ms = loop_now(pair->loop);
+
+	engine_link_refresh(link);
+	/* Its turn may be yet to come. */
+	return now_ms > link->active_ms ? now_ms - link->active_ms : 0;
+}
+
 static void idle_look(struct pair *pair)
 {
 	struct streams *streams = pair->streams;
-	uint64_t idle;
+	uint64_t idle = streams_idle_ms(pair);
 
-	engine_link_refresh(&streams->link);
-	idle = loop_now(pair->loop) - streams->link.active_ms;
 	if (idle < pair->idle_timeout_ms)
 		timer_arm(pair->loop, &pair->timer,
 			  pair->idle_timeout_ms - idle, timer_ran);
@@ -629,8 +637,7 @@ void pair_get_info(const struct pair *pair, struct pair_info *out)
 	if (pair_on_wire(pair)) {
 		pair_wire_info(pair, out);
 	} else if (streams) {
-		engine_link_refresh(&streams->link);
-		out->idle_ms = loop_now(pair->loop) - streams->link.active_ms;
+		out->idle_ms = streams_idle_ms(pair);
 		for (int i = 0; i < 2; i++)
 			out->bytes[i] += streams->link.flow[i].bytes;
 	}
