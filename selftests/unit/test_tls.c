@@ -581,6 +581,60 @@ static void a_stream_gives_its_seal_away(void **state)
 	both_close(&both);
 }
 
+/* A stream with what another one gave away. */
+static void reader_take_over(struct reader *reader)
+{
+	const struct stream_params params = {
+		.loop = loop,
+		.ops = &reader_ops,
+		.arg = reader,
+		.message_max = 64,
+		.queue_max = 65536,
+		.seal = reader->parts.seal,
+		.initial = reader->parts.rest,
+		.initial_len = reader->parts.rest_len,
+	};
+
+	transport_stream_free(reader->stream);
+	reader->detach = false;
+	assert_int_equal(transport_stream_new(&params, reader->parts.fd,
+					      &reader->stream),
+			 0);
+	free(reader->parts.rest);
+}
+
+/* The seal has seen the end already, so no polling will tell of it. */
+static void check_end_given_away(const char *rest)
+{
+	struct reader reader;
+	struct both both;
+	size_t n;
+
+	assert_int_equal(reader_open(&reader, &both), 0);
+	reader.detach = true;
+	UNTIL_BY(reader.opened, step(&both));
+	assert_int_equal(SSL_write_ex(both.ssl, "bind\n", 5, &n), 1);
+	if (*rest)
+		SSL_write_ex(both.ssl, rest, strlen(rest), &n);
+	SSL_shutdown(both.ssl);
+	UNTIL_BY(reader.parts.fd >= 0, assert_int_equal(loop_tick(loop, 1), 0));
+	assert_true(reader.parts.seal->more);
+	assert_int_equal(reader.parts.rest_len, strlen(rest));
+	reader_take_over(&reader);
+	UNTIL_BY(reader.closed, assert_int_equal(loop_tick(loop, 1), 0));
+	assert_int_equal(reader.why, STREAM_CLOSE_EOF);
+	assert_int_equal(reader.len, 5 + strlen(rest));
+	transport_stream_free(reader.stream);
+	both_close(&both);
+}
+
+static void a_stream_begins_with_what_its_seal_knows(void **state)
+{
+	(void)state;
+	check_end_given_away("");
+	check_end_given_away("behind\n");
+}
+
 static void a_stream_says_why_no_tls_was_agreed_on(void **state)
 {
 	struct reader reader;
@@ -646,6 +700,7 @@ int main(void)
 		TEST(a_client_knows_its_server),
 		TEST(a_stream_shakes_hands_then_hands_over),
 		TEST(a_stream_gives_its_seal_away),
+		TEST(a_stream_begins_with_what_its_seal_knows),
 		TEST(a_stream_says_why_no_tls_was_agreed_on),
 		TEST(survives_every_allocation_failure),
 	};

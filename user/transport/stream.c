@@ -192,6 +192,12 @@ static void seal_look(struct stream *stream)
 		stream->params.ops->opened(stream->params.arg);
 }
 
+/* What the seal holds already no polling would tell of. */
+static bool seal_has_more(const struct stream *stream)
+{
+	return stream->params.seal && stream->params.seal->more;
+}
+
 /* true: there is more, of which no polling would tell. */
 static bool read_once(struct stream *stream)
 {
@@ -213,8 +219,7 @@ static bool read_once(struct stream *stream)
 		transport_stream_close(stream, close_reason(stream));
 	if (stream->open && stream->params.seal)
 		watch_update(stream);
-	return stream->open && !stream->paused && stream->params.seal &&
-	       stream->params.seal->more;
+	return stream->open && !stream->paused && seal_has_more(stream);
 }
 
 static void stream_read(struct stream *stream)
@@ -308,9 +313,19 @@ static void kept_show(struct stream *stream)
 	free(kept.data);
 }
 
+/* Begins, or goes on, with what has come already. */
+static void kept_go_on(struct stream *stream)
+{
+	kept_show(stream);
+	if (stream->open)
+		watch_update(stream);
+	if (stream->open && !stream->paused && seal_has_more(stream))
+		stream_read(stream);
+}
+
 static void initial_deliver(struct deferred *work)
 {
-	kept_show(list_entry(work, struct stream, work));
+	kept_go_on(list_entry(work, struct stream, work));
 }
 
 void transport_stream_pause(struct stream *stream)
@@ -324,13 +339,7 @@ void transport_stream_resume(struct stream *stream)
 	if (!stream->open || !stream->paused)
 		return;
 	stream->paused = false;
-	kept_show(stream);
-	if (stream->open)
-		watch_update(stream);
-	/* What the seal holds already no polling would tell of. */
-	if (stream->open && !stream->paused && stream->params.seal &&
-	    stream->params.seal->more)
-		stream_read(stream);
+	kept_go_on(stream);
 }
 
 int transport_stream_new(const struct stream_params *params, int fd,
@@ -355,7 +364,7 @@ int transport_stream_new(const struct stream_params *params, int fd,
 		goto free_kept;
 	watch_own(params->loop, &stream->watch);
 	/* Deferred work runs before any event of this descriptor. */
-	if (stream->kept.len)
+	if (stream->kept.len || seal_has_more(stream))
 		loop_defer(params->loop, &stream->work, initial_deliver);
 	*out = stream;
 	return 0;
