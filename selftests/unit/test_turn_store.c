@@ -55,13 +55,31 @@ static void as_carol(struct tc *tc)
 	tc->password = PASSWORD;
 }
 
-/* A client that has been challenged, and asks for an allocation. */
-static void carol_asks(struct tc *tc, bool udp)
+/* As tc_open, from another address of this host. */
+static void open_elsewhere(struct tc *tc)
 {
-	if (udp)
-		tc_open_udp(tc, &rig, 0);
-	else
-		tc_open(tc, &rig, 0);
+	union addr from;
+
+	assert_int_equal(addr_parse("127.0.0.3", 0, &from), 0);
+	tc_init(tc, &rig);
+	tc->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(tc->fd, &from.sa, addr_len(&from)), 0);
+	assert_int_equal(
+		connect(tc->fd, &rig.addr[0].sa, addr_len(&rig.addr[0])), 0);
+	tc_nonblocking(tc->fd);
+}
+
+/* A reset, which a paused connection hears of, too. */
+static void hang_up(struct tc *tc)
+{
+	setsockopt(tc->fd, SOL_SOCKET, SO_LINGER,
+		   &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+	tc_close(tc);
+}
+
+/* It has been opened: carol is challenged, and asks for an allocation. */
+static void carol_goes_on(struct tc *tc, bool udp)
+{
 	as_carol(tc);
 	assert_int_equal(tc_challenge(tc), 401);
 	if (udp)
@@ -69,6 +87,15 @@ static void carol_asks(struct tc *tc, bool udp)
 	else
 		tc_begin_allocate(tc);
 	tc_send(tc);
+}
+
+static void carol_asks(struct tc *tc, bool udp)
+{
+	if (udp)
+		tc_open_udp(tc, &rig, 0);
+	else
+		tc_open(tc, &rig, 0);
+	carol_goes_on(tc, udp);
 }
 
 static uint64_t lookups(void)
@@ -214,10 +241,7 @@ static void who_goes_while_waiting_is_forgotten(void **state)
 	file_lock(&file);
 	carol_asks(&tc, false);
 	RIG_UNTIL(&rig, lookups() == 1);
-	/* A reset, which a paused connection hears of, too. */
-	setsockopt(tc.fd, SOL_SOCKET, SO_LINGER,
-		   &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
-	tc_close(&tc);
+	hang_up(&tc);
 	RIG_UNTIL(&rig, rig_counters(&rig).clients == 0);
 	file_unlock(&file);
 }
@@ -288,6 +312,36 @@ static void so_many_may_wait(void **state)
 	tc_close(&first);
 	tc_close(&second);
 	tc_close(&third);
+}
+
+static void so_many_of_one_source_may_wait(void **state)
+{
+	struct tc first, second, elsewhere;
+
+	(void)state;
+	open_with("[database]\nwaiting_per_source = 1\n");
+	file_lock(&file);
+	carol_asks(&first, false);
+	RIG_UNTIL(&rig, lookups() == 1);
+	carol_asks(&second, false);
+	assert_int_equal(tc_answer(&second), 500);
+	open_elsewhere(&elsewhere);
+	carol_goes_on(&elsewhere, false);
+	RIG_UNTIL(&rig, lookups() == 2);
+	/* Who leaves has his place as long as the database is asked for him. */
+	hang_up(&first);
+	RIG_UNTIL(&rig, rig_counters(&rig).clients == 2);
+	tc_begin_allocate(&second);
+	assert_int_equal(tc_ask(&second), 500);
+	assert_int_equal(rig_counters(&rig).lookup_source_refusals, 2);
+	assert_int_equal(rig_counters(&rig).lookups_refused, 2);
+	file_unlock(&file);
+	assert_int_equal(tc_answer(&elsewhere), 0);
+	RIG_UNTIL(&rig, !atomic_load(&rig.shared->waiting));
+	tc_begin_allocate(&second);
+	assert_int_equal(tc_ask(&second), 0);
+	tc_close(&elsewhere);
+	tc_close(&second);
 }
 
 static void a_listener_that_goes_takes_its_requests_along(void **state)
@@ -366,6 +420,7 @@ int main(void)
 		CASE(a_database_that_does_not_answer_is_500),
 		CASE(a_datagram_that_comes_again_is_answered_once),
 		CASE(so_many_may_wait),
+		CASE(so_many_of_one_source_may_wait),
 		CASE(a_listener_that_goes_takes_its_requests_along),
 		CASE(who_waits_at_the_end_is_let_go),
 		CASE(survives_lack_of_memory),

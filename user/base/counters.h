@@ -49,6 +49,7 @@
 	X(lookups, "requests that waited for the user database")              \
 	X(lookup_failures, "of them, for nothing: it was down or late")       \
 	X(lookups_refused, "requests refused: too many waited for it")        \
+	X(lookup_source_refusals, "of them, for too many of one source")      \
 	X(rate_delays, "reads put off and datagrams dropped: bandwidth limit") \
 	X(allocations_made, "allocations made")                               \
 	X(exits_down, "allocations refused: the link of their exit is down")  \

@@ -199,6 +199,7 @@ struct conf_database {
 	char *url; /* "none", or of a user database; wiped by conf_unref */
 	uint64_t timeout_ms;
 	unsigned int waiting; /* requests */
+	unsigned int waiting_per_source; /* of them; 0: no limit */
 	unsigned int cache_users;
 	uint64_t cache_ms;
 	uint64_t cache_absent_ms;

@@ -671,6 +671,11 @@ const struct key conf_keys[] = {
 	  .help = "Requests that may wait for the database at once; one more is\n"
 		  "answered with 500, or over UDP not at all, so that it comes\n"
 		  "again." },
+	{ DATABASE(waiting_per_source), .name = "waiting_per_source",
+	  .type = KEY_COUNT, .max = 1000000, .preset = "250",
+	  .help = "Those of one IPv4 address, or of the /56 of an IPv6 address;\n"
+		  "0 means no limit.\n"
+		  "Many users behind one address share its limit." },
 	{ DATABASE(cache_users), .name = "cache_users", .type = KEY_COUNT,
 	  .min = 1, .max = 10000000, .preset = "10000",
 	  .help = "Users of the database that are remembered at most, and as\n"

@@ -58,8 +58,10 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 		goto free_guard;
 	if (table_init(&shared->relayed))
 		goto free_excess;
-	if (table_init(&shared->handshake_sources))
+	if (turn_sources_init(&shared->handshake_sources))
 		goto destroy_relayed;
+	if (turn_sources_init(&shared->waiting_sources))
+		goto destroy_handshakes;
 	shared->worker_count = workers;
 	shared->instance = random_u32() >> 8;
 	random_bytes(shared->ticket_key, sizeof(shared->ticket_key));
@@ -69,6 +71,8 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	*out = shared;
 	return 0;
 
+destroy_handshakes:
+	turn_sources_destroy(&shared->handshake_sources);
 destroy_relayed:
 	table_destroy(&shared->relayed);
 free_excess:
@@ -88,7 +92,8 @@ void turn_shared_free(struct turn_shared *shared)
 	crypto_wipe(shared->ticket_key, sizeof(shared->ticket_key));
 	auth_guard_free(shared->guard);
 	table_destroy(&shared->relayed);
-	table_destroy(&shared->handshake_sources);
+	turn_sources_destroy(&shared->handshake_sources);
+	turn_sources_destroy(&shared->waiting_sources);
 	pthread_mutex_destroy(&shared->lock);
 	free(shared);
 }

@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "base/table.h"
+#include "turn/source.h"
 #include "turn/turn.h"
 
 /* A relayed transport address in use. Embedded in its allocation. */
@@ -36,13 +37,14 @@ struct turn_shared {
 	struct turn_excess *excess; /* of answers to strangers */
 	uint8_t ticket_key[32]; /* of mobility tickets */
 	_Atomic unsigned int parcels; /* datagrams between workers */
+	struct turn_sources handshake_sources; /* whose handshakes these are */
+	struct turn_sources waiting_sources; /* whose requests wait */
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;
 	struct list relayed_hosts;
 	uint64_t relayed_freed; /* addresses given back so far */
 	struct list reservations; /* struct reservation */
-	struct table handshake_sources; /* struct handshake_source */
 };
 
 /* Counts one more unless there are `limit` (0: no limit). */

@@ -8,92 +8,12 @@
 #include "turn/stranger.h"
 
 #include <errno.h>
-#include <stdlib.h>
-
-/* Half-open handshakes of one source; there while it has any. */
-struct handshake_source {
-	struct table_node node;
-	union addr site;
-	unsigned int count;
-};
-
-static uint64_t site_hash(const union addr *site)
-{
-	size_t len;
-	const uint8_t *bytes = addr_bytes(site, &len);
-
-	return table_hash(bytes, len);
-}
-
-static struct handshake_source *source_find(struct turn_shared *shared,
-					    const union addr *site)
-{
-	struct table_node *node =
-		table_first(&shared->handshake_sources, site_hash(site));
-
-	for (; node; node = table_next(node)) {
-		struct handshake_source *source =
-			list_entry(node, struct handshake_source, node);
-
-		if (addr_same_host(&source->site, site))
-			return source;
-	}
-	return NULL;
-}
-
-static struct handshake_source *source_add(struct turn_shared *shared,
-					   const union addr *site)
-{
-	struct handshake_source *source = calloc(1, sizeof(*source));
-
-	if (!source)
-		return NULL;
-	source->site = *site;
-	table_insert(&shared->handshake_sources, &source->node,
-		     site_hash(site));
-	return source;
-}
-
-/* false: its source has too many, or there is no memory to count them. */
-static bool source_take(struct turn_shared *shared, const union addr *remote,
-			unsigned int limit)
-{
-	struct handshake_source *source;
-	union addr site;
-	bool taken;
-
-	addr_site(remote, &site);
-	pthread_mutex_lock(&shared->lock);
-	source = source_find(shared, &site);
-	if (!source)
-		source = source_add(shared, &site);
-	taken = source && (!limit || source->count < limit);
-	if (taken)
-		source->count++;
-	pthread_mutex_unlock(&shared->lock);
-	return taken;
-}
-
-static void source_release(struct turn_shared *shared, const union addr *remote)
-{
-	struct handshake_source *source;
-	union addr site;
-
-	addr_site(remote, &site);
-	pthread_mutex_lock(&shared->lock);
-	source = source_find(shared, &site);
-	if (source && --source->count == 0) {
-		table_remove(&shared->handshake_sources, &source->node);
-		free(source);
-	}
-	pthread_mutex_unlock(&shared->lock);
-}
 
 void turn_handshake_release(struct turn_shared *shared,
 			    const union addr *remote)
 {
 	turn_gauge_release(&shared->handshakes);
-	source_release(shared, remote);
+	turn_source_release(&shared->handshake_sources, remote);
 }
 
 static const char *handshake_take(struct turn_worker *worker,
@@ -106,7 +26,8 @@ static const char *handshake_take(struct turn_worker *worker,
 		worker->counters.handshake_rejects++;
 		return "handshakes";
 	}
-	if (source_take(shared, remote, limits->handshakes_per_source))
+	if (turn_source_take(&shared->handshake_sources, remote,
+			     limits->handshakes_per_source))
 		return NULL;
 	turn_gauge_release(&shared->handshakes);
 	worker->counters.handshake_source_rejects++;

@@ -11,7 +11,9 @@
  * have been had the user been known at once: nothing of the first time is kept.
  *
  * The question belongs to the store until it is answered, however late, and with
- * it the struct; [database] waiting bounds them, over all workers.
+ * it the struct; [database] waiting bounds them, over all workers, and
+ * waiting_per_source those of one source: who asks for names at random makes the
+ * database slow first of all for himself.
  */
 #include "turn/waiting.h"
 
@@ -27,7 +29,7 @@ struct waiting {
 	struct turn_worker *worker;
 	struct client *client; /* a connection; NULL: gone, or datagrams */
 	struct datagram_port *port; /* of a datagram; NULL: gone, or none */
-	struct udp_path path; /* likewise */
+	struct udp_path path; /* likewise, but for path.remote */
 	struct timer timer;
 	struct store_ask ask;
 	uint8_t txid[STUN_TXID_LEN];
@@ -76,6 +78,12 @@ static void waiting_late(struct timer *timer)
 	waiting_end(waiting, &ask);
 }
 
+static void place_release(struct turn_shared *shared, const union addr *remote)
+{
+	turn_gauge_release(&shared->waiting);
+	turn_source_release(&shared->waiting_sources, remote);
+}
+
 static void waiting_answered(struct store_ask *ask)
 {
 	struct waiting *waiting = list_entry(ask, struct waiting, ask);
@@ -85,7 +93,7 @@ static void waiting_answered(struct store_ask *ask)
 		waiting_end(waiting, ask);
 	timer_cancel(worker->loop, &waiting->timer);
 	list_del(&waiting->link);
-	turn_gauge_release(&worker->shared->waiting);
+	place_release(worker->shared, &waiting->path.remote);
 	crypto_wipe(&waiting->ask, sizeof(waiting->ask));
 	free(waiting);
 }
@@ -140,13 +148,13 @@ static struct waiting *waiting_alloc(struct request *req)
 	waiting->len = len;
 	memcpy(waiting->data, req->msg->data, len);
 	memcpy(waiting->txid, req->msg->txid, STUN_TXID_LEN);
+	waiting->path.remote = client->remote;
 	if (client->stream) {
 		waiting->client = client;
 		client->waiting = waiting;
 		transport_stream_pause(client->stream);
 	} else {
 		waiting->port = client->port;
-		waiting->path.remote = client->remote;
 		waiting->path.local = client->local;
 	}
 	return waiting;
@@ -159,25 +167,40 @@ static int waiting_refused(struct request *req)
 	return req->client->stream ? STUN_CODE_SERVER_ERROR : TURN_LATER;
 }
 
+static bool place_take(struct turn_worker *worker, const union addr *remote)
+{
+	const struct conf_database *conf = &turn_conf(worker)->database;
+	struct turn_shared *shared = worker->shared;
+
+	if (!turn_gauge_take(&shared->waiting, conf->waiting))
+		return false;
+	if (turn_source_take(&shared->waiting_sources, remote,
+			     conf->waiting_per_source))
+		return true;
+	turn_gauge_release(&shared->waiting);
+	worker->counters.lookup_source_refusals++;
+	return false;
+}
+
 int turn_waiting_new(struct request *req, const struct store_key *key)
 {
 	struct turn_worker *worker = req->worker;
-	const struct conf_database *conf = &turn_conf(worker)->database;
+	const union addr *remote = &req->client->remote;
 	struct waiting *waiting;
 
 	if (!req->client->stream && waits_already(req))
 		return TURN_LATER;
-	if (!turn_gauge_take(&worker->shared->waiting, conf->waiting))
+	if (!place_take(worker, remote))
 		return waiting_refused(req);
 	waiting = waiting_alloc(req);
 	if (!waiting) {
-		turn_gauge_release(&worker->shared->waiting);
+		place_release(worker->shared, remote);
 		return waiting_refused(req);
 	}
 	waiting->ask.key = *key;
 	list_add_tail(&waiting->link, &worker->waiting);
-	timer_arm(worker->loop, &waiting->timer, conf->timeout_ms,
-		  waiting_late);
+	timer_arm(worker->loop, &waiting->timer,
+		  turn_conf(worker)->database.timeout_ms, waiting_late);
 	worker->counters.lookups++;
 	store_ask(worker->settings->store, &waiting->ask, worker->loop,
 		  waiting_answered);
