@@ -5,7 +5,7 @@
  * pairs are reset and nothing stays in the kernel. When the supervisor is gone
  * without a word, everything stays for the next one.
  */
-#include "main/broker_process.h"
+#include "main/role.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -56,7 +56,7 @@ static void channel_ready(struct watch *watch, uint32_t events)
 }
 
 static int process_start(struct process *process,
-			 const struct broker_process_params *params)
+			 const struct role_params *params)
 {
 	const struct conf_engine *engine = &params->conf->engine;
 	struct broker_params broker = {
@@ -87,7 +87,7 @@ static int process_start(struct process *process,
 			 EPOLLIN, channel_ready);
 }
 
-int broker_process_run(const struct broker_process_params *params)
+int broker_process_run(const struct role_params *params)
 {
 	struct process process = { .channel = { .fd = -1 } };
 	int err;

@@ -4,7 +4,7 @@
  * channel, for a new one with another configuration or for good, and leaves the
  * kernel's state as it is: routing goes on without culvertd.
  */
-#include "main/exit_process.h"
+#include "main/role.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ static void channel_ready(struct watch *watch, uint32_t events)
 }
 
 static int process_start(struct process *process,
-			 const struct exit_process_params *params)
+			 const struct role_params *params)
 {
 	int err = loop_new(&process->loop);
 
@@ -52,7 +52,7 @@ static int process_start(struct process *process,
 	return err;
 }
 
-int exit_process_run(const struct exit_process_params *params)
+int exit_process_run(const struct role_params *params)
 {
 	struct process process = { .channel = { .fd = -1 } };
 	int err;

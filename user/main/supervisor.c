@@ -58,8 +58,8 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel,
 
 	memcpy(params.broker, broker, sizeof(params.broker));
 	fd_close(&sup->signal_fd);
-	fd_close(&sup->broker.channel);
-	fd_close(&sup->exit.channel);
+	fd_close(&sup->broker.role.channel);
+	fd_close(&sup->exit.role.channel);
 	memcpy(params.nonce_secret, sup->nonce_secret,
 	       sizeof(params.nonce_secret));
 	crypto_wipe(sup->nonce_secret, sizeof(sup->nonce_secret));
@@ -75,8 +75,8 @@ void supervisor_child_close(struct supervisor *sup)
 	fd_close(&sup->signal_fd);
 	fd_close(&sup->control_fd);
 	fd_close(&sup->channel);
-	fd_close(&sup->broker.channel);
-	fd_close(&sup->exit.channel);
+	fd_close(&sup->broker.role.channel);
+	fd_close(&sup->exit.role.channel);
 	sockets_close(&sup->next_sockets, &sup->sockets);
 	sockets_close(&sup->sockets, NULL);
 	conf_secrets_forget(sup->conf);
@@ -260,9 +260,9 @@ static void children_reap(struct supervisor *sup)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == sup->relay)
 			relay_ended(sup, status);
-		else if (pid == sup->broker.pid)
+		else if (pid == sup->broker.role.pid)
 			supervisor_broker_died(sup, status);
-		else if (pid == sup->exit.pid)
+		else if (pid == sup->exit.role.pid)
 			supervisor_exit_died(sup, status);
 }
 
@@ -358,8 +358,8 @@ int supervisor_run(const char *path)
 		.control_fd = -1,
 		.signal_fd = -1,
 		.channel = -1,
-		.broker = { .channel = -1 },
-		.exit = { .channel = -1 },
+		.broker = { .role = { .channel = -1 } },
+		.exit = { .role = { .channel = -1 } },
 		.status = EXIT_SUCCESS,
 	};
 

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -24,11 +23,10 @@
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "broker/broker.h"
-#include "main/broker_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
 
-SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list wait4 kill");
+SYSCALLS(SYSCALLS_SUPERVISOR, "wait4 kill");
 SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll socketpair geteuid close");
 
 _Static_assert(CONF_MAX_WORKERS <= 64, "a bit each");
@@ -39,48 +37,6 @@ _Static_assert(CONF_MAX_WORKERS <= 64, "a bit each");
 bool supervisor_wire_wanted(const struct conf *conf)
 {
 	return conf_engine_wanted(conf, "wire");
-}
-
-static void broker_child(struct supervisor *sup, pid_t supervisor, int channel)
-{
-	struct broker_process_params params = {
-		.conf = sup->conf,
-		.supervisor = supervisor,
-		.channel = channel,
-	};
-	int status;
-
-	supervisor_child_close(sup);
-	status = broker_process_run(&params);
-	conf_unref(sup->conf);
-	exit(status);
-}
-
-static int broker_start(struct supervisor *sup)
-{
-	struct supervisor_broker *broker = &sup->broker;
-	pid_t pid, supervisor = getpid();
-	int fds[2];
-	int err = channel_new(fds);
-
-	if (err)
-		return err;
-	pid = fork();
-	if (pid < 0) {
-		err = -errno;
-		close(fds[0]);
-		close(fds[1]);
-		return err;
-	}
-	if (pid == 0) {
-		close(fds[0]);
-		broker_child(sup, supervisor, fds[1]);
-	}
-	close(fds[1]);
-	broker->channel = fds[0];
-	broker->pid = pid;
-	retry_began(&broker->restart);
-	return 0;
 }
 
 /* Old programs never stay attached under a daemon that does not want them. */
@@ -113,11 +69,11 @@ void supervisor_broker_start(struct supervisor *sup)
 			 "order\"");
 		return;
 	}
-	err = broker_start(sup);
+	err = supervisor_role_start(sup, &sup->broker.role, broker_process_run);
 	if (err)
 		hint_log("broker_process", err);
 	else
-		sup->broker.kept = true;
+		sup->broker.role.kept = true;
 }
 
 /* A channel of this worker: its end of it, or a negative errno. */
@@ -125,13 +81,13 @@ static int channel_make(const struct supervisor *sup, unsigned int worker)
 {
 	int pair[2], err;
 
-	if (sup->broker.channel < 0)
+	if (sup->broker.role.channel < 0)
 		return -ENOTCONN;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 		       0, pair) < 0)
 		return -errno;
-	err = channel_send(sup->broker.channel, CHANNEL_BROKER, (int)worker, "",
-			   &pair[1], 1);
+	err = channel_send(sup->broker.role.channel, CHANNEL_BROKER,
+			   (int)worker, "", &pair[1], 1);
 	close(pair[1]);
 	if (!err)
 		return pair[0];
@@ -155,7 +111,7 @@ void supervisor_broker_channels(struct supervisor *sup,
 	sup->broker.wanting = 0;
 	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
 		relay[i] = -1;
-		if (i >= sup->sockets.workers || !sup->broker.kept)
+		if (i >= sup->sockets.workers || !sup->broker.role.kept)
 			continue;
 		relay[i] = channel_make(sup, i);
 		if (relay[i] < 0)
@@ -175,7 +131,7 @@ void supervisor_broker_want(struct supervisor *sup, int worker)
 	}
 	bit = UINT64_C(1) << worker;
 	/* One that is started anew gives each worker a channel anyway. */
-	if (!broker->pid || broker->wanting & bit)
+	if (!broker->role.pid || broker->wanting & bit)
 		return;
 	if (!broker->wanting)
 		retry_ended(&broker->give);
@@ -208,29 +164,19 @@ static void channels_give(struct supervisor *sup)
 
 void supervisor_broker_died(struct supervisor *sup, int status)
 {
-	struct supervisor_broker *broker = &sup->broker;
-	uint64_t wait = retry_ended(&broker->restart);
-	bool killed = WIFSIGNALED(status);
-
-	broker->pid = 0;
-	broker->wanting = 0;
-	fd_close(&broker->channel);
-	log_error("main",
-		  "event=broker_died %s=%d restart_in_ms=%ju effect=\"pairs "
-		  "on wire go on, no new ones\"",
-		  killed ? "signal" : "status",
-		  killed ? WTERMSIG(status) : WEXITSTATUS(status),
-		  (uintmax_t)wait);
+	sup->broker.wanting = 0;
+	supervisor_role_died(&sup->broker.role, status, "broker",
+			     "pairs on wire go on, no new ones");
 }
 
 uint64_t supervisor_broker_due(const struct supervisor *sup)
 {
 	const struct supervisor_broker *broker = &sup->broker;
 
-	if (!broker->kept || sup->stopping)
+	if (!broker->role.kept || sup->stopping)
 		return UINT64_MAX;
-	if (!broker->pid)
-		return broker->restart.at_ms;
+	if (!broker->role.pid)
+		return broker->role.restart.at_ms;
 	if (!sup->relay || !broker->wanting)
 		return UINT64_MAX;
 	return broker->give.at_ms;
@@ -238,11 +184,12 @@ uint64_t supervisor_broker_due(const struct supervisor *sup)
 
 static void broker_restart(struct supervisor *sup)
 {
-	int err = broker_start(sup);
+	int err = supervisor_role_start(sup, &sup->broker.role,
+					broker_process_run);
 
 	if (err) {
 		hint_log("broker_process", err);
-		retry_failed(&sup->broker.restart);
+		retry_failed(&sup->broker.role.restart);
 		return;
 	}
 	/* A relay that is not there yet gets its channels when it starts. */
@@ -254,7 +201,7 @@ void supervisor_broker_tend(struct supervisor *sup)
 {
 	if (clock_ms() < supervisor_broker_due(sup))
 		return;
-	if (!sup->broker.pid) {
+	if (!sup->broker.role.pid) {
 		broker_restart(sup);
 		return;
 	}
@@ -269,23 +216,23 @@ void supervisor_broker_tend(struct supervisor *sup)
 void supervisor_broker_stop(struct supervisor *sup)
 {
 	struct supervisor_broker *broker = &sup->broker;
-	struct pollfd end = { .fd = broker->channel, .events = POLLIN };
+	struct pollfd end = { .fd = broker->role.channel, .events = POLLIN };
 	int status = 0;
 
-	if (!broker->pid)
+	if (!broker->role.pid)
 		return;
-	channel_send(broker->channel, CHANNEL_STOP, 0, "", NULL, 0);
+	channel_send(broker->role.channel, CHANNEL_STOP, 0, "", NULL, 0);
 	/* It says nothing: readable is its end. */
 	if (poll(&end, 1, STOP_LIMIT_MS) <= 0) {
 		log_error("main",
 			  "event=broker_killed reason=\"it did not stop "
 			  "within %d s\"",
 			  STOP_LIMIT_MS / 1000);
-		kill(broker->pid, SIGKILL);
+		kill(broker->role.pid, SIGKILL);
 	}
-	waitpid(broker->pid, &status, 0);
-	broker->pid = 0;
-	fd_close(&broker->channel);
+	waitpid(broker->role.pid, &status, 0);
+	broker->role.pid = 0;
+	fd_close(&broker->role.channel);
 	if (status == 0)
 		broker_pin_remove(sup->conf->engine.pin);
 }

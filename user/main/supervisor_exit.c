@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,55 +18,18 @@
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/exit.h"
-#include "main/exit_process.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
 
-SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list wait4 kill");
+SYSCALLS(SYSCALLS_SUPERVISOR, "wait4 kill");
 SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll close");
 
 #define STOP_LIMIT_MS 5000
 
-static void exit_child(struct supervisor *sup, pid_t supervisor, int channel)
-{
-	struct exit_process_params params = {
-		.conf = sup->conf,
-		.supervisor = supervisor,
-		.channel = channel,
-	};
-	int status;
-
-	supervisor_child_close(sup);
-	status = exit_process_run(&params);
-	conf_unref(sup->conf);
-	exit(status);
-}
-
 static int exit_start(struct supervisor *sup)
 {
-	struct supervisor_exit *role = &sup->exit;
-	pid_t pid, supervisor = getpid();
-	int fds[2];
-	int err = channel_new(fds);
-
-	if (err)
-		return err;
-	pid = fork();
-	if (pid == 0) {
-		close(fds[0]);
-		exit_child(sup, supervisor, fds[1]);
-	}
-	err = pid < 0 ? -errno : 0;
-	close(fds[1]);
-	if (err) {
-		close(fds[0]);
-		return err;
-	}
-	role->channel = fds[0];
-	role->pid = pid;
-	role->renewed = false;
-	retry_began(&role->restart);
-	return 0;
+	sup->exit.renewed = false;
+	return supervisor_role_start(sup, &sup->exit.role, exit_process_run);
 }
 
 /* Routes that no configuration wants would go unnoticed. */
@@ -103,32 +65,27 @@ void supervisor_exit_start(struct supervisor *sup)
 	if (err)
 		hint_log("exit_process", err);
 	else
-		sup->exit.kept = true;
+		sup->exit.role.kept = true;
 }
 
 void supervisor_exit_died(struct supervisor *sup, int status)
 {
-	struct supervisor_exit *role = &sup->exit;
-	bool killed = WIFSIGNALED(status);
+	struct supervisor_role *role = &sup->exit.role;
 
-	role->pid = 0;
-	fd_close(&role->channel);
-	/* As it was told to: the next one is due at once. */
-	if (role->renewed && !status) {
-		role->restart = (struct retry){ 0 };
+	if (!sup->exit.renewed || status) {
+		supervisor_role_died(role, status, "exit",
+				     "routes and guards stay as they are");
 		return;
 	}
-	log_error("main",
-		  "event=exit_died %s=%d restart_in_ms=%ju effect=\"routes "
-		  "and guards stay as they are\"",
-		  killed ? "signal" : "status",
-		  killed ? WTERMSIG(status) : WEXITSTATUS(status),
-		  (uintmax_t)retry_ended(&role->restart));
+	/* As it was told to: the next one is due at once. */
+	role->pid = 0;
+	fd_close(&role->channel);
+	role->restart = (struct retry){ 0 };
 }
 
 uint64_t supervisor_exit_due(const struct supervisor *sup)
 {
-	const struct supervisor_exit *role = &sup->exit;
+	const struct supervisor_role *role = &sup->exit.role;
 
 	if (!role->kept || role->pid || sup->stopping)
 		return UINT64_MAX;
@@ -145,20 +102,20 @@ void supervisor_exit_tend(struct supervisor *sup)
 	if (!err)
 		return;
 	hint_log("exit_process", err);
-	retry_failed(&sup->exit.restart);
+	retry_failed(&sup->exit.role.restart);
 }
 
 void supervisor_exit_renew(struct supervisor *sup)
 {
-	if (!sup->exit.pid)
+	if (!sup->exit.role.pid)
 		return;
 	sup->exit.renewed = true;
-	fd_close(&sup->exit.channel);
+	fd_close(&sup->exit.role.channel);
 }
 
 void supervisor_exit_stop(struct supervisor *sup)
 {
-	struct supervisor_exit *role = &sup->exit;
+	struct supervisor_role *role = &sup->exit.role;
 	uint64_t until = clock_ms() + STOP_LIMIT_MS;
 
 	if (!role->pid)

@@ -13,25 +13,28 @@
 #include "main/channel.h"
 #include "main/privilege.h"
 #include "main/retry.h"
+#include "main/role.h"
 #include "main/sockets.h"
 
-/* The broker, if there is one (supervisor_broker.c). */
-struct supervisor_broker {
+/* A role beside the relay, if there is one (supervisor_role.c). */
+struct supervisor_role {
 	bool kept; /* one was started: there shall always be one */
 	pid_t pid; /* 0 while there is none */
-	int channel; /* -1 while there is none */
+	int channel; /* -1 while there is none, or it is to end */
 	struct retry restart;
+};
+
+/* supervisor_broker.c */
+struct supervisor_broker {
+	struct supervisor_role role;
 	uint64_t wanting; /* workers that want another channel to it, as bits */
 	struct retry give; /* when they get it */
 };
 
-/* The exit role, if there is one (supervisor_exit.c). */
+/* supervisor_exit.c */
 struct supervisor_exit {
-	bool kept; /* one was started: there shall always be one */
-	pid_t pid; /* 0 while there is none */
-	int channel; /* -1 while there is none, or it is to end */
+	struct supervisor_role role;
 	bool renewed; /* it was told to end, for the next one */
-	struct retry restart;
 };
 
 struct supervisor {
@@ -79,6 +82,13 @@ void supervisor_control_remove(const struct supervisor *sup);
 
 /* In a child other than the relay: closes and wipes what is not its own. */
 void supervisor_child_close(struct supervisor *sup);
+
+/* A process that `run` is all of. 0 or a negative errno. */
+int supervisor_role_start(struct supervisor *sup, struct supervisor_role *role,
+			  int (*run)(const struct role_params *params));
+/* It has ended, unasked; logs when the next one comes, and what that means. */
+void supervisor_role_died(struct supervisor_role *role, int status,
+			  const char *name, const char *effect);
 
 /* May any connection go on wire by this configuration? */
 bool supervisor_wire_wanted(const struct conf *conf);

@@ -243,8 +243,8 @@ static void path_check(const struct supervisor *sup)
 
 static int privileges_drop(struct supervisor *sup)
 {
-	int err = privilege_supervisor(&sup->user, sup->broker.kept,
-				       sup->exit.kept);
+	int err = privilege_supervisor(&sup->user, sup->broker.role.kept,
+				       sup->exit.role.kept);
 
 	if (err)
 		log_error("main",
@@ -262,11 +262,11 @@ static int filter_start(const struct supervisor *sup)
 {
 	unsigned int roles = SYSCALLS_SUPERVISOR | SYSCALLS_RELAY;
 
-	if (sup->broker.kept)
+	if (sup->broker.role.kept)
 		roles |= SYSCALLS_BROKER_START | SYSCALLS_BROKER;
 	if (conf_engine_wanted(sup->conf, "uring"))
 		roles |= SYSCALLS_URING;
-	if (sup->exit.kept)
+	if (sup->exit.role.kept)
 		roles |= SYSCALLS_EXIT;
 	if (conf_database_wanted(sup->conf))
 		roles |= SYSCALLS_STORE;

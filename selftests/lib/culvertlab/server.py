@@ -103,14 +103,19 @@ class Culvertd:
         if "wire" not in named and "sockmap" not in named:
             return
 
-        def settled(row):
+        def rows():
+            return [row for row in self.engines() if row["name"] in named]
+
+        def loaded():
+            return not any(COMING.search(row["reason"]) for row in rows())
+
+        def settled():
             """Why there is no sockmap is not known before its maps have come."""
-            return row["available"] or (row["name"] != "sockmap" and
-                                        not COMING.search(row["reason"]))
+            return all(row["available"] or row["name"] != "sockmap" for row in rows())
         # Fail: a test's own configuration has its control socket elsewhere.
         with contextlib.suppress(Timeout, Fail):
-            wait_for(lambda: all(settled(row) for row in self.engines()
-                                 if row["name"] in named), 3 * PATIENCE)
+            wait_for(loaded, 30 * PATIENCE)
+            wait_for(settled, 3 * PATIENCE)
 
     def engines(self):
         """The rows of `culvertctl engines`."""
