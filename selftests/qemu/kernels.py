@@ -3,9 +3,10 @@
 """culvert on Debian's other kernels: 6.1 (traffic control only by clsact) and 6.12 (tcx).
 
 Each kernel is booted once, in QEMU under software emulation: its verifier judges every BPF
-program of the build, the tests of these programs run, and culvertd relays between three namespaces inside it, over plain veth
-pairs, VLAN devices and bridges, and the bytes are compared at both ends.  At nightly length the
-relay cases of the network tests run there as well, on every engine.
+program of the build, the tests of these programs run, and culvertd, behind its filters and
+Landlock, relays between three namespaces inside it, over plain veth pairs, VLAN devices and
+bridges, and the bytes are compared at both ends.  At nightly length the relay cases of the
+network tests run there as well, on every engine.
 """
 
 import glob
@@ -80,14 +81,28 @@ def verifies(booted):
     tap.equal(status, 0, f"status of verify, which said:\n{output}\nverdict")
 
 
+def confined(net):
+    """Filters and Landlock are in force in every role, and nobody but root sees their memory."""
+    filters, owners, without = net.confinement()
+    tap.check(len(owners) > 2 and len(filters) > len(owners), f"roles and threads: {owners}, {filters}")
+    tap.equal(set(filters), {"2"}, "Seccomp of every thread")
+    tap.equal(set(owners), {"0"}, "owner of the memory of every role")
+    tap.equal(without, 0, "roles without Landlock")
+    tap.note(f"behind filters and Landlock: {len(filters)} threads of {len(owners)} processes")
+
+
 def relays(booted, engine, kind):
     """culvertd with this engine between devices of this kind: all bytes arrive, both ways."""
     net = guestnet.GuestNet(booted.get(), kind)
     try:
+        # What a host that keeps core files has.
+        net.script(["sysctl -qw fs.suid_dumpable=1"])
         net.start_peer()
         net.start_culvertd(engines.order(engine), engines.SETTINGS.get(engine))
         why = net.engine_missing(engine)
         tap.check(not why, f"{engine}: {why}\n{net.log('culvertd')}")
+        if (engine, kind) == ("wire", "veth"):  # with a broker
+            confined(net)
         for version in (4, 6):
             figures = net.load("check", "--connections", CONNECTIONS, "--bytes", BYTES,
                                version=version)

@@ -8,6 +8,7 @@ on them: a VLAN device, a bridge.  `impair` gives a leg a rate, a delay and a lo
 import glob
 import json
 import os
+import re
 
 from .server import BUILD, ROOT, config_text
 from .tap import Fail
@@ -149,6 +150,18 @@ class GuestNet:
                  or not self._alive(label), 20, f"{label} starts")
         if not self._alive(label):
             raise Fail(f"{label} ended: {self.log(label)}")
+
+    def confinement(self, label="culvertd"):
+        """(what /proc says of the seccomp filter of every thread of every culvertd, who owns
+        their memory, how many roles have no Landlock)."""
+        status, seen = self.guest.shell(
+            "for pid in $(pidof culvertd); do cat /proc/$pid/task/*/status; "
+            "stat -c 'Owner: %u' /proc/$pid/mem; done")
+        if status:
+            raise Fail(f"the confinement cannot be seen: {seen[-500:]}")
+        without = self.guest.shell(f"grep -c event=files_not_refused /tmp/{label}.log")[1]
+        return (re.findall(r"^Seccomp:\s*(\d)", seen, re.M), re.findall(r"^Owner: (\d+)", seen, re.M),
+                int(without))
 
     def _alive(self, label):
         return self.guest.shell(f"kill -0 $(cat /tmp/{label}.pid)")[0] == 0
