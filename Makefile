@@ -89,11 +89,11 @@ run: ## build and run culvertd here with a generated configuration
 	@tools/run $(BUILD)
 
 check: ## install what tests need and run them all
-	@tools/deps build check browser servers
+	@tools/deps build check browser servers routing
 	@tools/check $(BUILD)
 
 check-long: ## the same at nightly length: every engine, 10,000 joins each
-	@tools/deps build check browser servers
+	@tools/deps build check browser servers routing
 	@CULVERT_LONG=1 TEST_TIMEOUT=7200 tools/check $(BUILD)
 
 demo: ## relay 1 GiB each way through three namespaces (root)

@@ -593,11 +593,14 @@ static void exits_are_read(void **state)
 				"weight = 10\n"
 				"engine = splice, copy\n"
 				"[exit isp-b]\n"
-				"unchecked = yes\n");
+				"unchecked = yes\n"
+				"[exit isp-c]\n"
+				"authorised = 198.51.100.0/24\n"
+				"authorised = 192.0.2.0/24\n");
 	const struct conf_exit *exit = &conf->exits[0];
 
 	(void)state;
-	assert_int_equal(conf->exit_count, 2);
+	assert_int_equal(conf->exit_count, 3);
 	assert_string_equal(exit->name, "isp-a");
 	assert_string_equal(exit->link, "lo");
 	assert_int_equal(exit->next_hop_count, 2);
@@ -616,6 +619,8 @@ static void exits_are_read(void **state)
 	assert_int_equal(exit->health, CONF_HEALTH_LINK);
 	assert_int_equal(exit->anycast_suffix.in6.sin6_addr.s6_addr[0], 0xff);
 	assert_int_equal(exit->weight, 1);
+	assert_int_equal(conf->exits[2].prefix_count, 0);
+	assert_int_equal(conf->exits[2].authorised_count, 2);
 	assert_true(conf_engine_wanted(conf, "copy"));
 	conf_unref(conf);
 }
@@ -665,7 +670,8 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 {
 	(void)state;
 	refused(USABLE "[exit a]\nlink = lo\n",
-		"4 error: [exit a]: found neither prefix nor unchecked = yes; "
+		"4 error: [exit a]: found neither prefix, authorised nor "
+		"unchecked = yes; "
 		"allowed: one of them at least\n");
 	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\nnext_hop = fe80::1\n",
 		"6 error: [exit a] next_hop: found fe80::1, a link-local "

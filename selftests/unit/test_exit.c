@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "exit/internal.h"
+#include "exit/order.h"
 #include "exit/ranges.h"
 #include "unit/failalloc.h"
 
@@ -140,7 +141,7 @@ static void longer_prefixes_are_asked_first(void **state)
 				      "suppress_prefixlength 0 "
 				      "suppress_ifgroup 20000 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20017 from 10.9.0.0/16 "
-				      "lookup 20002 protocol 200"));
+				      "lookup 20004 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20025 from 10.0.0.0/8 "
 				      "lookup 20001 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20040 from 10.9.0.0/16 "
@@ -166,7 +167,11 @@ static void each_source_has_its_routes(void **state)
 				       "20001 metric 4294967295 proto 200"));
 	/* A link with two ends needs no next hop. */
 	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
-				       "20002 metric 1024 proto 200"));
+				       "20004 metric 1024 proto 200"));
+	/* The wider prefix lets it pass, too, if the link is lost. */
+	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
+				       "if90002 table 20004 metric 1025 proto "
+				       "200"));
 	assert_true(route_there(&want,
 				"ip -6 route default from 2001:db8:a::/48 via "
 				"fe80::1 dev if90002 table 20000 metric 1024 "
@@ -200,6 +205,97 @@ static void the_site_comes_before_the_exits(void **state)
 					"if90002 table 20000 metric 256 proto "
 					"200"));
 	exit_state_clear(&want);
+}
+
+/* Indices of the exits that a source may leave by, as "2 0". */
+static const char *order_of(const struct exit_order *order, const char *prefix)
+{
+	struct prefix wanted = prefix_of(prefix);
+	static char text[64];
+	size_t len = 0;
+
+	for (size_t i = 0; i < order->source_count; i++) {
+		const struct exit_source *source = &order->sources[i];
+		const struct exit_choice *choice =
+			&order->choices[source->choice];
+
+		if (prefix_compare(&source->prefix, &wanted) != 0)
+			continue;
+		text[0] = '\0';
+		for (size_t k = 0; k < choice->count; k++)
+			len += (size_t)snprintf(text + len, sizeof(text) - len,
+						"%s%u", k ? " " : "",
+						choice->exits[k]);
+		return text;
+	}
+	return "none";
+}
+
+static void the_owner_comes_first_then_those_who_let_it_pass(void **state)
+{
+	struct conf *conf = conf_of(
+		"[exit a]\nlink = wan0\nprefix = 10.0.0.0/8, fd01::/48\n"
+		"authorised = 192.0.2.0/24, 172.16.0.0/12, 10.9.0.0/16\n"
+		"[exit b]\nlink = wan1\nprefix = 10.9.0.0/16, 192.0.2.0/24\n"
+		"authorised = 172.16.0.0/12\nweight = 5\n"
+		"[exit open]\nlink = wan2\nnext_hop = 198.51.100.1\n"
+		"unchecked = yes\nweight = 3\n"
+		"[exit pins]\nprefix = 203.0.113.0/24\nunchecked = yes\n");
+	struct exit_order order;
+
+	(void)state;
+	assert_int_equal(exit_order_make(conf, &order), 0);
+	assert_int_equal(order.source_count, 5);
+	assert_string_equal(order_of(&order, "10.0.0.0/8"), "0 2");
+	/* Within that of another, which lets it pass, too. */
+	assert_string_equal(order_of(&order, "10.9.0.0/16"), "1 2 0");
+	assert_string_equal(order_of(&order, "192.0.2.0/24"), "1 2 0");
+	assert_string_equal(order_of(&order, "172.16.0.0/12"), "1 2 0");
+	/* Without a next hop of IPv6 there is no way for it. */
+	assert_string_equal(order_of(&order, "fd01::/48"), "0");
+	assert_string_equal(order_of(&order, "203.0.113.0/24"), "none");
+	exit_order_clear(&order);
+	conf_unref(conf);
+}
+
+static void each_exit_of_a_source_has_its_metric(void **state)
+{
+	struct conf *conf =
+		conf_of("[exit a]\nlink = wan0\nnext_hop = 192.0.2.1\n"
+			"prefix = 10.0.0.0/8, 2001:db8:a::/48\n"
+			"[exit b]\nlink = wan1\nprefix = 10.9.0.0/16\n"
+			"authorised = 10.0.0.0/8, 2001:db8:a::/48\n");
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[0].index = lab.ways[0].link = lab.ways[1].link =
+		lab.ways[2].link = lab.ways[4].link = 90002;
+	lab.links[1].index = 90003;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want,
+				"ip -6 route default from 2001:db8:a::/48 dev "
+				"if90002 table 20000 metric 1024 proto 200"));
+	assert_true(route_there(&want,
+				"ip -6 route default from 2001:db8:a::/48 dev "
+				"if90003 table 20000 metric 1025 proto 200"));
+	/* Two choices of both, in either order: tables behind the exits'. */
+	assert_true(rule_there(&want, "ip -4 rule pref 20025 from 10.0.0.0/8 "
+				      "lookup 20003 protocol 200"));
+	assert_true(rule_there(&want, "ip -4 rule pref 20017 from 10.9.0.0/16 "
+				      "lookup 20004 protocol 200"));
+	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
+				       "20003 metric 1025 proto 200"));
+	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
+				       "if90002 table 20004 metric 1025 proto "
+				       "200"));
+	assert_true(route_there(&want, "ip -4 route unreachable default table "
+				       "20004 metric 4294967295 proto 200"));
+	assert_false(route_there(&want, "ip -4 route unreachable default table "
+					"20001 metric 4294967295 proto 200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
 }
 
 /* Its next hop is another router, in a subnet of the site. */
@@ -409,9 +505,9 @@ static void a_lost_link_leaves_unreachable_routes(void **state)
 	(void)state;
 	wanted(false, &want);
 	assert_false(route_there(&want, "ip -4 route default dev if90003 table "
-					"20002 metric 1024 proto 200"));
+					"20004 metric 1024 proto 200"));
 	assert_true(route_there(&want, "ip -4 route unreachable default table "
-				       "20002 metric 4294967295 proto 200"));
+				       "20004 metric 4294967295 proto 200"));
 	assert_true(route_there(&want, "ip -6 route unreachable default from "
 				       "2001:db8:b::/48 table 20000 metric "
 				       "4294967295 proto 200"));
@@ -573,6 +669,9 @@ int main(void)
 		cmocka_unit_test(longer_prefixes_are_asked_first),
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
+		cmocka_unit_test(
+			the_owner_comes_first_then_those_who_let_it_pass),
+		cmocka_unit_test(each_exit_of_a_source_has_its_metric),
 		cmocka_unit_test(another_router_is_handed_its_sources),
 		cmocka_unit_test(anycast_is_the_prefix_with_the_suffix_behind),
 		cmocka_unit_test(an_exit_without_its_anycast_is_no_way_out),

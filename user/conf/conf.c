@@ -329,6 +329,7 @@ static void exits_free(struct conf *conf)
 		free(exit->link);
 		free(exit->next_hops);
 		free(exit->prefixes);
+		free(exit->authorised);
 		free(exit->anycast);
 		free(exit->tunnel_peers);
 		names_free(exit->engines.order, exit->engines.count);

@@ -20,6 +20,7 @@
 #define CONF_FILES_MAX   16 /* files of one key */
 #define CONF_MAX_WORKERS 64
 #define CONF_SECRETS_MAX 4 /* of a realm */
+#define CONF_EXITS_MAX   64
 
 enum conf_transport {
 	CONF_TRANSPORT_TCP,
@@ -160,8 +161,10 @@ struct conf_exit {
 	char *link; /* a device's name; NULL: not given */
 	union addr *next_hops; /* at most one of each family */
 	size_t next_hop_count;
-	struct prefix *prefixes; /* sources authorised there */
+	struct prefix *prefixes; /* its own: sources that belong to it */
 	size_t prefix_count;
+	struct prefix *authorised; /* sources that may leave there, too */
+	size_t authorised_count;
 	bool unchecked; /* any source may leave there */
 	union addr *anycast; /* at most one of each family */
 	size_t anycast_count;

@@ -165,6 +165,9 @@ static bool family_has(const struct conf_exit *exit, sa_family_t family)
 	for (size_t i = 0; i < exit->prefix_count; i++)
 		if (exit->prefixes[i].family == family)
 			return true;
+	for (size_t i = 0; i < exit->authorised_count; i++)
+		if (exit->authorised[i].family == family)
+			return true;
 	return exit->unchecked;
 }
 
@@ -235,13 +238,13 @@ static void exit_check(struct parser *p, const struct section *s)
 
 	exit->link_line = conf_key_line(s, "link");
 	/* What was refused is reported, and the rest hangs together with it. */
-	if (conf_key_refused(s, "prefix"))
+	if (conf_key_refused(s, "prefix") || conf_key_refused(s, "authorised"))
 		return;
-	if (!exit->prefix_count && !exit->unchecked &&
-	    !conf_key_refused(s, "unchecked"))
+	if (!exit->prefix_count && !exit->authorised_count &&
+	    !exit->unchecked && !conf_key_refused(s, "unchecked"))
 		conf_error(p, s->line,
-			   "%s: found neither prefix nor unchecked = yes; "
-			   "allowed: one of them at least",
+			   "%s: found neither prefix, authorised nor unchecked "
+			   "= yes; allowed: one of them at least",
 			   conf_label(s->kind, s, label));
 	hops_check(p, s, exit);
 	families_check(p, s, "next_hop", exit->next_hops, exit->next_hop_count);

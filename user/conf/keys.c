@@ -98,7 +98,7 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 	[SECTION_EXIT] = {
 		.name = "exit",
 		.named = true,
-		.max = 64,
+		.max = CONF_EXITS_MAX,
 		.help = "A way out of this site, with the source addresses that\n"
 			"may leave by it, for a site with several providers of\n"
 			"which each drops what does not come from its own prefix.\n"
@@ -574,14 +574,30 @@ const struct key conf_keys[] = {
 	{ EXIT(prefixes), .name = "prefix", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_exit, prefix_count), .preset = "",
-	  .help = "Source addresses that the provider lets pass.\n"
+	  .help = "The provider's own: source addresses that it lets pass and\n"
+		  "whose answers come by it.\n"
 		  "One prefix belongs to one exit; it may lie within that of\n"
-		  "another, and the longest counts." },
+		  "another: the longest counts, and the other one lets it pass,\n"
+		  "too." },
+	{ EXIT(authorised), .name = "authorised", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_exit, authorised_count), .preset = "",
+	  .help = "Other source addresses that the provider lets pass, since it\n"
+		  "has been told of them: prefixes of other exits, which leave\n"
+		  "here while there is no way by their own, or of none, as those\n"
+		  "of the site itself, which it announces to each provider.\n"
+		  "Any number of exits may have the same one.\n"
+		  "Of those that may be taken the one with the greatest\n"
+		  ".Cm weight\n"
+		  "is, of equal ones the first in the file." },
 	{ EXIT(unchecked), .name = "unchecked", .type = KEY_BOOL,
 	  .preset = "no",
-	  .help = "Whether the provider lets any source address pass.\n"
+	  .help = "Whether the provider lets any source address pass: then this\n"
+		  "exit is authorised for the prefixes of all others.\n"
 		  "Without it at least one\n"
 		  ".Cm prefix\n"
+		  "or\n"
+		  ".Cm authorised\n"
 		  "must be given." },
 	{ EXIT(anycast), .name = "anycast", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf_exit, anycast_count),
@@ -620,7 +636,10 @@ const struct key conf_keys[] = {
 		  "of a family: this exit's share of new allocations, relative to\n"
 		  "the others', of clients that come by none of these exits; those\n"
 		  "of the others stay with the exit they come by.\n"
-		  "With 0 it is the last resort." },
+		  "With 0 it is the last resort.\n"
+		  "It also orders the exits that are\n"
+		  ".Cm authorised\n"
+		  "for a source." },
 	{ EXIT(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_exit, engines.count),
 	  .shown = "as in [engine]",

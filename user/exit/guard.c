@@ -62,6 +62,9 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 		digest = digest_add(digest, exit->prefixes,
 				    exit->prefix_count *
 					    sizeof(exit->prefixes[0]));
+		digest = digest_add(digest, exit->authorised,
+				    exit->authorised_count *
+					    sizeof(exit->authorised[0]));
 	}
 	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }

@@ -66,6 +66,17 @@ static size_t ranges_merge(struct addr_range *ranges, size_t count)
 	return kept;
 }
 
+static size_t prefixes_take(const struct prefix *list, size_t count,
+			    sa_family_t family, struct addr_range *out)
+{
+	size_t taken = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (list[i].family == family)
+			range_make(&list[i], &out[taken++]);
+	return taken;
+}
+
 int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 		   struct addr_range **out, size_t *count)
 {
@@ -73,17 +84,20 @@ int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 	size_t room = 1, used = 0;
 
 	for (size_t i = 0; i < conf->exit_count; i++)
-		room += conf->exits[i].prefix_count;
+		room += conf->exits[i].prefix_count +
+			conf->exits[i].authorised_count;
 	ranges = calloc(room, sizeof(*ranges));
 	if (!ranges)
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		const struct conf_exit *from = &conf->exits[i];
 
-		for (size_t k = 0; k < from->prefix_count; k++)
-			if ((exit == SIZE_MAX || exit == i) &&
-			    from->prefixes[k].family == family)
-				range_make(&from->prefixes[k], &ranges[used++]);
+		if (exit != SIZE_MAX && exit != i)
+			continue;
+		used += prefixes_take(from->prefixes, from->prefix_count,
+				      family, ranges + used);
+		used += prefixes_take(from->authorised, from->authorised_count,
+				      family, ranges + used);
 	}
 	qsort(ranges, used, sizeof(*ranges), range_compare);
 	*count = ranges_merge(ranges, used);

@@ -30,6 +30,9 @@ static bool authorised(const struct conf_exit *exit, const union addr *from)
 	for (size_t i = 0; i < exit->prefix_count; i++)
 		if (prefix_contains(&exit->prefixes[i], from))
 			return true;
+	for (size_t i = 0; i < exit->authorised_count; i++)
+		if (prefix_contains(&exit->authorised[i], from))
+			return true;
 	return exit->unchecked;
 }
 

@@ -5,7 +5,7 @@
  *   pref   IPv4                                   IPv6
  *   20000  main, but no default route and none    fwmark 0x7f: main
  *          by a link of an exit
- *   20001  from PREFIX: the exit's own table      table 20000
+ *   20001  from PREFIX: the table of its exits    table 20000
  *   20040  from PREFIX: unreachable
  *
  * What the site reaches otherwise than by an exit counts first, for every source. A
@@ -24,26 +24,28 @@
  * them end here. Both go with the link, without our help. Of the routes to others' the
  * kernel is asked by a mark that has main looked at alone, for table 20000 has copies.
  *
- * A table has the default route, the subnets on the link, and an unreachable route for
- * when the link is lost: the kernel removes what leads there by itself, at once. IPv6
- * has one table for all prefixes since its routes can have a source
- * (CONFIG_IPV6_SUBTREES); of these the longest destination counts first, then the
- * longest source. For IPv4 there is a rule each, the longer prefixes before the
- * shorter. That costs a look at each rule for each packet, but holds for look-ups
- * without a packet, too.
+ * A source has a default route by each exit that lets it pass, with a metric by the
+ * exit's place (order.c), the subnets on their links, and an unreachable route for when
+ * the last one is lost. The kernel removes what leads by a lost link by itself, at
+ * once, so that the next exit takes over without us. IPv6 has one table for all
+ * prefixes since its routes can have a source (CONFIG_IPV6_SUBTREES); of these the
+ * longest destination counts first, then the longest source. For IPv4 each choice of
+ * exits has a table, and each prefix a rule that leads there, the longer prefixes
+ * before the shorter. That costs a look at each rule for each packet, but holds for
+ * look-ups without a packet, too.
  */
 #include <errno.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
 
 #include "exit/internal.h"
+#include "exit/order.h"
 
-/* One exit while its part of the state is made. */
+/* The state while it is made. */
 struct making {
+	const struct conf *conf;
 	const struct exit_host *host;
-	const struct conf_exit *exit;
 	struct exit_state *out;
-	uint32_t table; /* of IPv4 */
 };
 
 const struct exit_rule exit_rule_look = { .from = { .family = AF_INET6 },
@@ -163,9 +165,10 @@ bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
 }
 
 /* For others to learn that the exit is here, and for packets to it to end here. */
-static int anycast_add(const struct making *m, const struct prefix *prefix)
+static int anycast_add(const struct making *m, const struct conf_exit *exit,
+		       const struct prefix *prefix)
 {
-	int link = exit_link_index(m->host, m->exit, prefix->family);
+	int link = exit_link_index(m->host, exit, prefix->family);
 	struct exit_route route = { .to = { .family = prefix->family },
 				    .from = { .family = prefix->family },
 				    .table = RT_TABLE_MAIN,
@@ -176,8 +179,8 @@ static int anycast_add(const struct making *m, const struct prefix *prefix)
 	size_t len;
 	int err;
 
-	if (m->exit->health != CONF_HEALTH_ANYCAST || !m->exit->link || !link ||
-	    !exit_anycast(m->exit, prefix, &anycast))
+	if (exit->health != CONF_HEALTH_ANYCAST || !exit->link || !link ||
+	    !exit_anycast(exit, prefix, &anycast))
 		return 0;
 	bytes = addr_bytes(&anycast, &len);
 	memcpy(route.to.bytes, bytes, len);
@@ -207,66 +210,105 @@ static int subnets_add(const struct making *m, struct exit_route route)
 	return err;
 }
 
-/* The routes of a source; IPv4 has them once for all prefixes of an exit. */
-static int source_add(const struct making *m, const struct prefix *from)
+/* Each address once: of IPv4 an exit has one for all its prefixes. */
+static int anycasts_add(const struct making *m, const struct conf_exit *exit)
 {
-	bool v6 = from->family == AF_INET6;
-	struct exit_route route = {
-		.to = { .family = from->family },
-		.from = { .family = from->family },
-		.table = v6 ? EXIT_TABLE : m->table,
-		.metric = METRIC_LOST,
-	};
-	const union addr *hop = next_hop(m->exit, from->family);
-	int err;
+	bool has4 = false;
+	int err = 0;
 
-	if (v6)
-		route.from = *from;
-	err = route_add(m->out, &route);
-	if (err || exit_dead(m->host, m->exit, from))
-		return err;
-	route.link = exit_link_index(m->host, m->exit, from->family);
-	if (m->exit->link)
+	for (size_t i = 0; i < exit->prefix_count && !err; i++) {
+		bool v4 = exit->prefixes[i].family == AF_INET;
+
+		if (!v4 || !has4)
+			err = anycast_add(m, exit, &exit->prefixes[i]);
+		has4 |= v4;
+	}
+	return err;
+}
+
+/* Of a source that is another's, an exit's first own prefix says whether it is there. */
+static bool exit_serves(const struct making *m, const struct conf_exit *exit,
+			const struct prefix *from, bool owned)
+{
+	for (size_t i = 0; i < exit->prefix_count && !owned; i++)
+		if (exit->prefixes[i].family == from->family)
+			return !exit_dead(m->host, exit, &exit->prefixes[i]);
+	return !exit_dead(m->host, exit, from);
+}
+
+/* The ways of a source by one exit; `route` has what they have in common. */
+static int exit_add(const struct making *m, const struct conf_exit *exit,
+		    struct exit_route route, uint32_t metric)
+{
+	const union addr *hop = next_hop(exit, route.to.family);
+	int err = 0;
+
+	route.link = exit_link_index(m->host, exit, route.to.family);
+	if (exit->link)
 		err = subnets_add(m, route);
 	if (hop)
 		route.gateway = *hop;
-	route.metric = METRIC_DEFAULT;
+	route.metric = metric;
 	return err ? err : route_add(m->out, &route);
 }
 
-static int prefix_add(const struct making *m, const struct prefix *prefix,
-		      bool *has4)
+/* from without bits: IPv4, whose rules know the sources. */
+static int choice_add(const struct making *m, const struct prefix *from,
+		      uint32_t table, const struct exit_choice *choice)
 {
-	struct exit_rule rule = { .from = *prefix,
-				  .priority = RULE_SOURCE + 32u - prefix->bits,
-				  .table = m->table };
-	bool v6 = prefix->family == AF_INET6;
-	int err = 0;
+	const struct exit_route route = { .to = { .family = from->family },
+					  .from = *from,
+					  .table = table,
+					  .metric = METRIC_LOST };
+	int err = route_add(m->out, &route);
 
-	if (v6 || !*has4)
-		err = anycast_add(m, prefix);
-	if (!err && (v6 || !*has4))
-		err = source_add(m, prefix);
-	if (v6)
-		return err;
-	*has4 = true;
-	if (!err)
-		err = rule_add(m->out, &rule);
+	for (size_t i = 0; i < choice->count && !err; i++) {
+		const struct conf_exit *exit =
+			&m->conf->exits[choice->exits[i]];
+
+		if (exit_serves(m, exit, from,
+				choice->exits[i] == choice->owner))
+			err = exit_add(m, exit, route,
+				       METRIC_DEFAULT + (uint32_t)i);
+	}
+	return err;
+}
+
+static int source_add(const struct making *m, const struct exit_source *source,
+		      const struct exit_order *order)
+{
+	const struct exit_choice *choice = &order->choices[source->choice];
+	struct exit_rule rule = {
+		.from = source->prefix,
+		.priority = RULE_SOURCE + 32u - source->prefix.bits,
+		.table = choice->table,
+	};
+	int err;
+
+	if (source->prefix.family == AF_INET6)
+		return choice_add(m, &source->prefix, EXIT_TABLE, choice);
+	err = rule_add(m->out, &rule);
 	rule.priority = RULE_LOST;
 	rule.table = 0;
 	return err ? err : rule_add(m->out, &rule);
 }
 
-static int exit_add(const struct making *m, bool family[2])
+/* IPv4 has the routes of a choice once for all sources. */
+static int sources_add(const struct making *m, const struct exit_order *order,
+		       bool family[2])
 {
-	bool has4 = false;
+	const struct prefix all = { .family = AF_INET };
 	int err = 0;
 
-	for (size_t i = 0; i < m->exit->prefix_count && !err; i++) {
-		const struct prefix *prefix = &m->exit->prefixes[i];
+	for (size_t i = 0; i < order->choice_count && !err; i++)
+		if (order->choices[i].ipv4)
+			err = choice_add(m, &all, order->choices[i].table,
+					 &order->choices[i]);
+	for (size_t i = 0; i < order->source_count && !err; i++) {
+		const struct exit_source *source = &order->sources[i];
 
-		family[prefix->family == AF_INET6] = true;
-		err = prefix_add(m, prefix, &has4);
+		family[source->prefix.family == AF_INET6] = true;
+		err = source_add(m, source, order);
 	}
 	return err;
 }
@@ -282,7 +324,7 @@ static bool way_leaves(const struct conf *conf, const struct exit_host *host,
 	return false;
 }
 
-static int ways6_add(const struct making *m, const struct conf *conf)
+static int ways6_add(const struct making *m)
 {
 	const struct exit_host *host = m->host;
 	int err = 0;
@@ -296,14 +338,14 @@ static int ways6_add(const struct making *m, const struct conf *conf)
 					    .metric = way->metric,
 					    .link = way->link };
 
-		if (way->to.family == AF_INET6 && !way_leaves(conf, host, way))
+		if (way->to.family == AF_INET6 &&
+		    !way_leaves(m->conf, host, way))
 			err = route_add(m->out, &route);
 	}
 	return err;
 }
 
-static int shared_add(const struct making *m, const struct conf *conf,
-		      const bool family[2])
+static int shared_add(const struct making *m, const bool family[2])
 {
 	const struct exit_rule site = { .from = { .family = AF_INET },
 					.priority = RULE_SITE,
@@ -322,7 +364,7 @@ static int shared_add(const struct making *m, const struct conf *conf,
 	if (family[1] && !err)
 		err = rule_add(m->out, &sources);
 	if (family[1] && !err)
-		err = ways6_add(m, conf);
+		err = ways6_add(m);
 	return err;
 }
 
@@ -330,18 +372,19 @@ int exit_want(const struct conf *conf, const struct exit_host *host,
 	      struct exit_state *out)
 {
 	struct exit_state state = { 0 };
-	struct making m = { .host = host, .out = &state };
+	struct making m = { .conf = conf, .host = host, .out = &state };
 	bool family[2] = { false, false };
-	int err = 0;
+	struct exit_order order;
+	int err = exit_order_make(conf, &order);
 
-	for (size_t i = 0; i < conf->exit_count && !err; i++) {
-		m.exit = &conf->exits[i];
-		m.table = EXIT_TABLE + 1 + (uint32_t)i;
-		if (exit_leads(m.exit))
-			err = exit_add(&m, family);
-	}
+	if (err)
+		return err;
+	err = sources_add(&m, &order, family);
+	exit_order_clear(&order);
+	for (size_t i = 0; i < conf->exit_count && !err; i++)
+		err = anycasts_add(&m, &conf->exits[i]);
 	if (!err)
-		err = shared_add(&m, conf, family);
+		err = shared_add(&m, family);
 	if (err) {
 		exit_state_clear(&state);
 		return err;

@@ -22,7 +22,7 @@ import json
 import os
 import secrets
 
-from .tap import equal
+from .tap import check, equal
 from .topo import NETNS_DIR, Node, collect_garbage, run
 
 PREFIX = {"a": {4: "10.81.0.0/24", 6: "fd81::/64"}, "b": {4: "10.82.0.0/24", 6: "fd82::/64"}}
@@ -36,8 +36,8 @@ table inet ingress {
     counter dropped { }
     chain forward {
         type filter hook forward priority 0
-        iifname "site" ip saddr { %s, %s } accept
-        iifname "site" ip6 saddr { %s, %s } accept
+        iifname "site" ip saddr { %s, %s } counter accept
+        iifname "site" ip6 saddr { %s, %s } counter accept
         iifname "site" counter name dropped drop
     }
 }
@@ -143,6 +143,21 @@ class Site:
                 input=FILTER % (PREFIX[key][4], f"10.{link}.0.0/24",
                                 PREFIX[key][6], f"fd{link}::/64"))
 
+    def authorise(self, key, prefixes):
+        """A provider lets these pass from now on, each a dictionary by version."""
+        for prefix in prefixes:
+            for version, word in ((4, "ip"), (6, "ip6")):
+                self.provider[key].run("nft", "insert", "rule", "inet", "ingress", "forward",
+                                       "iifname", "site", word, "saddr", prefix[version], "counter", "accept")
+
+    def announce(self, key, prefix):
+        """Y sends what is for this prefix by that provider from now on."""
+        _, link, net = NETS[key]
+        self._batch(key, [f"route replace {prefix[4]} via 10.{link}.0.1",
+                          f"route replace {prefix[6]} via fd{link}::1"])
+        self._batch("y", [f"route replace {prefix[4]} via 10.{net}.0.1",
+                          f"route replace {prefix[6]} via fd{net}::1"])
+
     def dropped(self):
         """Packets that the providers' filters have dropped: (by A, by B)."""
         found = []
@@ -151,6 +166,16 @@ class Site:
             found.append(sum(one["counter"]["packets"] for one in said["nftables"]
                              if "counter" in one))
         return tuple(found)
+
+    def passed(self):
+        """Packets of the site that the providers have let pass: {"a": , "b": }"""
+        found = {}
+        for key, node in self.provider.items():
+            said = json.loads(node.run("nft", "-j", "list", "chain", "inet", "ingress", "forward"))
+            found[key] = sum(part["counter"]["packets"] for one in said["nftables"]
+                             for part in one.get("rule", {}).get("expr", ())
+                             if isinstance(part.get("counter"), dict))
+        return found
 
     def remove(self):
         for name in self.names:
@@ -184,6 +209,16 @@ def refused(site, node, version, index, timeout=3):
         except OSError as error:
             return error.errno
     return 0
+
+
+@contextlib.contextmanager
+def leaves_by(site, key):
+    """What leaves the site inside the block leaves by this provider, and something does."""
+    before = site.passed()
+    yield
+    for each, packets in site.passed().items():
+        left = packets - before[each]
+        check(left > 0 if each == key else not left, f"{left} packets left by {each}")
 
 
 @contextlib.contextmanager
