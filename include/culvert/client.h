@@ -106,8 +106,9 @@ struct culvert_error {
 	 * one of them, or the answer was not to be trusted; 401
 	 * wrong credentials, 446 connection already exists, 447 peer not
 	 * reached, 486 quota, ...). Negative: an errno of ours, among them
-	 * -ETIMEDOUT no (valid) answer in time; -EPIPE the server closed the
-	 * connection; -EPROTO it answered nonsense; -EKEYREJECTED its challenge
+	 * -ETIMEDOUT no answer in time that counts; -EBADMSG one that was not
+	 * signed with our password; -EPIPE the server closed the connection;
+	 * -EPROTO it answered nonsense; -EKEYREJECTED its challenge
 	 * is weaker than it says or than the one before, as if changed on the
 	 * way; -ENOTSUP none of its password algorithms is known; -ENOKEY its
 	 * TLS certificate was not accepted; -ENOMEM; those of connect(2).

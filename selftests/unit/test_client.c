@@ -46,6 +46,7 @@ static void rig_note(struct rig *rig, const struct culvert_error *error)
 	if (error) {
 		assert_non_null(error->during);
 		assert_non_null(error->reason);
+		snprintf(rig->reason, sizeof(rig->reason), "%s", error->reason);
 		rig->refusals++;
 	}
 	if (rig->free_in_callback) {
@@ -309,7 +310,7 @@ static void test_nobodys_word_is_not_followed(void **state)
 		rig_client(&rig);
 		RUN_UNTIL(&rig, rig.ended);
 		assert_int_equal(rig.ended_code,
-				 unsigned_one ? -ETIMEDOUT :
+				 unsigned_one ? -EBADMSG :
 						STUN_CODE_TRY_ALTERNATE);
 		assert_int_equal(other.conns, 0);
 		server_stop(&other);
@@ -807,42 +808,71 @@ static void check_unsigned_success(bool (*odd)(struct server_conn *conn,
 	rig_client(&rig);
 	RUN_UNTIL(&rig, rig.ended);
 	assert_false(rig.ready);
-	assert_int_equal(rig.ended_code, -ETIMEDOUT);
+	assert_int_equal(rig.ended_code, -EBADMSG);
 	assert_non_null(strstr(rig.reason, "not signed"));
 	rig_stop(&rig);
 }
 
-static void test_wrong_integrity_is_as_if_nothing_came(void **state)
+static void test_wrong_integrity_ends_it(void **state)
 {
 	(void)state;
 	check_unsigned_success(odd_wrong_integrity);
 }
 
-static void test_missing_integrity_is_as_if_nothing_came(void **state)
+static void test_missing_integrity_ends_it(void **state)
 {
 	(void)state;
 	check_unsigned_success(odd_no_integrity);
 }
 
-static bool odd_forged_first(struct server_conn *conn,
-			     const struct stun_msg *msg)
+static bool odd_unsigned_error(struct server_conn *conn,
+			       const struct stun_msg *msg)
 {
 	if (msg->method != STUN_CONNECT || credentials_judge(conn->server, msg))
 		return false;
 	answer_error(conn, msg, STUN_CODE_FORBIDDEN, false);
-	return false; /* and then the true one */
+	return true;
 }
 
-static void test_forged_error_does_not_hide_the_answer(void **state)
+/* Its own code is not believed either. */
+static void test_unsigned_error_ends_it(void **state)
 {
 	struct rig rig;
 
 	(void)state;
 	rig_start(&rig);
-	rig.server.odd = odd_forged_first;
+	rig.server.odd = odd_unsigned_error;
 	rig_ready(&rig);
 	rig_connect(&rig, "198.51.100.1:80");
 	RUN_UNTIL(&rig, rig.answers);
+	assert_int_equal(rig.last_code, -EBADMSG);
+	rig_stop(&rig);
+}
+
+/* RFC 8489 9.2.5: an unsigned 400 never came, and there may be no other answer. */
+static bool odd_unsigned_400(struct server_conn *conn,
+			     const struct stun_msg *msg)
+{
+	if (msg->method != STUN_CONNECT || credentials_judge(conn->server, msg))
+		return false;
+	answer_error(conn, msg, STUN_CODE_BAD_REQUEST, false);
+	return !conn->server->count++;
+}
+
+static void test_unsigned_400_is_as_if_nothing_came(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig);
+	rig.server.odd = odd_unsigned_400;
+	rig_ready(&rig);
+	rig_connect(&rig, "198.51.100.1:80");
+	RUN_UNTIL(&rig, rig.answers);
+	assert_int_equal(rig.last_code, -ETIMEDOUT);
+	assert_non_null(strstr(rig.reason, "not signed"));
+	rig_connect(&rig, "198.51.100.1:80");
+	RUN_UNTIL(&rig, rig.answers == 2);
 	assert_int_equal(rig.last_code, 0);
 	rig_stop(&rig);
 }
@@ -1644,9 +1674,10 @@ int main(void)
 		cmocka_unit_test(test_data_connection_closed_after_a_challenge),
 		cmocka_unit_test(test_another_realm_is_followed),
 		cmocka_unit_test(test_challenge_without_nonce),
-		cmocka_unit_test(test_wrong_integrity_is_as_if_nothing_came),
-		cmocka_unit_test(test_missing_integrity_is_as_if_nothing_came),
-		cmocka_unit_test(test_forged_error_does_not_hide_the_answer),
+		cmocka_unit_test(test_wrong_integrity_ends_it),
+		cmocka_unit_test(test_missing_integrity_ends_it),
+		cmocka_unit_test(test_unsigned_error_ends_it),
+		cmocka_unit_test(test_unsigned_400_is_as_if_nothing_came),
 		cmocka_unit_test(test_wrong_fingerprint_is_ignored),
 		cmocka_unit_test(test_garbage_ends_the_client),
 		cmocka_unit_test(test_truncated_answer_and_close),

@@ -307,8 +307,7 @@ static void bind_expired(struct timer *timer)
 
 	data_fail_code(data, -ETIMEDOUT, "ConnectionBind",
 		       data->bind.discarded ?
-			       "the server's answer was not signed with our "
-			       "password, so it does not count" :
+			       CLIENT_NOT_SIGNED :
 			       "the server did not answer in time");
 }
 

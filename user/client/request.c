@@ -360,6 +360,32 @@ static void failure_from_answer(const struct client_request *request,
 				   (int)reason_len, reason);
 }
 
+static bool is_signed(const struct stun_msg *msg)
+{
+	return stun_has(msg, STUN_ATTR_MESSAGE_INTEGRITY) ||
+	       stun_has(msg, STUN_ATTR_MESSAGE_INTEGRITY_SHA256);
+}
+
+/*
+ * RFC 8489 9.2.5: over a reliable transport, and there is no other here, an answer
+ * that is not signed as it must be ends the transaction at once. Two kinds are
+ * ignored instead: one whose nonce shows that something was taken out, and an
+ * unsigned 400 (`code`), which a server may have to give. It may know no better.
+ */
+static enum client_verdict judge_untrusted(struct client_request *request,
+					   const struct stun_msg *msg, int code,
+					   struct client_failure *failure)
+{
+	if (algorithms_missing(msg) ||
+	    (code == STUN_CODE_BAD_REQUEST && !is_signed(msg))) {
+		request->discarded++;
+		return CLIENT_VERDICT_DISCARD;
+	}
+	client_failure_set(failure, -EBADMSG, stun_method_name(request->method),
+			   CLIENT_NOT_SIGNED);
+	return CLIENT_VERDICT_ERROR;
+}
+
 static enum client_verdict judge_error(struct client_request *request,
 				       struct client_auth *auth,
 				       const struct stun_msg *msg, bool trusted,
@@ -377,10 +403,8 @@ static enum client_verdict judge_error(struct client_request *request,
 	    (code == STUN_CODE_UNAUTHENTICATED ||
 	     code == STUN_CODE_STALE_NONCE))
 		return judge_challenge(request, auth, msg, code, failure);
-	if (!trusted) {
-		request->discarded++;
-		return CLIENT_VERDICT_DISCARD;
-	}
+	if (!trusted)
+		return judge_untrusted(request, msg, code, failure);
 	failure_from_answer(request, msg, code, reason, reason_len, failure);
 	return CLIENT_VERDICT_ERROR;
 }
@@ -416,10 +440,8 @@ enum client_verdict client_request_judge(struct client_request *request,
 	trusted = answer_trusted(request, msg);
 	if (msg->class == STUN_ERROR)
 		return judge_error(request, auth, msg, trusted, failure);
-	if (!trusted) {
-		request->discarded++;
-		return CLIENT_VERDICT_DISCARD;
-	}
+	if (!trusted)
+		return judge_untrusted(request, msg, 0, failure);
 	if (stun_unknown(msg, known, sizeof(known) / sizeof(known[0]), &unknown,
 			 1)) {
 		client_failure_set(failure, -EPROTO,

@@ -20,6 +20,11 @@
 /* Room for a request with every text at its longest. */
 #define CLIENT_REQUEST_MAX 2560
 
+/* Why an answer did not count. */
+#define CLIENT_NOT_SIGNED                                           \
+	"the server's answer was not signed with our password, so " \
+	"it does not count"
+
 /* An error in the making: the text the public structure points at. */
 struct client_failure {
 	struct culvert_error error;
@@ -63,7 +68,7 @@ struct client_request {
 	bool sha256; /* with MESSAGE-INTEGRITY-SHA256: so must the answer */
 	struct stun_key key; /* they were signed with */
 	unsigned int challenges; /* 401 and 438 met so far */
-	unsigned int discarded; /* answers dropped for their integrity */
+	unsigned int discarded; /* answers that did not count: not signed */
 };
 
 typedef void (*client_fill_fn)(struct stun_writer *w, const void *arg);
@@ -82,7 +87,8 @@ enum client_verdict {
 	CLIENT_VERDICT_DISCARD, /* as if it had never come: wait on */
 	CLIENT_VERDICT_SUCCESS,
 	CLIENT_VERDICT_AGAIN, /* a challenge, learnt: write it once more */
-	CLIENT_VERDICT_ERROR, /* *failure tells */
+	/* *failure tells; -EBADMSG: not signed as it must be */
+	CLIENT_VERDICT_ERROR,
 };
 
 /*

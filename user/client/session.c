@@ -50,6 +50,7 @@ static const struct advice advices[] = {
 	{ -ETIMEDOUT, "does a firewall drop this, or is the server stuck?" },
 	{ -EPROTO, "is this a TURN server's TCP port, or its TLS port with "
 		   "--tls?" },
+	{ -EBADMSG, "is somebody between you and the server?" },
 	{ -EKEYREJECTED, "is somebody between you and the server?" },
 	{ -ENOKEY, "give who vouches for it with --ca-file, and its name with "
 		   "--tls-name" },

@@ -4,8 +4,8 @@
  *
  * idle -> in flight -> idle. Each write of a request is a new STUN transaction,
  * the second after a challenge too, but one client_transaction with one time
- * limit. An answer that fails the integrity check is as if it had never come
- * (RFC 8489 9.2.5); the time limit then says that there was one.
+ * limit. What client_request_judge ignores is as if it had never come; the time
+ * limit then says that there was something.
  */
 #include <errno.h>
 #include <string.h>
@@ -75,8 +75,7 @@ static void transaction_expired(struct timer *timer)
 	client_failure_set(&failure, -ETIMEDOUT,
 			   stun_method_name(t->request.method),
 			   t->request.discarded ?
-				   "the server's answer was not signed with "
-				   "our password, so it does not count" :
+				   CLIENT_NOT_SIGNED :
 				   "the server did not answer in time");
 	transaction_fail(t, NULL, &failure.error);
 }
@@ -149,7 +148,9 @@ void client_transaction_answer(struct culvert_client *client,
 		transaction_again(t);
 		break;
 	case CLIENT_VERDICT_ERROR:
-		transaction_fail(t, msg, &failure.error);
+		/* Nobody acts on an answer that does not count: a 300, say. */
+		transaction_fail(t, failure.error.code > 0 ? msg : NULL,
+				 &failure.error);
 		break;
 	case CLIENT_VERDICT_SUCCESS:
 		client_transaction_cancel(t);
