@@ -60,11 +60,13 @@ class Site:
         self._name = dict(zip(parts, self.names))
         try:
             for part, name in self._name.items():
-                # A host heeds redirects, a router does not.
+                # A host heeds redirects, a router does not. Errors are looked for more often
+                # than the kernel would send them to one host, once a second.
                 forward = int(part not in ("x", "y"))
                 run("ip", "netns", "add", name)
                 run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-qw",
                     "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0",
+                    "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0",
                     f"net.ipv4.ip_forward={forward}", f"net.ipv6.conf.all.forwarding={forward}")
             self._cables()
             self._addresses()
