@@ -690,6 +690,13 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 		"6 error: [exit a] health: found anycast, but neither anycast "
 		"nor a prefix of IPv6; allowed: with one of them\n");
 	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
+		       "tunnel_peer = 192.0.2.1\n",
+		"6 error: [exit a] tunnel_peer: found 192.0.2.1; allowed: "
+		"addresses of IPv6, which tunnels go over\n"
+		"6 error: [exit a] tunnel_peer: found without a prefix of IPv6 "
+		"and without an anycast address of IPv6; allowed: with one of "
+		"them, which is tunnelled to\n");
+	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
 		       "[exit b]\nprefix = 10.0.0.0/16, 10.0.0.0/8\n",
 		"7 error: [exit b] prefix: found 10.0.0.0/8, which [exit a] "
 		"has, too; allowed: each prefix once\n");

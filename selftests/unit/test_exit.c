@@ -13,6 +13,7 @@
 #include "exit/internal.h"
 #include "exit/order.h"
 #include "exit/ranges.h"
+#include "exit/tunnel.h"
 #include "unit/failalloc.h"
 
 #define USABLE "[realm example.org]\n[user alice]\npassword = secret\n"
@@ -67,9 +68,9 @@ struct lab_host {
 static void host_make(struct lab_host *lab, bool wan1_up)
 {
 	*lab = (struct lab_host){
-		.links = { { "wan0", 2, 0, true },
-			   { "wan1", 3, 0, wan1_up },
-			   { "lan0", 4, 0, true } },
+		.links = { { "wan0", 2, 0, true, 1500 },
+			   { "wan1", 3, 0, wan1_up, 1500 },
+			   { "lan0", 4, 0, true, 1500 } },
 		.ways = {
 			{ .to = prefix_of("192.0.2.0/24"), .link = 2,
 			  .kernel = true },
@@ -498,6 +499,100 @@ static void an_exit_that_flaps_stays_lost_until_it_is_calm(void **state)
 	conf_unref(conf);
 }
 
+#define TUNNELLED                                                 \
+	"[exit near]\nlink = wan0\nnext_hop = 192.0.2.1\n"        \
+	"prefix = 2001:db8:a::/48, 203.0.113.0/24\n"              \
+	"tunnel_peer = 2001:db8:a:1::2\n"                         \
+	"[exit far]\nprefix = 198.51.100.0/24, 2001:db8:f::/48\n" \
+	"tunnel_peer = 2001:db8:f:1::2\n"
+
+#define FAR_END "encap ip6 id 0 dst 2001:db8:f:ffff:ffff:ffff:ffff:ffff csum "
+#define FAR_V6                                              \
+	"ip -6 route default from 2001:db8:f::/48 " FAR_END \
+	"dev if90009 table 20000 metric 1024 proto 200"
+
+/* As two_exits()' host, with a device for tunnels and a way to the other end. */
+static void tunnels_wanted(const struct conf *conf, struct lab_host *lab,
+			   struct exit_state *out)
+{
+	lab->host.ends = NULL;
+	lab->host.end_count = 0;
+	lab->host.tunnel = 90009;
+	assert_int_equal(tunnel_ends(conf, &lab->host), 0);
+	assert_int_equal(exit_want(conf, &lab->host, out), 0);
+	free(lab->host.ends);
+}
+
+static void another_exit_is_tunnelled_to_at_its_anycast_address(void **state)
+{
+	struct conf *conf = conf_of(TUNNELLED);
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.ways[5].to = prefix_of("2001:db8:f:ffff:ffff:ffff:ffff:ffff/128");
+	lab.ways[5].link = 4;
+	tunnels_wanted(conf, &lab, &want);
+	assert_true(route_there(&want, FAR_V6));
+	assert_true(route_there(&want, "ip -4 route default " FAR_END
+				       "dev if90009 table 20002 metric 1024 "
+				       "proto 200"));
+	/* Ours is where others tunnel to. */
+	assert_true(route_there(
+		&want, "ip -6 route local 2001:db8:a:ffff:ffff:ffff:ffff:ffff"
+		       "/128 dev lo table 255 metric 1024 proto 200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
+/* Only a way within the site counts, and the longest of them. */
+static void without_a_way_nothing_is_tunnelled(void **state)
+{
+	struct conf *conf = conf_of(TUNNELLED);
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		host_make(&lab, true);
+		/* 2000::/3 leads to an exit's link. */
+		if (i == 1)
+			lab.ways[5].to = prefix_of("2001:db8:f:ffff::/64");
+		if (i == 2)
+			lab.links[2].up = false;
+		if (i >= 2)
+			lab.ways[3].to = prefix_of("2001:db8:f::/48");
+		tunnels_wanted(conf, &lab, &want);
+		assert_int_equal(route_there(&want, FAR_V6), i == 3);
+		assert_true(route_there(&want,
+					"ip -6 route unreachable default from "
+					"2001:db8:f::/48 table 20000 metric "
+					"4294967295 proto 200"));
+		exit_state_clear(&want);
+	}
+	conf_unref(conf);
+}
+
+static void only_peers_may_tunnel_to_us(void **state)
+{
+	struct conf *conf = conf_of(TUNNELLED);
+	struct addr_range *ranges;
+	size_t count;
+
+	(void)state;
+	assert_true(tunnel_wanted(conf));
+	assert_int_equal(tunnel_sources(conf, &ranges, &count), 0);
+	assert_int_equal(count, 2);
+	assert_int_equal(ranges[0].first[15], 2);
+	assert_int_equal(ranges[0].behind[15], 3);
+	free(ranges);
+	conf_unref(conf);
+	conf = two_exits();
+	assert_false(tunnel_wanted(conf));
+	conf_unref(conf);
+}
+
 static void a_lost_link_leaves_unreachable_routes(void **state)
 {
 	struct exit_state want;
@@ -642,6 +737,11 @@ static void everything_is_made(void *arg)
 		exit_state_clear(&want);
 	else
 		assert_int_equal(err, -ENOMEM);
+	err = tunnel_sources(conf, &ranges, &count);
+	if (!err)
+		free(ranges);
+	else
+		assert_int_equal(err, -ENOMEM);
 	err = ranges_of_exit(conf, 0, AF_INET, &ranges, &count);
 	if (!err)
 		free(ranges);
@@ -678,6 +778,10 @@ int main(void)
 		cmocka_unit_test(an_exit_with_a_link_has_its_anycast),
 		cmocka_unit_test(
 			an_exit_that_flaps_stays_lost_until_it_is_calm),
+		cmocka_unit_test(
+			another_exit_is_tunnelled_to_at_its_anycast_address),
+		cmocka_unit_test(without_a_way_nothing_is_tunnelled),
+		cmocka_unit_test(only_peers_may_tunnel_to_us),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),

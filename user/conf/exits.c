@@ -187,7 +187,9 @@ static void families_check(struct parser *p, const struct section *s,
 			   "allowed: one of IPv4 and one of IPv6",
 			   label, key, addr_format_host(twice, text));
 	for (size_t i = 0; i < count; i++)
-		if (!family_has(exit, addr_family(&list[i])))
+		/* Packets of IPv4 may be tunnelled to it. */
+		if (!family_has(exit, addr_family(&list[i])) &&
+		    !(exit->tunnel_peer_count && !strcmp(key, "anycast")))
 			conf_error(p, conf_key_line(s, key),
 				   "%s %s: found %s, but no prefix of its "
 				   "family; allowed: with such a prefix",
@@ -231,6 +233,33 @@ static void health_check(struct parser *p, const struct section *s,
 			   conf_label(s->kind, s, label));
 }
 
+/* What is tunnelled goes over IPv6, to an anycast address of IPv6. */
+static void peers_check(struct parser *p, const struct section *s,
+			const struct conf_exit *exit)
+{
+	char label[CONF_LABEL_MAX], text[ADDR_STRLEN];
+	bool anycast = family_has(exit, AF_INET6);
+
+	conf_label(s->kind, s, label);
+	for (size_t i = 0; i < exit->tunnel_peer_count; i++)
+		if (addr_family(&exit->tunnel_peers[i]) != AF_INET6)
+			conf_error(p, conf_key_line(s, "tunnel_peer"),
+				   "%s tunnel_peer: found %s; allowed: "
+				   "addresses of IPv6, which tunnels go over",
+				   label,
+				   addr_format_host(&exit->tunnel_peers[i],
+						    text));
+	for (size_t i = 0; i < exit->anycast_count; i++)
+		anycast |= addr_family(&exit->anycast[i]) == AF_INET6;
+	if (exit->tunnel_peer_count && !anycast &&
+	    !conf_key_refused(s, "anycast"))
+		conf_error(p, conf_key_line(s, "tunnel_peer"),
+			   "%s tunnel_peer: found without a prefix of IPv6 "
+			   "and without an anycast address of IPv6; allowed: "
+			   "with one of them, which is tunnelled to",
+			   label);
+}
+
 static void exit_check(struct parser *p, const struct section *s)
 {
 	struct conf_exit *exit = &p->conf->exits[s->index];
@@ -249,6 +278,7 @@ static void exit_check(struct parser *p, const struct section *s)
 	hops_check(p, s, exit);
 	families_check(p, s, "next_hop", exit->next_hops, exit->next_hop_count);
 	families_check(p, s, "anycast", exit->anycast, exit->anycast_count);
+	peers_check(p, s, exit);
 	if (!conf_key_refused(s, "anycast"))
 		health_check(p, s, exit);
 }

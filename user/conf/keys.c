@@ -110,17 +110,16 @@ const struct section_info conf_sections[SECTION_COUNT] = {
 			".Cm engine .\n"
 			".Pp\n"
 			"With a\n"
-			".Cm link\n"
-			"or a\n"
+			".Cm link ,\n"
+			"a\n"
 			".Cm next_hop\n"
+			"or a\n"
+			".Cm tunnel_peer\n"
 			"packets are routed by their source: see\n"
 			".Xr culvertd 8 ,\n"
 			".Dq Exits .\n"
 			"An address whose exit has a link that is down gets no new\n"
-			"allocation (508 when there is no other of its family).\n"
-			"The key\n"
-			".Cm tunnel_peer\n"
-			"is checked and has no effect in this version.",
+			"allocation (508 when there is no other of its family).",
 	},
 	[SECTION_ALTERNATE] = {
 		.name = "alternate",
@@ -626,8 +625,19 @@ const struct key conf_keys[] = {
 	{ EXIT(tunnel_peers), .name = "tunnel_peer", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf_exit, tunnel_peer_count),
 	  .shown = "none",
-	  .help = "Other exit routers of this site, the only ones from which\n"
-		  "tunnelled packets are taken." },
+	  .help = "Exit routers of this site that have this exit, IPv6.\n"
+		  "With neither\n"
+		  ".Cm link\n"
+		  "nor\n"
+		  ".Cm next_hop\n"
+		  "packets from the prefixes of this exit are tunnelled to its\n"
+		  "anycast address of IPv6.\n"
+		  "With a\n"
+		  ".Cm link\n"
+		  "others may tunnel to us.\n"
+		  "Packets are taken out of tunnels from the peers of any exit,\n"
+		  "and from nobody else; one that is an address of this host is\n"
+		  "the source of its own tunnelled packets." },
 	{ EXIT(weight), .name = "weight", .type = KEY_COUNT, .max = 1000,
 	  .preset = "1",
 	  .help = "With several\n"

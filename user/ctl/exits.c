@@ -54,6 +54,7 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 					      "STATE",     ">PREFIXES",
 					      "GUARDED",   ">PACKETS",
 					      ">REJECTED", NULL };
+	struct exit_tunnels tunnels = { 0 };
 	struct grid grid;
 	int err;
 
@@ -61,6 +62,11 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 	err = exit_each(conf, row_cells, &grid);
 	if (!err)
 		err = grid_print(&grid, ctl->out);
+	if (!err)
+		err = exit_tunnels(&tunnels);
+	if (!err && tunnels.refused)
+		fprintf(ctl->out, "tunnelled packets refused: %" PRIu64 "\n",
+			tunnels.refused);
 	grid_free(&grid);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
@@ -90,11 +96,15 @@ static void row_json(void *arg, const struct exit_row *row)
 static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
 {
 	struct json_rows rows = { ctl->out, "" };
+	struct exit_tunnels tunnels = { 0 };
 	int err;
 
 	fputs("{\"v\":1,\"exits\":[", ctl->out);
 	err = exit_each(conf, row_json, &rows);
-	fputs("]}\n", ctl->out);
+	if (!err)
+		err = exit_tunnels(&tunnels);
+	fprintf(ctl->out, "],\"tunnel_refused\":%" PRIu64 "}\n",
+		tunnels.refused);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
 }

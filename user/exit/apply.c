@@ -12,15 +12,17 @@
 
 #include "base/log.h"
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 struct applying {
 	struct rtnl *rtnl;
+	const struct exit_state *want;
 	struct exit_change *change;
 	bool there; /* what is told of shall be there */
 };
 
-static void change_note(struct exit_change *change, bool there,
-			const char *what, int err)
+void exit_change_note(struct exit_change *change, bool there, const char *what,
+		      int err)
 {
 	change->count++;
 	if (change->out)
@@ -42,7 +44,25 @@ static void rule_differs(void *arg, const struct exit_rule *rule)
 	if (!applying->change->dry)
 		err = rtnl_rule(applying->rtnl, rule, applying->there);
 	exit_rule_format(rule, text);
-	change_note(applying->change, applying->there, text, err);
+	exit_change_note(applying->change, applying->there, text, err);
+}
+
+/* IPv6 takes a route away whatever its tunnel: the one that has its place would go. */
+static bool route_replaced(const struct exit_state *want,
+			   const struct exit_route *route)
+{
+	if (addr_family(&route->remote) == AF_UNSPEC)
+		return false;
+	for (size_t i = 0; i < want->route_count; i++) {
+		const struct exit_route *other = &want->routes[i];
+
+		if (other->table == route->table &&
+		    other->metric == route->metric &&
+		    !prefix_compare(&other->to, &route->to) &&
+		    !prefix_compare(&other->from, &route->from))
+			return true;
+	}
+	return false;
 }
 
 static void route_differs(void *arg, const struct exit_route *route)
@@ -51,13 +71,14 @@ static void route_differs(void *arg, const struct exit_route *route)
 	char text[EXIT_TEXT];
 	int err = 0;
 
-	if (!applying->change->dry)
+	if (!applying->change->dry &&
+	    (applying->there || !route_replaced(applying->want, route)))
 		err = rtnl_route(applying->rtnl, route, applying->there);
 	/* The link has gone down meanwhile: we are about to hear of it. */
 	if (err == -ENETDOWN || err == -ENODEV)
 		err = 0;
 	exit_route_format(route, text);
-	change_note(applying->change, applying->there, text, err);
+	exit_change_note(applying->change, applying->there, text, err);
 }
 
 static void rule_pass(void *arg, const struct exit_rule *rule)
@@ -89,7 +110,7 @@ static void groups_apply(const struct applying *applying,
 			err = rtnl_group(applying->rtnl, link, group);
 		snprintf(text, sizeof(text), "ip link set %s group %u",
 			 link->name, EXIT_GROUP);
-		change_note(applying->change, wanted, text, err);
+		exit_change_note(applying->change, wanted, text, err);
 	}
 }
 
@@ -101,6 +122,7 @@ static void difference_apply(struct applying *applying,
 					    applying };
 	const struct exit_differ rules = { rule_differs, route_pass, applying };
 
+	applying->want = want;
 	applying->there = true;
 	exit_state_missing(want, have, &routes);
 	exit_state_missing(want, have, &rules);
@@ -117,6 +139,8 @@ int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	struct exit_host host = { 0 };
 	int err = rtnl_host(rtnl, conf, &host);
 
+	if (!err)
+		err = tunnel_make(rtnl, conf, &host, change);
 	host.health = health;
 	if (!err && conf)
 		err = exit_want(conf, &host, &want);
@@ -125,6 +149,7 @@ int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	if (!err) {
 		groups_apply(&applying, conf, &host);
 		difference_apply(&applying, &want, &have);
+		tunnel_unmake(rtnl, conf, &host, change);
 	}
 	exit_state_clear(&want);
 	exit_state_clear(&have);

@@ -22,10 +22,11 @@
 #define EXIT_PRIORITY 20000u /* of the first rule */
 #define EXIT_GROUP    20000u /* the interface group of links */
 #define EXIT_NFTABLE  "culvert_guard"
+#define EXIT_TUNNEL   "culvert_tunnel" /* the device of all tunnels */
 
 struct exit_helper;
 
-/* Does it lead somewhere, by a link of ours or by another exit router? */
+/* Does it lead somewhere: by a link of ours, to another exit router, by a tunnel? */
 bool exit_leads(const struct conf_exit *exit);
 /* Does any? */
 bool exit_wanted(const struct conf *conf);
@@ -66,6 +67,14 @@ struct exit_row {
 /* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */
 int exit_each(const struct conf *conf,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
+
+/* Tunnels between exit routers, as the guards have counted them. */
+struct exit_tunnels {
+	uint64_t refused; /* from strangers, or for nobody; 0 without tunnels */
+};
+
+/* 0 or a negative errno: -EPERM without CAP_NET_ADMIN. */
+int exit_tunnels(struct exit_tunnels *out);
 
 /* The way of a packet from this host or through it. */
 struct exit_trace {

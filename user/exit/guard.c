@@ -12,7 +12,7 @@
  *              of nobody, an address of this link  let pass
  *              else                                count, reject
  *
- * The table is replaced whole. A digest of what is wanted stands in its comment.
+ * What it has for tunnels is in tunnel_guard.c. The table is replaced whole. A digest of what is wanted stands in its comment.
  */
 #include "exit/internal.h"
 
@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "exit/tunnel.h"
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -65,6 +66,9 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 		digest = digest_add(digest, exit->authorised,
 				    exit->authorised_count *
 					    sizeof(exit->authorised[0]));
+		digest = digest_add(digest, exit->tunnel_peers,
+				    exit->tunnel_peer_count *
+					    sizeof(exit->tunnel_peers[0]));
 	}
 	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }
@@ -258,6 +262,7 @@ static void table_fill(struct nft_batch *batch, void *arg)
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
 		if (conf->exits[i].link)
 			exit_put(batch, conf, i);
+	tunnel_guard_put(batch, conf);
 }
 
 static void change_told(struct exit_change *change, const char *sign, int err)

@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 #define CALM_MS     10000
 #define HOLD_MS     1000
@@ -74,8 +75,11 @@ bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
 bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 		  union addr *out)
 {
-	return exit->health == CONF_HEALTH_ANYCAST && !exit->link &&
-	       exit_leads(exit) && exit_anycast(exit, prefix, out);
+	if (exit->health != CONF_HEALTH_ANYCAST || exit->link ||
+	    !exit_leads(exit))
+		return false;
+	return tunnel_leads(exit) ? tunnel_anycast(exit, prefix, out) :
+				    exit_anycast(exit, prefix, out);
 }
 
 static int watched_compare(const void *left, const void *right)

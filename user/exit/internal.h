@@ -3,6 +3,7 @@
 #ifndef EXIT_INTERNAL_H
 #define EXIT_INTERNAL_H
 
+#include <libmnl/libmnl.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +34,8 @@
 #define RULE_SOURCE (EXIT_PRIORITY + 1) /* IPv4: + 32 - bits, longest first */
 #define RULE_LOST   (EXIT_PRIORITY + 40) /* IPv4: nothing behind is tried */
 
+#define LOOPBACK 1 /* index of lo in every network namespace */
+
 #define METRIC_LINK    256 /* of the link's own subnets */
 #define METRIC_DEFAULT 1024
 #define METRIC_LOST    UINT32_MAX /* of what is there when all else is not */
@@ -49,6 +52,10 @@ struct exit_rule {
 struct exit_route {
 	struct prefix to, from; /* from: of IPv6 */
 	union addr gateway; /* AF_UNSPEC: on the link */
+	union addr
+		remote; /* IPv6: the tunnel's other end; AF_UNSPEC: no tunnel */
+	union addr
+		source; /* of what is tunnelled; AF_UNSPEC: the kernel's choice */
 	uint32_t table, metric;
 	int link; /* index; 0: unreachable */
 	bool local; /* it ends here */
@@ -66,6 +73,7 @@ struct exit_link {
 	int index;
 	uint32_t group;
 	bool up; /* administratively, and there is a carrier */
+	uint32_t mtu;
 };
 
 /* A route of the main table, but for default routes. */
@@ -77,11 +85,20 @@ struct exit_way {
 	bool kernel; /* made by the kernel, for an address */
 };
 
+/* The anycast address of another exit router, to which packets are tunnelled. */
+struct exit_end {
+	union addr addr;
+	int link; /* by which it is reached; 0: it is not */
+};
+
 /* What of the host the wanted state is made from. */
 struct exit_host {
 	struct exit_link *links;
 	struct exit_way *ways; /* IPv4: the kernel's own only */
-	size_t link_count, way_count;
+	struct exit_end *ends;
+	size_t link_count, way_count, end_count;
+	union addr tunnel_source; /* AF_UNSPEC: the kernel's choice */
+	int tunnel; /* index of the tunnels' device; 0: there is none */
 	const struct health *health; /* of exits of other routers; NULL: well */
 };
 
@@ -118,6 +135,9 @@ extern const struct exit_rule exit_rule_look;
 bool exit_hands(const struct conf_exit *exit);
 /* Is it the link of an exit? */
 bool exit_link_is(const struct conf *conf, const char *name);
+/* Of that name; NULL: there is none. */
+const struct exit_link *exit_link_named(const struct exit_host *host,
+					const char *name);
 /* The link of an exit; NULL: it has none, or that is not there. */
 const struct exit_link *exit_link_find(const struct exit_host *host,
 				       const struct conf_exit *exit);
@@ -161,6 +181,9 @@ int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there);
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there);
 int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there);
 int rtnl_group(struct rtnl *rtnl, const struct exit_link *link, uint32_t group);
+/* Sends any request and takes the whole answer. 0, or what the kernel says. */
+int rtnl_exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
+		  void *arg);
 
 /* The difference between kernel and configuration, told or undone (apply.c). */
 struct exit_change {
@@ -174,6 +197,9 @@ struct exit_change {
 int exit_health(const struct conf *conf, struct rtnl *rtnl,
 		struct health **out);
 
+/* One is done, or told of in a plan; err: it has failed, which is logged. */
+void exit_change_note(struct exit_change *change, bool there, const char *what,
+		      int err);
 /* conf NULL: nothing is wanted. health: NULL then, too. */
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	       const struct health *health, struct exit_change *change);

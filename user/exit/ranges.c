@@ -77,6 +77,27 @@ static size_t prefixes_take(const struct prefix *list, size_t count,
 	return taken;
 }
 
+static void ranges_order(struct addr_range *ranges, size_t used,
+			 struct addr_range **out, size_t *count)
+{
+	qsort(ranges, used, sizeof(*ranges), range_compare);
+	*count = ranges_merge(ranges, used);
+	*out = ranges;
+}
+
+int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
+		       struct addr_range **out, size_t *count)
+{
+	struct addr_range *ranges = calloc(prefix_count + 1, sizeof(*ranges));
+
+	if (!ranges)
+		return -ENOMEM;
+	for (size_t i = 0; i < prefix_count; i++)
+		range_make(&prefixes[i], &ranges[i]);
+	ranges_order(ranges, prefix_count, out, count);
+	return 0;
+}
+
 int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 		   struct addr_range **out, size_t *count)
 {
@@ -99,8 +120,6 @@ int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 		used += prefixes_take(from->authorised, from->authorised_count,
 				      family, ranges + used);
 	}
-	qsort(ranges, used, sizeof(*ranges), range_compare);
-	*count = ranges_merge(ranges, used);
-	*out = ranges;
+	ranges_order(ranges, used, out, count);
 	return 0;
 }

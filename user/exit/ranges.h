@@ -15,6 +15,9 @@ struct addr_range {
 	bool open; /* it goes to the last address: there is none behind */
 };
 
+/* Of one family, in order, for the caller to free. Pure. 0 or -ENOMEM. */
+int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
+		       struct addr_range **out, size_t *count);
 /*
  * What may leave by an exit (exit SIZE_MAX: by any), in order, for the caller to
  * free. Pure. 0 or -ENOMEM.

@@ -17,13 +17,13 @@
 
 #include "base/syscalls.h"
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 
 #define REQUEST_SIZE 512
 #define ANSWER_SIZE  32768
-#define LOOPBACK     1 /* index of lo in every network namespace */
 
 struct rtnl {
 	struct mnl_socket *socket;
@@ -65,9 +65,8 @@ uint32_t rtnl_port(const struct rtnl *rtnl)
 	return rtnl->port;
 }
 
-/* Sends and takes the whole answer. 0, or what the kernel says. */
-static int exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
-		    void *arg)
+int rtnl_exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
+		  void *arg)
 {
 	int more = MNL_CB_OK;
 
@@ -200,6 +199,7 @@ static int route_take(const struct nlmsghdr *msg, void *arg)
 	if (head->rtm_type != RTN_UNICAST && !route->local)
 		return MNL_CB_OK;
 	route->link = (int)number(&attributes, RTA_OIF, 0);
+	tunnel_encap_take(attributes.at[RTA_ENCAP], route);
 	if (gateway &&
 	    mnl_attr_get_payload_len(gateway) == width(head->rtm_family))
 		addr_from_bytes(&route->gateway, head->rtm_family,
@@ -218,7 +218,7 @@ static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
 	request->nlmsg_flags = NLM_F_DUMP;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->family = family;
-	return exchange(rtnl, request, each, arg);
+	return rtnl_exchange(rtnl, request, each, arg);
 }
 
 /* table 0: of all tables. */
@@ -236,7 +236,7 @@ static int routes_dump(struct rtnl *rtnl, uint8_t family, uint8_t protocol,
 	head->rtm_protocol = protocol;
 	if (table)
 		mnl_attr_put_u32(request, RTA_TABLE, table);
-	return exchange(rtnl, request, each, arg);
+	return rtnl_exchange(rtnl, request, each, arg);
 }
 
 int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
@@ -281,6 +281,7 @@ static int link_take(const struct nlmsghdr *msg, void *arg)
 		 mnl_attr_get_str(attributes.at[IFLA_IFNAME]));
 	link->index = head->ifi_index;
 	link->group = number(&attributes, IFLA_GROUP, 0);
+	link->mtu = number(&attributes, IFLA_MTU, 0);
 	link->up = (head->ifi_flags & (IFF_UP | IFF_RUNNING)) ==
 		   (IFF_UP | IFF_RUNNING);
 	return MNL_CB_OK;
@@ -354,7 +355,7 @@ static int links_dump(struct rtnl *rtnl, struct exit_host *host)
 	request->nlmsg_flags = NLM_F_DUMP;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->ifi_family = AF_UNSPEC;
-	return exchange(rtnl, request, link_take, host);
+	return rtnl_exchange(rtnl, request, link_take, host);
 }
 
 static int ways_dump(struct rtnl *rtnl, struct exit_host *host)
@@ -376,6 +377,8 @@ int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 
 	if (!err && conf)
 		err = ways_dump(rtnl, &host);
+	if (!err && conf)
+		err = tunnel_look(rtnl, conf, &host);
 	if (err)
 		exit_host_clear(&host);
 	else
@@ -441,7 +444,7 @@ int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 		head->rtm_src_len = address_put(request, RTA_SRC, from);
 	if (link)
 		mnl_attr_put_u32(request, RTA_IIF, (uint32_t)link);
-	err = exchange(rtnl, request, found_take, &way);
+	err = rtnl_exchange(rtnl, request, found_take, &way);
 	if (!err)
 		*out = way;
 	return err;
@@ -473,7 +476,7 @@ int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there)
 	head->rtm_dst_len = address_put(request, RTA_DST, to);
 	if (head->rtm_family == AF_INET6)
 		mnl_attr_put_u32(request, RTA_MARK, MARK_LOOK);
-	err = exchange(rtnl, request, host_route_take, &found);
+	err = rtnl_exchange(rtnl, request, host_route_take, &found);
 	switch (err) {
 	case 0:
 	/* No route, and routes that say so, by unreachable, prohibit, blackhole. */
@@ -519,7 +522,7 @@ int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
 	} else if (rule->table) {
 		mnl_attr_put_u32(request, FRA_TABLE, rule->table);
 	}
-	err = exchange(rtnl, request, NULL, NULL);
+	err = rtnl_exchange(rtnl, request, NULL, NULL);
 	return err == (there ? -EEXIST : -ENOENT) ? 0 : err;
 }
 
@@ -527,6 +530,7 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 {
 	char buf[REQUEST_SIZE] = "";
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	bool tunnel = addr_family(&route->remote) != AF_UNSPEC;
 	const uint8_t *gateway;
 	struct rtmsg *head;
 	size_t len;
@@ -538,7 +542,7 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 	/* One prefix may be on several links, but not by several gateways. */
 	if (there)
 		request->nlmsg_flags |= NLM_F_CREATE |
-					(gateway || !route->link ?
+					(gateway || tunnel || !route->link ?
 						 NLM_F_REPLACE :
 						 NLM_F_APPEND);
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
@@ -566,7 +570,9 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 		mnl_attr_put_u32(request, RTA_OIF, (uint32_t)route->link);
 	else if (!there && route->to.family == AF_INET6)
 		mnl_attr_put_u32(request, RTA_OIF, LOOPBACK);
-	err = exchange(rtnl, request, NULL, NULL);
+	if (tunnel)
+		tunnel_encap_put(request, route);
+	err = rtnl_exchange(rtnl, request, NULL, NULL);
 	return err == (there ? -EEXIST : -ESRCH) ? 0 : err;
 }
 
@@ -582,5 +588,5 @@ int rtnl_group(struct rtnl *rtnl, const struct exit_link *link, uint32_t group)
 	head->ifi_family = AF_UNSPEC;
 	head->ifi_index = link->index;
 	mnl_attr_put_u32(request, IFLA_GROUP, group);
-	return exchange(rtnl, request, NULL, NULL);
+	return rtnl_exchange(rtnl, request, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 /* Is every route there that leads the exit's sources of a family to its link? */
 static bool routes_there(const struct exit_state *want,
@@ -111,4 +112,20 @@ int exit_each(const struct conf *conf,
 	rtnl_close(rtnl);
 	health_free(health);
 	return err;
+}
+
+int exit_tunnels(struct exit_tunnels *out)
+{
+	struct exit_tunnels tunnels = { 0 };
+	struct nft *nft = NULL;
+	int err = nft_open(&nft);
+
+	if (!err)
+		err = nft_counter_read(nft, EXIT_NFTABLE, TUNNEL_REFUSED,
+				       &tunnels.refused);
+	nft_close(nft);
+	if (err && err != -ENOENT)
+		return err;
+	*out = tunnels;
+	return 0;
 }

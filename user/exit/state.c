@@ -7,6 +7,7 @@
 
 #include "base/syscalls.h"
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
 SYSCALLS(SYSCALLS_EXIT, "ioctl close");
@@ -36,6 +37,7 @@ void exit_host_clear(struct exit_host *host)
 {
 	free(host->links);
 	free(host->ways);
+	free(host->ends);
 	*host = (struct exit_host){ 0 };
 }
 
@@ -71,7 +73,11 @@ static int route_compare(const void *left, const void *right)
 		order = number_compare(a->metric, b->metric);
 	if (!order)
 		order = number_compare((uint32_t)a->link, (uint32_t)b->link);
-	return order ? order : addr_compare_host(&a->gateway, &b->gateway);
+	if (!order)
+		order = addr_compare_host(&a->gateway, &b->gateway);
+	if (!order)
+		order = addr_compare_host(&a->remote, &b->remote);
+	return order ? order : addr_compare_host(&a->source, &b->source);
 }
 
 /* Of what is the same twice, one stays. */
@@ -170,22 +176,26 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 {
 	char to[ADDR_STRLEN], from[ADDR_STRLEN + 16], via[ADDR_STRLEN + 16];
 	char host[ADDR_STRLEN], device[IFNAMSIZ + 16], name[IFNAMSIZ];
+	char encap[TUNNEL_TEXT];
 
 	via[0] = device[0] = '\0';
 	if (addr_family(&route->gateway) != AF_UNSPEC)
 		snprintf(via, sizeof(via), " via %s",
 			 addr_format_host(&route->gateway, host));
-	if (route->link && if_indextoname((unsigned int)route->link, name))
+	if (route->link == TUNNEL_PLANNED)
+		snprintf(device, sizeof(device), " dev %s", EXIT_TUNNEL);
+	else if (route->link && if_indextoname((unsigned int)route->link, name))
 		snprintf(device, sizeof(device), " dev %s", name);
 	else if (route->link)
 		snprintf(device, sizeof(device), " dev if%d", route->link);
 	snprintf(out, EXIT_TEXT,
-		 "ip %s route %s%s%s%s%s table %u metric %u proto %u",
+		 "ip %s route %s%s%s%s%s%s table %u metric %u proto %u",
 		 family_option(&route->to),
 		 route->local ? "local " :
 		 route->link  ? "" :
 				"unreachable ",
 		 route->to.bits ? prefix_format(&route->to, to) : "default",
-		 prefix_words("from", &route->from, from), via, device,
-		 route->table, route->metric, EXIT_PROTOCOL);
+		 prefix_words("from", &route->from, from),
+		 tunnel_encap_format(route, encap), via, device, route->table,
+		 route->metric, EXIT_PROTOCOL);
 }

@@ -24,6 +24,10 @@
  * them end here. Both go with the link, without our help. Of the routes to others' the
  * kernel is asked by a mark that has main looked at alone, for table 20000 has copies.
  *
+ * An exit of another router that is no neighbour has a default route by a tunnel
+ * (virtual DMZ, see tunnel.h). With a link and tunnel peers it is we who are tunnelled
+ * to, at the anycast addresses.
+ *
  * A source has a default route by each exit that lets it pass, with a metric by the
  * exit's place (order.c), the subnets on their links, and an unreachable route for when
  * the last one is lost. The kernel removes what leads by a lost link by itself, at
@@ -40,6 +44,7 @@
 
 #include "exit/internal.h"
 #include "exit/order.h"
+#include "exit/tunnel.h"
 
 /* The state while it is made. */
 struct making {
@@ -55,7 +60,7 @@ const struct exit_rule exit_rule_look = { .from = { .family = AF_INET6 },
 
 bool exit_leads(const struct conf_exit *exit)
 {
-	return exit->link || exit->next_hop_count;
+	return exit->link || exit->next_hop_count || tunnel_leads(exit);
 }
 
 bool exit_hands(const struct conf_exit *exit)
@@ -79,13 +84,19 @@ bool exit_link_is(const struct conf *conf, const char *name)
 	return false;
 }
 
+const struct exit_link *exit_link_named(const struct exit_host *host,
+					const char *name)
+{
+	for (size_t i = 0; name && i < host->link_count; i++)
+		if (!strcmp(host->links[i].name, name))
+			return &host->links[i];
+	return NULL;
+}
+
 const struct exit_link *exit_link_find(const struct exit_host *host,
 				       const struct conf_exit *exit)
 {
-	for (size_t i = 0; exit->link && i < host->link_count; i++)
-		if (!strcmp(host->links[i].name, exit->link))
-			return &host->links[i];
-	return NULL;
+	return exit_link_named(host, exit->link);
 }
 
 static const union addr *next_hop(const struct conf_exit *exit,
@@ -121,6 +132,8 @@ int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 {
 	const struct exit_link *link = exit_link_find(host, exit);
 
+	if (tunnel_leads(exit))
+		return tunnel_link(host, exit, family);
 	if (!exit->link)
 		return hop_link(host, next_hop(exit, family));
 	return link && link->up ? link->index : 0;
@@ -159,9 +172,26 @@ bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
 {
 	union addr anycast;
 
+	if (tunnel_leads(exit) && !tunnel_end(host, exit, prefix))
+		return true;
 	return !exit_link_index(host, exit, prefix->family) ||
 	       (exit_watched(exit, prefix, &anycast) &&
 		health_lost(host->health, &anycast));
+}
+
+/*
+ * Others tunnel to us there, and do not hear when the link goes down: whose packets
+ * they are is told so by us.
+ */
+static int tunnelled_add(const struct making *m, const struct conf_exit *exit,
+			 struct exit_route route)
+{
+	if (!exit->tunnel_peer_count || route.to.family != AF_INET6)
+		return 0;
+	route.table = RT_TABLE_LOCAL;
+	route.link = LOOPBACK;
+	route.local = true;
+	return route_add(m->out, &route);
 }
 
 /* For others to learn that the exit is here, and for packets to it to end here. */
@@ -179,12 +209,15 @@ static int anycast_add(const struct making *m, const struct conf_exit *exit,
 	size_t len;
 	int err;
 
-	if (exit->health != CONF_HEALTH_ANYCAST || !exit->link || !link ||
-	    !exit_anycast(exit, prefix, &anycast))
+	if (!exit->link || !exit_anycast(exit, prefix, &anycast))
 		return 0;
 	bytes = addr_bytes(&anycast, &len);
 	memcpy(route.to.bytes, bytes, len);
 	route.to.bits = (uint8_t)(len * 8);
+	if (exit->health != CONF_HEALTH_ANYCAST)
+		return tunnelled_add(m, exit, route);
+	if (!link)
+		return 0;
 	err = route_add(m->out, &route);
 	route.table = RT_TABLE_LOCAL;
 	route.local = true;
@@ -227,18 +260,19 @@ static int anycasts_add(const struct making *m, const struct conf_exit *exit)
 }
 
 /* Of a source that is another's, an exit's first own prefix says whether it is there. */
-static bool exit_serves(const struct making *m, const struct conf_exit *exit,
-			const struct prefix *from, bool owned)
+static const struct prefix *served_as(const struct conf_exit *exit,
+				      const struct prefix *from, bool owned)
 {
 	for (size_t i = 0; i < exit->prefix_count && !owned; i++)
 		if (exit->prefixes[i].family == from->family)
-			return !exit_dead(m->host, exit, &exit->prefixes[i]);
-	return !exit_dead(m->host, exit, from);
+			return &exit->prefixes[i];
+	return from;
 }
 
 /* The ways of a source by one exit; `route` has what they have in common. */
 static int exit_add(const struct making *m, const struct conf_exit *exit,
-		    struct exit_route route, uint32_t metric)
+		    const struct prefix *as, struct exit_route route,
+		    uint32_t metric)
 {
 	const union addr *hop = next_hop(exit, route.to.family);
 	int err = 0;
@@ -246,6 +280,8 @@ static int exit_add(const struct making *m, const struct conf_exit *exit,
 	route.link = exit_link_index(m->host, exit, route.to.family);
 	if (exit->link)
 		err = subnets_add(m, route);
+	if (tunnel_leads(exit))
+		tunnel_encap(m->host, exit, as, &route);
 	if (hop)
 		route.gateway = *hop;
 	route.metric = metric;
@@ -265,10 +301,11 @@ static int choice_add(const struct making *m, const struct prefix *from,
 	for (size_t i = 0; i < choice->count && !err; i++) {
 		const struct conf_exit *exit =
 			&m->conf->exits[choice->exits[i]];
+		const struct prefix *as = served_as(
+			exit, from, choice->exits[i] == choice->owner);
 
-		if (exit_serves(m, exit, from,
-				choice->exits[i] == choice->owner))
-			err = exit_add(m, exit, route,
+		if (!exit_dead(m->host, exit, as))
+			err = exit_add(m, exit, as, route,
 				       METRIC_DEFAULT + (uint32_t)i);
 	}
 	return err;

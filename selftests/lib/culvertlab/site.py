@@ -50,12 +50,13 @@ class Site:
     isolated = True
     versions = (4, 6)
 
-    def __init__(self, routers=1):
+    def __init__(self, routers=1, parts=("lan",)):
+        """`parts`: what is between the host and two routers."""
         collect_garbage()
         self._router = {"a": "ra", "b": "rb"} if routers == 2 else {"a": "ra", "b": "ra"}
         tag = f"culvert{os.getpid()}-{secrets.token_hex(3)}"
         self.tag = tag
-        parts = ["x", "ra", "a", "b", "y"] + (["rb", "lan"] if routers == 2 else [])
+        parts = ["x", "ra", "a", "b", "y"] + (["rb", *parts] if routers == 2 else [])
         self.names = [f"{tag}-{part}" for part in parts]
         self._name = dict(zip(parts, self.names))
         try:
@@ -87,12 +88,7 @@ class Site:
     def _cables(self):
         ends = [(self._router["a"], "to_a", "a", "site"), (self._router["b"], "to_b", "b", "site"),
                 ("a", "net", "y", "from_a"), ("b", "net", "y", "from_b")]
-        if "lan" in self._name:
-            ends += [("x", "site", "lan", "p0"), ("ra", "lan", "lan", "p1"),
-                     ("rb", "lan", "lan", "p2")]
-        else:
-            ends.append(("x", "site", "ra", "lan"))
-        for one, left, other, right in ends:
+        for one, left, other, right in ends + self._ends():
             run("ip", "link", "add", left, "netns", self._name[one], "type", "veth",
                 "peer", "name", right, "netns", self._name[other])
             for end, link in ((one, left), (other, right)):
@@ -101,6 +97,13 @@ class Site:
             self._batch("lan", ["link add br0 type bridge", "link set br0 up",
                                 *[f"link set p{port} master br0" for port in range(3)]])
 
+    def _ends(self):
+        """Cables within the site."""
+        if "lan" in self._name:
+            return [("x", "site", "lan", "p0"), ("ra", "lan", "lan", "p1"),
+                    ("rb", "lan", "lan", "p2")]
+        return [("x", "site", "ra", "lan")]
+
     def _batch(self, part, lines):
         run("ip", "-n", self._name[part], "-batch", "-", input="\n".join(lines) + "\n")
 
@@ -108,7 +111,7 @@ class Site:
         self._batch(part, [f"addr add 10.{net}.0.{host}/24 dev {link}",
                            f"addr add fd{net}::{host}/64 dev {link} nodad"])
 
-    def _addresses(self):
+    def _inner_addresses(self):
         # The host knows its router by its only link-local address, as router advertisements say.
         self._batch("ra", ["link set lan down", "link set lan addrgenmode none", "link set lan up",
                            "addr add fe80::1/64 dev lan nodad"])
@@ -117,6 +120,9 @@ class Site:
             self._address("ra", "lan", net, 1)
             if "rb" in self._name:
                 self._address("rb", "lan", net, 3)
+
+    def _addresses(self):
+        self._inner_addresses()
         for key, (_, link, net) in NETS.items():
             self._address(self._router[key], f"to_{key}", link, 1)
             self._address(key, "site", link, 2)
@@ -124,11 +130,14 @@ class Site:
             self._address("y", f"from_{key}", net, 2)
         self._batch("y", ["addr add 10.99.0.1/32 dev lo", "addr add fd99::1/128 dev lo"])
 
-    def _routes(self):
+    def _inner_routes(self):
         self._batch("x", ["route add default via 10.81.0.1", "route add ::/0 via fe80::1 dev site"])
         self._batch("ra", ["route add default via 10.91.0.2", "route add ::/0 via fd91::2"])
         if "rb" in self._name:
             self._batch("rb", ["route add default via 10.92.0.2", "route add ::/0 via fd92::2"])
+
+    def _routes(self):
+        self._inner_routes()
         for key, (site, link, net) in NETS.items():
             self._batch(key, [f"route add 10.99.0.1 via 10.{net}.0.2",
                               f"route add fd99::1 via fd{net}::2",

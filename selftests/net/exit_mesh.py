@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Virtual DMZ: two exit routers, no neighbours, tunnel to each other what the other's provider lets out.
+
+Each router has an exit with the link of its own provider, and one whose tunnel peer is the other
+router. The site sends everything to the first router, whatever the source.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import socket
+import struct
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import tap  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.mesh import ANYCAST, ROUTER, Mesh  # noqa: E402
+from culvertlab.packets import checksum, packed  # noqa: E402
+from culvertlab.server import binary  # noqa: E402
+from culvertlab.site import HOP, PREFIX, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+test = tap.test
+if os.geteuid():
+    tap.skip_all("needs root")
+if not shutil.which("nft"):
+    tap.skip_all("nft is not installed (package nftables)")
+site = Mesh()
+lab = Lab(topology=site)
+FREEBIND = 78  # IPV6_FREEBIND
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
+
+
+def exits(server, *args):
+    """culvertctl exits on the server's router."""
+    config = [] if "remove" in args else ["-c", server.conf_path]
+    return server.node.run(binary("culvertctl"), "exits", *args, *config)
+
+
+def sections(own):
+    """Of the router that has this provider's link."""
+    made = {}
+    for key, site48 in (("a", "fd81::/48"), ("b", "fd82::/48")):
+        made[f"exit isp-{key}"] = {"prefix": f"{PREFIX[key][4]}, {site48}",
+                                   "tunnel_peer": ROUTER[key]}
+    made[f"exit isp-{own}"] |= {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())}
+    return made
+
+
+def router(own, **changes):
+    """culvertd on the router that has this provider's link."""
+    server = lab.extra_server({"engine": {"order": "splice"}, **sections(own), **changes},
+                              node=site.router["ab".index(own)])
+    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+    return server
+
+
+@contextlib.contextmanager
+def routers(**changes):
+    """Both; what they leave in the kernel is gone afterwards. `changes`: of RXB's sections."""
+    servers = [router("a"), router("b", **changes)]
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+            exits(server, "remove")
+
+
+@test("each source leaves by its provider, through a tunnel from the wrong router; 0 dropped", 40)
+def _():
+    with routers() as servers, nothing_dropped(site):
+        for node in (site.client, *site.router):
+            for version in (4, 6):
+                for index in (0, 1):
+                    reached(site, node, version, index)
+        for server in servers:
+            said = exits(server)
+            equal(said.count(" up "), 2, f"exits that are up in:\n{said}")
+            check("nothing" in exits(server, "plan"), f"left to do:\n{exits(server, 'plan')}")
+
+
+def told(server):
+    """What culvertctl exits -j says: ({exit: row}, tunnelled packets refused)."""
+    said = json.loads(exits(server, "-j"))
+    return {row["name"]: row for row in said["exits"]}, said["tunnel_refused"]
+
+
+@test("the plan has the device and the routes of tunnels, remove takes them all", 30)
+def _():
+    with routers() as servers:
+        first = servers[0]
+        first.stop()
+        removed = exits(first, "remove")
+        for words in ("- ip link culvert_tunnel", "- ip -6 route local " + ANYCAST["a"]):
+            check(words in removed, f"no \"{words}\" in:\n{removed}")
+        check("culvert_tunnel" not in first.node.run("ip", "link"), "the device is still there")
+        equal(first.node.run("ip", "-6", "route", "show", "table", "all", "proto", "200"), "",
+              "routes that are left")
+        plan = exits(first, "plan")
+        for words in ("+ ip link add culvert_tunnel up mtu 1444 type vxlan external gpe",
+                      f"+ ip -6 route default from fd82::/48 encap ip6 id 0 src {ROUTER['a']} "
+                      f"dst {ANYCAST['b']} csum dev culvert_tunnel",
+                      "+ ip -4 route default encap ip6", "+ table inet culvert_guard"):
+            check(words in plan, f"no \"{words}\" in:\n{plan}")
+
+
+@test("what cannot be reached by a tunnel any more is refused at once, the rest goes on", 40)
+def _():
+    way = (f"{ANYCAST['b']}/128", "via", "fd86::1")
+    with routers() as servers:
+        first = site.router[0]
+        first.run("ip", "-6", "route", "del", *way)
+        try:
+            wait_for(lambda: told(servers[0])[0]["isp-b"]["state"] == "lost", 5, "the exit is lost")
+            with nothing_dropped(site):
+                for version in (4, 6):
+                    begun = time.monotonic()
+                    check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
+                    within(time.monotonic() - begun, 0, 1.9, "seconds until the error")
+                    reached(site, site.client, version, 0)
+        finally:
+            first.run("ip", "-6", "route", "replace", *way)
+        wait_for(lambda: told(servers[0])[0]["isp-b"]["state"] == "up", 5, "the exit is back")
+        with nothing_dropped(site):
+            for version in (4, 6):
+                reached(site, site.client, version, 1)
+
+
+@test("the other router's provider is lost: its prefix is refused at once, by that router", 40)
+def _():
+    with routers():
+        site.router[1].run("ip", "link", "set", "to_b", "down")
+        try:
+            with nothing_dropped(site):
+                for version in (4, 6):
+                    check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
+                    reached(site, site.client, version, 0)
+        finally:
+            site.router[1].run("ip", "link", "set", "to_b", "up")
+            site.router[1].run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+
+
+@test("the first packet that is too big for the tunnel is answered with its size, both families", 30)
+def _():
+    with routers():
+        for version, level, discover, do, error, size in (
+                (4, socket.IPPROTO_IP, 10, 2, 11, 14), (6, socket.IPPROTO_IPV6, 23, 2, 25, 24)):
+            with contextlib.closing(site.client.bound(version, 1, udp=True)) as sock:
+                sock.setsockopt(level, discover, do)  # never fragment
+                sock.setsockopt(level, error, 1)
+                sock.connect((site.peer.addr(version), 9))
+                sock.send(bytes(1500 - (28 if version == 4 else 48)))
+                wait_for(lambda sock=sock, level=level, size=size:
+                         sock.getsockopt(level, size) == 1444, 2, f"IPv{version}: the path's MTU")
+
+
+def gpe(inner):
+    """An IPv6 packet in VXLAN-GPE."""
+    return struct.pack("!BHBI", 0x0C, 0, 2, 0) + inner
+
+
+def datagram(source, to, port):
+    """A whole IPv6 packet with an empty datagram."""
+    ends = packed(source) + packed(to)
+    udp = struct.pack("!HHH", port, port, 8)
+    summed = checksum(ends + struct.pack("!II", 8, socket.IPPROTO_UDP) + udp + bytes(2))
+    return (struct.pack("!IHBB", 6 << 28, 8, socket.IPPROTO_UDP, 64) + ends + udp +
+            struct.pack("!H", summed or 0xFFFF))
+
+
+def tunnelled(node, source, to, port):
+    """Sends Y what a host of B's prefix would, in a tunnel, from any address."""
+    with contextlib.closing(node.socket(6, socket.SOCK_DGRAM)) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, FREEBIND, 1)
+        sock.bind((source, 0))
+        sock.sendto(gpe(datagram("fd82::2", site.peer.addr(6), port)), (to, 4790))
+
+
+@test("nobody but a tunnel peer has packets let out: forged outer headers, inside and outside", 30)
+def _():
+    with routers() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far:
+        port = far.getsockname()[1]
+        for node, source in ((site.peer, "fd99::1"), (site.peer, ROUTER["a"]),
+                             (site.client, "fd82::2"), (site.client, "fd81::2")):
+            wanted = told(servers[1])[1] + 1
+            tunnelled(node, source, ANYCAST["b"], port)
+            wait_for(lambda wanted=wanted: told(servers[1])[1] == wanted, 2,
+                     f"a tunnelled packet of {source} is refused")
+        # By RXA's link, for RXB and as if from there: refused where it comes in.
+        tunnelled(site.peer, ROUTER["b"], ANYCAST["a"], port)
+        wait_for(lambda: told(servers[0])[1] == 1, 2, "it is refused at the other router")
+        far.settimeout(0)
+        try:
+            raise AssertionError(f"{far.recv(64)} is let out")
+        except BlockingIOError:
+            pass
+        # So that something could have come.
+        far.settimeout(5)
+        tunnelled(site.router[0], ROUTER["a"], ANYCAST["b"], port)
+        equal(far.recvfrom(64)[1][0], "fd82::2", "the source of what a peer has tunnelled")
+
+
+def sent(node):
+    """Packets that went into tunnels there."""
+    said = json.loads(node.run("ip", "-s", "-j", "link", "show", "culvert_tunnel"))
+    return said[0]["stats64"]["tx"]["packets"]
+
+
+@test("two routers that take each other for the right one: one packet too much, and an error", 30)
+def _():
+    # RXB believes that B's link is at RXA's; each tunnels to the other's own address.
+    loop = {"prefix": "10.82.0.0/24, fd82::/48", "anycast": ROUTER["a"], "tunnel_peer": ROUTER["a"]}
+    with routers(**{"exit isp-b": loop}) as servers:
+        first = servers[0]
+        first.sections["exit isp-b"]["anycast"] = ROUTER["b"]
+        first.write_config()
+        equal(first.reload(), "reloaded", "the reload")
+        wait_for(lambda: "nothing" in exits(first, "plan"), 5, "it is so")
+        wait_for(lambda: told(servers[1])[0]["isp-b"]["state"] == "up", 5, "RXB believes so")
+        for version in (4, 6):
+            before = [sent(node) for node in site.router]
+            check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
+            after = [sent(node) for node in site.router]
+            within(after[0] - before[0], 1, 2, "SYNs that RXA has tunnelled")
+            equal(after[1], before[1], "packets that RXB has tunnelled back")
+
+
+tap.main()
