@@ -21,8 +21,8 @@ LIMITS = {"unauthenticated": 200, "handshakes": 50, "handshakes_per_source": 50,
           "unauthenticated_timeout": "60s", "handshake_timeout": "60s"}
 # A message of 16 KiB, all but its last byte; a ClientHello that says it is as long as one can be.
 HALF_MESSAGE = b"\x00\x03\x3f\xe8" + bytes.fromhex("2112a442") + bytes(12) + bytes(16000)
-HALF_HELLO = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + bytes(16000)
-CAP_KIB = 200 * 64 + 50 * 192  # connections' buffers, handshakes
+HALF_HELLO = b"\x16\x03\x01\x40\x00\x01\x00\x40\x00\x03\x03" + bytes(16000)
+CAP_KIB = 200 * 64 + 50 * 80  # connections' buffers, handshakes
 STEADY_KIB = 1024
 
 

@@ -25,7 +25,7 @@ from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.tap import check, equal, test, within  # noqa: E402
 from culvertlab.tls import TlsSocket  # noqa: E402
-from culvertlab.turn import CONNECTION_BIND, Control, ended, recv_message, u32  # noqa: E402
+from culvertlab.turn import CONNECTION_BIND, Control, ended, recv_exact, recv_message, u32  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -78,6 +78,78 @@ def _():
     wait_for(lambda: server.counters()["handshakes"] == 1, 5, "one handshake half-way")
     sock.sendall(whole[half:])
     check(sock.recv(1) == b"\x16", "no handshake record in answer to a ClientHello in pieces")
+
+
+def padded_hello(size):
+    """A ClientHello of so many bytes, by an extension nobody knows (RFC 8701); no record."""
+    whole = bytearray(hello()[5:])
+    more = size - len(whole)
+    whole += b"\x7a\x7a" + (more - 4).to_bytes(2, "big") + bytes(more - 4)
+    at = 4 + 2 + 32
+    at += 1 + whole[at]  # the session's id
+    at += 2 + int.from_bytes(whole[at:at + 2], "big")  # ciphers
+    at += 1 + whole[at]  # compression
+    whole[at:at + 2] = (len(whole) - at - 2).to_bytes(2, "big")
+    whole[1:4] = (len(whole) - 4).to_bytes(3, "big")
+    return bytes(whole)
+
+
+def in_records(message, *cuts):
+    """Cut into records there, and where one would be too long."""
+    cuts = sorted({*cuts, *range(16000, len(message), 16000), len(message)})
+    return b"".join(b"\x16\3\1" + (end - begin).to_bytes(2, "big") + message[begin:end]
+                    for begin, end in zip([0, *cuts], cuts))
+
+
+@test("a ClientHello has 16 KiB at most, whatever records it comes in")
+def _():
+    server = lab.server(config(), fresh=True)
+    for size in (600, 4000, 16384 + 4):
+        for cuts in ((), (1,), (3, 4, 5), (1, 2, 3, 300)):
+            sock = raw(server)
+            sock.sendall(in_records(padded_hello(size), *cuts))
+            equal(sock.recv(1), b"\x16", f"answer to {size} bytes cut at {cuts}")
+    refused = 0
+    for size in (16384 + 5, 20000, 60000):
+        for cuts in ((), (1, 2), (4,)):
+            sock = raw(server)
+            sock.sendall(in_records(padded_hello(size), *cuts)[:20])
+            check(ended(sock, 5) in ("fin", "rst"), f"{size} bytes cut at {cuts}: it waits for more")
+            refused += 1
+    wait_for(lambda: server.log_count('reason="a ClientHello beyond 16 KiB"') > 0, 5, "the log")
+    equal(server.counters()["handshake_failures"], refused, "handshake_failures")
+
+
+def record(sock):
+    """(type, body) of the next record that is no change of keys."""
+    while True:
+        head = recv_exact(sock, 5)
+        body = recv_exact(sock, int.from_bytes(head[3:], "big"))
+        if head[0] != 20:
+            return head[0], body
+
+
+def asked_again(server):
+    """A connection whose ClientHello had no key share for the server (HelloRetryRequest)."""
+    sock = raw(server)
+    # A group of nobody's among those of the client, and its share is for that.
+    sock.sendall(hello().replace(b"\1\3\1\4", b"\1\3\x7a\x7a")
+                 .replace(b"\0\x1d\0\x20", b"\x7a\x7a\0\x20"))
+    _, answer = record(sock)
+    check(answer[6:10] == bytes.fromhex("cf21ad74"), "no HelloRetryRequest")  # RFC 8446 4.1.3
+    return sock
+
+
+@test("a second ClientHello has 16 KiB at most, too")
+def _():
+    server = lab.server(config(), fresh=True)
+    sock = asked_again(server)
+    sock.sendall(b"\x14\3\3\0\1\1" + in_records(padded_hello(20000))[:9])
+    wait_for(lambda: server.counters()["handshake_failures"] == 1, 5, "it is refused")
+    sock = asked_again(server)
+    sock.sendall(hello())
+    kind, answer = record(sock)
+    equal((kind, answer[0]), (22, 2), f"a ServerHello, got {answer[:40].hex()}")
 
 
 @test("a listener of TLS 1.3 alone refuses 1.2; ciphers are as configured")

@@ -70,7 +70,9 @@ static int session_judge(struct tls_session *session, int result)
 	case SSL_ERROR_SYSCALL:
 		ERR_clear_error();
 		return tls_session_fail(session, saved ? -saved : -ECONNABORTED,
-					"the connection broke");
+					saved == EMSGSIZE ?
+						"a ClientHello beyond 16 KiB" :
+						"the connection broke");
 	default:
 		break;
 	}
@@ -295,6 +297,7 @@ int tls_seal_new(SSL *ssl, int fd, void *owner, void (*release)(void *owner),
 	if (!session)
 		return -ENOMEM;
 	session->socket.fd = fd;
+	session->socket.server = SSL_is_server(ssl) ? ssl : NULL;
 	bio = tls_socket_bio(&session->socket);
 	if (!bio) {
 		ERR_clear_error();

@@ -22,9 +22,18 @@ struct tls_track {
 	size_t left; /* what is missing of it, once its header is there */
 };
 
+/* Messages of a handshake that pass in the clear, whatever records they lie in. */
+struct tls_messages {
+	uint8_t head[4]; /* type, 3 bytes of length */
+	size_t have; /* bytes of the header; 0: between two */
+	size_t left; /* of the message, once its header is there */
+};
+
 /* OpenSSL's way to the network. */
 struct tls_socket {
 	int fd;
+	const SSL *server; /* whose clients' hellos are bounded; NULL: a client */
+	struct tls_messages hello;
 	bool ended; /* there is nothing more to read */
 	bool clogged; /* the last write was not taken whole */
 	bool deaf; /* the kernel writes: OpenSSL must not, under the same keys */

@@ -8,6 +8,10 @@
  *
  * OpenSSL asks for one header or one body at a time, so what it has read ends with
  * a record whenever it has got all it asked for.
+ *
+ * It believes what the header of a ClientHello says of its length, up to 128 KiB, and
+ * has that memory at once. Nobody has shown anything yet by then: a server of ours
+ * does not let it see a header that says more than HELLO_MAX.
  */
 #include <errno.h>
 #include <openssl/err.h>
@@ -22,6 +26,9 @@
 SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto");
 
 #define RECORD_KEY_CHANGE 20 /* change_cipher_spec */
+
+/* With key shares of post-quantum kinds and a ticket a real one has 2 to 4 KiB. */
+#define HELLO_MAX ((size_t)16384)
 
 static BIO_METHOD *method;
 
@@ -78,12 +85,57 @@ static int bio_done(BIO *bio, struct tls_track *track, const void *data,
 	return n > 0;
 }
 
+/* Is what follows a ClientHello, or part of one? A second one may be asked for. */
+static bool hello_awaited(const struct tls_socket *socket)
+{
+	if (!socket->server || socket->in.have < TLS_RECORD_HEAD ||
+	    socket->in.head[0] != TLS_RECORD_HANDSHAKE)
+		return false;
+	switch (SSL_get_state(socket->server)) {
+	case TLS_ST_BEFORE:
+	case TLS_ST_SR_CLNT_HELLO:
+	case TLS_ST_EARLY_DATA:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool hello_fits(struct tls_messages *hello, const uint8_t *at,
+		       size_t len)
+{
+	while (len) {
+		size_t n = 1;
+
+		if (hello->have < sizeof(hello->head)) {
+			hello->head[hello->have++] = *at;
+			if (hello->have == sizeof(hello->head))
+				hello->left = get_be32(hello->head) & 0xffffff;
+		} else {
+			n = len < hello->left ? len : hello->left;
+			hello->left -= n;
+		}
+		if (hello->left > HELLO_MAX)
+			return false;
+		if (hello->have == sizeof(hello->head) && !hello->left)
+			hello->have = 0;
+		at += n;
+		len -= n;
+	}
+	return true;
+}
+
 static int bio_read(BIO *bio, char *data, size_t len, size_t *done)
 {
 	struct tls_socket *socket = BIO_get_data(bio);
 	ssize_t n = recv(socket->fd, data, len, 0);
 
 	socket->ended = n == 0;
+	if (n > 0 && hello_awaited(socket) &&
+	    !hello_fits(&socket->hello, (const uint8_t *)data, (size_t)n)) {
+		errno = EMSGSIZE;
+		n = -1;
+	}
 	return bio_done(bio, &socket->in, data, n, BIO_FLAGS_READ, done);
 }
 
