@@ -106,7 +106,8 @@ static const char *reload_fixed(const struct supervisor *sup,
 		return "[server] control";
 	if (strcmp(next->user, sup->conf->user) != 0)
 		return "[server] user";
-	if (exit_wanted(next) && !exit_wanted(sup->conf) && !sup->exit.role.kept)
+	if (exit_wanted(next) && !exit_wanted(sup->conf) &&
+	    !sup->exit.role.kept)
 		return "[exit] link or next_hop (the first one)";
 	if (next->seccomp != sup->conf->seccomp)
 		return "[server] seccomp";
