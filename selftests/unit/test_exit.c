@@ -299,6 +299,45 @@ static void each_exit_of_a_source_has_its_metric(void **state)
 	conf_unref(conf);
 }
 
+/* Routes of main by another router's exit: what is not of the site is beyond it. */
+static void beyond_an_exit_each_source_has_its_own_way(void **state)
+{
+	struct conf *conf =
+		conf_of("[exit far]\nnext_hop = 2001:db8:a:1::9, 192.0.2.9\n"
+			"prefix = 2001:db8:f::/48, 203.0.113.0/24\n");
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[2].index = lab.ways[3].link = 90004;
+	lab.ways[4].gateway = conf->exits[0].next_hops[0];
+	lab.ways[5].to = prefix_of("198.51.100.0/24");
+	lab.ways[5].gateway = conf->exits[0].next_hops[1];
+	lab.ways[5].link = 90004;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(rule_there(&want, "ip -4 rule pref 19999 to "
+				      "198.51.100.0/24 goto 20009 protocol "
+				      "200"));
+	assert_false(route_there(&want, "ip -6 route 2000::/3 via "
+					"2001:db8:a:1::9 dev if2 table 20000 "
+					"metric 1024 proto 200"));
+	exit_state_clear(&want);
+	/* Into a prefix of the site, or a subnet that this host is in. */
+	lab.ways[4].to = prefix_of("2001:db8:f:7::/64");
+	lab.ways[4].link = 90004;
+	lab.ways[5].to = prefix_of("192.0.2.128/25");
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want, "ip -6 route 2001:db8:f:7::/64 via "
+				       "2001:db8:a:1::9 dev if90004 table "
+				       "20000 metric 1024 proto 200"));
+	assert_false(rule_there(&want, "ip -4 rule pref 19999 to "
+				       "192.0.2.128/25 goto 20009 protocol "
+				       "200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
 /* Its next hop is another router, in a subnet of the site. */
 static void another_router_is_handed_its_sources(void **state)
 {
@@ -772,6 +811,7 @@ int main(void)
 		cmocka_unit_test(
 			the_owner_comes_first_then_those_who_let_it_pass),
 		cmocka_unit_test(each_exit_of_a_source_has_its_metric),
+		cmocka_unit_test(beyond_an_exit_each_source_has_its_own_way),
 		cmocka_unit_test(another_router_is_handed_its_sources),
 		cmocka_unit_test(anycast_is_the_prefix_with_the_suffix_behind),
 		cmocka_unit_test(an_exit_without_its_anycast_is_no_way_out),

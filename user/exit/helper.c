@@ -185,8 +185,9 @@ static int link_take(const struct nlattr *attr, void *arg)
 }
 
 /*
- * The kernel's routes tell of subnets. Of the others only those matter which IPv6
- * copies, not what a routing protocol learns from providers.
+ * The kernel's routes tell of subnets, those made by hand of what lies beyond an exit.
+ * Of the others only those matter which IPv6 copies, not what a routing protocol learns
+ * from providers.
  */
 static bool route_concern(const struct conf *conf, const struct nlmsghdr *msg)
 {
@@ -198,11 +199,11 @@ static bool route_concern(const struct conf *conf, const struct nlmsghdr *msg)
 		return true;
 	if (route->rtm_table != RT_TABLE_MAIN)
 		return false;
-	if (route->rtm_protocol == RTPROT_KERNEL)
-		return true;
+	if (route->rtm_family == AF_INET ||
+	    route->rtm_protocol == RTPROT_KERNEL)
+		return exit_way_concerns(route->rtm_protocol);
 	mnl_attr_parse(msg, sizeof(*route), link_take, &link);
-	return route->rtm_family == AF_INET6 &&
-	       !(link && if_indextoname(link, name) &&
+	return !(link && if_indextoname(link, name) &&
 		 exit_link_is(conf, name));
 }
 

@@ -30,6 +30,7 @@
 
 /* Order of rules, from EXIT_PRIORITY on. */
 #define RULE_LOOK   EXIT_PRIORITY /* IPv6: MARK_LOOK */
+#define RULE_BEYOND (EXIT_PRIORITY - 1) /* IPv4: passes over the next one */
 #define RULE_SITE   EXIT_PRIORITY /* IPv4: what the site reaches otherwise */
 #define RULE_SOURCE (EXIT_PRIORITY + 1) /* IPv4: + 32 - bits, longest first */
 #define RULE_LOST   (EXIT_PRIORITY + 40) /* IPv4: nothing behind is tried */
@@ -42,8 +43,9 @@
 
 /* Rules and routes as they are wanted or found, without what the kernel chooses. */
 struct exit_rule {
-	struct prefix from; /* bits 0: from anywhere */
+	struct prefix from, to; /* bits 0: anywhere */
 	uint32_t priority;
+	uint32_t skip_to; /* the priority of the rule that is next; 0: as they stand */
 	uint32_t mark; /* of EXIT_MARKS; 0: any */
 	uint32_t table; /* 0: nothing is tried any more (unreachable) */
 	bool site; /* main, but for default routes and links of EXIT_GROUP */
@@ -76,7 +78,7 @@ struct exit_link {
 	uint32_t mtu;
 };
 
-/* A route of the main table, but for default routes. */
+/* A route of the main table, but for default routes. IPv4: no routing protocol's. */
 struct exit_way {
 	struct prefix to;
 	union addr gateway; /* AF_UNSPEC: on the link */
@@ -94,7 +96,7 @@ struct exit_end {
 /* What of the host the wanted state is made from. */
 struct exit_host {
 	struct exit_link *links;
-	struct exit_way *ways; /* IPv4: the kernel's own only */
+	struct exit_way *ways;
 	struct exit_end *ends;
 	size_t link_count, way_count, end_count;
 	union addr tunnel_source; /* AF_UNSPEC: the kernel's choice */
@@ -162,6 +164,8 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out);
 /* Links, and what of the main table the configuration has to do with. */
 int rtnl_host(struct rtnl *rtnl, const struct conf *conf,
 	      struct exit_host *out);
+/* Of IPv4: the kernel's own routes, and those made by hand. */
+bool exit_way_concerns(uint8_t protocol);
 /* A route that the kernel would take now. */
 struct rtnl_way {
 	int link;

@@ -162,6 +162,9 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 		return out_of_memory();
 	prefix_take(&attributes, FRA_SRC, head->family, head->src_len,
 		    &rule->from);
+	prefix_take(&attributes, FRA_DST, head->family, head->dst_len,
+		    &rule->to);
+	rule->skip_to = number(&attributes, FRA_GOTO, 0);
 	rule->priority = number(&attributes, FRA_PRIORITY, 0);
 	rule->mark = number(&attributes, FRA_FWMARK, 0);
 	rule->site = number(&attributes, FRA_SUPPRESS_IFGROUP, UINT32_MAX) !=
@@ -307,6 +310,12 @@ static void hops_take(const struct nlattr *hops, uint8_t family,
 					mnl_attr_get_payload(attr), 0);
 }
 
+bool exit_way_concerns(uint8_t protocol)
+{
+	return protocol == RTPROT_KERNEL || protocol == RTPROT_BOOT ||
+	       protocol == RTPROT_STATIC;
+}
+
 static int way_take(const struct nlmsghdr *msg, void *arg)
 {
 	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
@@ -322,7 +331,7 @@ static int way_take(const struct nlmsghdr *msg, void *arg)
 	/* A kernel that does not filter sends all. */
 	if (number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_MAIN ||
 	    (head->rtm_family == AF_INET &&
-	     head->rtm_protocol != RTPROT_KERNEL))
+	     !exit_way_concerns(head->rtm_protocol)))
 		return MNL_CB_OK;
 	way = exit_array_add((void **)&host->ways, &host->way_count,
 			     sizeof(*way));
@@ -360,9 +369,14 @@ static int links_dump(struct rtnl *rtnl, struct exit_host *host)
 
 static int ways_dump(struct rtnl *rtnl, struct exit_host *host)
 {
-	int err = routes_dump(rtnl, AF_INET, RTPROT_KERNEL, RT_TABLE_MAIN,
-			      way_take, host);
+	static const uint8_t protocols[] = { RTPROT_KERNEL, RTPROT_BOOT,
+					     RTPROT_STATIC };
+	int err = 0;
 
+	for (size_t i = 0; i < sizeof(protocols); i++)
+		if (!err || err == -ENOENT)
+			err = routes_dump(rtnl, AF_INET, protocols[i],
+					  RT_TABLE_MAIN, way_take, host);
 	if (!err || err == -ENOENT)
 		err = routes_dump(rtnl, AF_INET6, RTPROT_UNSPEC, RT_TABLE_MAIN,
 				  way_take, host);
@@ -506,9 +520,14 @@ int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->family = (uint8_t)rule->from.family;
 	head->src_len = rule->from.bits;
-	head->action = rule->table || rule->site ? FR_ACT_TO_TBL :
+	head->dst_len = rule->to.bits;
+	head->action = rule->skip_to             ? FR_ACT_GOTO :
+		       rule->table || rule->site ? FR_ACT_TO_TBL :
 						   FR_ACT_UNREACHABLE;
 	prefix_put(request, FRA_SRC, &rule->from);
+	prefix_put(request, FRA_DST, &rule->to);
+	if (rule->skip_to)
+		mnl_attr_put_u32(request, FRA_GOTO, rule->skip_to);
 	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
 	mnl_attr_put_u8(request, FRA_PROTOCOL, EXIT_PROTOCOL);
 	if (rule->mark) {

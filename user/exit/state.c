@@ -52,7 +52,11 @@ static int rule_compare(const void *left, const void *right)
 	int order = prefix_compare(&a->from, &b->from);
 
 	if (!order)
+		order = prefix_compare(&a->to, &b->to);
+	if (!order)
 		order = number_compare(a->priority, b->priority);
+	if (!order)
+		order = number_compare(a->skip_to, b->skip_to);
 	if (!order)
 		order = number_compare(a->mark, b->mark);
 	if (!order)
@@ -151,7 +155,8 @@ static const char *prefix_words(const char *word, const struct prefix *prefix,
 
 void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT])
 {
-	char from[ADDR_STRLEN + 16], mark[40] = "", does[80];
+	char from[ADDR_STRLEN + 16], to[ADDR_STRLEN + 16];
+	char mark[40] = "", does[80];
 
 	if (rule->mark)
 		snprintf(mark, sizeof(mark), " fwmark 0x%x/0x%x", rule->mark,
@@ -162,14 +167,16 @@ void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT])
 			 "lookup main suppress_prefixlength 0 "
 			 "suppress_ifgroup %u",
 			 EXIT_GROUP);
+	else if (rule->skip_to)
+		snprintf(does, sizeof(does), "goto %u", rule->skip_to);
 	else if (rule->table)
 		snprintf(does, sizeof(does), "lookup %u", rule->table);
 	else
 		snprintf(does, sizeof(does), "unreachable");
-	snprintf(out, EXIT_TEXT, "ip %s rule pref %u%s%s %s protocol %u",
+	snprintf(out, EXIT_TEXT, "ip %s rule pref %u%s%s%s %s protocol %u",
 		 family_option(&rule->from), rule->priority,
-		 prefix_words("from", &rule->from, from), mark, does,
-		 EXIT_PROTOCOL);
+		 prefix_words("from", &rule->from, from),
+		 prefix_words("to", &rule->to, to), mark, does, EXIT_PROTOCOL);
 }
 
 void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])

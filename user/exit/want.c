@@ -3,6 +3,8 @@
  * The rules and routes that make each source take its exit; pure functions.
  *
  *   pref   IPv4                                   IPv6
+ *   19999  to what is beyond an exit: the next
+ *          but one
  *   20000  main, but no default route and none    fwmark 0x7f: main
  *          by a link of an exit
  *   20001  from PREFIX: the table of its exits    table 20000
@@ -15,8 +17,11 @@
  * copied: the look-up that BPF programs do there does not know of such rules (Linux
  * 6.18, fib6_rule_suppress), and what is on wire would leave by main's default route.
  *
- * An exit of another router on a link of the site (natural DMZ, section 5.2.2) differs
- * in its default route alone. Its link is one of the site, and not guarded.
+ * An exit of another router on a link of the site (natural DMZ, section 5.2.2, and
+ * interior routers, 5.2.3) differs in its default route alone. Its link is one of the
+ * site, and not guarded. A route of main by its address is a way out like one by an
+ * exit's link, unless it leads into a subnet of this host or an exit's prefix: IPv6 has
+ * no copy of it, and for IPv4 the look at main is passed over.
  *
  * Whether such an exit is well may be for routing protocols to say (health.h). For
  * them an exit with a link has its anycast addresses, while the link is up: as a host
@@ -147,6 +152,7 @@ static int rule_add(struct exit_state *out, const struct exit_rule *rule)
 	if (!added)
 		return -ENOMEM;
 	*added = *rule;
+	added->to.family = rule->from.family;
 	return 0;
 }
 
@@ -350,15 +356,69 @@ static int sources_add(const struct making *m, const struct exit_order *order,
 	return err;
 }
 
+static bool hop_known(const struct conf *conf, const union addr *gateway)
+{
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const union addr *hop =
+			next_hop(&conf->exits[i], addr_family(gateway));
+
+		if (exit_hands(&conf->exits[i]) && hop &&
+		    !addr_compare_host(hop, gateway))
+			return true;
+	}
+	return false;
+}
+
+/* Does it lead by another router's exit to what is not of the site? */
+static bool way_beyond(const struct conf *conf, const struct exit_host *host,
+		       const struct exit_way *way)
+{
+	union addr first;
+
+	if (addr_family(&way->gateway) == AF_UNSPEC ||
+	    !hop_known(conf, &way->gateway))
+		return false;
+	addr_from_bytes(&first, way->to.family, way->to.bytes, 0);
+	for (size_t i = 0; i < host->way_count; i++)
+		if (host->ways[i].kernel &&
+		    prefix_contains(&host->ways[i].to, &first))
+			return false;
+	return !conf_exit_of(conf, &first);
+}
+
 /* Does a route of main lead to an exit, and nowhere else? */
 static bool way_leaves(const struct conf *conf, const struct exit_host *host,
 		       const struct exit_way *way)
 {
 	for (size_t i = 0; i < host->link_count; i++)
-		if (host->links[i].index == way->link)
-			return exit_link_is(conf, host->links[i].name) &&
-			       !link_local(&way->to);
-	return false;
+		if (host->links[i].index == way->link &&
+		    exit_link_is(conf, host->links[i].name))
+			return !link_local(&way->to);
+	return way_beyond(conf, host, way);
+}
+
+/* Main has a rule of its own for IPv4: whoever goes beyond an exit passes it over. */
+static int ways4_add(const struct making *m, const struct exit_order *order)
+{
+	struct exit_rule rule = { .from = { .family = AF_INET },
+				  .priority = RULE_BEYOND,
+				  .skip_to = RULE_LOST };
+	int err = 0;
+
+	for (size_t i = 0; i < order->source_count; i++) {
+		const struct prefix *from = &order->sources[i].prefix;
+
+		if (from->family == AF_INET &&
+		    RULE_SOURCE + 32u - from->bits < rule.skip_to)
+			rule.skip_to = RULE_SOURCE + 32u - from->bits;
+	}
+	for (size_t i = 0; i < m->host->way_count && !err; i++) {
+		rule.to = m->host->ways[i].to;
+		if (rule.to.family == AF_INET &&
+		    way_beyond(m->conf, m->host, &m->host->ways[i]))
+			err = rule_add(m->out, &rule);
+	}
+	return err;
 }
 
 static int ways6_add(const struct making *m)
@@ -417,6 +477,8 @@ int exit_want(const struct conf *conf, const struct exit_host *host,
 	if (err)
 		return err;
 	err = sources_add(&m, &order, family);
+	if (!err && family[0])
+		err = ways4_add(&m, &order);
 	exit_order_clear(&order);
 	for (size_t i = 0; i < conf->exit_count && !err; i++)
 		err = anycasts_add(&m, &conf->exits[i]);
