@@ -25,7 +25,7 @@ HARDEN_LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -DCULVERT_VERSION='"$(VERSION)"' \
 	-Iuser -Iinclude -isystem $(BUILD)/kern -g -fno-omit-frame-pointer -fstack-protector-strong \
 	-MMD -MP $(WARN)
-LIBS := -Wl,--as-needed -lbpf -luring -lnftnl -lmnl -lssl -lcrypto -linih -ljansson -lseccomp -lsqlite3 -lpq -lhiredis -lpthread
+LIBS := -Wl,--as-needed -lbpf -luring -lnftnl -lmnl -lssl -lcrypto -linih -ljansson -lseccomp -lsqlite3 -lpq -lhiredis -lunistring -lpthread
 
 # Rooms, lowest first. A file with main() is a program, not part of a room.
 ROOMS := base loop crypto stun store auth transport engine pair conf control turn \

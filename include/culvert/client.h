@@ -28,7 +28,7 @@
  *   only. What is passed in by pointer is copied before the call returns.
  * - Pointers handed to a callback are valid until it returns.
  * - Addresses are struct sockaddr_in or sockaddr_in6.
- * - Link with -lculvert -luring -lssl -lcrypto -lpthread.
+ * - Link with -lculvert -luring -lssl -lcrypto -lunistring -lpthread.
  * - With TLS (culvert_server.tls) a data connection's descriptor is the end of a
  *   TCP connection on this host, which the loop joins with the encrypted one: it
  *   has bytes only while the loop is dispatched.
@@ -166,8 +166,11 @@ struct culvert_events {
 /* All zero but server: the defaults. */
 struct culvert_options {
 	const struct culvert_server *server;
-	const char *user; /* long-term credentials; NULL: none */
-	const char *password; /* at most 508 bytes, wiped with the client */
+	/*
+	 * Long-term credentials, user NULL: none. UTF-8 of at most 508 bytes
+	 * each, prepared as OpaqueString (RFC 8265) here; wiped with the client.
+	 */
+	const char *user, *password;
 	int family; /* of the relayed address: AF_INET, AF_INET6; 0: IPv4 */
 	bool manual; /* connect only, see events.connected */
 	/*
@@ -195,7 +198,8 @@ struct culvert_options {
 /*
  * Starts; events tell how it goes.
  * Returns 0; -EINVAL: options that cannot be (no server, no required event, a
- * user without password, texts too long, tls_authorities that cannot be read);
+ * user without password, texts too long or with characters that RFC 8265 does not
+ * allow, tls_authorities that cannot be read);
  * -ENOMEM.
  */
 int culvert_client_new(struct culvert_loop *loop,

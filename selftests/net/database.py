@@ -78,6 +78,11 @@ def is_added_changed_and_removed(kind):
     client.allocate()
     check("removed carol" in ctl(server, "user", "remove", "carol"), "not removed")
     equal(client.code(REFRESH), 401, "of who was removed")
+    # As typed, and as clients send it.
+    check("added caf\u00e9" in add(server, "cafe\u0301", "se\u00a0same"), "not prepared")
+    equal(code("caf\u00e9", "se same", sha256=True), 0, "a name that was prepared")
+    ctl(server, "user", "remove", "caf\u00e9")
+    ctl(server, "user", "add", "carol", stdin="\u200b\n", status=1)
     ctl(server, "user", "remove", "carol", status=1)
     check("carol" not in ctl(server, "user", "list"), "still listed")
 

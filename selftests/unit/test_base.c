@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/opaque.h"
 #include "base/random.h"
 #include "base/table.h"
 #include "failalloc.h"
@@ -648,6 +649,83 @@ static void log_lines_cannot_be_forged(void **state)
 	assert_int_equal(buf[1022], 'y');
 }
 
+/* The examples of RFC 8265 4.3 first, then one for each rule. */
+static void opaque_texts_are_prepared(void **state)
+{
+	static const char *const texts[][2] = {
+		{ "correct horse battery staple",
+		  "correct horse battery staple" },
+		{ "Correct Horse Battery Staple",
+		  "Correct Horse Battery Staple" },
+		{ "\u03c0\u00df\u00e5", "\u03c0\u00df\u00e5" },
+		{ "Jack of \u2666s", "Jack of \u2666s" },
+		{ "foo\u1680bar", "foo bar" },
+		{ "\u00a0x\u3000", " x " },
+		{ "cafe\u0301", "caf\u00e9" },
+		{ "\u212b", "\u00c5" }, /* a singleton of NFC */
+		{ "\u1112\u1161\u11ab", "\ud55c" }, /* only NFC makes it good */
+		{ "\ufb01 \uff21 \u2168", "\ufb01 \uff21 \u2168" },
+		{ "\U0001f511", "\U0001f511" },
+		{ "\u0915\u094d\u200d", "\u0915\u094d\u200d" },
+		{ "\u0628\u0651\u200c\u0628", "\u0628\u0651\u200c\u0628" },
+		{ "l\u00b7l", "l\u00b7l" },
+		{ "\u0375\u03b1", "\u0375\u03b1" },
+		{ "\u05d0\u05f3", "\u05d0\u05f3" },
+		{ "\u30fb\u30a2", "\u30fb\u30a2" },
+		{ "\u0661\u0662", "\u0661\u0662" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		char *out;
+
+		if (opaque_prepare(texts[i][0], &out))
+			fail_msg("%s is refused", texts[i][0]);
+		assert_string_equal(out, texts[i][1]);
+		free(out);
+	}
+}
+
+static void other_texts_are_refused(void **state)
+{
+	static const char *const texts[] = {
+		"",
+		"my cat is a \tby", /* RFC 8265 4.3 */
+		"\x7f",
+		"\xc2\x85", /* a control of C1 */
+		"\xff",
+		"\xc3", /* cut short */
+		"The\u00adMatrix", /* a soft hyphen, invisible */
+		"a\u200db", /* joiners that join nothing */
+		"a\u200cb",
+		"\u200c",
+		"\u1100", /* a part of a syllable, alone */
+		"\ufdd0", /* no character */
+		"\u0378", /* not assigned */
+		"\ue000", /* private */
+		"\u2028", /* a line separator */
+		"\u202e", /* turns the line around */
+		"a\u00b7l",
+		"\u0375",
+		"\u0375a",
+		"\u05f4",
+		"\u30fb",
+		"\u0661\u06f1",
+		"\u06f1\u0661",
+		"\u0640",
+		"\u3033",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		char *out = NULL;
+
+		if (opaque_prepare(texts[i], &out) != -EINVAL)
+			fail_msg("text %zu is taken", i);
+		assert_null(out);
+	}
+}
+
 static void log_level_is_obeyed(void **state)
 {
 	char buf[256];
@@ -776,6 +854,8 @@ int main(void)
 		cmocka_unit_test(log_limit_lets_one_through_a_second),
 		cmocka_unit_test(log_limit_lets_some_lines_through_per_second),
 		cmocka_unit_test(log_lines_cannot_be_forged),
+		cmocka_unit_test(opaque_texts_are_prepared),
+		cmocka_unit_test(other_texts_are_refused),
 		cmocka_unit_test(log_level_is_obeyed),
 		cmocka_unit_test(log_never_blocks),
 		cmocka_unit_test(closed_descriptors_are_forgotten),

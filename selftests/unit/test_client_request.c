@@ -456,6 +456,39 @@ static void unsigned_errors_do_not_count(void **state)
 	client_auth_wipe(&talk.auth);
 }
 
+/* RFC 8489 9.2.2; but the realm goes back as it came. */
+static void credentials_are_prepared(void **state)
+{
+	uint8_t key[STUN_SHA256_LEN];
+	struct client_auth auth;
+	struct stun_writer w;
+	struct talk talk;
+
+	(void)state;
+	memset(&talk, 0, sizeof(talk));
+	assert_int_equal(client_auth_init(&talk.auth, "ame\u0301lie",
+					  "open\u00a0sesame"),
+			 0);
+	talk.request.method = STUN_ALLOCATE;
+	talk_ask(&talk);
+	answer_begin(&talk, &w, STUN_ERROR);
+	stun_put_error(&w, 401);
+	stun_put_string(&w, STUN_ATTR_REALM, "e\u0301.org");
+	stun_put_string(&w, STUN_ATTR_NONCE, "n");
+	assert_int_equal(answer_judge(&talk, &w), CLIENT_VERDICT_AGAIN);
+	talk_ask(&talk);
+	assert_attr(&talk.sent, STUN_ATTR_USERNAME, "am\u00e9lie", 7);
+	assert_attr(&talk.sent, STUN_ATTR_REALM, "e\u0301.org", 7);
+	assert_int_equal(stun_long_term_key("am\u00e9lie", "\u00e9.org",
+					    "open sesame", key),
+			 0);
+	assert_int_equal(stun_check_integrity(&talk.sent, key, STUN_KEY_LEN),
+			 1);
+	client_auth_wipe(&talk.auth);
+	assert_int_equal(client_auth_init(&auth, "alice", "a\tb"), -EINVAL);
+	assert_int_equal(client_auth_init(&auth, "ali\u200bce", "ab"), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -469,6 +502,7 @@ int main(void)
 		cmocka_unit_test(nothing_weaker_than_before_is_used),
 		cmocka_unit_test(second_401_means_a_wrong_password),
 		cmocka_unit_test(unsigned_errors_do_not_count),
+		cmocka_unit_test(credentials_are_prepared),
 	};
 
 	return cmocka_run_group_tests_name("client: RFC 8489", tests, NULL,

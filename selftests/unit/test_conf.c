@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/opaque.h"
 #include "conf/conf.h"
 #include "failalloc.h"
 
@@ -1041,7 +1042,8 @@ static void a_user_has_exactly_one_secret(void **state)
 		"shown); allowed: 32 hexadecimal digits (MD5), 64 (SHA-256)\n");
 	refused(USABLE "[user bob]\npassword =\n",
 		"5 error: [user bob] password: found a value of 0 bytes (not "
-		"shown); allowed: text of 1 to 900 bytes\n");
+		"shown); allowed: text of 1 to 900 bytes of " OPAQUE_ALLOWED
+		"\n");
 }
 
 static void a_digest_may_be_of_either_kind_or_of_both(void **state)
@@ -1425,8 +1427,10 @@ static void long_lines_are_refused_and_counted_once(void **state)
 		      "whole number, 0 to 64\n");
 	snprintf(text, sizeof(text), USABLE "[user b]\npassword=%.991s\n",
 		 fill);
-	refused(text, "5 error: [user b] password: found a value of 991 bytes "
-		      "(not shown); allowed: text of 1 to 900 bytes\n");
+	refused(text,
+		"5 error: [user b] password: found a value of 991 bytes "
+		"(not shown); allowed: text of 1 to 900 bytes of " OPAQUE_ALLOWED
+		"\n");
 	snprintf(text, sizeof(text), USABLE "[user b]\npassword=%.900s\n",
 		 fill);
 	conf = accepted(text);
@@ -1795,9 +1799,43 @@ static void the_examples_of_the_manual_are_right(void **state)
 	free(manual);
 }
 
+/* As clients send them (RFC 8489 9.2.2), however they were typed. */
+static void names_and_passwords_are_prepared(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted("[listener a]\nrealm = E\u0301.org\n"
+			"[realm \u00c9.org]\n"
+			"[user Ame\u0301lie]\nrealm = E\u0301.org\n"
+			"password = open\u00a0se\u0301same\n"
+			"[user x]\nname = o\u0308\npassword = \ufb01\n");
+	assert_string_equal(conf->listeners[0].realm, "\u00c9.org");
+	assert_string_equal(conf->users[0].name, "Am\u00e9lie");
+	assert_string_equal(conf->users[0].realm, conf->realms[0].name);
+	assert_string_equal(conf->users[0].password, "open s\u00e9same");
+	assert_string_equal(conf->users[1].name, "\u00f6");
+	assert_string_equal(conf->users[1].password, "\ufb01");
+	conf_unref(conf);
+	refused("[realm a]\n[user e\u0301]\npassword = x\n"
+		"[user \u00e9]\npassword = x\n",
+		"4 error: [user \u00e9]: found twice, first in line 2; "
+		"allowed: once\n");
+	refused("[realm a\u200b]\n[user b]\npassword = x\n",
+		"1 error: [realm]: found \"a\u200b\" as the name; allowed: up "
+		"to 63 bytes of " OPAQUE_ALLOWED "\n"
+		"2 error: [user b]: found no realm for this user; allowed: a "
+		"section such as [realm example.org]\n");
+	refused("[realm a]\n[user b]\npassword = x\ty\n",
+		"3 error: [user b] password: found a value of 3 bytes (not "
+		"shown); allowed: text of 1 to 900 bytes of " OPAQUE_ALLOWED
+		"\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_and_passwords_are_prepared),
 		cmocka_unit_test(an_empty_text_gives_a_server_nobody_can_use),
 		cmocka_unit_test(defaults_are_the_documented_ones),
 		cmocka_unit_test(every_key_is_read),

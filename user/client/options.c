@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/opaque.h"
 #include "client/command.h"
 #include "client/say.h"
 
@@ -283,6 +284,23 @@ static int password_find(struct client_config *config)
 	return err;
 }
 
+/* The library would say no more than that it is invalid. */
+static int text_check(const char *what, const char *text)
+{
+	char *prepared;
+	int err = opaque_prepare(text, &prepared);
+
+	if (err) {
+		client_error("the %s: %s", what,
+			     err == -EINVAL ? "allowed is " OPAQUE_ALLOWED :
+					      strerror(-err));
+		return err;
+	}
+	explicit_bzero(prepared, strlen(prepared));
+	free(prepared);
+	return 0;
+}
+
 static int config_complete(struct client_config *config)
 {
 	const struct client_command *command = config->command;
@@ -303,6 +321,9 @@ static int config_complete(struct client_config *config)
 			     config->user);
 		return -EINVAL;
 	}
+	if (config->user && (text_check("user name", config->user) ||
+			     text_check("password", config->password)))
+		return -EINVAL;
 	if ((command->bit & (CLIENT_LISTEN | CLIENT_RECEIVE)) &&
 	    !config->allow) {
 		client_error("nobody may connect: give --allow IP[,IP...], the "

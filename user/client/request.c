@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/opaque.h"
 #include "crypto/crypto.h"
 
 #define CHALLENGES_MAX 3
@@ -75,18 +76,22 @@ void client_failure_set(struct client_failure *out, int code,
 int client_auth_init(struct client_auth *auth, const char *user,
 		     const char *password)
 {
+	int err;
+
 	memset(auth, 0, sizeof(*auth));
 	if (!user)
 		return 0;
-	if (!*user || !password || strlen(user) > CULVERT_USER_MAX ||
-	    strlen(password) > CULVERT_USER_MAX)
+	if (!password)
 		return -EINVAL;
-	auth->user = strdup(user);
-	auth->password = strdup(password);
-	if (auth->user && auth->password)
-		return 0;
-	client_auth_wipe(auth);
-	return -ENOMEM;
+	err = opaque_prepare(user, &auth->user);
+	if (!err)
+		err = opaque_prepare(password, &auth->password);
+	if (!err && (strlen(auth->user) > CULVERT_USER_MAX ||
+		     strlen(auth->password) > CULVERT_USER_MAX))
+		err = -EINVAL;
+	if (err)
+		client_auth_wipe(auth);
+	return err;
 }
 
 void client_auth_wipe(struct client_auth *auth)
@@ -242,20 +247,25 @@ static int nonce_learn(struct client_auth *auth, const struct stun_msg *msg)
 	return 0;
 }
 
+/* RFC 8489 9.2.2; the server's own spelling of its realm is what it gets back. */
 static int key_make(struct client_auth *auth)
 {
 	bool sha256 = auth->algorithm == STUN_ALGORITHM_SHA256;
-	int err;
+	char *realm;
+	int err = opaque_prepare(auth->realm, &realm);
 
+	if (err)
+		return err == -EINVAL ? -EBADMSG : err;
 	auth->key.len = sha256 ? STUN_SHA256_LEN : STUN_KEY_LEN;
-	err = sha256 ? stun_long_term_key_sha256(auth->user, auth->realm,
+	err = sha256 ? stun_long_term_key_sha256(auth->user, realm,
 						 auth->password,
 						 auth->key.bytes) :
-		       stun_long_term_key(auth->user, auth->realm,
-					  auth->password, auth->key.bytes);
+		       stun_long_term_key(auth->user, realm, auth->password,
+					  auth->key.bytes);
 	if (!err && auth->hashed)
-		err = stun_userhash(auth->user, strlen(auth->user), auth->realm,
-				    strlen(auth->realm), auth->userhash);
+		err = stun_userhash(auth->user, strlen(auth->user), realm,
+				    strlen(realm), auth->userhash);
+	free(realm);
 	return err;
 }
 

@@ -54,7 +54,10 @@ struct client_auth {
 	struct stun_key key;
 };
 
-/* user NULL: without credentials. 0, -EINVAL (too long, no password), -ENOMEM. */
+/*
+ * user NULL: without credentials. 0; -EINVAL: too long, no password, or characters
+ * that neither may have; -ENOMEM.
+ */
 int client_auth_init(struct client_auth *auth, const char *user,
 		     const char *password);
 void client_auth_wipe(struct client_auth *auth);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/opaque.h"
 #include "conf/conf.h"
 
 #define SECOND (UINT64_C(1000))
@@ -333,8 +334,9 @@ const struct key conf_keys[] = {
 		  ".Dq TLS_ ) ,\n"
 		  "apart by colons.\n"
 		  "Without any of TLS 1.3 all of that version are offered." },
-	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
-	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	{ LISTENER(realm), .name = "realm", .type = KEY_TEXT,
+	  .flags = KEY_OPAQUE, .min = 1, .max = CONF_NAME_MAX - 1,
+	  .shown = "the first realm",
 	  .help = "The realm offered to clients that come without\n"
 		  "credentials." },
 	{ LISTENER(backlog), .name = "backlog", .type = KEY_COUNT, .min = 1,
@@ -494,11 +496,11 @@ const struct key conf_keys[] = {
 	  .second = offsetof(struct conf_realm, rules.deny_count), .preset = "",
 	  .help = "Peers that users of this realm may not reach." },
 
-	{ USER(realm), .name = "realm", .type = KEY_TEXT, .min = 1,
-	  .max = CONF_NAME_MAX - 1, .shown = "the first realm",
+	{ USER(realm), .name = "realm", .type = KEY_TEXT, .flags = KEY_OPAQUE,
+	  .min = 1, .max = CONF_NAME_MAX - 1, .shown = "the first realm",
 	  .help = "The realm the user belongs to." },
-	{ USER(password), .name = "password", .type = KEY_SECRET, .min = 1,
-	  .max = 900, .shown = "none",
+	{ USER(password), .name = "password", .type = KEY_SECRET,
+	  .flags = KEY_OPAQUE, .min = 1, .max = 900, .shown = "none",
 	  .help = "The password.\n"
 		  "One that begins or ends with a space, begins with a\n"
 		  "quotation mark, or has a semicolon after a space must be\n"
@@ -515,8 +517,8 @@ const struct key conf_keys[] = {
 		  "users of the realm, so a single user with the MD5 form alone\n"
 		  "keeps the whole realm on MD5; another one with the SHA-256 form\n"
 		  "alone could then not log in, and the file is refused." },
-	{ USER(name), .name = "name", .type = KEY_TEXT, .min = 1,
-	  .max = USERNAME_BYTES, .shown = "the section's name",
+	{ USER(name), .name = "name", .type = KEY_TEXT, .flags = KEY_OPAQUE,
+	  .min = 1, .max = USERNAME_BYTES, .shown = "the section's name",
 	  .help = "The TURN user name when it differs from the section's\n"
 		  "name, as for one user name in two realms." },
 	{ USER(quota.allocations), .name = "allocations", .type = KEY_COUNT,
@@ -1191,8 +1193,10 @@ void conf_key_allowed(const struct key *key, char out[CONF_ALLOWED_MAX])
 	case KEY_SECRET:
 	case KEY_SECRETS:
 		snprintf(out, CONF_ALLOWED_MAX,
-			 "text of %" PRIu64 " to %" PRIu64 " bytes", key->min,
-			 key->max);
+			 "text of %" PRIu64 " to %" PRIu64 " bytes%s%s",
+			 key->min, key->max,
+			 key->flags & KEY_OPAQUE ? " of " : "",
+			 key->flags & KEY_OPAQUE ? OPAQUE_ALLOWED : "");
 		return;
 	case KEY_WORD:
 		words_allowed("", key->words, " or ", out);

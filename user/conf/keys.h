@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define CONF_KEYS_MAX    32 /* keys of one section */
-#define CONF_ALLOWED_MAX 160 /* bytes of an `allowed` text with its NUL */
+#define CONF_ALLOWED_MAX 192 /* bytes of an `allowed` text with its NUL */
 
 enum section_kind {
 	SECTION_SERVER,
@@ -61,6 +61,7 @@ enum key_flags {
 	KEY_REPEAT = 2, /* may be given several times: the lists add up */
 	KEY_POWER = 4, /* rounded up to a power of two */
 	KEY_ADVISED = 8, /* below `advised` only with a warning */
+	KEY_OPAQUE = 16, /* text that is prepared for comparison (RFC 8265) */
 };
 
 struct key {

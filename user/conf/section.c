@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/opaque.h"
 #include "conf/parser.h"
 
 const char *conf_label(enum section_kind kind, const struct section *section,
@@ -235,6 +236,28 @@ static void section_unknown(struct parser *p, const char *kind)
 		   names);
 }
 
+/* Realms and users are called what clients call them. */
+static void section_open_opaque(struct parser *p, enum section_kind kind,
+				const char *name)
+{
+	char *prepared;
+	int err = opaque_prepare(name, &prepared);
+
+	if (err == -ENOMEM) {
+		conf_no_memory(p);
+		return;
+	}
+	if (!err && strlen(prepared) < CONF_NAME_MAX)
+		section_open(p, kind, prepared);
+	else
+		conf_error(p, p->line,
+			   "[%s]: found \"%.40s\" as the name; allowed: up to "
+			   "%d bytes of " OPAQUE_ALLOWED,
+			   conf_sections[kind].name, name, CONF_NAME_MAX - 1);
+	if (!err)
+		free(prepared);
+}
+
 /* text: what stands between the brackets, trimmed. */
 static void section_parse(struct parser *p, char *text)
 {
@@ -259,6 +282,8 @@ static void section_parse(struct parser *p, char *text)
 		conf_error(p, p->line,
 			   "[%s]: found a name of %zu bytes; allowed: up to %d",
 			   text, strlen(name), CONF_NAME_MAX - 1);
+	else if (i == SECTION_REALM || i == SECTION_USER)
+		section_open_opaque(p, (enum section_kind)i, name);
 	else
 		section_open(p, (enum section_kind)i, name);
 }

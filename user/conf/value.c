@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "base/opaque.h"
 #include "conf/parser.h"
 
 #define LIST_MAX     64 /* addresses of one key */
@@ -185,27 +186,60 @@ static int bool_set(struct value *v)
 	return 0;
 }
 
+static void string_free(const struct value *v, char *text)
+{
+	if (v->key->type == KEY_SECRET)
+		conf_secret_free(text);
+	else
+		free(text);
+}
+
+/* Takes the text over. */
+static void string_take(struct value *v, char *text)
+{
+	char **out = field(v);
+
+	string_free(v, *out);
+	*out = text;
+}
+
 static int string_set(struct value *v)
 {
-	char **out = field(v), *copy = strdup(v->text);
+	char *copy = strdup(v->text);
 
 	if (!copy)
 		return -ENOMEM;
-	if (v->key->type == KEY_SECRET)
-		conf_secret_free(*out);
-	else
-		free(*out);
-	*out = copy;
+	string_take(v, copy);
+	return 0;
+}
+
+static bool text_fits(const struct value *v, const char *text)
+{
+	size_t len = strlen(text);
+
+	return len >= v->key->min && len <= v->key->max;
+}
+
+static int opaque_set(struct value *v)
+{
+	char *text;
+	int err = opaque_prepare(v->text, &text);
+
+	if (err)
+		return err;
+	if (!text_fits(v, text)) {
+		string_free(v, text);
+		return -EINVAL;
+	}
+	string_take(v, text);
 	return 0;
 }
 
 static int text_set(struct value *v)
 {
-	size_t len = strlen(v->text);
-
-	if (len < v->key->min || len > v->key->max)
+	if (!text_fits(v, v->text))
 		return -EINVAL;
-	return string_set(v);
+	return v->key->flags & KEY_OPAQUE ? opaque_set(v) : string_set(v);
 }
 
 static int name_add(char **names, size_t *count, const char *name)

@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/opaque.h"
 #include "conf/conf.h"
 #include "crypto/crypto.h"
 #include "ctl/ctl.h"
@@ -26,7 +27,8 @@
 struct job {
 	struct ctl *ctl;
 	struct conf *conf;
-	const char *realm;
+	char *realm,
+		*name; /* prepared, as clients send them; name NULL: none */
 	struct store_key key;
 	struct store_admin *admin;
 };
@@ -88,6 +90,32 @@ static void job_end(struct job *job)
 {
 	store_admin_close(job->admin);
 	conf_unref(job->conf);
+	free(job->realm);
+	free(job->name);
+}
+
+/* What clients will digest and compare. `what` it is. */
+static enum ctl_exit text_prepare(struct ctl *ctl, const char *what,
+				  const char *text, char **out)
+{
+	int err = opaque_prepare(text, out);
+
+	if (err == -ENOMEM)
+		return ctl_fail(ctl, "no memory");
+	return err ? ctl_fail(ctl, "that is no %s: allowed is " OPAQUE_ALLOWED,
+			      what) :
+		     CTL_OK;
+}
+
+static enum ctl_exit names_prepare(struct job *job)
+{
+	struct ctl *ctl = job->ctl;
+	const char *realm = ctl->realm ? ctl->realm : job->conf->realms[0].name;
+	enum ctl_exit code = text_prepare(ctl, "realm", realm, &job->realm);
+
+	if (!code && ctl->id)
+		code = text_prepare(ctl, "user name", ctl->id, &job->name);
+	return code;
 }
 
 /* Reads the configuration and opens the database. */
@@ -95,6 +123,7 @@ static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
 {
 	struct store_owner owner;
 	char why[STORE_WHY_SIZE];
+	enum ctl_exit code;
 
 	*job = (struct job){ .ctl = ctl };
 	if (ctl_conf_load(ctl, &job->conf))
@@ -102,22 +131,22 @@ static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
 				"%s says where the database is: give its path "
 				"with --config",
 				ctl->config);
-	job->realm = ctl->realm ? ctl->realm : job->conf->realms[0].name;
+	code = names_prepare(job);
 	owner = relay_group(job->conf);
-	if (!store_admin_open(job->conf->database.url, &owner, make,
-			      &job->admin, why))
-		return CTL_OK;
-	ctl_complain(ctl, "the user database: %s", why);
-	conf_unref(job->conf);
-	return CTL_FAILED;
+	if (!code && store_admin_open(job->conf->database.url, &owner, make,
+				      &job->admin, why))
+		code = ctl_fail(ctl, "the user database: %s", why);
+	if (code)
+		job_end(job);
+	return code;
 }
 
-static enum ctl_exit key_make(struct job *job, const char *name)
+static enum ctl_exit key_make(struct job *job)
 {
 	size_t realm_len = strlen(job->realm);
 
 	if (realm_len >= sizeof(job->key.realm) ||
-	    stun_userhash(name, strlen(name), job->realm, realm_len,
+	    stun_userhash(job->name, strlen(job->name), job->realm, realm_len,
 			  job->key.hash))
 		return ctl_fail(job->ctl, "the name cannot be digested");
 	memcpy(job->key.realm, job->realm, realm_len + 1);
@@ -204,9 +233,10 @@ static enum ctl_exit password_read(struct ctl *ctl, char line[LINE_SIZE])
 	return same ? CTL_OK : ctl_fail(ctl, "the two are not the same");
 }
 
-static enum ctl_exit name_check(const struct job *job, const char *name)
+static enum ctl_exit name_check(const struct job *job)
 {
 	const struct conf *conf = job->conf;
+	const char *name = job->name;
 
 	if (!store_name_ok(name, strlen(name)))
 		return ctl_fail(job->ctl,
@@ -224,21 +254,30 @@ static enum ctl_exit name_check(const struct job *job, const char *name)
 	return CTL_OK;
 }
 
-static enum ctl_exit user_fill(struct job *job, const char *name,
+static enum ctl_exit keys_make(const struct job *job, const char *password,
 			       struct store_user *user)
 {
-	char password[LINE_SIZE] = "";
-	enum ctl_exit code = password_read(job->ctl, password);
+	if (stun_long_term_key(job->name, job->realm, password, user->md5) ||
+	    stun_long_term_key_sha256(job->name, job->realm, password,
+				      user->sha256))
+		return ctl_fail(job->ctl, "the password cannot be digested");
+	return CTL_OK;
+}
 
-	if (!code) {
-		snprintf(user->name, sizeof(user->name), "%s", name);
-		if (stun_long_term_key(name, job->realm, password, user->md5) ||
-		    stun_long_term_key_sha256(name, job->realm, password,
-					      user->sha256))
-			code = ctl_fail(job->ctl,
-					"the password cannot be digested");
-	}
-	crypto_wipe(password, sizeof(password));
+static enum ctl_exit user_fill(struct job *job, struct store_user *user)
+{
+	char line[LINE_SIZE] = "", *password = NULL;
+	enum ctl_exit code = password_read(job->ctl, line);
+
+	snprintf(user->name, sizeof(user->name), "%s", job->name);
+	if (!code)
+		code = text_prepare(job->ctl, "password", line, &password);
+	if (!code)
+		code = keys_make(job, password, user);
+	if (password)
+		crypto_wipe(password, strlen(password));
+	free(password);
+	crypto_wipe(line, sizeof(line));
 	return code;
 }
 
@@ -254,28 +293,28 @@ static void print_json_string(FILE *out, const char *text)
 }
 
 /* "done": what was done, to whom. */
-static void job_report(const struct job *job, const char *done,
-		       const char *name)
+static void job_report(const struct job *job, const char *done)
 {
 	FILE *out = job->ctl->out;
 
 	if (job->ctl->json) {
 		fprintf(out, "{\"v\":1,\"%s\":", done);
-		print_json_string(out, name);
+		print_json_string(out, job->name);
 		fputs(",\"realm\":", out);
 		print_json_string(out, job->realm);
 		fputs("}\n", out);
 	} else {
-		fprintf(out, "%s %s of realm %s\n", done, name, job->realm);
+		fprintf(out, "%s %s of realm %s\n", done, job->name,
+			job->realm);
 	}
 }
 
-static enum ctl_exit user_put(struct job *job, const char *name)
+static enum ctl_exit user_put(struct job *job)
 {
-	struct store_user user;
+	struct store_user user = { 0 };
 	char why[STORE_WHY_SIZE];
 	bool replaced;
-	enum ctl_exit code = user_fill(job, name, &user);
+	enum ctl_exit code = user_fill(job, &user);
 
 	if (!code &&
 	    store_admin_put(job->admin, &job->key, &user, &replaced, why))
@@ -284,7 +323,7 @@ static enum ctl_exit user_put(struct job *job, const char *name)
 	if (code)
 		return code;
 	daemon_tell(job);
-	job_report(job, replaced ? "changed" : "added", name);
+	job_report(job, replaced ? "changed" : "added");
 	return CTL_OK;
 }
 
@@ -297,27 +336,27 @@ enum ctl_exit ctl_user_add(struct ctl *ctl)
 		return code;
 	code = realm_check(&job);
 	if (!code)
-		code = name_check(&job, ctl->id);
+		code = name_check(&job);
 	if (!code)
-		code = key_make(&job, ctl->id);
+		code = key_make(&job);
 	if (!code)
-		code = user_put(&job, ctl->id);
+		code = user_put(&job);
 	job_end(&job);
 	return code;
 }
 
-static enum ctl_exit user_delete(struct job *job, const char *name)
+static enum ctl_exit user_delete(struct job *job)
 {
 	char why[STORE_WHY_SIZE];
 	int err = store_admin_remove(job->admin, &job->key, why);
 
 	if (err == -ENOENT)
-		return ctl_fail(job->ctl, "there is no %s of realm %s", name,
-				job->realm);
+		return ctl_fail(job->ctl, "there is no %s of realm %s",
+				job->name, job->realm);
 	if (err)
 		return ctl_fail(job->ctl, "the user database: %s", why);
 	daemon_tell(job);
-	job_report(job, "removed", name);
+	job_report(job, "removed");
 	return CTL_OK;
 }
 
@@ -328,15 +367,16 @@ enum ctl_exit ctl_user_remove(struct ctl *ctl)
 
 	if (code)
 		return code;
-	code = key_make(&job, ctl->id);
+	code = key_make(&job);
 	if (!code)
-		code = user_delete(&job, ctl->id);
+		code = user_delete(&job);
 	job_end(&job);
 	return code;
 }
 
 struct listing {
 	struct ctl *ctl;
+	const char *realm; /* whose; NULL: all */
 	struct grid grid;
 	size_t count;
 	bool cut; /* there are more than were asked for */
@@ -359,7 +399,7 @@ static bool list_row(void *arg, const char *realm, const char *name)
 	struct listing *list = arg;
 	FILE *out = list->ctl->out;
 
-	if (list->ctl->realm && strcmp(list->ctl->realm, realm) != 0)
+	if (list->realm && strcmp(list->realm, realm) != 0)
 		return true;
 	list->cut = list->count == list->ctl->limit;
 	if (list->cut)
@@ -410,6 +450,8 @@ enum ctl_exit ctl_user_list(struct ctl *ctl)
 		return code;
 	if (!ctl->limit)
 		ctl->limit = CONTROL_LIMIT_DEFAULT;
+	if (ctl->realm)
+		list.realm = job.realm;
 	grid_init(&list.grid, titles, 2);
 	code = list_print(&job, &list);
 	grid_free(&list.grid);
