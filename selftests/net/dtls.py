@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """DTLS listeners: cookies, handshakes good, bad and half-done, certificates, data both ways."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,8 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import stun, tap, tls  # noqa: E402
 from culvertlab.data import payload, same  # noqa: E402
-from culvertlab.dtls import DtlsClient, DtlsError, DtlsSocket  # noqa: E402
-from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
+from culvertlab.dtls import DtlsClient, DtlsError, DtlsSocket, client_hello  # noqa: E402
+from culvertlab.lab import Lab, need, need_namespaces, need_version  # noqa: E402
 from culvertlab.server import config_text  # noqa: E402
 from culvertlab.stun import ALLOCATE, CONNECTION_BIND, CREATE_PERMISSION, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal, test  # noqa: E402
@@ -68,22 +69,12 @@ def binding(sock):
     equal(answer.address(stun.XOR_MAPPED_ADDRESS), sock.getsockname()[:2], "address")
 
 
-def hello(cookie=b"", sequence=0, random=bytes(32)):
-    """A ClientHello that says as little as one can, in a record."""
-    body = b"\xfe\xfd" + random + b"\0" + bytes([len(cookie)]) + cookie
-    body += b"\x00\x02\xc0\x2b" + b"\x01\x00" + b"\x00\x12" + (
-        b"\x00\x0a\x00\x04\x00\x02\x00\x17" b"\x00\x0d\x00\x06\x00\x04\x04\x03\x05\x03")
-    length = len(body).to_bytes(3, "big")
-    message = b"\x01" + length + struct.pack("!H", sequence) + bytes(3) + length + body
-    return struct.pack("!BHHHIH", 22, 0xfeff, 0, 0, sequence, len(message)) + message
-
-
 def half_open(sock):
     """Show the cookie and say no more; the first record of the answer."""
-    sock.sendall(hello())
+    sock.sendall(client_hello())
     answer = sock.recv(2048)
     equal(answer[13], HELLO_VERIFY, "kind of the answer")
-    sock.sendall(hello(answer[28:28 + answer[27]], 1))
+    sock.sendall(client_hello(answer[28:28 + answer[27]], 1))
 
 
 @test("a handshake, messages both ways, an end; IPv4 and IPv6")
@@ -136,7 +127,7 @@ def _():
     before, sent, got = server.counters(), 0, 0
     sock = plain(server)
     for n in range(1000):
-        message = hello(random=struct.pack("!I28x", n))
+        message = client_hello(random=struct.pack("!I28x", n))
         sock.send(message)
         sent += len(message)
         got += len(sock.recv(2048))
@@ -147,19 +138,59 @@ def _():
         equal(now[name], before[name], name)
 
 
+@contextlib.contextmanager
+def narrow_path(most):
+    """No packet of IPv4 beyond so many bytes reaches the client, no piece of one, and no word
+    of that the relay; gives a function that tells how many were lost."""
+    need("nft", "nftables")
+    need_namespaces(lab)
+    node = lab.topo.client
+    rule = "add rule ip narrow arriving"
+    # The filter shall see packets as on a wire.
+    lab.topo.relay.run("ip", "link", "set", "toclient", "gso_max_segs", "1")
+    node.run("nft", "add table ip narrow; add chain ip narrow arriving "
+             "{ type filter hook prerouting priority -450; }; "
+             f"{rule} ip length > {most} counter drop; {rule} ip frag-off & 0x3fff != 0 drop")
+    try:
+        yield lambda: int(re.search(r"packets (\d+)", node.run("nft", "list table ip narrow"))[1])
+    finally:
+        node.run("nft", "delete table ip narrow")
+        lab.topo.relay.run("ip", "link", "set", "toclient", "gso_max_segs", "65535")
+
+
+@test("a path of 576 bytes that tells nobody: the handshake gets through, data that fit, too", 40)
+def _():
+    # Few bytes, which one datagram takes, and more than two of the usual size.
+    for more in (0, 80):
+        pair = tls.certificate(lab.dir, more=more)
+        server = lab.server(config({"handshake_timeout": "20s"}, certificate=pair[0],
+                                   private_key=pair[1]))
+        with narrow_path(576) as lost:
+            client = lab.keep(DtlsClient(lab.topo.client, server.address(), "alice", "wonderland",
+                                         tls=(pair[0], tls.NAME)))
+            check(lost() > 0, "nothing was too long for the path")
+            peer = lab.keep(lab.topo.peer.bound(4, udp=True))
+            client.allocate(protocol=UDP)
+            equal(client.channel_bind_code(peer.getsockname(), CHANNEL), 0, "ChannelBind")
+            for size in (1, 400, 480):
+                peer.sendto(payload(size, size), client.relayed)
+                same(client.sock.recv(), struct.pack("!HH", CHANNEL, size) + payload(size, size),
+                     f"{size} bytes to the client")
+
+
 @test("another's cookie, garbage and plain STUN get nowhere")
 def _():
     server = lab.server(config())
     mine, other = plain(server), plain(server)
-    mine.sendall(hello())
+    mine.sendall(client_hello())
     answer = mine.recv(2048)
     cookie = answer[28:28 + answer[27]]
-    other.sendall(hello(cookie, 1))
+    other.sendall(client_hello(cookie, 1))
     equal(other.recv(2048)[13], HELLO_VERIFY, "another's cookie is answered by a new one")
     before = server.counters()
     other.sendall(stun.Message(stun.BINDING).build())
-    for cut in (1, 12, 13, 40, len(hello()) - 1):
-        other.sendall(hello()[:cut])
+    for cut in (1, 12, 13, 40, len(client_hello()) - 1):
+        other.sendall(client_hello()[:cut])
     other.sendall(b"GET / HTTP/1.0\r\n\r\n")
     wait_for(lambda: server.counters()["datagrams_ignored"] == before["datagrams_ignored"] + 7, 5,
              "seven datagrams are ignored")
@@ -343,7 +374,7 @@ def _():
     server.write_config(config_text(sections))
     equal(server.reload(), "reloaded", "reload")
     check(client.refresh() > 0, "the allocation is gone")
-    client.sock.sock.send(hello())  # as if it began anew
+    client.sock.sock.send(client_hello())  # as if it began anew
     check(client.refresh() > 0, "the allocation is gone after a ClientHello")
     binding(plain(server))
     lab.server({})

@@ -6,6 +6,7 @@ Requests leave the client's namespace in the name of networks behind the peer, s
 answer goes there; the relay's interfaces count both. Each kind of request has networks of its own.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,7 +17,8 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import stun, tap, turn  # noqa: E402
+from culvertlab import mixed, stun, tap, tls, turn  # noqa: E402
+from culvertlab.dtls import DtlsClient, client_hello  # noqa: E402
 from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
 from culvertlab.stun import ALLOCATE, CREATE_PERMISSION, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal, note  # noqa: E402
@@ -71,32 +73,32 @@ def raw_socket(version):
         return lab.keep(socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
 
 
-def settled(server, wanted):
+def settled(server, wanted, counted):
     """The server has seen them all, or the kernel has dropped some: nothing changes any more."""
     seen = []
 
     def quiet():
-        seen.append((server.counters()["requests"], interface("topeer")["tx"]))
+        seen.append((server.counters()[counted], interface("topeer")["tx"]))
         return len(seen) > 8 and all(one == seen[-1] for one in seen[-8:])
     wait_for(quiet, 20, f"{wanted} requests are through")
 
 
-def flood(changes, requests, version):
-    """Bytes of IP out for each byte in."""
+def flood(changes, requests, version, counted="requests"):
+    """(bytes of IP out for each byte in, answers). counted: what counts those it has looked at."""
     server, target = lab.server(changes), lab.topo.relay.addr(version)
     source, sock = network(version), raw_socket(version)
     packets = [datagram(source, target, raw) for raw in requests]
     before, known = (interface("toclient")["rx"], interface("topeer")["tx"]), server.counters()
     for number in range(FLOOD):
         sock.sendto(packets[number % len(packets)], (target, 0))
-    settled(server, FLOOD)
+    settled(server, FLOOD, counted)
     after = interface("toclient")["rx"], interface("topeer")["tx"]
     counts = [(b["bytes"] - a["bytes"] - 14 * (b["packets"] - a["packets"]),
                b["packets"] - a["packets"]) for a, b in zip(before, after)]
     (came, asked), (went, left) = counts
     told = server.counters()
     answered = sum((told[name] - known[name]) * sign
-                   for name, sign in (("requests", 1), ("answers_withheld", -1)))
+                   for name, sign in ((counted, 1), ("answers_withheld", -1)))
     # A packet that the device cuts into several (UDP_SEGMENT) is counted once.
     went += max(0, answered - left) * (28 if version == 4 else 48)
     check(asked >= FLOOD, f"only {asked} packets came")
@@ -153,6 +155,41 @@ def _():
     ratio, answered = flood(PLAIN, [send, answer, b"\x40\x00\0\0", b"GET / HTTP/1.0\r\n\r\n"], 4)
     equal(answered, 0, "answers")
     check(ratio < 0.001, "more than neighbours' words went out")
+
+
+def sealed():
+    certificate, key = tls.certificate(lab.dir)
+    return {"listener datagrams": {"transport": "dtls", "address": ADDRESS,
+                                   "certificate": certificate, "private_key": key}}
+
+
+def cookie_of_ours(server):
+    """One that the listener has made for our own address and the ClientHello of zeros."""
+    with contextlib.closing(lab.topo.client.datagrams(server.address())) as sock:
+        sock.send(client_hello())
+        answer = sock.recv(2048)
+    return answer[28:28 + answer[27]]
+
+
+@tap.test("DTLS: forged ClientHellos, with another's cookie as well, leave nothing and cost more", 60)
+def _():
+    need_namespaces(lab)
+    server = lab.server(sealed())
+    cookie = cookie_of_ours(server)
+    held, before = mixed.Held(server), server.counters()
+    forged = [client_hello(*with_cookie, random=os.urandom(28) + bytes(4))
+              for with_cookie in ((), (cookie, 1), (os.urandom(20), 1)) for _ in range(4)]
+    ratio, _ = flood(sealed(), forged + [client_hello(cookie, 1)], 4, counted="cookies_sent")
+    check(0 < ratio < 1, f"{ratio:.2f} bytes out for each byte in")
+    held.compare(mixed.Held(server), 64, 256)
+    now = server.counters()
+    for name in ("clients", "unauthenticated", "handshakes", "handshake_failures", "accepted"):
+        equal(now[name], before[name], name)
+    # Who has nothing to do with them is served.
+    trust = (tls.certificate(lab.dir)[0], tls.NAME)
+    client = lab.keep(DtlsClient(lab.topo.client, server.address(), "alice", "wonderland",
+                                 tls=trust))
+    client.allocate(protocol=UDP)
 
 
 @tap.test("who answers for himself is served beside a flood in the name of others")

@@ -24,16 +24,21 @@ def _kind(name):
         return "DNS"
 
 
-def certificate(directory, name=NAME, days=30, serial=None):
-    """A self-signed certificate for this name or address: paths of certificate and key."""
-    stem = os.path.join(directory, f"{name}-{serial or days}")
+def certificate(directory, name=NAME, days=30, serial=None, more=0):
+    """A self-signed certificate for this name or address: paths of certificate and key.
+
+    more: so many names beside it, of 30 bytes each.
+    """
+    stem = os.path.join(directory, f"{name}-{serial or days}-{more}")
+    names = ",".join([f"{_kind(name)}:{name}",
+                      *(f"DNS:{number:016}.example.org" for number in range(more))])
     paths = stem + ".crt", stem + ".key"
     if os.path.exists(paths[0]):
         return paths
     try:
         subprocess.run(["openssl", "req", "-config", "/dev/null", "-x509", "-newkey", "ec",
                         "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-addext",
-                        f"subjectAltName={_kind(name)}:{name}", "-days", str(days), "-keyout", paths[1],
+                        f"subjectAltName={names}", "-days", str(days), "-keyout", paths[1],
                         "-out", paths[0]], check=True, capture_output=True)
     except FileNotFoundError as error:
         raise Skip("openssl is not installed (package openssl)") from error
