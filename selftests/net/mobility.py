@@ -15,7 +15,8 @@ from culvertlab.lab import Lab, need, need_namespaces  # noqa: E402
 from culvertlab.server import config_text, merge  # noqa: E402
 from culvertlab.stun import ALLOCATE, CONNECT, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
-from culvertlab.turn import TCP, UDP, ended, lifetime, timeout_of, transport  # noqa: E402
+from culvertlab.turn import TCP, UDP, ended, lifetime, recv_message  # noqa: E402
+from culvertlab.turn import timeout_of, transport  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -89,8 +90,11 @@ def to_client(client, peer, data):
 
 
 def hears(client, peer, before):
-    """The peer's data come to this client, and soon to it alone: a channel leaves the wire
-    a moment after the move, and what comes until then goes where it went."""
+    """The peer's data come to the old address until the new one is used, then to that alone."""
+    to_client(before, peer, b"still here")
+    to_peer(before, peer, b"was on its way")
+    to_peer(client, peer, b"here now")
+
     def heard():
         peer.sendto(b"where are you?", client.relayed)
         return not silent(client.sock, 0.1)
@@ -121,7 +125,6 @@ def udp_moves(version):
             there, ticket = move(client, ticket)
             equal(lab.server(MOBILE).counters()["allocations_moved"], before + 1, "counted")
             hears(there, peer, client)
-            to_peer(client, peer, b"was on its way")
             for size in range(1190, 1202):
                 to_peer(there, peer, payload(size, number))
                 to_client(there, peer, payload(size, -number))
@@ -323,6 +326,31 @@ def _():
         to_peer(there, peer, b"well")
         equal(there.refresh(0), 0)
     equal(lab.server(MOBILE).counters()["allocations"], before, "allocations left")
+
+
+@tap.test("a 5-tuple with a detour takes another allocation over, of any worker")
+def _():
+    for _ in range(3 * ROUNDS):
+        first, first_ticket = made(turn.Datagrams)
+        second, second_ticket = made(turn.Datagrams)
+        there, _ = move(first, first_ticket)
+        end, end_txid = there.signed(REFRESH, [lifetime(0)])
+        move_on, move_txid = there.signed(REFRESH, [ticket_attr(second_ticket)])
+        for _ in range(40):  # the two behind them come in one batch, before the detour ends
+            there.sock.send(b"busy")
+        there.sock.send(end)
+        there.sock.send(move_on)
+        codes = {}
+        for _ in range(2):
+            answer = recv_message(there.sock)
+            codes[answer.txid] = answer.code
+        equal(codes, {end_txid: 0, move_txid: 0}, "codes of the end and of the ticket")
+        there.relayed = second.relayed
+        peer = lab.keep(lab.topo.peer.bound(udp=True))
+        equal(there.channel_bind_code(peer.getsockname(), CHANNEL), 0)
+        to_peer(there, peer, b"there")
+        to_client(there, peer, b"and back")
+        equal(there.refresh(0), 0)
 
 
 @tap.test("a new allocation right after the end of the old one, through a detour, is kept")

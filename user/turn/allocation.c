@@ -127,6 +127,11 @@ static void resource_log(struct turn_worker *worker, const union addr *host,
 		 (uintmax_t)suppressed);
 }
 
+static uint64_t serial_hash(uint64_t serial)
+{
+	return table_hash(&serial, sizeof(serial));
+}
+
 /* Opens what can be opened. 0 when something is open, or what has kept it back. */
 static int outlets_open(struct allocation *allocation,
 			const struct allocation_wish *wish)
@@ -164,6 +169,8 @@ static int allocation_open(const struct request *req,
 		return err;
 	}
 	list_add_tail(&allocation->link, &worker->allocations);
+	table_insert(&worker->serials, &allocation->by_serial,
+		     serial_hash(allocation->serial));
 	req->client->allocation = allocation;
 	worker->counters.allocations++;
 	worker->counters.allocations_made++;
@@ -218,11 +225,12 @@ int turn_allocation_new(const struct request *req,
 struct allocation *turn_allocation_find(const struct turn_worker *worker,
 					uint64_t serial)
 {
-	struct list *pos;
+	struct table_node *node =
+		table_first(&worker->serials, serial_hash(serial));
 
-	list_for_each(pos, &worker->allocations) {
+	for (; node; node = table_next(node)) {
 		struct allocation *allocation =
-			list_entry(pos, struct allocation, link);
+			list_entry(node, struct allocation, by_serial);
 
 		if (allocation->serial == serial)
 			return allocation;
@@ -245,6 +253,7 @@ void turn_allocation_end(struct allocation *allocation, const char *reason,
 		turn_outlet_close(outlet);
 	places_release(worker, allocation->account);
 	worker->counters.allocations--;
+	table_remove(&worker->serials, &allocation->by_serial);
 	list_del(&allocation->link);
 	list_add_tail(&allocation->link, &worker->ended);
 	for (size_t i = 0; i < TURN_FAMILIES; i++)

@@ -29,6 +29,7 @@ static inline sa_family_t turn_family(size_t index)
 
 struct allocation {
 	struct list link; /* of worker->allocations, ended or dead_allocations */
+	struct table_node by_serial; /* of worker->serials, while active */
 	struct turn_worker *worker;
 	struct client *client; /* its control connection; NULL: ended */
 	struct client *former; /* the one before it moved; NULL: forgotten */

@@ -171,6 +171,7 @@ static void client_closed(void *arg, enum stream_close why)
 		turn_client_end(client, reason);
 		return;
 	}
+	client->absent = true;
 	turn_waiting_forget_client(client);
 	log_debug(ROOM, "event=client_absent reason=%s", reason);
 }

@@ -27,6 +27,7 @@ struct client {
 	union addr remote;
 	struct timer timer; /* runs while there is no allocation */
 	bool over; /* dead: waits to be freed */
+	bool absent; /* its connection is gone, and a mobile allocation waits */
 	bool authenticated; /* a request was, once */
 	bool handshaking; /* of TLS or DTLS: counted among the half-open */
 	bool fingerprint; /* its last request had one */

@@ -187,7 +187,7 @@ void turn_data_received(void *arg, const struct udp_path *path,
 	const struct outlet *outlet = arg;
 	struct allocation *allocation = outlet->allocation;
 	struct counters *counters = &allocation->worker->counters;
-	struct client *client = allocation->client;
+	struct client *client = turn_mobile_receiver(allocation);
 	struct channel *channel =
 		turn_channel_of_peer(allocation, &path->remote);
 	bool sent;
@@ -240,8 +240,8 @@ void turn_data_failed(void *arg, const struct udp_failure *failure)
 	stun_put_xor_address(&w, STUN_ATTR_XOR_PEER_ADDRESS, &failure->remote);
 	stun_put(&w, STUN_ATTR_ICMP, icmp, sizeof(icmp));
 	len = stun_end(&w);
-	if (len > 0 &&
-	    turn_client_send_data(allocation->client, buf, (size_t)len))
+	if (len > 0 && turn_client_send_data(turn_mobile_receiver(allocation),
+					     buf, (size_t)len))
 		counters->icmp_to_clients++;
 	else
 		dropped(allocation->worker);

@@ -158,8 +158,11 @@ bool turn_datagram_handed(struct datagram_port *port,
 			  const struct udp_path *path, const uint8_t *data,
 			  size_t len)
 {
+	if (!client_find(port, path) && turn_detour_take(port, path, data, len))
+		return true;
 	turn_datagram_again(port, path, data, len);
-	return client_find(port, path) || turn_waiting_from(port, path);
+	return client_find(port, path) || turn_waiting_from(port, path) ||
+	       turn_detour_has(port, path);
 }
 
 void turn_datagram_again(struct datagram_port *port,

@@ -41,7 +41,8 @@ int turn_datagram_handle(struct client *client, const uint8_t *data,
 
 /*
  * A datagram that has come to another worker's socket of the same address. False:
- * it was handled, and nobody is known by its 5-tuple, and no request from it waits.
+ * it was handled, and nobody is known by its 5-tuple, which has no detour from here
+ * either, and no request from it waits.
  */
 bool turn_datagram_handed(struct datagram_port *port,
 			  const struct udp_path *path, const uint8_t *data,

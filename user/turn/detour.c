@@ -15,10 +15,17 @@
  * worker does not know him any more, or when nothing came for as long as an allocation
  * can live. That he is not known is said of one datagram, and the next, already under
  * way, may have made him known again: only what is said of the last one sent ends a
- * detour. Without a word it ends after SETTLE_MS: who shows tickets that are no good
- * any more leaves nothing behind, or a detour until his next datagram when the database
- * was asked for him. Detours of a worker, and letters under way over all of them, are
- * bounded; of datagrams, what comes on top is dropped and counted.
+ * detour. So who shows tickets that are no good any more leaves nothing behind, or a
+ * detour until his next datagram when the database was asked for him. Without a word, as
+ * from a worker that has gone, it ends after SETTLE_MS.
+ *
+ * A 5-tuple that has a detour may be moved on, by the ticket of another allocation: the
+ * second worker then has a detour to a third, and hands on what was handed to it, once:
+ * two that point at each other end there.
+ *
+ * Detours of a worker are bounded, and letters under way: over all of them, and of one
+ * 5-tuple, so that one who sends more than is handled does not take the others' room
+ * (5-tuples of the same hash share theirs). What comes on top is dropped and counted.
  */
 #include "turn/detour.h"
 
@@ -28,9 +35,11 @@
 
 #include "turn/request.h"
 
-#define DETOURS_MAX 16384 /* of a worker */
-#define PARCELS_MAX 1024 /* under way, over all workers */
-#define SETTLE_MS   10000
+#define DETOURS_MAX  16384 /* of a worker */
+#define PARCELS_MAX  1024 /* under way, over all workers */
+#define PARCELS_EACH 64 /* of one 5-tuple */
+#define HOPS_MAX     2
+#define SETTLE_MS    10000
 
 struct detour {
 	struct list link; /* of worker->detours */
@@ -50,6 +59,7 @@ struct parcel {
 	struct letter letter;
 	struct turn_shared *shared;
 	unsigned int from, to; /* workers */
+	unsigned int hops; /* from one to another, with this one */
 	bool asks; /* the detour is not kept so far */
 	bool known; /* there is such a client, or will be */
 	uint64_t number; /* among those of the worker that sent it */
@@ -133,9 +143,35 @@ static struct detour *detour_new(struct datagram_port *port,
 	return detour;
 }
 
+static _Atomic unsigned int *parcel_slot(struct turn_shared *shared,
+					 const struct udp_path *path)
+{
+	return &shared->parcels_of[turn_datagram_hash(&path->remote,
+						      &path->local) %
+				   TURN_PARCEL_SLOTS];
+}
+
+/* Room for one more, of this 5-tuple and in all. */
+static bool parcel_take(struct turn_shared *shared, const struct udp_path *path)
+{
+	if (!turn_gauge_take(parcel_slot(shared, path), PARCELS_EACH))
+		return false;
+	if (turn_gauge_take(&shared->parcels, PARCELS_MAX))
+		return true;
+	turn_gauge_release(parcel_slot(shared, path));
+	return false;
+}
+
+static void parcel_release(struct turn_shared *shared,
+			   const struct udp_path *path)
+{
+	turn_gauge_release(&shared->parcels);
+	turn_gauge_release(parcel_slot(shared, path));
+}
+
 static void parcel_free(struct parcel *parcel)
 {
-	turn_gauge_release(&parcel->shared->parcels);
+	parcel_release(parcel->shared, &parcel->path);
 	free(parcel);
 }
 
@@ -158,8 +194,7 @@ static void detour_told(struct detour *detour, const struct parcel *parcel)
 	if (parcel->known && !detour->kept) {
 		detour->kept = true;
 		detour_timer(detour);
-	} else if (!parcel->known && detour->kept &&
-		   parcel->number == detour->last) {
+	} else if (!parcel->known && parcel->number == detour->last) {
 		detour_end(detour);
 	}
 }
@@ -176,6 +211,20 @@ static void parcel_returned(struct letter *letter)
 	parcel_free(parcel);
 }
 
+/* true: there is a client, or will be, or it has gone on. */
+static bool parcel_handle(const struct parcel *parcel,
+			  struct datagram_port *port)
+{
+	struct turn_worker *worker = port->listener->worker;
+	bool known;
+
+	worker->parcel_hops = parcel->hops;
+	known = turn_datagram_handed(port, &parcel->path, parcel->data,
+				     parcel->len);
+	worker->parcel_hops = 0;
+	return known;
+}
+
 static void parcel_arrived(struct letter *letter)
 {
 	struct parcel *parcel = list_entry(letter, struct parcel, letter);
@@ -183,9 +232,9 @@ static void parcel_arrived(struct letter *letter)
 		atomic_load(&parcel->shared->workers[parcel->from]);
 	struct datagram_port *port = parcel_port(parcel, parcel->to);
 
-	parcel->known = port && turn_datagram_handed(port, &parcel->path,
-						     parcel->data, parcel->len);
-	if (from && parcel->asks == parcel->known)
+	parcel->known = port && parcel_handle(parcel, port);
+	/* What is as it was needs no word. */
+	if (from && (parcel->asks || !parcel->known))
 		loop_post(from->loop, &parcel->letter, parcel_returned);
 	else
 		parcel_free(parcel);
@@ -202,16 +251,17 @@ static bool parcel_send(struct detour *detour, const uint8_t *data, size_t len)
 			NULL;
 	struct parcel *parcel;
 
-	if (!to || !turn_gauge_take(&shared->parcels, PARCELS_MAX))
+	if (!to || !parcel_take(shared, &detour->path))
 		return false;
 	parcel = malloc(sizeof(*parcel) + len);
 	if (!parcel) {
-		turn_gauge_release(&shared->parcels);
+		parcel_release(shared, &detour->path);
 		return false;
 	}
 	parcel->shared = shared;
 	parcel->from = worker->index;
 	parcel->to = detour->owner;
+	parcel->hops = worker->parcel_hops + 1;
 	parcel->asks = !detour->kept;
 	parcel->number = ++worker->parcel_serial;
 	detour->last = parcel->number;
@@ -252,12 +302,18 @@ bool turn_detour_take(struct datagram_port *port, const struct udp_path *path,
 	struct detour *detour =
 		worker->detour_paths.count ? detour_find(port, path) : NULL;
 
-	if (!detour)
+	if (!detour || worker->parcel_hops >= HOPS_MAX)
 		return false;
 	detour->used_ms = loop_now(worker->loop);
 	if (!parcel_send(detour, data, len))
 		worker->counters.datagrams_dropped++;
 	return true;
+}
+
+bool turn_detour_has(const struct datagram_port *port,
+		     const struct udp_path *path)
+{
+	return detour_find(port, path) != NULL;
 }
 
 void turn_detours_end(struct turn_worker *worker,

@@ -13,6 +13,8 @@ int turn_detour_begin(struct request *req, unsigned int owner);
 /* Is there one for this 5-tuple? If so the datagram is on its way, or dropped. */
 bool turn_detour_take(struct datagram_port *port, const struct udp_path *path,
 		      const uint8_t *data, size_t len);
+bool turn_detour_has(const struct datagram_port *port,
+		     const struct udp_path *path);
 /* Ends those of a port that closes. */
 void turn_detours_end(struct turn_worker *worker,
 		      const struct datagram_port *port);

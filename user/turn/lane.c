@@ -50,7 +50,7 @@ static bool is_wanted(const struct channel *channel)
 {
 	const struct allocation *allocation = channel->allocation;
 
-	return allocation->client &&
+	return allocation->client && !allocation->former &&
 	       !turn_client_connected(allocation->client) &&
 	       turn_conf(allocation->worker)->engine.wire_datagrams &&
 	       turn_wire_wanted(outlet_of(channel));

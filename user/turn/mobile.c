@@ -10,10 +10,9 @@
  * Refresh, with its credentials: a ticket alone is worth nothing, nor is one of
  * another user. The answer has the ticket of the next generation, so each serves
  * once; that answer may be lost, so the same request from the same place is answered
- * again, and the former 5-tuple is heard until the client has used the new one.
- *
- * What comes from peers goes to the new 5-tuple at once, or, of a channel on wire, when
- * the broker has taken it off. Data connections of a TCP
+ * again, and the former 5-tuple is heard, and gets what comes from peers, until the
+ * client has used the new one (3.2.2), or has closed the old connection. No channel is
+ * put on wire meanwhile; one that is there is taken off. Data connections of a TCP
  * allocation belong to the allocation and notice nothing. A control connection that
  * breaks is what a move looks like, so a mobile allocation outlives it, to the end
  * of its lifetime.
@@ -238,6 +237,13 @@ int turn_mobile_refresh(struct request *req)
 		return STUN_CODE_BAD_REQUEST;
 	code = move_check(req, allocation, &claim);
 	return code ? code : move_make(req, allocation);
+}
+
+struct client *turn_mobile_receiver(const struct allocation *allocation)
+{
+	struct client *former = allocation->former;
+
+	return former && !former->absent ? former : allocation->client;
 }
 
 void turn_mobile_confirm(struct client *client)

@@ -18,6 +18,8 @@ void turn_mobile_ticket_put(struct stun_writer *w,
  */
 int turn_mobile_refresh(struct request *req);
 
+/* Where the client of an active allocation gets what comes from peers. */
+struct client *turn_mobile_receiver(const struct allocation *allocation);
 /* The client has used its new address: the one before is forgotten. */
 void turn_mobile_confirm(struct client *client);
 /*

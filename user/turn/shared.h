@@ -18,6 +18,8 @@ struct relayed {
 	bool claimed; /* by a port_claim: nobody's, but not to be given away */
 };
 
+#define TURN_PARCEL_SLOTS 256
+
 struct turn_shared {
 	unsigned int worker_count;
 	uint32_t instance; /* random, 24 bits: tells this process from others */
@@ -37,6 +39,8 @@ struct turn_shared {
 	struct turn_excess *excess; /* of answers to strangers */
 	uint8_t ticket_key[32]; /* of mobility tickets */
 	_Atomic unsigned int parcels; /* datagrams between workers */
+	/* The same by a hash of their 5-tuples. */
+	_Atomic unsigned int parcels_of[TURN_PARCEL_SLOTS];
 	struct turn_sources handshake_sources; /* whose handshakes these are */
 	struct turn_sources waiting_sources; /* whose requests wait */
 

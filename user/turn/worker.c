@@ -212,6 +212,7 @@ static void tables_destroy(struct turn_worker *worker)
 	table_destroy(&worker->channel_peers);
 	table_destroy(&worker->paths);
 	table_destroy(&worker->detour_paths);
+	table_destroy(&worker->serials);
 }
 
 static int tables_init(struct turn_worker *worker)
@@ -228,6 +229,8 @@ static int tables_init(struct turn_worker *worker)
 		err = table_init(&worker->paths);
 	if (!err)
 		err = table_init(&worker->detour_paths);
+	if (!err)
+		err = table_init(&worker->serials);
 	if (err)
 		tables_destroy(worker);
 	return err;

@@ -84,12 +84,14 @@ struct turn_worker {
 	struct table detour_paths; /* 5-tuple -> struct detour */
 	struct list detours; /* the same */
 	uint64_t parcel_serial; /* of the last datagram that took one */
+	unsigned int parcel_hops; /* of the one that is being handled; else 0 */
 	struct list waiting; /* struct waiting */
 	/* For the request that is handled again because of it; else NULL. */
 	struct store_ask *answer;
 	struct list listeners; /* struct turn_listener */
 	struct list clients; /* struct client */
 	struct list allocations; /* struct allocation, active */
+	struct table serials; /* serial -> the same */
 	struct list ended; /* allocations whose pairs still deliver */
 
 	/* Freed at the end of the tick: callbacks still on the stack may
