@@ -129,6 +129,25 @@ def _():
         equal(stun.parse(raw).address(stun.XOR_MAPPED_ADDRESS), client.sock.getsockname()[:2])
 
 
+@tap.test("what is sent to a whole network is ignored")
+def _():
+    need_namespaces(lab)
+    server = lab.server(LISTENER)
+    raw = stun.Message(stun.BINDING).build()
+    for version, host in ((4, "10.77.1.255"), (4, "224.0.0.1"), (6, "ff02::1")):
+        client = lab.keep(lab.topo.client.bound(version, udp=True))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"uplink")
+        before = server.counters()["datagrams_ignored"]
+        client.sendto(raw, (host, lab.port))
+        # Every worker's socket gets it.
+        wait_for(lambda before=before: server.counters()["datagrams_ignored"] == before + 2, 5,
+                 f"what was sent to {host} is counted")
+        check(silent(client, 0.05), f"an answer to what was sent to {host}")
+        client.sendto(raw, server.address(version))
+        equal(stun.parse(client.recv(2048)).code, 0, "Binding")
+
+
 @tap.test("without credentials the answer is a challenge and nothing is kept")
 def _():
     client = client_of()

@@ -204,7 +204,7 @@ const union addr *udp_socket_addr(const struct udp_socket *socket)
 	return &socket->addr;
 }
 
-/* The address that a datagram was sent to; its port is the socket's. */
+/* The address that a datagram was sent to, if it is a host's; its port is the socket's. */
 static void local_read(const struct udp_socket *socket, struct msghdr *message,
 		       union addr *out)
 {
@@ -219,6 +219,9 @@ static void local_read(const struct udp_socket *socket, struct msghdr *message,
 			memcpy(&info, CMSG_DATA(c), sizeof(info));
 			addr_from_bytes(out, AF_INET,
 					(uint8_t *)&info.ipi_spec_dst, port);
+			/* They differ where it was for more hosts than this. */
+			if (info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr)
+				*out = (union addr){ 0 };
 		} else if (c->cmsg_level == IPPROTO_IPV6 &&
 			   c->cmsg_type == IPV6_PKTINFO) {
 			struct in6_pktinfo info;
@@ -226,7 +229,9 @@ static void local_read(const struct udp_socket *socket, struct msghdr *message,
 			memcpy(&info, CMSG_DATA(c), sizeof(info));
 			addr_from_bytes(out, AF_INET6,
 					(uint8_t *)&info.ipi6_addr, port);
-			if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+			if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr))
+				*out = (union addr){ 0 };
+			else if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
 				out->in6.sin6_scope_id = info.ipi6_ifindex;
 		}
 	}

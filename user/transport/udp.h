@@ -39,7 +39,10 @@ struct udp_socket;
 /* Both ends of a datagram. */
 struct udp_path {
 	union addr remote;
-	union addr local; /* AF_UNSPEC, of one to send: the kernel's choice */
+	/* AF_UNSPEC: of one to send, the kernel's choice; of one that arrived, no
+	 * address of one host (multicast, broadcast).
+	 */
+	union addr local;
 };
 
 /*

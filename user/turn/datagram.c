@@ -137,20 +137,29 @@ static int message_handle(struct datagram_port *port, struct client *client,
 			stranger_handle(port, path, data, len);
 }
 
+/* Handles one, or has it handled. 0, or -EBADMSG. */
+static int datagram_route(struct datagram_port *port,
+			  const struct udp_path *path, const uint8_t *data,
+			  size_t len)
+{
+	struct client *client = client_find(port, path);
+	const bool sealed = client ? client->dtls != NULL :
+				     port->listener->tls != NULL;
+
+	if (!client && !sealed && turn_detour_take(port, path, data, len))
+		return 0;
+	return sealed ? turn_dtls_received(port, client, path, data, len) :
+			message_handle(port, client, path, data, len);
+}
+
+/* What was sent to a whole network is ignored: who forges a source would be paid by all. */
 static void received(void *arg, const struct udp_path *path,
 		     const uint8_t *data, size_t len)
 {
 	struct datagram_port *port = arg;
-	struct client *client = client_find(port, path);
-	const bool sealed = client ? client->dtls != NULL :
-				     port->listener->tls != NULL;
-	int err;
 
-	if (!client && !sealed && turn_detour_take(port, path, data, len))
-		return;
-	err = sealed ? turn_dtls_received(port, client, path, data, len) :
-		       message_handle(port, client, path, data, len);
-	if (err)
+	if (addr_family(&path->local) == AF_UNSPEC ||
+	    datagram_route(port, path, data, len))
 		port->listener->worker->counters.datagrams_ignored++;
 }
 
