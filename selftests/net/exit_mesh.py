@@ -21,10 +21,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import tap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.mesh import ANYCAST, ROUTER, Mesh  # noqa: E402
+from culvertlab.mesh import ANYCAST, ROUTER, Mesh, mesh_sections  # noqa: E402
 from culvertlab.packets import checksum, packed  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import HOP, PREFIX, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.site import nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
@@ -45,19 +45,9 @@ def exits(server, *args):
     return server.node.run(binary("culvertctl"), "exits", *args, *config)
 
 
-def sections(own):
-    """Of the router that has this provider's link."""
-    made = {}
-    for key, site48 in (("a", "fd81::/48"), ("b", "fd82::/48")):
-        made[f"exit isp-{key}"] = {"prefix": f"{PREFIX[key][4]}, {site48}",
-                                   "tunnel_peer": ROUTER[key]}
-    made[f"exit isp-{own}"] |= {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())}
-    return made
-
-
 def router(own, **changes):
     """culvertd on the router that has this provider's link."""
-    server = lab.extra_server({"engine": {"order": "splice"}, **sections(own), **changes},
+    server = lab.extra_server({"engine": {"order": "splice"}, **mesh_sections(own), **changes},
                               node=site.router["ab".index(own)])
     wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
     return server

@@ -543,7 +543,8 @@ static void an_exit_that_flaps_stays_lost_until_it_is_calm(void **state)
 	"prefix = 2001:db8:a::/48, 203.0.113.0/24\n"              \
 	"tunnel_peer = 2001:db8:a:1::2\n"                         \
 	"[exit far]\nprefix = 198.51.100.0/24, 2001:db8:f::/48\n" \
-	"tunnel_peer = 2001:db8:f:1::2\n"
+	"tunnel_peer = 2001:db8:f:1::2\n"                         \
+	"discovery_host = 2001:db8:f:2::/64\n"
 
 #define FAR_END "encap ip6 id 0 dst 2001:db8:f:ffff:ffff:ffff:ffff:ffff csum "
 #define FAR_V6                                              \
@@ -622,7 +623,7 @@ static void only_peers_may_tunnel_to_us(void **state)
 	(void)state;
 	assert_true(tunnel_wanted(conf));
 	assert_int_equal(tunnel_sources(conf, &ranges, &count), 0);
-	assert_int_equal(count, 2);
+	assert_int_equal(count, 3);
 	assert_int_equal(ranges[0].first[15], 2);
 	assert_int_equal(ranges[0].behind[15], 3);
 	free(ranges);

@@ -332,6 +332,7 @@ static void exits_free(struct conf *conf)
 		free(exit->authorised);
 		free(exit->anycast);
 		free(exit->tunnel_peers);
+		free(exit->discovery_hosts);
 		names_free(exit->engines.order, exit->engines.count);
 	}
 	free(conf->exits);

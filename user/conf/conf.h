@@ -172,6 +172,8 @@ struct conf_exit {
 	enum conf_health health;
 	union addr *tunnel_peers;
 	size_t tunnel_peer_count;
+	struct prefix *discovery_hosts; /* of IPv6 */
+	size_t discovery_host_count;
 	unsigned int weight;
 	struct conf_engines engines; /* behind those of user and realm */
 	unsigned int link_line; /* where that stands in the file; 0: nowhere */

@@ -249,6 +249,15 @@ static void peers_check(struct parser *p, const struct section *s,
 				   label,
 				   addr_format_host(&exit->tunnel_peers[i],
 						    text));
+	for (size_t i = 0; i < exit->discovery_host_count; i++)
+		if (exit->discovery_hosts[i].family != AF_INET6)
+			conf_error(
+				p, conf_key_line(s, "discovery_host"),
+				"%s discovery_host: found %s; allowed: "
+				"addresses and prefixes of IPv6, which alone "
+				"has an error for it",
+				label,
+				prefix_format(&exit->discovery_hosts[i], text));
 	for (size_t i = 0; i < exit->anycast_count; i++)
 		anycast |= addr_family(&exit->anycast[i]) == AF_INET6;
 	if (exit->tunnel_peer_count && !anycast &&

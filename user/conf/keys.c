@@ -640,6 +640,21 @@ const struct key conf_keys[] = {
 		  "Packets are taken out of tunnels from the peers of any exit,\n"
 		  "and from nobody else; one that is an address of this host is\n"
 		  "the source of its own tunnelled packets." },
+	{ EXIT(discovery_hosts), .name = "discovery_host", .type = KEY_PREFIXES,
+	  .flags = KEY_REPEAT,
+	  .second = offsetof(struct conf_exit, discovery_host_count),
+	  .preset = "",
+	  .help = "Hosts of this site, IPv6, that learn which exit router to\n"
+		  "tunnel to by themselves: they are told so, by the ICMPv6 code\n"
+		  ".Dq source address failed ingress policy ,\n"
+		  "while what they send is tunnelled all the same, at most once a\n"
+		  "second for two addresses and 100 times in all, and may tunnel\n"
+		  "to the exits with a\n"
+		  ".Cm link\n"
+		  "here.\n"
+		  "Hosts that are told and do not know what it means take the\n"
+		  "connection for refused, Linux among them; ::/0 tells all, as\n"
+		  "the draft has it." },
 	{ EXIT(weight), .name = "weight", .type = KEY_COUNT, .max = 1000,
 	  .preset = "1",
 	  .help = "With several\n"

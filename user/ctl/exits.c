@@ -67,6 +67,9 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 	if (!err && tunnels.refused)
 		fprintf(ctl->out, "tunnelled packets refused: %" PRIu64 "\n",
 			tunnels.refused);
+	if (!err && tunnels.told)
+		fprintf(ctl->out, "hosts told of another exit: %" PRIu64 "\n",
+			tunnels.told);
 	grid_free(&grid);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
@@ -103,8 +106,10 @@ static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
 	err = exit_each(conf, row_json, &rows);
 	if (!err)
 		err = exit_tunnels(&tunnels);
-	fprintf(ctl->out, "],\"tunnel_refused\":%" PRIu64 "}\n",
-		tunnels.refused);
+	fprintf(ctl->out,
+		"],\"tunnel_refused\":%" PRIu64 ",\"hosts_told\":%" PRIu64
+		"}\n",
+		tunnels.refused, tunnels.told);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
 }

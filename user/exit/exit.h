@@ -71,6 +71,7 @@ int exit_each(const struct conf *conf,
 /* Tunnels between exit routers, as the guards have counted them. */
 struct exit_tunnels {
 	uint64_t refused; /* from strangers, or for nobody; 0 without tunnels */
+	uint64_t told; /* hosts, that another exit would be the right one */
 };
 
 /* 0 or a negative errno: -EPERM without CAP_NET_ADMIN. */

@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "exit/discovery.h"
 #include "exit/tunnel.h"
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
@@ -69,6 +70,9 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 		digest = digest_add(digest, exit->tunnel_peers,
 				    exit->tunnel_peer_count *
 					    sizeof(exit->tunnel_peers[0]));
+		digest = digest_add(digest, exit->discovery_hosts,
+				    exit->discovery_host_count *
+					    sizeof(exit->discovery_hosts[0]));
 	}
 	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }
@@ -263,6 +267,18 @@ static void table_fill(struct nft_batch *batch, void *arg)
 		if (conf->exits[i].link)
 			exit_put(batch, conf, i);
 	tunnel_guard_put(batch, conf);
+	discovery_tell_put(batch, conf);
+}
+
+static void table_adopt(struct nft_batch *batch, void *arg)
+{
+	discovery_tell_adopt(batch, arg);
+}
+
+static void table_forget(struct nft_batch *batch, void *arg)
+{
+	(void)arg;
+	discovery_tell_put(batch, NULL);
 }
 
 static void change_told(struct exit_change *change, const char *sign, int err)
@@ -307,14 +323,14 @@ int guard_apply(struct nft *nft, const struct conf *conf, bool again,
 	same = there && wanted && !again && !strcmp(found.comment, want);
 	if (same) {
 		how.how = NFT_ADOPT;
-		how.fill = NULL;
+		how.fill = table_adopt;
 		return nft_adoptable(nft, &found) && !change->dry ?
 			       nft_commit(nft, &how) :
 			       0;
 	}
 	if (!wanted) {
 		how.how = NFT_REMOVE;
-		how.fill = NULL;
+		how.fill = table_forget;
 	}
 	err = nft_commit(nft, &how);
 	/* A plan beside the helper, whose table this is. */

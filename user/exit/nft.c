@@ -167,19 +167,20 @@ static int commit_once(struct nft *nft, const struct nft_change *change,
 		       uint32_t generation)
 {
 	struct nft_batch batch = { .table = change->table,
-				   .sequence = &nft->sequence };
-	uint32_t flags = nft->shared ? 0 : TABLE_OURS;
+				   .sequence = &nft->sequence,
+				   .flags = nft->shared ? 0 : TABLE_OURS,
+				   .family = NFPROTO_INET };
 	bool anew = change->how == NFT_REPLACE || change->how == NFT_REMOVE;
 	int err = batch_begin(&batch, generation);
 
 	if (err)
 		return err;
 	/* What is removed must be there, and something must be answered. */
-	batch_table_add(&batch, change->comment, flags, true);
+	batch_table_add(&batch, change->comment, true);
 	if (anew)
 		batch_table_remove(&batch);
 	if (change->how == NFT_REPLACE)
-		batch_table_add(&batch, change->comment, flags, false);
+		batch_table_add(&batch, change->comment, false);
 	if (change->fill)
 		change->fill(&batch, change->arg);
 	if (!change->dry)

@@ -33,6 +33,9 @@ SYSCALLS(SYSCALLS_EXIT, "sendmsg recvfrom setsockopt");
 /* nft(8) shows the values of a set by these numbers of its own. */
 #define TYPE_IPV4 7
 #define TYPE_IPV6 8
+#define TYPE_BITS 6 /* of each in a pair's */
+
+#define PAIR_MS 1000 /* that a pair of addresses is remembered */
 
 void batch_room(struct mnl_socket *socket)
 {
@@ -52,7 +55,7 @@ static struct nlmsghdr *message_begin(struct nft_batch *batch, uint16_t type,
 				      uint16_t flags)
 {
 	return nftnl_nlmsg_build_hdr(nftnl_batch_buffer(batch->messages), type,
-				     NFPROTO_INET, flags, ++*batch->sequence);
+				     batch->family, flags, ++*batch->sequence);
 }
 
 static void message_end(struct nft_batch *batch)
@@ -96,8 +99,7 @@ static void table_put(struct nft_batch *batch, uint16_t type, uint16_t flags,
 	message_end(batch);
 }
 
-void batch_table_add(struct nft_batch *batch, const char *comment,
-		     uint32_t flags, bool tell)
+void batch_table_add(struct nft_batch *batch, const char *comment, bool tell)
 {
 	struct nftnl_table *table = nftnl_table_alloc();
 	struct nftnl_udata_buf *data = nftnl_udata_buf_alloc(256);
@@ -109,7 +111,7 @@ void batch_table_add(struct nft_batch *batch, const char *comment,
 		nftnl_table_set_data(table, NFTNL_TABLE_USERDATA,
 				     nftnl_udata_buf_data(data),
 				     nftnl_udata_buf_len(data));
-		nftnl_table_set_u32(table, NFTNL_TABLE_FLAGS, flags);
+		nftnl_table_set_u32(table, NFTNL_TABLE_FLAGS, batch->flags);
 		table_put(batch, NFT_MSG_NEWTABLE,
 			  NLM_F_CREATE | (tell ? NLM_F_ACK : 0), table);
 	}
@@ -198,12 +200,21 @@ static struct nftnl_set *set_new(struct nft_batch *batch, const char *name)
 	}
 	nftnl_set_set_str(set, NFTNL_SET_TABLE, batch->table);
 	nftnl_set_set_str(set, NFTNL_SET_NAME, name);
-	nftnl_set_set_u32(set, NFTNL_SET_FAMILY, NFPROTO_INET);
+	nftnl_set_set_u32(set, NFTNL_SET_FAMILY, batch->family);
 	return set;
 }
 
-static void set_put(struct nft_batch *batch, const char *name,
-		    sa_family_t family)
+static void set_put(struct nft_batch *batch, struct nftnl_set *set)
+{
+	nftnl_set_set_u32(set, NFTNL_SET_ID, ++*batch->sequence);
+	nftnl_set_nlmsg_build_payload(
+		message_begin(batch, NFT_MSG_NEWSET, NLM_F_CREATE), set);
+	message_end(batch);
+	nftnl_set_free(set);
+}
+
+static void ranges_begin(struct nft_batch *batch, const char *name,
+			 sa_family_t family)
 {
 	struct nftnl_set *set = set_new(batch, name);
 	bool v6 = family == AF_INET6;
@@ -213,11 +224,23 @@ static void set_put(struct nft_batch *batch, const char *name,
 	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_INTERVAL);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, v6 ? TYPE_IPV6 : TYPE_IPV4);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, v6 ? 16 : 4);
-	nftnl_set_set_u32(set, NFTNL_SET_ID, ++*batch->sequence);
-	nftnl_set_nlmsg_build_payload(
-		message_begin(batch, NFT_MSG_NEWSET, NLM_F_CREATE), set);
-	message_end(batch);
-	nftnl_set_free(set);
+	set_put(batch, set);
+}
+
+void batch_pairs(struct nft_batch *batch, const char *name, sa_family_t family,
+		 uint32_t most)
+{
+	struct nftnl_set *set = set_new(batch, name);
+	uint32_t type = family == AF_INET6 ? TYPE_IPV6 : TYPE_IPV4;
+
+	if (!set)
+		return;
+	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_EVAL | NFT_SET_TIMEOUT);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, type << TYPE_BITS | type);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, family == AF_INET6 ? 32 : 8);
+	nftnl_set_set_u64(set, NFTNL_SET_TIMEOUT, PAIR_MS);
+	nftnl_set_set_u32(set, NFTNL_SET_DESC_SIZE, most);
+	set_put(batch, set);
 }
 
 static bool element_add(struct nftnl_set *set, const uint8_t *key, size_t len,
@@ -267,7 +290,7 @@ void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 {
 	size_t at = 0;
 
-	set_put(batch, set, family);
+	ranges_begin(batch, set, family);
 	while (at < count && !batch->error)
 		at += ranges_put(batch, set, family, ranges + at, count - at);
 }
@@ -318,8 +341,8 @@ void batch_meta(struct nft_batch *batch, uint32_t key)
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_DREG, REG);
 }
 
-void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
-		   size_t len)
+static void payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
+		    size_t len, uint32_t into)
 {
 	struct nftnl_expr *expr = expression(batch, "payload");
 
@@ -328,7 +351,13 @@ void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_BASE, base);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_LEN, (uint32_t)len);
-	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_DREG, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_PAYLOAD_DREG, into);
+}
+
+void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
+		   size_t len)
+{
+	payload(batch, base, offset, len, REG);
 }
 
 void batch_source(struct nft_batch *batch, sa_family_t family, size_t len)
@@ -362,15 +391,26 @@ void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
 	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_XOR, zero, (uint32_t)len);
 }
 
-void batch_equal(struct nft_batch *batch, const void *data, size_t len)
+static void compare(struct nft_batch *batch, uint32_t how, const void *data,
+		    size_t len)
 {
 	struct nftnl_expr *expr = expression(batch, "cmp");
 
 	if (!expr)
 		return;
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_CMP_SREG, REG);
-	nftnl_expr_set_u32(expr, NFTNL_EXPR_CMP_OP, NFT_CMP_EQ);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_CMP_OP, how);
 	nftnl_expr_set_data(expr, NFTNL_EXPR_CMP_DATA, data, (uint32_t)len);
+}
+
+void batch_equal(struct nft_batch *batch, const void *data, size_t len)
+{
+	compare(batch, NFT_CMP_EQ, data, len);
+}
+
+void batch_differs(struct nft_batch *batch, const void *data, size_t len)
+{
+	compare(batch, NFT_CMP_NEQ, data, len);
 }
 
 void batch_family(struct nft_batch *batch, sa_family_t family)
@@ -392,6 +432,71 @@ void batch_lookup(struct nft_batch *batch, const char *set, bool inside)
 	if (!inside)
 		nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_FLAGS,
 				   NFT_LOOKUP_F_INV);
+}
+
+static void limit_set(struct nftnl_expr *limit, uint32_t rate)
+{
+	nftnl_expr_set_u64(limit, NFTNL_EXPR_LIMIT_RATE, rate);
+	nftnl_expr_set_u64(limit, NFTNL_EXPR_LIMIT_UNIT, 1); /* second */
+	nftnl_expr_set_u32(limit, NFTNL_EXPR_LIMIT_BURST, rate);
+	nftnl_expr_set_u32(limit, NFTNL_EXPR_LIMIT_TYPE, NFT_LIMIT_PKTS);
+}
+
+void batch_limit(struct nft_batch *batch, uint32_t packets)
+{
+	struct nftnl_expr *limit = expression(batch, "limit");
+
+	if (limit)
+		limit_set(limit, packets);
+}
+
+void batch_pair_limit(struct nft_batch *batch, const char *set,
+		      sa_family_t family)
+{
+	bool v6 = family == AF_INET6;
+	struct nftnl_expr *expr, *limit;
+
+	payload(batch, NFT_PAYLOAD_NETWORK_HEADER, v6 ? 8 : 12, v6 ? 16 : 4,
+		REG);
+	payload(batch, NFT_PAYLOAD_NETWORK_HEADER, v6 ? 24 : 16, v6 ? 16 : 4,
+		v6 ? NFT_REG_2 : NFT_REG32_01);
+	expr = expression(batch, "dynset");
+	limit = expr ? nftnl_expr_alloc("limit") : NULL;
+	if (!limit) {
+		batch->error = -ENOMEM;
+		return;
+	}
+	limit_set(limit, 1);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_DYNSET_SREG_KEY, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_ADD);
+	nftnl_expr_set_str(expr, NFTNL_EXPR_DYNSET_SET_NAME, set);
+	nftnl_expr_set_u64(expr, NFTNL_EXPR_DYNSET_TIMEOUT, PAIR_MS);
+	nftnl_expr_set(expr, NFTNL_EXPR_DYNSET_EXPR, limit, 0);
+}
+
+static void immediate(struct nft_batch *batch, uint32_t into, const void *data,
+		      uint32_t len)
+{
+	struct nftnl_expr *expr = expression(batch, "immediate");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_DREG, into);
+	nftnl_expr_set_data(expr, NFTNL_EXPR_IMM_DATA, data, len);
+}
+
+void batch_copy_here(struct nft_batch *batch)
+{
+	const uint32_t device = LOOPBACK;
+	struct nftnl_expr *expr;
+
+	immediate(batch, REG, &in6addr_loopback, sizeof(in6addr_loopback));
+	immediate(batch, NFT_REG_2, &device, sizeof(device));
+	expr = expression(batch, "dup");
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_DUP_SREG_ADDR, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_DUP_SREG_DEV, NFT_REG_2);
 }
 
 void batch_count(struct nft_batch *batch, const char *counter)

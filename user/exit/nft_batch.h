@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Messages of one transaction of nftables, for one table of family inet.
+ * Messages of one transaction of nftables, for a table of family inet, and one of
+ * another family with the same name.
  *
  * What fails for lack of memory is noted in `error`; what follows does no harm then.
  */
@@ -24,6 +25,8 @@ struct nft_batch {
 	const char *table;
 	struct nftnl_rule *rule; /* under way */
 	uint32_t *sequence; /* of messages on this socket */
+	uint32_t flags; /* of tables */
+	uint16_t family; /* of the table, NFPROTO_INET at first */
 	int error;
 };
 
@@ -37,8 +40,7 @@ void batch_end(struct nft_batch *batch);
 int batch_send(struct nft_batch *batch, struct mnl_socket *socket);
 void batch_free(struct nft_batch *batch);
 
-void batch_table_add(struct nft_batch *batch, const char *comment,
-		     uint32_t flags, bool tell);
+void batch_table_add(struct nft_batch *batch, const char *comment, bool tell);
 /* There or not, it is gone then. */
 void batch_table_remove(struct nft_batch *batch);
 /* A chain to jump to. */
@@ -49,6 +51,9 @@ void batch_counter(struct nft_batch *batch, const char *name);
 /* A set of ranges of addresses. */
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count);
+/* A set of pairs of addresses that packets make themselves, each for a second. */
+void batch_pairs(struct nft_batch *batch, const char *set, sa_family_t family,
+		 uint32_t most);
 
 /* A rule at the end of its chain: what it compares, then what it does. */
 void batch_rule_begin(struct nft_batch *batch, const char *chain);
@@ -62,8 +67,16 @@ void batch_source(struct nft_batch *batch, sa_family_t family, size_t len);
 void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result);
 void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len);
 void batch_equal(struct nft_batch *batch, const void *data, size_t len);
+void batch_differs(struct nft_batch *batch, const void *data, size_t len);
 void batch_family(struct nft_batch *batch, sa_family_t family);
 void batch_lookup(struct nft_batch *batch, const char *set, bool inside);
+/* Goes on once a second for each pair of source and destination. */
+void batch_pair_limit(struct nft_batch *batch, const char *set,
+		      sa_family_t family);
+/* Goes on so often a second in all. */
+void batch_limit(struct nft_batch *batch, uint32_t packets);
+/* Family ip6: a copy of the packet goes to this host. */
+void batch_copy_here(struct nft_batch *batch);
 void batch_count(struct nft_batch *batch, const char *counter);
 /* chain NULL with NFT_RETURN, NF_DROP and such. */
 void batch_verdict(struct nft_batch *batch, int code, const char *chain);

@@ -2,6 +2,7 @@
 /* What the kernel has of each exit, asked of the kernel itself. */
 #include <errno.h>
 
+#include "exit/discovery.h"
 #include "exit/internal.h"
 #include "exit/tunnel.h"
 
@@ -123,6 +124,9 @@ int exit_tunnels(struct exit_tunnels *out)
 	if (!err)
 		err = nft_counter_read(nft, EXIT_NFTABLE, TUNNEL_REFUSED,
 				       &tunnels.refused);
+	if (!err)
+		err = nft_counter_read(nft, EXIT_NFTABLE, DISCOVERY_TOLD,
+				       &tunnels.told);
 	nft_close(nft);
 	if (err && err != -ENOENT)
 		return err;

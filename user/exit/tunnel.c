@@ -146,7 +146,8 @@ int tunnel_sources(const struct conf *conf, struct addr_range **out,
 	int err;
 
 	for (size_t i = 0; i < conf->exit_count; i++)
-		room += conf->exits[i].tunnel_peer_count;
+		room += conf->exits[i].tunnel_peer_count +
+			conf->exits[i].discovery_host_count;
 	prefixes = calloc(room, sizeof(*prefixes));
 	if (!prefixes)
 		return -ENOMEM;
@@ -160,6 +161,8 @@ int tunnel_sources(const struct conf *conf, struct addr_range **out,
 			memcpy(prefix->bytes,
 			       addr_bytes(&exit->tunnel_peers[k], &len), 16);
 		}
+		for (size_t k = 0; k < exit->discovery_host_count; k++)
+			prefixes[used++] = exit->discovery_hosts[k];
 	}
 	err = ranges_of_prefixes(prefixes, used, out, count);
 	free(prefixes);

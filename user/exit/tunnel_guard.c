@@ -13,6 +13,7 @@
  * The first keeps a forged outer source out, wherever in the site it is for; the third
  * ends a loop of exit routers that take each other for the right one.
  */
+#include "exit/discovery.h"
 #include "exit/tunnel.h"
 
 #include <errno.h>
@@ -130,4 +131,5 @@ void tunnel_guard_put(struct nft_batch *batch, const struct conf *conf)
 			link_rules(batch, conf->exits[i].link);
 	leaving_reject(batch, AF_INET);
 	leaving_reject(batch, AF_INET6);
+	discovery_guard_put(batch, conf);
 }

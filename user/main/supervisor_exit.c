@@ -22,7 +22,7 @@
 #include "main/supervisor_internal.h"
 
 SYSCALLS(SYSCALLS_SUPERVISOR, "wait4 kill");
-SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll close");
+SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll");
 
 #define STOP_LIMIT_MS 5000
 

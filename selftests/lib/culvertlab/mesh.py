@@ -9,7 +9,7 @@ The router I sends everything that leaves the site to RXA, whatever the source, 
 them has the anycast address of each prefix. The exit routers know each other's by I.
 """
 
-from .site import NETS, Site
+from .site import HOP, NETS, PREFIX, Site
 from .topo import Node
 
 # Behind the /48 of the site, no subnet of it.
@@ -19,6 +19,16 @@ ANYCAST = {"a": f"fd81::{SUFFIX}", "b": f"fd82::{SUFFIX}"}
 INNER = {"a": 86, "b": 87}
 ROUTER = {"a": "fd86::2", "b": "fd87::2"}
 OWN = {"a": 11, "b": 13}  # the router's own hosts in each prefix of the site
+
+
+def mesh_sections(own):
+    """[exit] sections of the router that has this provider's link."""
+    made = {}
+    for key, site48 in (("a", "fd81::/48"), ("b", "fd82::/48")):
+        made[f"exit isp-{key}"] = {"prefix": f"{PREFIX[key][4]}, {site48}",
+                                   "tunnel_peer": ROUTER[key]}
+    made[f"exit isp-{own}"] |= {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())}
+    return made
 
 
 class Mesh(Site):
