@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "store/redis.h"
 #include "store/url.h"
 #include "unit/failalloc.h"
 #include "unit/until.h"
@@ -508,6 +509,34 @@ static void a_url_of_redis_is_taken_apart(void **state)
 	assert_int_equal(url.db, 0);
 }
 
+static bool redis_reads(const char *text)
+{
+	redisReader *reader = redisReaderCreate();
+	redisReplyObjectFunctions functions;
+	void *reply = NULL;
+	bool whole;
+
+	assert_non_null(reader);
+	store_redis_bound(reader, &functions);
+	assert_int_equal(redisReaderFeed(reader, text, strlen(text)), REDIS_OK);
+	whole = redisReaderGetReply(reader, &reply) == REDIS_OK && reply;
+	if (whole)
+		freeReplyObject(reply);
+	redisReaderFree(reader);
+	return whole;
+}
+
+static void answers_of_redis_have_the_shape_of_ours(void **state)
+{
+	(void)state;
+	assert_true(redis_reads("+OK\r\n"));
+	assert_true(redis_reads("*3\r\n$1\r\na\r\n$-1\r\n$1\r\nb\r\n"));
+	assert_false(redis_reads("*9\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n"
+				 ":7\r\n:8\r\n:9\r\n"));
+	/* Eight of eight of eight and so on are very many. */
+	assert_false(redis_reads("*1\r\n*1\r\n:1\r\n"));
+}
+
 /* Nobody is let in, and nobody waits for nothing. */
 static void a_server_that_is_not_there_is_left_alone_for_a_while(void **state)
 {
@@ -574,6 +603,7 @@ int main(void)
 		CASE(a_file_that_is_not_ours_is_not_changed),
 		CASE(urls_are_judged_by_their_form),
 		CASE(a_url_of_redis_is_taken_apart),
+		CASE(answers_of_redis_have_the_shape_of_ours),
 		CASE(a_server_that_is_not_there_is_left_alone_for_a_while),
 		CASE(survives_lack_of_memory),
 	};

@@ -79,8 +79,10 @@ static void *array_create(const redisReadTask *task, REDIS_COUNT count)
 {
 	const redisReplyObjectFunctions *unbounded = task->privdata;
 
-	return count <= ELEMENTS_MAX ? unbounded->createArray(task, count) :
-				       NULL;
+	/* In an array there is none: what is read of it is no longer unread. */
+	if (task->parent || count > ELEMENTS_MAX)
+		return NULL;
+	return unbounded->createArray(task, count);
 }
 
 void store_redis_bound(redisReader *reader,

@@ -28,8 +28,9 @@ int store_redis_login_answer(const redisReply *reply, bool last,
 int store_redis_read(const redisReply *reply, struct store_user *out,
 		     char why[STORE_WHY_SIZE]);
 /*
- * Answers whose arrays are larger than ours fail as without memory: hiredis makes
- * room for as many elements as the head says. `functions` must outlive the reader.
+ * Answers with arrays larger than ours, or arrays in them, fail as without memory:
+ * hiredis makes room for as many elements as each head says. `functions` must outlive
+ * the reader.
  */
 void store_redis_bound(redisReader *reader,
 		       redisReplyObjectFunctions *functions);
