@@ -1348,6 +1348,27 @@ static void test_server_that_leaves_fails_what_is_in_flight(void **state)
 	rig_stop(&rig);
 }
 
+/* Nothing comes that would tell of it: what cannot be sent does. */
+static void test_connection_that_takes_no_more_ends_it(void **state)
+{
+	static const uint8_t bytes[4096];
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig);
+	rig_ready(&rig);
+	rig.server.conn[0].bound = true; /* reads no more */
+	watch_set(rig.server.loop, &rig.server.conn[0].watch, 0);
+	while (!rig.client->out_len)
+		assert_int_equal(client_control_send(rig.client, bytes,
+						     sizeof(bytes)),
+				 0);
+	assert_int_equal(shutdown(rig.client->watch.fd, SHUT_WR), 0);
+	RUN_UNTIL(&rig, rig.ended);
+	assert_int_equal(rig.ended_code, -EPIPE);
+	rig_stop(&rig);
+}
+
 static void test_client_freed_in_its_callbacks(void **state)
 {
 	struct rig rig;
@@ -1697,6 +1718,7 @@ int main(void)
 		cmocka_unit_test(test_attempt_flood_is_bounded),
 		cmocka_unit_test(
 			test_server_that_leaves_fails_what_is_in_flight),
+		cmocka_unit_test(test_connection_that_takes_no_more_ends_it),
 		cmocka_unit_test(test_client_freed_in_its_callbacks),
 		cmocka_unit_test(test_allocation_is_refreshed_at_half_life),
 		cmocka_unit_test(test_mismatch_on_refresh_ends_the_client),

@@ -456,6 +456,8 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	/*
 	 * Who could not read the answer that went to this host may have forged
 	 * its address: what he guesses is neither looked at nor held against it.
+	 * 438 also for a wrong password, of which RFC 8489 9.2.4 has 401 first:
+	 * told apart, right ones could be found without being counted.
 	 */
 	if (from && nonce == -EKEYREVOKED)
 		return -EKEYEXPIRED;

@@ -141,18 +141,22 @@ static void control_flush(struct culvert_client *client)
 {
 	ssize_t n = seal_send(client->seal, client->watch.fd, client->out,
 			      client->out_len);
+	size_t gone;
 
-	/* An error shows again when reading, which ends the client. */
-	if (n < 0)
+	if (n == -EAGAIN || n == -EINTR)
 		return;
-	client->out_len -= (size_t)n;
-	memmove(client->out, client->out + n, client->out_len);
+	/* One that takes no more is ready for ever: nothing may wait for it. */
+	gone = n < 0 ? client->out_len : (size_t)n;
+	client->out_len -= gone;
+	memmove(client->out, client->out + gone, client->out_len);
 	if (client->out_len)
 		return;
 	free(client->out);
 	client->out = NULL;
 	client->out_cap = 0;
 	control_watch(client);
+	if (n < 0)
+		control_fail(client, (int)n, error_text(client->seal, (int)n));
 }
 
 static void control_ready(struct watch *watch, uint32_t events)
@@ -164,6 +168,8 @@ static void control_ready(struct watch *watch, uint32_t events)
 
 	if (events & EPOLLOUT && client->out_len)
 		control_flush(client);
+	if (client->watch.fd < 0)
+		return;
 	if (events & ~EPOLLOUT || blocked)
 		control_read(client);
 	/* Of this no polling would tell; the seal goes when the client ends. */
