@@ -138,6 +138,12 @@ int auth_check(const struct auth *auth, const struct stun_msg *msg,
 	       const struct auth_session *session, struct store_ask *ask,
 	       struct auth_identity *out);
 
+/*
+ * Is the request signed by the key of a token that it has not got with it? Then the
+ * session tells. By its looks: nothing is verified.
+ */
+bool auth_session_wanted(const struct auth *auth, const struct stun_msg *msg);
+
 struct auth_account *auth_account_ref(struct auth_account *account);
 void auth_account_unref(struct auth_account *account); /* accepts NULL */
 const char *auth_account_user(const struct auth_account *account);

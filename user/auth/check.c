@@ -388,6 +388,19 @@ static bool session_fits(const struct auth_session *session,
 	       !memcmp(claim->realm.value, realm, claim->realm.len);
 }
 
+bool auth_session_wanted(const struct auth *auth, const struct stun_msg *msg)
+{
+	struct claim claim = { 0 };
+	const struct realm *realm;
+
+	if ((!msg->integrity_at && !msg->integrity_sha256_at) ||
+	    stun_has(msg, STUN_ATTR_ACCESS_TOKEN) || claim_read(msg, &claim) ||
+	    claim.hashed)
+		return false;
+	realm = auth_realm_find(auth, claim.realm.value, claim.realm.len);
+	return realm && realm->oauth && auth_token_key_find(realm, &claim.name);
+}
+
 static int session_check(const struct auth_session *session,
 			 const struct stun_msg *msg, uint64_t now_s,
 			 struct claim *claim, struct stun_key *out)

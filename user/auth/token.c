@@ -9,7 +9,8 @@
  * Sealed along with it is the name of this server, so that a token for another one
  * that has the same key is none. Nothing is stored but with an allocation: RFC 7635 8
  * has the token in Allocate and Refresh alone, so that other requests are checked
- * against the key of the allocation they are about.
+ * against the key of the allocation they are about, ConnectionBind's by that of the
+ * connection it asks for.
  *
  * Whom a token was given to it does not say: the user is the key in it, and a later
  * token with the same key is the same user's.

@@ -57,27 +57,67 @@ static int bind_here(struct request *req, const uint8_t *connection_id)
 	return TURN_LATER;
 }
 
-int turn_connection_bind(struct request *req)
+/* NULL: it can be nobody's. */
+static const uint8_t *connection_id_read(const struct request *req,
+					 unsigned int *owner)
 {
-	struct client *client = req->client;
+	const struct client *client = req->client;
 	struct stun_attr attr;
-	unsigned int owner;
-	int code;
 
 	if (!client->stream || client->allocation ||
 	    !stun_find(req->msg, STUN_ATTR_CONNECTION_ID, &attr) ||
 	    attr.len != TURN_CONNECTION_ID_LEN)
-		return STUN_CODE_BAD_REQUEST;
-	owner = get_be32(attr.value) >> TURN_CONNECTION_ID_RANDOM_BITS;
-	/* Who guesses does so on new connections, each with its cost. */
-	if (client->bind_failures >= GUESSES_MAX) {
-		transport_stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
-		return TURN_LATER;
+		return NULL;
+	*owner = get_be32(attr.value) >> TURN_CONNECTION_ID_RANDOM_BITS;
+	return attr.value;
+}
+
+/* Who guesses does so on new connections, each with its cost. */
+static bool guessed_enough(struct client *client)
+{
+	if (client->bind_failures < GUESSES_MAX)
+		return false;
+	transport_stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
+	return true;
+}
+
+int turn_bind_session(struct request *req, const struct allocation **out)
+{
+	unsigned int owner;
+	const uint8_t *id = connection_id_read(req, &owner);
+	int code;
+
+	if (!id || !auth_session_wanted(req->worker->settings->auth, req->msg))
+		return 0;
+	if (owner == req->worker->index) {
+		*out = turn_bind_owner(req->worker, id);
+		return 0;
 	}
+	if (guessed_enough(req->client))
+		return TURN_LATER;
+	req->client->bind_failures++;
+	code = turn_move_client(req, owner);
+	if (code == TURN_LATER)
+		req->worker->counters.binds_moved++;
+	/* No worker's: who he is decides what he hears. */
+	return code == STUN_CODE_BAD_REQUEST ? 0 : code;
+}
+
+int turn_connection_bind(struct request *req)
+{
+	struct client *client = req->client;
+	unsigned int owner;
+	const uint8_t *id = connection_id_read(req, &owner);
+	int code;
+
+	if (!id)
+		return STUN_CODE_BAD_REQUEST;
+	if (guessed_enough(client))
+		return TURN_LATER;
 	if (owner == req->worker->index)
-		code = bind_here(req, attr.value);
+		code = bind_here(req, id);
 	else
-		code = turn_move_send(req, owner, attr.value);
+		code = turn_move_send(req, owner, id);
 	if (code != TURN_LATER)
 		client->bind_failures++;
 	return code;

@@ -2,7 +2,8 @@
 /*
  * Moving a connection to the worker that owns what it asks for: a data connection to
  * that of its peer connection, a client that shows a mobility ticket to that of its
- * allocation.
+ * allocation. A ConnectionBind that is signed by the key of its allocation's token
+ * goes there before it has been authenticated: nobody else knows the key.
  *
  * SO_REUSEPORT gives a new connection to any worker, the CONNECTION-ID says which
  * one has the waiting leg. The descriptor goes there once, by letter, with the
@@ -30,7 +31,8 @@ struct move {
 	unsigned int owner;
 	struct stream_parts parts;
 	union addr remote;
-	struct auth_account *account; /* a reference */
+	struct auth_account *account; /* a reference; NULL: nobody known */
+	bool authenticated; /* a request was, once */
 	bool whole; /* the request is handled there: no bind */
 	unsigned int bind_failures; /* when this one fails */
 	struct transaction tx;
@@ -68,6 +70,20 @@ static int move_bind(struct move *move, struct turn_worker *worker)
 	return code;
 }
 
+/* A stranger has left his place among the unauthenticated behind. */
+static bool place_take(const struct move *move, struct turn_worker *worker)
+{
+	return move->authenticated ||
+	       turn_gauge_take(&worker->shared->unauthenticated,
+			       turn_limits(worker)->unauthenticated);
+}
+
+static void place_release(const struct move *move, struct turn_worker *worker)
+{
+	if (!move->authenticated)
+		turn_gauge_release(&worker->shared->unauthenticated);
+}
+
 /* Makes it a client here. NULL: nobody took the descriptor. */
 static struct client *move_admit(struct move *move, struct turn_worker *worker)
 {
@@ -77,15 +93,20 @@ static struct client *move_admit(struct move *move, struct turn_worker *worker)
 		.fd = move->parts.fd,
 		.seal = move->parts.seal,
 		.remote = move->remote,
-		.authenticated = true,
+		.authenticated = move->authenticated,
 		.initial = move->parts.rest,
 		.initial_len = move->parts.rest_len,
 	};
 	struct client *client;
 
-	if (!origin.listener || turn_client_new(&origin, &client))
+	if (!origin.listener || !place_take(move, worker))
 		return NULL;
+	if (turn_client_new(&origin, &client)) {
+		place_release(move, worker);
+		return NULL;
+	}
 	move->parts.seal = NULL;
+	client->bind_failures = move->bind_failures;
 	return client;
 }
 
@@ -97,7 +118,6 @@ static bool move_settle(struct move *move, struct turn_worker *worker, int code)
 	if (!client)
 		return false;
 	client->fingerprint = move->tx.fingerprint;
-	client->bind_failures = move->bind_failures;
 	turn_answer_error(client, &move->tx, code);
 	return true;
 }
@@ -139,9 +159,10 @@ static struct move *move_new(const struct request *req, unsigned int owner)
 	move->owner = owner;
 	move->parts.fd = -1;
 	move->remote = req->client->remote;
-	move->account = auth_account_ref(req->account);
+	move->account = req->account ? auth_account_ref(req->account) : NULL;
+	move->authenticated = req->client->authenticated;
 	move->tx = req->tx;
-	move->bind_failures = req->client->bind_failures + 1;
+	move->bind_failures = req->client->bind_failures;
 	memcpy(move->listener, req->client->listener->name, CONF_NAME_MAX);
 	return move;
 }
@@ -172,6 +193,7 @@ int turn_move_send(struct request *req, unsigned int owner,
 	if (!move)
 		return STUN_CODE_SERVER_ERROR;
 	memcpy(move->connection_id, connection_id, TURN_CONNECTION_ID_LEN);
+	move->bind_failures++;
 	code = move_post(req, move, req->msg->len);
 	if (code == TURN_LATER)
 		req->worker->counters.binds_moved++;

@@ -11,7 +11,7 @@ int turn_move_send(struct request *req, unsigned int owner,
 
 /*
  * Posts req's connection with this very request to the worker that has its
- * allocation, to be handled there. TURN_LATER, or a STUN code.
+ * allocation, to be handled there, authenticated or not. TURN_LATER, or a STUN code.
  */
 int turn_move_client(struct request *req, unsigned int owner);
 

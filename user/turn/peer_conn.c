@@ -463,18 +463,35 @@ static bool bind_matches(const struct peer_conn *conn, bool sealed)
 	       transport_stream_sealed(control->stream) == sealed;
 }
 
+/* NULL: none of this worker's. */
+static struct peer_conn *held_find(const struct turn_worker *worker,
+				   const uint8_t *connection_id)
+{
+	struct waiting_leg *leg = rendezvous_find(
+		&worker->rendezvous, connection_id, TURN_CONNECTION_ID_LEN);
+
+	return leg ? list_entry(leg, struct peer_pending, leg)->conn : NULL;
+}
+
+const struct allocation *turn_bind_owner(const struct turn_worker *worker,
+					 const uint8_t *connection_id)
+{
+	const struct peer_conn *conn = held_find(worker, connection_id);
+
+	return conn ? conn->allocation : NULL;
+}
+
 int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
 		   const struct auth_account *account, bool sealed,
 		   struct peer_conn **out)
 {
-	struct waiting_leg *leg = rendezvous_find(
-		&worker->rendezvous, connection_id, TURN_CONNECTION_ID_LEN);
-	struct peer_conn *conn;
+	struct peer_conn *conn = held_find(worker, connection_id);
 
-	if (!leg)
+	if (!conn)
 		return STUN_CODE_BAD_REQUEST;
-	conn = list_entry(leg, struct peer_pending, leg)->conn;
-	if (conn->allocation->account != account)
+	/* By a token, the last one's key is as good as the first one's. */
+	if (conn->allocation->account != account &&
+	    conn->allocation->token_account != account)
 		return STUN_CODE_WRONG_CREDENTIALS;
 	if (!bind_matches(conn, sealed))
 		return STUN_CODE_FORBIDDEN;

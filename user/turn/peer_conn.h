@@ -89,6 +89,9 @@ struct bind {
 	size_t early_len;
 };
 
+/* The allocation that a CONNECTION-ID is of; NULL: none of this worker's. */
+const struct allocation *turn_bind_owner(const struct turn_worker *worker,
+					 const uint8_t *connection_id);
 /*
  * Finds whom a ConnectionBind means: 0, 400, 441 when it is another's, or 403 when
  * one of the two connections is encrypted and the other not.

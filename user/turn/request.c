@@ -257,13 +257,12 @@ static void credentials_failed(struct request *req)
  * As auth_check, with the user database's answer when there is one. When that must
  * be asked first *code is TURN_LATER, or what to answer; otherwise 0.
  */
-static int identify(struct request *req, struct auth_identity *identity,
-		    int *code)
+static int identify(struct request *req, const struct allocation *allocation,
+		    struct auth_identity *identity, int *code)
 {
 	struct turn_worker *worker = req->worker;
 	struct store_ask fresh = { 0 };
 	struct store_ask *ask = worker->answer ? worker->answer : &fresh;
-	const struct allocation *allocation = req->client->allocation;
 	const struct auth_session session = {
 		.account = allocation ? allocation->account : NULL,
 		.token = allocation ? allocation->token_account : NULL,
@@ -290,11 +289,15 @@ static int authenticate(struct request *req)
 	const struct allocation *allocation = req->client->allocation;
 	bool limited = credentials_limited(req);
 	struct auth_identity identity;
-	int err, code;
+	int err, code = 0;
 
 	if (limited && !allocation)
 		return credentials_ignored(req);
-	err = identify(req, &identity, &code);
+	if (req->msg->method == STUN_CONNECTION_BIND)
+		code = turn_bind_session(req, &allocation);
+	if (code)
+		return code;
+	err = identify(req, allocation, &identity, &code);
 	if (code)
 		return code;
 	/*

@@ -100,6 +100,12 @@ int turn_request_family(const struct request *req, sa_family_t *out);
  */
 int turn_request_in_time(const struct request *req);
 
+/*
+ * Whose allocation's token may have signed a ConnectionBind that has none, in *out if
+ * there is one. 0, TURN_LATER when it is handled by another worker, or a STUN code.
+ */
+int turn_bind_session(struct request *req, const struct allocation **out);
+
 /* The handlers. */
 int turn_binding(struct request *req);
 int turn_allocate(struct request *req);
