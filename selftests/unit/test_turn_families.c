@@ -493,20 +493,6 @@ static void survives_every_allocation_failure(void **state)
 	assert_true(failalloc_sweep(story, NULL) > 8);
 }
 
-/* Is there IPv6 on the loopback? */
-static bool have_ipv6(void)
-{
-	const struct sockaddr_in6 local = {
-		.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT
-	};
-	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool have = fd >= 0 && bind(fd, (const struct sockaddr *)&local,
-				    sizeof(local)) == 0;
-
-	fd_close(&fd);
-	return have;
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -523,7 +509,7 @@ int main(void)
 		TEST(survives_every_allocation_failure),
 	};
 
-	if (!have_ipv6()) {
+	if (!rig_has_ipv6()) {
 		puts("1..0 # SKIP this host has no IPv6");
 		return 0;
 	}

@@ -76,6 +76,20 @@ static inline void rig_report(void *arg, bool is_error, const char *file,
 		fprintf(stderr, "# %s:%u: %s\n", file, line, message);
 }
 
+/* Is there IPv6 on the loopback? */
+static inline bool rig_has_ipv6(void)
+{
+	const struct sockaddr_in6 local = {
+		.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT
+	};
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool have = fd >= 0 && bind(fd, (const struct sockaddr *)&local,
+				    sizeof(local)) == 0;
+
+	fd_close(&fd);
+	return have;
+}
+
 /* Settings from RIG_CONF and more text. NULL when memory failed. */
 static inline struct turn_settings *rig_settings(const char *more)
 {
