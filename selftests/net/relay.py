@@ -18,9 +18,10 @@ from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, que
                              same, send_accepted, send_all, send_until_blocked, sender, swap,
                              toward)
 from culvertlab.engines import LONG  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.lab import Lab, need_version  # noqa: E402
+from culvertlab.stun import REFRESH  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
-from culvertlab.turn import ended, recv_message  # noqa: E402
+from culvertlab.turn import ended, family, recv_message  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -386,6 +387,36 @@ def _(engine):
             got = receive_slowly(sink, step=8 * KIB)
             check(ended(source) in ("fin", "rst"), "the sender's leg is open")
         begins(got, sent, accepted, f"to the {whom}")
+
+
+@case("of two relayed addresses one ends, with its connections; the other's go on")
+def _(engine):
+    need_version(lab, 6)
+    relay = lab.topo.relay
+    client = lab.client(changes=engines.config(
+        lab, engine, relay={"address": f"{relay.addr(4)}, {relay.addr(6)}"}))
+    relayed = client.allocate_both()
+    legs = {}
+    for version in (4, 6):
+        client.relayed = relayed[version]
+        data, peer, _ = lab.pair(client, version)
+        equal(peer.getpeername()[:2], relayed[version], "where the connection comes from")
+        legs[version] = [(data, peer), lab.incoming(client, version=version)]
+        for one in legs[version]:
+            ping(*one)
+    equal(client.refresh(0, family(6)), 0, "lifetime of IPv6")
+    for one in legs[6]:
+        for sock in one:
+            check(ended(sock) in ("fin", "rst"), "a connection of IPv6 is open")
+    for one in legs[4]:
+        ping(*one)
+    check(client.refresh(600, family(4)) >= 600, "lifetime of IPv4")
+    equal(client.code(REFRESH, [family(6)]), 443, "Refresh of IPv6")
+    equal(client.refresh(0, family(4)), 0, "lifetime of IPv4")
+    for one in legs[4]:
+        for sock in one:
+            check(ended(sock) in ("fin", "rst"), "a connection of IPv4 is open")
+    equal(client.code(REFRESH), 437, "Refresh of nothing")
 
 
 @case("idle_timeout closes what is idle, not what moves", 20)
