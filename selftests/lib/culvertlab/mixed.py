@@ -40,6 +40,7 @@ def listeners(lab):
     both = f"0.0.0.0:{lab.port}, [::]:{lab.port}"
     # All clients have one address: as many challenges as they ask for.
     return {"limits": {"reflection": 0},
+            "relay": {"address": ", ".join(map(lab.topo.relay.addr, lab.topo.versions))},
             "listener datagrams": {"transport": "udp", "address": both},
             "listener tls": {"transport": "tls", "address": f"0.0.0.0:{port}, [::]:{port}",
                              "certificate": certificate, "private_key": key}}, port
@@ -171,7 +172,7 @@ class Load:
             return self.end_datagrams()
         client = self.client(turn.Datagrams)
         peer = self.lab.topo.peer.bound(4, udp=True)
-        client.allocate(protocol=turn.UDP)
+        client.allocate(*([turn.BOTH] if self.rng.random() < 0.5 else []), protocol=turn.UDP)
         self.made += 1
         equal(client.channel_bind_code(peer.getsockname(), CHANNEL), 0, "ChannelBind")
         return self.datagrams.append((client, peer))
@@ -222,7 +223,8 @@ class Load:
             client.sock.settimeout(2)
             client.challenge()
             if rng.random() < 0.7:
-                client.allocate(protocol=turn.UDP if kind is turn.Datagrams or rng.random() < 0.3
+                client.allocate(*([turn.BOTH] if rng.random() < 0.5 else []),
+                                protocol=turn.UDP if kind is turn.Datagrams or rng.random() < 0.3
                                 else turn.TCP)
                 self.made += 1
             else:
@@ -264,12 +266,13 @@ class Load:
 
     def _damaged(self, client):
         rng = self.rng
-        where = ("10.77.2.2", rng.randrange(1, 65536))
+        where = (rng.choice(("10.77.2.2", "fd77:2::2")), rng.randrange(1, 65536))
         attrs = [rng.choice(((stun.LIFETIME, turn.u32(rng.choice((0, 1, 600, 0xffffffff)))),
                              (stun.CHANNEL_NUMBER, struct.pack("!HH", rng.randrange(65536), 0)),
                              (stun.CONNECTION_ID, rng.randbytes(4)),
                              (stun.DATA, rng.randbytes(rng.randint(0, 300))),
                              turn.transport(rng.randrange(256)),
+                             turn.family(rng.choice((4, 6, 3))), turn.BOTH,
                              (rng.randrange(65536), rng.randbytes(rng.randint(0, 20)))))
                  for _ in range(rng.randint(0, 4))]
         method = rng.choice(METHODS)
