@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Users in a database: SQLite, and PostgreSQL and Redis as they really are, which come and go."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import tap  # noqa: E402
+from culvertlab import tap, tls  # noqa: E402
 from culvertlab.data import Worker  # noqa: E402
-from culvertlab.database import SECRET, Postgresql, Redis, Sqlite, row  # noqa: E402
+from culvertlab.database import SECRET, Postgresql, Redis, Sqlite, TlsPostgresql, row  # noqa: E402
 from culvertlab.lab import Lab, need  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.stun import ALLOCATE, REFRESH  # noqa: E402
@@ -22,6 +25,18 @@ from culvertlab.wait import wait_for  # noqa: E402
 lab = Lab()
 PLENTY = {"limits": {"auth_failures": "0"}}
 databases = {}
+
+
+@contextlib.contextmanager
+def readable_authorities(*paths):
+    """Copies where the confined relay may read them: below /etc."""
+    folder = tempfile.mkdtemp(prefix="culvert-test-", dir="/etc")
+    try:
+        os.chmod(folder, 0o755)
+        yield [shutil.copy(path, os.path.join(folder, f"{number}.crt"))
+               for number, path in enumerate(paths)]
+    finally:
+        shutil.rmtree(folder)
 
 
 def database(kind):
@@ -174,6 +189,22 @@ def _():
     for worker in workers:
         within(worker.finish(), 0, 486, "code")
     equal(base.questions() - before, 1, "questions")
+
+
+@tap.test("PostgreSQL over TLS: sslmode and sslrootcert of the URL hold, for the daemon and culvertctl")
+def _():
+    base = database(TlsPostgresql)
+    with readable_authorities(base.authority, tls.certificate(lab.dir)[0]) as (right, wrong):
+        verified = base.tls_url(sslmode="verify-full", sslrootcert=right)
+        server = lab.server({**PLENTY, "database": {"url": verified, "timeout": "2s"}})
+        add(server, "mallory")
+        wait_for(lambda: code("mallory") == 0, 10, "mallory is served")
+        equal(base.encrypted(), {"culvertd": True}, "what the server says of the connection")
+        for options in ({"sslmode": "verify-full", "sslrootcert": wrong}, {"sslmode": "disable"}):
+            server = lab.server({**PLENTY, "database": {"url": base.tls_url(**options)}})
+            equal(code("mallory"), 500, f"code with {options}")
+            wait_for(lambda: server.log_count("event=database_failed"), 5, "the log says so")
+            ctl(server, "user", "list", status=1)
 
 
 @tap.test("the daemon's log has no password, whatever goes wrong")

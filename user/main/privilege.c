@@ -304,6 +304,8 @@ int privilege_relay(const struct privilege_user *user, const char *database,
 		    setresgid(user->gid, user->gid, user->gid) < 0 ||
 		    setresuid(user->uid, user->uid, user->uid) < 0)
 			return -errno;
+		/* Root's: libpq fails on certificates there that it may not see. */
+		unsetenv("HOME");
 		/* Leaving uid 0 clears capabilities; refuse to go on if not. */
 		if (setuid(0) == 0 || setgid(0) == 0)
 			return -EPERM;

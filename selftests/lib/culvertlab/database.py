@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import subprocess
 
-from . import proc
+from . import proc, tls
 from .tap import Fail, Skip
 from .wait import wait_for
 
@@ -100,10 +100,11 @@ class Postgresql(Server):
 
     def _own(self):
         """It refuses to run as root."""
-        self.prefix = []
+        self.prefix, self.owner = [], (os.geteuid(), os.getegid())
         if os.geteuid() == 0:
             user = pwd.getpwnam("nobody")
-            os.chown(self.dir, user.pw_uid, user.pw_gid)
+            self.owner = user.pw_uid, user.pw_gid
+            os.chown(self.dir, *self.owner)
             self.prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}",
                            "--clear-groups"]
 
@@ -115,9 +116,12 @@ class Postgresql(Server):
         return done.stdout
 
     def start(self):
+        self.launch_with("-c", "listen_addresses=")
+
+    def launch_with(self, *options):
         self.launch([*self.prefix, os.path.join(self.bin, "postgres"), "-D", self.data, "-k",
-                     self.dir, "-c", "listen_addresses=", "-c", "fsync=off",
-                     "-c", "unix_socket_permissions=0777", "-c", "max_connections=20"])
+                     self.dir, "-c", "fsync=off", "-c", "unix_socket_permissions=0777",
+                     "-c", "max_connections=20", *options])
         wait_for(lambda: self._query("SELECT 1", check=False) == "1\n", 20, "PostgreSQL answers")
 
     def _query(self, *sql, check=True, stdin=None):
@@ -134,6 +138,34 @@ class Postgresql(Server):
         lines = [f"{realm}\t\\\\x{digest.hex()}\t{name}\t\\\\x{md5.hex()}\t\\\\x{sha.hex()}\n"
                  for realm, digest, name, md5, sha in rows]
         self._query("COPY culvert_users FROM STDIN", stdin="".join(lines))
+
+
+class TlsPostgresql(Postgresql):
+    """One that is reached by TCP, and lets nobody in without TLS."""
+
+    PORT = "5432"
+
+    def start(self):
+        certificate, key = tls.certificate(self.dir, "127.0.0.1")
+        shutil.chown(key, *self.owner)
+        self.authority = certificate
+        with open(os.path.join(self.data, "pg_hba.conf"), "w", encoding="utf-8") as file:
+            file.write("local all all scram-sha-256\nhostssl all all all scram-sha-256\n")
+        self.launch_with("-c", "listen_addresses=127.0.0.1", "-c", f"port={self.PORT}",
+                         "-c", "ssl=on", "-c", f"ssl_cert_file={certificate}",
+                         "-c", f"ssl_key_file={key}")
+
+    def tls_url(self, **options):
+        """By TCP, with these options of libpq."""
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return (f"postgresql://culvert:{SECRET.replace(' ', '%20')}@127.0.0.1:{self.PORT}"
+                f"/postgres?{query}")
+
+    def encrypted(self):
+        """By the name of each program that is connected by TCP: whether by TLS."""
+        said = self._query("SELECT application_name, ssl FROM pg_stat_activity "
+                           "JOIN pg_stat_ssl USING (pid) WHERE client_addr IS NOT NULL")
+        return {name: ssl == "t" for name, ssl in (line.split("|") for line in said.split())}
 
 
 class Redis(Server):
