@@ -3,6 +3,7 @@
 """Users in a database: SQLite, and PostgreSQL and Redis as they really are, which come and go."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -189,6 +190,19 @@ def _():
     for worker in workers:
         within(worker.finish(), 0, 486, "code")
     equal(base.questions() - before, 1, "questions")
+
+
+@tap.test("names in the database, whoever wrote them, move no terminal and break no JSON")
+def _():
+    base = Sqlite(lab)
+    server = served(base)
+    add(server, "carol")
+    base.fill([row("evil\x1b[2J\u009b2J\"", "x"), (*row("x", "x")[:2], b"\xff\x9b", b"", b"")])
+    said = ctl(server, "user", "list")
+    check("evil?[2J??2J" in said and "\x1b" not in said and "\u009b" not in said, repr(said))
+    names = {user["user"] for user in json.loads(ctl(server, "--json", "user", "list"))["users"]}
+    equal(names, {"carol", "evil\x1b[2J\ufffd\ufffd2J\"", "\ufffd\ufffd"}, "names")
+    base.close()
 
 
 @tap.test("PostgreSQL over TLS: sslmode and sslrootcert of the URL hold, for the daemon and culvertctl")

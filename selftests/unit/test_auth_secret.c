@@ -134,6 +134,7 @@ static void names_are_read(void **state)
 		"1:a\nlevel=error",
 		"1:a\x7f",
 		"1:a\x1b[m",
+		"1:a\xc2\x9bm",
 		"1:a\"b",
 		"1:\xff",
 		"1:\xc3",

@@ -642,6 +642,12 @@ static void log_lines_cannot_be_forged(void **state)
 	logged(buf, sizeof(buf), LOG_LEVEL_ERROR, "x\nlevel=info\033[2J\x7f");
 	assert_string_equal(buf, "level=error room=test "
 				 "event=x?level=info?[2J?\n");
+	/* U+009B is CSI, and some take its last byte for it. */
+	logged(buf, sizeof(buf), LOG_LEVEL_ERROR,
+	       "\xc3\xa9\xc2\x9b"
+	       "2J\xc2\xa0\xc2");
+	assert_string_equal(buf, "level=error room=test event=\xc3\xa9"
+				 "??2J\xc2\xa0?\n");
 	memset(text, 'y', sizeof(text));
 	text[sizeof(text) - 1] = '\0';
 	assert_int_equal(logged(buf, sizeof(buf), LOG_LEVEL_WARN, text), 1024);

@@ -29,8 +29,8 @@ static bool text_ok(const char *text)
 	size_t left = strlen(text), n;
 
 	for (; left; at += n, left -= n) {
-		n = utf8_len(at, left);
-		if (!n || *at <= ' ' || *at == 0x7f || *at == '"')
+		n = utf8_text_len(at, left);
+		if (!n || *at == ' ' || *at == '"')
 			return false;
 	}
 	return true;

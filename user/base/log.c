@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/syscalls.h"
+#include "base/utf8.h"
 
 SYSCALLS(SYSCALLS_ALL, "poll ppoll write");
 
@@ -36,14 +37,6 @@ bool log_enabled(enum log_level level)
 	       atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
-/* Control bytes from the network must not forge lines or move a terminal. */
-static void line_sanitize(char *line, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-			line[i] = '?';
-}
-
 void log_write(enum log_level level, const char *room, const char *fmt, ...)
 {
 	char line[1024];
@@ -64,7 +57,8 @@ void log_write(enum log_level level, const char *room, const char *fmt, ...)
 	size_t len = (size_t)head + (body > 0 ? (size_t)body : 0);
 	if (len > sizeof(line) - 1)
 		len = sizeof(line) - 1;
-	line_sanitize(line, len);
+	/* Whatever comes from the network is in one line, and moves no terminal. */
+	utf8_sanitize(line, len);
 	line[len] = '\n';
 	if (poll(&ready, 1, 0) == 0 || write(STDERR_FILENO, line, len + 1) < 0)
 		atomic_fetch_add(&dropped, 1);

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/opaque.h"
+#include "base/utf8.h"
 #include "crypto/crypto.h"
 
 #define CHALLENGES_MAX 3
@@ -47,14 +48,11 @@ static const uint16_t known[] = {
 
 void client_text_copy(char *out, size_t size, const void *text, size_t len)
 {
-	const unsigned char *in = text;
 	size_t n = len < size ? len : size - 1;
 
-	/* Bytes above ASCII pass: they may be UTF-8. Control bytes would move
-	 * a terminal.
-	 */
-	for (size_t i = 0; i < n; i++)
-		out[i] = in[i] < 0x20 || in[i] == 0x7f ? '?' : (char)in[i];
+	/* Control characters would move a terminal. */
+	memcpy(out, text, n);
+	utf8_sanitize(out, n);
 	out[n] = '\0';
 }
 

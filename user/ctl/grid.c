@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 /* Characters of UTF-8 text: bytes that continue none. */
 static size_t text_width(const char *text)
 {
@@ -16,20 +18,6 @@ static size_t text_width(const char *text)
 	for (; *text; text++)
 		width += ((unsigned char)*text & 0xc0) != 0x80;
 	return width;
-}
-
-/* What came over the network must not move the cursor. */
-static void text_sanitize(char *text)
-{
-	unsigned char *p = (unsigned char *)text;
-
-	for (; *p; p++) {
-		if (*p < 0x20 || *p == 0x7f)
-			*p = '?';
-		/* U+0080..U+009F are control characters, too. */
-		if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
-			p[0] = p[1] = '?';
-	}
 }
 
 void grid_column(struct grid *grid, const char *title)
@@ -85,7 +73,8 @@ void grid_cell(struct grid *grid, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	text_sanitize(text);
+	/* What came over the network must not move the cursor. */
+	utf8_sanitize(text, strlen(text));
 	copy = strdup(*text ? text : "-");
 	if (!copy || !cell_room(grid)) {
 		free(copy);

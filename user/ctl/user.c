@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/opaque.h"
+#include "base/utf8.h"
 #include "conf/conf.h"
 #include "crypto/crypto.h"
 #include "ctl/ctl.h"
@@ -281,14 +282,22 @@ static enum ctl_exit user_fill(struct job *job, struct store_user *user)
 	return code;
 }
 
+/* Whoever wrote it: a database need not hold UTF-8. */
 static void print_json_string(FILE *out, const char *text)
 {
+	size_t left = strlen(text), n;
+
 	fputc('"', out);
-	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || *text == '"' || *text == '\\')
-			fprintf(out, "\\u%04x", (unsigned char)*text);
-		else
-			fputc(*text, out);
+	for (; left; text += n, left -= n) {
+		n = utf8_text_len((const unsigned char *)text, left);
+		if (n && *text != '"' && *text != '\\') {
+			fwrite(text, 1, n, out);
+			continue;
+		}
+		n = 1;
+		fprintf(out, "\\u%04x",
+			(unsigned char)*text < 0x80 ? *text : 0xfffd);
+	}
 	fputc('"', out);
 }
 
@@ -382,18 +391,6 @@ struct listing {
 	bool cut; /* there are more than were asked for */
 };
 
-/* Whoever wrote the name, the terminal is not his. */
-static void name_cell(struct grid *grid, const char *name)
-{
-	char plain[STORE_NAME_SIZE];
-
-	snprintf(plain, sizeof(plain), "%s", name);
-	for (char *c = plain; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
-	grid_cell(grid, "%s", plain);
-}
-
 static bool list_row(void *arg, const char *realm, const char *name)
 {
 	struct listing *list = arg;
@@ -411,8 +408,8 @@ static bool list_row(void *arg, const char *realm, const char *name)
 		print_json_string(out, name);
 		fputs("}", out);
 	} else {
-		name_cell(&list->grid, realm);
-		name_cell(&list->grid, name);
+		grid_cell(&list->grid, "%s", realm);
+		grid_cell(&list->grid, "%s", name);
 	}
 	list->count++;
 	return true;

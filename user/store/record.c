@@ -16,8 +16,8 @@ bool store_name_ok(const char *name, size_t len)
 	if (!len || len >= STORE_NAME_SIZE)
 		return false;
 	for (; len; at += n, len -= n) {
-		n = utf8_len(at, len);
-		if (!n || *at < ' ' || *at == 0x7f || *at == '"')
+		n = utf8_text_len(at, len);
+		if (!n || *at == '"')
 			return false;
 	}
 	return true;
