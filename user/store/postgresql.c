@@ -289,6 +289,7 @@ static int pg_next(void *own, struct store_user *out, char why[STORE_WHY_SIZE])
 		pg->answered = false;
 		if (!pg->answer)
 			*out = pg->user;
+		explicit_bzero(&pg->user, sizeof(pg->user));
 		return pg->answer;
 	}
 	return err;

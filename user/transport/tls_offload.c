@@ -13,8 +13,12 @@
  * Whatever refuses a step leaves that way to OpenSSL.
  *
  * What the kernel does not do by itself:
- * - It has no way to change keys before Linux 6.14, and was given none since: a
- *   key update of the other side is an error. So is a renegotiation.
+ * - It cannot change keys before Linux 6.14: a key update of the other side is an
+ *   error, for its state cannot be given back to OpenSSL. Since then it stops at the
+ *   update (EKEYEXPIRED) and takes new keys from setsockopt(2). They would have to
+ *   be derived here, from secrets kept for as long as the connection lasts, in both
+ *   ways, with the answer ordered among what is spliced; no kernel here has been seen
+ *   to do it. So it stays an error. So is a renegotiation.
  * - A sealed record may have been taken by it and not yet by TCP, when there was
  *   no room. shutdown(2) and close(2) would cut it off, and SIOCOUTQ does not
  *   count it. But its bytes can be counted: see tls_offload_unsent.
