@@ -83,11 +83,13 @@ def settled(server, wanted, counted):
     wait_for(quiet, 20, f"{wanted} requests are through")
 
 
-def flood(changes, requests, version, counted="requests"):
+def flood(changes, requests, version, counted="requests", sources=None):
     """(bytes of IP out for each byte in, answers). counted: what counts those it has looked at."""
     server, target = lab.server(changes), lab.topo.relay.addr(version)
-    source, sock = network(version), raw_socket(version)
-    packets = [datagram(source, target, raw) for raw in requests]
+    sources, sock = sources or [network(version)], raw_socket(version)
+    packets = [datagram(sources[number % len(sources)], target, raw)
+               for number, raw in zip(range(max(len(sources), len(requests))),
+                                      itertools.cycle(requests))]
     before, known = (interface("toclient")["rx"], interface("topeer")["tx"]), server.counters()
     for number in range(FLOOD):
         sock.sendto(packets[number % len(packets)], (target, 0))
@@ -190,6 +192,36 @@ def _():
     client = lab.keep(DtlsClient(lab.topo.client, server.address(), "alice", "wonderland",
                                  tls=trust))
     client.allocate(protocol=UDP)
+
+
+def networks():
+    """An address of each of 4,096 networks behind the peer."""
+    lab.topo.relay.run("ip", "route", "replace", "10.96.0.0/12", "via", "10.77.2.2")
+    return [f"10.{96 + number // 256}.{number % 256}.1" for number in range(4096)]
+
+
+@tap.test("many networks: all of a forged flood together bring no more than they cost", 90)
+def _():
+    need_namespaces(lab)
+    requests = [bare(ALLOCATE, transport(UDP)) for _ in range(16)]
+    ratios = []
+    for total in ("0", "16K"):
+        changes = {**PLAIN, "limits": {"reflection_total": total}}
+        ratios.append(flood(changes, requests, 4, sources=networks())[0])
+    check(ratios[0] > 2 > 1 > ratios[1] > 0, f"without and with the limit: {ratios}")
+    server, sock = lab.server(changes), raw_socket(4)
+    check("limit=reflection_total" in server.log(), "no word of it in the log")
+    # Who repeats his request beside it is answered in his turn.
+    client = lab.keep(turn.Datagrams(lab.topo.client, server.address()))
+    client.sock.settimeout(0.05)
+    packets = [datagram(source, server.address()[0], requests[0]) for source in networks()[:50]]
+
+    def answered():
+        for packet in packets:
+            sock.sendto(packet, (server.address()[0], 0))
+        with contextlib.suppress(TimeoutError):
+            return client.exchange(stun.Message(ALLOCATE)).code == 401
+    wait_for(answered, 15, "an answer")
 
 
 @tap.test("who answers for himself is served beside a flood in the name of others")

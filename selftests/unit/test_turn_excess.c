@@ -23,7 +23,14 @@ static bool take(struct turn_excess *excess, const char *to, size_t bytes,
 	union addr addr;
 
 	assert_int_equal(addr_parse(to, 1234, &addr), 0);
-	return turn_excess_take(excess, &addr, bytes, RATE, now_ms);
+	return turn_excess_take(excess,
+				&(struct turn_excess_ask){
+					.to = &addr,
+					.request = 28,
+					.answer = 28 + bytes,
+					.rate = RATE,
+				},
+				now_ms) == TURN_EXCESS_NONE;
 }
 
 static void so_much_at_once_and_so_much_a_second(void **state)
@@ -93,16 +100,71 @@ static void many_networks_leave_room_for_one_more(void **state)
 	turn_excess_free(excess);
 }
 
-static void without_a_limit_there_is_none(void **state)
+/* Requests of 28 bytes, each from a network of its own; how many were answered. */
+static size_t ask_all(struct turn_excess *excess, size_t count, size_t answer,
+		      size_t rate_all, uint64_t now_ms)
+{
+	static unsigned int number;
+	size_t answered = 0;
+	union addr addr;
+	const struct turn_excess_ask ask = {
+		.to = &addr,
+		.request = 28,
+		.answer = answer,
+		.rate = (size_t)1 << 30,
+		.rate_all = rate_all,
+	};
+
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t bytes[4] = { 10, (uint8_t)(++number >> 8),
+					   (uint8_t)number, 1 };
+		enum turn_excess_limit limit;
+
+		addr_from_bytes(&addr, AF_INET, bytes, 1);
+		limit = turn_excess_take(excess, &ask, now_ms);
+		assert_int_not_equal(limit, TURN_EXCESS_NETWORK);
+		answered += limit == TURN_EXCESS_NONE;
+	}
+	return answered;
+}
+
+static void all_together_get_what_they_bring(void **state)
 {
 	struct turn_excess *excess;
+	size_t answered;
+
+	(void)state;
+	assert_int_equal(turn_excess_new(&excess), 0);
+	/* What may go at once. */
+	answered = ask_all(excess, BURST / 112, 140, RATE, NOW);
+	assert_int_equal(answered, BURST / 112);
+	/* Then four that are not answered pay for one that is. */
+	answered = ask_all(excess, 50000, 140, RATE, NOW);
+	assert_in_range(answered, 50000 / 5 - 10, 50000 / 5 + 1);
+	/* And time, as much as it is. */
+	answered = ask_all(excess, 9, 140, RATE, NOW + 1000);
+	assert_in_range(answered, 8, 9);
+	answered = ask_all(excess, BURST, 140, 0, NOW + 1000);
+	assert_int_equal(answered, BURST);
+	turn_excess_free(excess);
+}
+
+static void without_a_limit_there_is_none(void **state)
+{
 	union addr addr;
+	const struct turn_excess_ask ask = {
+		.to = &addr,
+		.answer = 65535,
+		.rate_all = 1,
+	};
+	struct turn_excess *excess;
 
 	(void)state;
 	assert_int_equal(turn_excess_new(&excess), 0);
 	assert_int_equal(addr_parse("192.0.2.1", 1, &addr), 0);
 	for (int i = 0; i < 1000; i++)
-		assert_true(turn_excess_take(excess, &addr, 65535, 0, NOW));
+		assert_int_equal(turn_excess_take(excess, &ask, NOW),
+				 TURN_EXCESS_NONE);
 	turn_excess_free(excess);
 	turn_excess_free(NULL);
 }
@@ -124,6 +186,7 @@ int main(void)
 		cmocka_unit_test(a_network_shares_it_and_others_do_not),
 		cmocka_unit_test(who_is_refused_owes_no_more_for_it),
 		cmocka_unit_test(many_networks_leave_room_for_one_more),
+		cmocka_unit_test(all_together_get_what_they_bring),
 		cmocka_unit_test(without_a_limit_there_is_none),
 		cmocka_unit_test(without_memory_there_is_no_table),
 	};

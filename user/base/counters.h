@@ -43,7 +43,7 @@
 	X(errors_answered, "requests answered with an error")                 \
 	X(auth_failures, "requests with wrong credentials")                   \
 	X(auth_limited, "requests ignored: too many wrong credentials from there") \
-	X(answers_withheld, "requests without credentials not answered: limits.reflection") \
+	X(answers_withheld, "requests without credentials not answered: limits.reflection, reflection_total") \
 	X(auth_expired, "requests with credentials whose time is up")         \
 	X(quota_refusals, "allocations and peer connections beyond a quota")  \
 	X(lookups, "requests that waited for the user database")              \

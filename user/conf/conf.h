@@ -258,6 +258,7 @@ struct conf_limits {
 	uint64_t handshake_timeout_ms;
 	unsigned int auth_failures; /* of a source, a minute */
 	size_t reflection; /* bytes a second, to a network */
+	size_t reflection_total; /* and to all together */
 	unsigned int allocations;
 	struct conf_quota per_user;
 	unsigned int permissions_per_allocation;

@@ -966,6 +966,18 @@ const struct key conf_keys[] = {
 		  ".Cm alternate\n"
 		  "48 (96), asking for an allocation some 120.\n"
 		  "Clients with an allocation are not concerned." },
+	{ LIMITS(reflection_total), .name = "reflection_total",
+	  .type = KEY_SIZE, .flags = KEY_ZERO, .min = 256, .max = 1024 * MIB,
+	  .preset = "1M",
+	  .help = "The same for all networks together, for whoever forges\n"
+		  "addresses of many; 0, or a\n"
+		  ".Cm reflection\n"
+		  "of 0, means no limit.\n"
+		  "Beyond it no more bytes go to clients without credentials than\n"
+		  "come from them: of the requests whose answer would be longer\n"
+		  "one in some is answered, and clients repeat theirs.\n"
+		  "Set it to 12 bytes for each Binding a second, and 120 for each\n"
+		  "new client, that the server is to answer." },
 	{ LIMITS(allocations), .name = "allocations", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",
 	  .help = "Allocations in all; 0 means no limit but descriptors." },

@@ -10,6 +10,12 @@
  * TURN_EXCESS_BURST_S seconds' worth of debt, requests whose answer would be
  * longer are not answered.
  *
+ * Somebody who names a victim of another network with each request would have as
+ * much for every one of them. All together have a debt, too; it is also paid off by
+ * requests that are not answered, a byte for a byte. Whatever is forged, no more goes
+ * out than comes in and these seconds' worth; and while that lasts, clients without
+ * credentials get their turn by repeating their requests, one in some.
+ *
  * The table has a fixed size, whoever comes: a network has a place in each row by
  * a keyed hash, shared with others, and the least of its debts counts. To fill the
  * places of all networks takes PLACES times the rate.
@@ -31,6 +37,7 @@
 struct turn_excess {
 	/* When the debt will be paid, in microseconds of the loop's clock. */
 	_Atomic uint64_t until_us[ROWS][PLACES];
+	_Atomic uint64_t all_until_us;
 };
 
 int turn_excess_new(struct turn_excess **out)
@@ -70,28 +77,64 @@ static void debt_add(_Atomic uint64_t *place, uint64_t now_us, uint64_t cost_us)
 		place, &old, new, memory_order_relaxed, memory_order_relaxed));
 }
 
-bool turn_excess_take(struct turn_excess *excess, const union addr *to,
-		      size_t bytes, size_t rate, uint64_t now_ms)
+static void debt_pay(_Atomic uint64_t *place, uint64_t now_us, uint64_t paid_us)
+{
+	uint64_t old = atomic_load_explicit(place, memory_order_relaxed), new;
+
+	do {
+		if (old <= now_us)
+			return;
+		new = old - now_us > paid_us ? old - paid_us : now_us;
+	} while (!atomic_compare_exchange_weak_explicit(
+		place, &old, new, memory_order_relaxed, memory_order_relaxed));
+}
+
+static uint64_t debt_of(const _Atomic uint64_t *place, uint64_t now_us)
+{
+	uint64_t until = atomic_load_explicit(place, memory_order_relaxed);
+
+	return until > now_us ? until - now_us : 0;
+}
+
+static uint64_t time_of(size_t bytes, size_t rate)
+{
+	return rate ? (uint64_t)bytes * SECOND_US / rate : 0;
+}
+
+enum turn_excess_limit turn_excess_take(struct turn_excess *excess,
+					const struct turn_excess_ask *ask,
+					uint64_t now_ms)
 {
 	const uint64_t now_us = now_ms * 1000;
-	uint64_t debt_us = UINT64_MAX, cost_us;
+	const uint64_t burst_us = TURN_EXCESS_BURST_S * SECOND_US;
+	const size_t bytes = ask->answer - ask->request;
+	uint64_t cost_us = time_of(bytes, ask->rate), debt_us = UINT64_MAX;
+	uint64_t cost_all_us = time_of(bytes, ask->rate_all);
+	enum turn_excess_limit limit = TURN_EXCESS_NONE;
 	_Atomic uint64_t *places[ROWS];
 
-	if (!rate)
-		return true;
-	cost_us = (uint64_t)bytes * SECOND_US / rate;
+	if (!ask->rate)
+		return TURN_EXCESS_NONE;
 	for (uint8_t row = 0; row < ROWS; row++) {
-		uint64_t until, debt;
+		uint64_t debt;
 
-		places[row] = place_of(excess, row, to);
-		until = atomic_load_explicit(places[row], memory_order_relaxed);
-		debt = until > now_us ? until - now_us : 0;
+		places[row] = place_of(excess, row, ask->to);
+		debt = debt_of(places[row], now_us);
 		if (debt < debt_us)
 			debt_us = debt;
 	}
-	if (debt_us + cost_us > TURN_EXCESS_BURST_S * SECOND_US)
-		return false;
+	if (debt_us + cost_us > burst_us)
+		limit = TURN_EXCESS_NETWORK;
+	else if (debt_of(&excess->all_until_us, now_us) + cost_all_us >
+		 burst_us)
+		limit = TURN_EXCESS_ALL;
+	if (limit) {
+		debt_pay(&excess->all_until_us, now_us,
+			 time_of(ask->request, ask->rate_all));
+		return limit;
+	}
 	for (size_t row = 0; row < ROWS; row++)
 		debt_add(places[row], now_us, cost_us);
-	return true;
+	debt_add(&excess->all_until_us, now_us, cost_all_us);
+	return TURN_EXCESS_NONE;
 }

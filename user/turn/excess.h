@@ -18,13 +18,26 @@ struct turn_excess;
 int turn_excess_new(struct turn_excess **out);
 void turn_excess_free(struct turn_excess *excess); /* accepts NULL */
 
-/*
- * May a network be sent `bytes` more than came from it? Counts them if so. rate:
- * bytes a second, of which TURN_EXCESS_BURST_S seconds' may come at once; 0: any.
- * From any thread.
- */
+enum turn_excess_limit {
+	TURN_EXCESS_NONE, /* it may be answered */
+	TURN_EXCESS_NETWORK,
+	TURN_EXCESS_ALL,
+};
+
+/* A request that came in the name of an address, and what would go there. */
+struct turn_excess_ask {
+	const union addr *to;
+	size_t request, answer; /* bytes; the answer is longer */
+	/* Bytes a second beyond what came: to its network, and to all together.
+	 * TURN_EXCESS_BURST_S seconds' may go at once. 0: any; of the first: both.
+	 */
+	size_t rate, rate_all;
+};
+
+/* What forbids the answer. Counts it if nothing does. From any thread. */
 #define TURN_EXCESS_BURST_S 4
-bool turn_excess_take(struct turn_excess *excess, const union addr *to,
-		      size_t bytes, size_t rate, uint64_t now_ms);
+enum turn_excess_limit turn_excess_take(struct turn_excess *excess,
+					const struct turn_excess_ask *ask,
+					uint64_t now_ms);
 
 #endif

@@ -102,8 +102,10 @@ ssize_t turn_answer_end(struct stun_writer *w, const struct transaction *tx,
 	return stun_end(w);
 }
 
-static void answer_withheld(const struct client *client)
+static void answer_withheld(const struct client *client,
+			    enum turn_excess_limit limit)
 {
+	bool network = limit == TURN_EXCESS_NETWORK;
 	struct turn_worker *worker = client->worker;
 	char remote[ADDR_STRLEN];
 	uint64_t suppressed;
@@ -111,10 +113,12 @@ static void answer_withheld(const struct client *client)
 	worker->counters.answers_withheld++;
 	if (turn_worker_may_log(worker, TURN_LOG_REFLECTION, &suppressed))
 		log_warn(ROOM,
-			 "event=answers_withheld client=%s limit=reflection "
+			 "event=answers_withheld client=%s limit=%s "
 			 "hint=\"many requests without credentials, perhaps "
-			 "forged, come from this network\" suppressed=%ju",
+			 "forged, come from %s\" suppressed=%ju",
 			 addr_format(&client->remote, remote),
+			 network ? "reflection" : "reflection_total",
+			 network ? "this network" : "many networks",
 			 (uintmax_t)suppressed);
 }
 
@@ -123,13 +127,23 @@ static bool answer_allowed(const struct client *client,
 			   const struct transaction *tx, size_t len)
 {
 	struct turn_worker *worker = client->worker;
+	const struct turn_excess_ask ask = {
+		.to = &client->remote,
+		.request = tx->request_len,
+		.answer = len,
+		.rate = turn_limits(worker)->reflection,
+		.rate_all = turn_limits(worker)->reflection_total,
+	};
+	enum turn_excess_limit limit;
 
-	return !tx->datagram || tx->authenticated || client->allocation ||
-	       len <= tx->request_len ||
-	       turn_excess_take(worker->shared->excess, &client->remote,
-				len - tx->request_len,
-				turn_limits(worker)->reflection,
-				loop_now(worker->loop));
+	if (!tx->datagram || tx->authenticated || client->allocation ||
+	    len <= tx->request_len)
+		return true;
+	limit = turn_excess_take(worker->shared->excess, &ask,
+				 loop_now(worker->loop));
+	if (limit)
+		answer_withheld(client, limit);
+	return !limit;
 }
 
 void turn_answer_send(struct client *client, struct stun_writer *w,
@@ -137,13 +151,11 @@ void turn_answer_send(struct client *client, struct stun_writer *w,
 {
 	ssize_t len = turn_answer_end(w, tx, client->worker);
 
-	if (len >= 0 && !answer_allowed(client, tx, (size_t)len))
-		answer_withheld(client);
-	else if (len >= 0)
-		turn_client_send(client, w->buf, (size_t)len);
 	/* Without an answer the client could only wait: let it notice. */
-	else
+	if (len < 0)
 		turn_client_close(client, STREAM_CLOSE_ERROR);
+	else if (answer_allowed(client, tx, (size_t)len))
+		turn_client_send(client, w->buf, (size_t)len);
 }
 
 /* Whom a nonce is for: a source that may be forged is bound to its own. */
