@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import tap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.mesh import Mesh, mesh_sections  # noqa: E402
+from culvertlab.mesh import ANYCAST, Mesh, mesh_sections  # noqa: E402
 from culvertlab.packets import checksum, packed  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.site import nothing_dropped, reached  # noqa: E402
@@ -130,6 +130,123 @@ def _():
         wait_for(lambda: told(servers[0]) >= 100, 3, "the host is told")
         seconds = time.monotonic() - begun
         within(told(servers[0]), 100, 100 + 100 * seconds, "times told")
+
+
+@contextlib.contextmanager
+def learner(**more):
+    """culvertd at X, which learns exits; what it leaves in the kernel is gone afterwards."""
+    sections = {f"exit isp-{key}": {"prefix": f"fd{net}::/48", "discover": "yes", **more}
+                for key, net in (("a", 81), ("b", 82))}
+    server = lab.extra_server({"engine": {"order": "splice"}, **sections}, node=site.client)
+    try:
+        wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+        check(not server.log_count("exits_not_learnt"), server.log())
+        yield server
+    finally:
+        server.stop()
+        exits(server, "remove")
+        equal(site.client.run("ip", "-6", "route", "show", "table", "20000"), "", "routes left")
+
+
+def learnt(server):
+    """[(source, destination, by)] that the host has learnt."""
+    rows = json.loads(exits(server, "-j"))["learnt"]
+    return [(row["source"], row["destination"], row["by"]) for row in rows]
+
+
+def through(node):
+    """Packets that came in by tunnels at a router, and went."""
+    said = json.loads(node.run("ip", "-s", "-j", "link", "show", "culvert_tunnel"))[0]["stats64"]
+    return said["rx"]["packets"], said["tx"]["packets"]
+
+
+WANTED = ("fd82::2", "fd99::1", ANYCAST["b"])
+
+
+def teach(server):
+    """One connection from B's prefix, until the host has learnt."""
+    reached(site, site.client, 6, 1)
+    wait_for(lambda: learnt(server), 3, "the host has learnt")
+
+
+@test("a host that is told tunnels to the right exit itself; its connections never hear of it", 30)
+def _():
+    with routers("fd81::/64, fd82::/64") as servers, learner() as host, nothing_dropped(site):
+        for version in (4, 6):
+            for index in (0, 1):
+                reached(site, site.client, version, index)
+        wait_for(lambda: learnt(host), 3, "the host has learnt")
+        equal(learnt(host), [WANTED], "what it has learnt")
+        before = [through(node) for node in site.router]
+        with flow() as (sock, far):
+            for _ in range(20):
+                sock.send(b"?")  # no error of an earlier one
+                equal(far.recv(8), b"?", "what arrives")
+        equal(through(site.router[0]), before[0], "packets by RXA's tunnels")
+        equal(through(site.router[1])[0], before[1][0] + 20, "packets out of tunnels at RXB")
+        said = exits(host)
+        check("fd99::1" in said and "forged: 0" in said, said)
+        equal(told(servers[0]), 1, "times told")
+
+
+@test("what was learnt expires, and the oldest goes when there are too many", 30)
+def _():
+    with routers("fd82::/64"), learner(discover_time="1s", discover_entries="1") as host:
+        teach(host)
+        wait_for(lambda: not learnt(host), 5, "it has expired")
+        wait_for(lambda: "fd99::1" not in site.client.run("ip", "-6", "route", "show", "table",
+                                                          "20000"), 40, "the kernel has, too")
+    with routers("fd82::/64"), learner(discover_entries="1") as host:
+        teach(host)
+        with contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+            sock.sendto(b"?", ("fd94::2", 9))
+            wait_for(lambda: learnt(host) == [("fd82::2", "fd94::2", ANYCAST["b"])], 5,
+                     "the newest has the place of the oldest")
+
+
+@test("when the anycast address dies what was learnt of it goes, and nothing more is learnt", 30)
+def _():
+    way = f"{ANYCAST['b']}/128"
+    with routers("fd82::/64"), learner() as host:
+        teach(host)
+        site.inner.run("ip", "-6", "route", "replace", "unreachable", way, "metric", "1")
+        try:
+            wait_for(lambda: not learnt(host), 8, "it is forgotten")
+            check(host.log_count("event=exit_forgotten"), "nothing is told in the log")
+        finally:
+            site.inner.run("ip", "-6", "route", "del", "unreachable", way, "metric", "1")
+        with nothing_dropped(site):
+            reached(site, site.client, 6, 1)
+
+
+def forged(source, about):
+    """An ICMPv6 type 1 code 5 to X, of RXA as it seems."""
+    body = struct.pack("!BBHI", 1, 5, 0, 0) + about
+    ends = packed(source) + packed("fd82::2")
+    total = checksum(ends + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6) + body)
+    return body[:2] + struct.pack("!H", total) + body[4:]
+
+
+@test("forged errors create nothing: of no connection, or while nobody answers for the exit", 30)
+def _():
+    with learner() as host, site.inner.entered(), contextlib.closing(
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)) as raw:
+        counts = json.loads(exits(host, "-j"))
+        equal((counts["told"], counts["forged"]), (0, 0), "before")
+
+        def inner(source, port):
+            return (struct.pack("!IHBB", 6 << 28, 8, socket.IPPROTO_UDP, 64) + packed(source) +
+                    packed("fd99::1") + struct.pack("!HHHH", port, 9, 8, 0))
+        for port in range(5):
+            raw.sendto(forged("fd81::1", inner("fd82::2", 1000 + port)), ("fd82::2", 0))
+        wait_for(lambda: json.loads(exits(host, "-j"))["forged"] == 5, 3, "they are seen through")
+        # Of a connection that there is: the exit is asked, and nobody answers.
+        with contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+            sock.sendto(b"?", ("fd99::1", 9))
+            raw.sendto(forged("fd81::1", inner("fd82::2", sock.getsockname()[1])), ("fd82::2", 0))
+            wait_for(lambda: json.loads(exits(host, "-j"))["told"] == 1, 3, "it is looked into")
+        wait_for(lambda: host.log_count("event=exit_forgotten"), 8, "the exit is given up")
+        equal(learnt(host), [], "what is learnt")
 
 
 tap.main()

@@ -692,12 +692,15 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 		"nor a prefix of IPv6; allowed: with one of them\n");
 	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
 		       "tunnel_peer = 192.0.2.1\n"
-		       "discovery_host = 10.0.0.0/8\n",
+		       "discovery_host = 10.0.0.0/8\n"
+		       "discover = yes\n",
 		"6 error: [exit a] tunnel_peer: found 192.0.2.1; allowed: "
 		"addresses of IPv6, which tunnels go over\n"
 		"7 error: [exit a] discovery_host: found 10.0.0.0/8; allowed: "
 		"addresses and prefixes of IPv6, which alone has an error for "
 		"it\n"
+		"8 error: [exit a] discover: found yes without a prefix of "
+		"IPv6; allowed: with one\n"
 		"6 error: [exit a] tunnel_peer: found without a prefix of IPv6 "
 		"and without an anycast address of IPv6; allowed: with one of "
 		"them, which is tunnelled to\n");

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "exit/internal.h"
+#include "exit/learn.h"
 #include "exit/order.h"
 #include "exit/ranges.h"
 #include "exit/tunnel.h"
@@ -633,6 +634,67 @@ static void only_peers_may_tunnel_to_us(void **state)
 	conf_unref(conf);
 }
 
+/* ICMPv6 type 1 code 5 to ::2, about a packet of ::2 to ::9. */
+static void told_make(uint8_t out[88])
+{
+	memset(out, 0, 88);
+	out[0] = out[48] = 0x60;
+	out[6] = IPPROTO_ICMPV6;
+	out[39] = out[71] = 2;
+	out[40] = 1;
+	out[41] = 5;
+	out[87] = 9;
+}
+
+static void only_errors_about_who_is_told_are_heard(void **state)
+{
+	static const struct {
+		size_t at;
+		uint8_t value;
+	} wrong[] = { { 0, 0x45 }, { 6, IPPROTO_UDP }, { 39, 3 }, { 40, 3 },
+		      { 41, 4 },   { 48, 0x45 },       { 71, 3 } };
+	union addr from = addr_of("::1"), to = from;
+	uint8_t packet[88];
+
+	(void)state;
+	told_make(packet);
+	for (size_t len = 0; len < sizeof(packet); len++)
+		assert_int_equal(learn_parse(packet, len, &from, &to), -EINVAL);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		told_make(packet);
+		packet[wrong[i].at] = wrong[i].value;
+		assert_int_equal(learn_parse(packet, sizeof(packet), &from,
+					     &to),
+				 -EINVAL);
+	}
+	assert_true(addr_equal(&from, &to));
+	told_make(packet);
+	assert_int_equal(learn_parse(packet, sizeof(packet), &from, &to), 0);
+	assert_int_equal(from.in6.sin6_addr.s6_addr[15], 2);
+	assert_int_equal(to.in6.sin6_addr.s6_addr[15], 9);
+}
+
+/* Its own routes come when it has learnt, by a table that is looked at for them. */
+static void a_host_that_learns_has_its_table(void **state)
+{
+	struct conf *conf = conf_of("[exit a]\nprefix = 2001:db8:a::/48\n"
+				    "discover = yes\n");
+	struct exit_state want;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	assert_true(exit_wanted(conf));
+	assert_true(tunnel_wanted(conf));
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(rule_there(&want, "ip -6 rule pref 20001 lookup 20000 "
+				      "protocol 200"));
+	for (size_t i = 0; i < want.route_count; i++)
+		assert_int_equal(want.routes[i].from.bits, 0);
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
 static void a_lost_link_leaves_unreachable_routes(void **state)
 {
 	struct exit_state want;
@@ -823,6 +885,8 @@ int main(void)
 			another_exit_is_tunnelled_to_at_its_anycast_address),
 		cmocka_unit_test(without_a_way_nothing_is_tunnelled),
 		cmocka_unit_test(only_peers_may_tunnel_to_us),
+		cmocka_unit_test(only_errors_about_who_is_told_are_heard),
+		cmocka_unit_test(a_host_that_learns_has_its_table),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),

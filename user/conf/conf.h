@@ -174,6 +174,9 @@ struct conf_exit {
 	size_t tunnel_peer_count;
 	struct prefix *discovery_hosts; /* of IPv6 */
 	size_t discovery_host_count;
+	bool discover; /* this host learns where to tunnel to */
+	unsigned int discover_entries;
+	uint64_t discover_time_ms;
 	unsigned int weight;
 	struct conf_engines engines; /* behind those of user and realm */
 	unsigned int link_line; /* where that stands in the file; 0: nowhere */

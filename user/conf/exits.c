@@ -260,6 +260,11 @@ static void peers_check(struct parser *p, const struct section *s,
 				prefix_format(&exit->discovery_hosts[i], text));
 	for (size_t i = 0; i < exit->anycast_count; i++)
 		anycast |= addr_family(&exit->anycast[i]) == AF_INET6;
+	if (exit->discover && !anycast && !conf_key_refused(s, "anycast"))
+		conf_error(p, conf_key_line(s, "discover"),
+			   "%s discover: found yes without a prefix of IPv6; "
+			   "allowed: with one",
+			   label);
 	if (exit->tunnel_peer_count && !anycast &&
 	    !conf_key_refused(s, "anycast"))
 		conf_error(p, conf_key_line(s, "tunnel_peer"),

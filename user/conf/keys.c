@@ -655,6 +655,19 @@ const struct key conf_keys[] = {
 		  "Hosts that are told and do not know what it means take the\n"
 		  "connection for refused, Linux among them; ::/0 tells all, as\n"
 		  "the draft has it." },
+	{ EXIT(discover), .name = "discover", .type = KEY_BOOL, .preset = "no",
+	  .help = "Whether this host learns from exit routers which of its own\n"
+		  "packets from the prefixes of this exit to tunnel to the anycast\n"
+		  "address (IPv6; see\n"
+		  ".Cm discovery_host\n"
+		  "there)." },
+	{ EXIT(discover_entries), .name = "discover_entries", .type = KEY_COUNT,
+	  .min = 1, .max = 65536, .preset = "1024",
+	  .help = "Pairs of addresses that are remembered at most; the oldest\n"
+		  "goes." },
+	{ EXIT(discover_time_ms), .name = "discover_time", .type = KEY_DURATION,
+	  .min = 1000, .max = 24 * HOUR, .preset = "10m",
+	  .help = "How long each of them is remembered." },
 	{ EXIT(weight), .name = "weight", .type = KEY_COUNT, .max = 1000,
 	  .preset = "1",
 	  .help = "With several\n"

@@ -48,6 +48,39 @@ static void row_cells(void *arg, const struct exit_row *row)
 	grid_cell(grid, "%" PRIu64, row->rejects);
 }
 
+static void learnt_cells(void *arg, const struct exit_learnt *learnt)
+{
+	struct grid *grid = arg;
+	char text[ADDR_STRLEN];
+
+	grid_cell(grid, "%s", addr_format_host(&learnt->from, text));
+	grid_cell(grid, "%s", addr_format_host(&learnt->to, text));
+	grid_cell(grid, "%s", addr_format_host(&learnt->anycast, text));
+	grid_cell(grid, "%" PRIu32, learnt->expires_s);
+}
+
+/* What this host has learnt, if it learns. */
+static int learnt_show(FILE *out, const struct exit_tunnels *tunnels)
+{
+	static const char *const titles[] = { "SOURCE", "DESTINATION", "BY",
+					      ">SECONDS", NULL };
+	struct grid grid;
+	int err;
+
+	if (!tunnels->heard && !tunnels->forged)
+		return 0;
+	fprintf(out,
+		"told of another exit: %" PRIu64 " times, forged: %" PRIu64
+		"\n",
+		tunnels->heard, tunnels->forged);
+	grid_init(&grid, titles, 4);
+	err = exit_learnt_each(learnt_cells, &grid);
+	if (!err)
+		err = grid_print(&grid, out);
+	grid_free(&grid);
+	return err;
+}
+
 static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 {
 	static const char *const titles[] = { "EXIT",      "LINK",
@@ -70,6 +103,8 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 	if (!err && tunnels.told)
 		fprintf(ctl->out, "hosts told of another exit: %" PRIu64 "\n",
 			tunnels.told);
+	if (!err)
+		err = learnt_show(ctl->out, &tunnels);
 	grid_free(&grid);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
@@ -96,9 +131,24 @@ static void row_json(void *arg, const struct exit_row *row)
 	rows->separator = ",";
 }
 
+static void learnt_json(void *arg, const struct exit_learnt *learnt)
+{
+	struct json_rows *rows = arg;
+	char from[ADDR_STRLEN], to[ADDR_STRLEN], by[ADDR_STRLEN];
+
+	fprintf(rows->out,
+		"%s{\"source\":\"%s\",\"destination\":\"%s\",\"by\":\"%s\","
+		"\"expires_s\":%" PRIu32 "}",
+		rows->separator, addr_format_host(&learnt->from, from),
+		addr_format_host(&learnt->to, to),
+		addr_format_host(&learnt->anycast, by), learnt->expires_s);
+	rows->separator = ",";
+}
+
 static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
 {
 	struct json_rows rows = { ctl->out, "" };
+	struct json_rows learnt = { ctl->out, "" };
 	struct exit_tunnels tunnels = { 0 };
 	int err;
 
@@ -108,8 +158,11 @@ static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
 		err = exit_tunnels(&tunnels);
 	fprintf(ctl->out,
 		"],\"tunnel_refused\":%" PRIu64 ",\"hosts_told\":%" PRIu64
-		"}\n",
-		tunnels.refused, tunnels.told);
+		",\"told\":%" PRIu64 ",\"forged\":%" PRIu64 ",\"learnt\":[",
+		tunnels.refused, tunnels.told, tunnels.heard, tunnels.forged);
+	if (!err)
+		err = exit_learnt_each(learnt_json, &learnt);
+	fputs("]}\n", ctl->out);
 	return err ? ctl_fail(ctl, "cannot look at the exits: %s", hint(err)) :
 		     CTL_OK;
 }

@@ -18,6 +18,7 @@
 
 /* What of the kernel is ours, all of it documented in culvertd(8). */
 #define EXIT_PROTOCOL 200u /* of rules and routes */
+#define EXIT_LEARNT   201u /* of routes that a host has learnt */
 #define EXIT_TABLE    20000u /* of IPv6; the exits' own ones of IPv4 follow */
 #define EXIT_PRIORITY 20000u /* of the first rule */
 #define EXIT_GROUP    20000u /* the interface group of links */
@@ -72,7 +73,18 @@ int exit_each(const struct conf *conf,
 struct exit_tunnels {
 	uint64_t refused; /* from strangers, or for nobody; 0 without tunnels */
 	uint64_t told; /* hosts, that another exit would be the right one */
+	uint64_t heard, forged; /* by this host: taken for true, or not */
 };
+
+/* What this host has learnt: packets from there to there are tunnelled. */
+struct exit_learnt {
+	union addr from, to, anycast;
+	uint32_t expires_s;
+};
+
+/* Calls fn for each of them. 0 or a negative errno. */
+int exit_learnt_each(void (*fn)(void *arg, const struct exit_learnt *learnt),
+		     void *arg);
 
 /* 0 or a negative errno: -EPERM without CAP_NET_ADMIN. */
 int exit_tunnels(struct exit_tunnels *out);

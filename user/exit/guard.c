@@ -73,6 +73,8 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 		digest = digest_add(digest, exit->discovery_hosts,
 				    exit->discovery_host_count *
 					    sizeof(exit->discovery_hosts[0]));
+		digest = digest_add(digest, &exit->discover,
+				    sizeof(exit->discover));
 	}
 	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/internal.h"
+#include "exit/learn.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
@@ -44,6 +45,7 @@ struct exit_helper {
 	struct conf *conf;
 	struct rtnl *rtnl;
 	struct nft *nft;
+	struct learner *learner; /* NULL: nothing is learnt */
 	struct mnl_socket *news; /* of rtnetlink */
 	struct watch news_watch, guard_watch;
 	struct timer timer;
@@ -340,6 +342,15 @@ static int helper_start(struct exit_helper *helper)
 	/* What the kernel refuses is told of and tried again; the rest holds. */
 	if (exit_apply(helper->rtnl, helper->conf, helper->health, &change))
 		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
+	if (learn_wanted(helper->conf) &&
+	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
+			       &helper->learner)) != 0)
+		log_error(ROOM,
+			  "event=exits_not_learnt error=\"%s\" "
+			  "effect=\"packets go by the default route\" "
+			  "hint=\"is the kernel's nfnetlink_log there, and "
+			  "the group %d free?\"",
+			  strerror(-err), LEARN_GROUP);
 	helper->applied_ms = clock_ms();
 	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
 		 helper->conf->exit_count, change.count);
@@ -378,6 +389,7 @@ void exit_free(struct exit_helper *helper)
 	watch_del(helper->loop, &helper->guard_watch);
 	if (helper->news)
 		mnl_socket_close(helper->news);
+	learner_free(helper->learner);
 	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
 	health_free(helper->health);
@@ -402,6 +414,8 @@ static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
 	/* What leads somewhere goes before what guards it. */
 	if (!err)
 		err = exit_apply(rtnl, conf, health, &change);
+	if (!err && !conf)
+		err = learn_forget(rtnl, &change);
 	if (!err)
 		err = guard_apply(nft, conf, false, &change);
 	nft_close(nft);

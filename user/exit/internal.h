@@ -59,6 +59,7 @@ struct exit_route {
 	union addr
 		source; /* of what is tunnelled; AF_UNSPEC: the kernel's choice */
 	uint32_t table, metric;
+	uint32_t expires_s; /* > 0: learnt, not of the configuration */
 	int link; /* index; 0: unreachable */
 	bool local; /* it ends here */
 };
@@ -161,6 +162,8 @@ void rtnl_close(struct rtnl *rtnl); /* accepts NULL */
 uint32_t rtnl_port(const struct rtnl *rtnl); /* notes of ours bear it */
 /* What of the kernel is ours, sorted. */
 int rtnl_state(struct rtnl *rtnl, struct exit_state *out);
+/* What was learnt (learn.h), likewise. */
+int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out);
 /* Links, and what of the main table the configuration has to do with. */
 int rtnl_host(struct rtnl *rtnl, const struct conf *conf,
 	      struct exit_host *out);

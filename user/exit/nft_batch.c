@@ -499,6 +499,30 @@ void batch_copy_here(struct nft_batch *batch)
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_DUP_SREG_DEV, NFT_REG_2);
 }
 
+void batch_tracked(struct nft_batch *batch, uint32_t states)
+{
+	struct nftnl_expr *expr = expression(batch, "ct");
+	const uint32_t none = 0;
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_CT_KEY, NFT_CT_STATE);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_CT_DREG, REG);
+	batch_mask(batch, (const uint8_t *)&states, sizeof(states));
+	batch_differs(batch, &none, sizeof(none));
+}
+
+void batch_log(struct nft_batch *batch, uint16_t group, uint32_t bytes)
+{
+	struct nftnl_expr *expr = expression(batch, "log");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u16(expr, NFTNL_EXPR_LOG_GROUP, group);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_LOG_SNAPLEN, bytes);
+	nftnl_expr_set_u16(expr, NFTNL_EXPR_LOG_QTHRESHOLD, 1);
+}
+
 void batch_count(struct nft_batch *batch, const char *counter)
 {
 	struct nftnl_expr *expr = expression(batch, "objref");

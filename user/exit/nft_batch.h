@@ -75,6 +75,10 @@ void batch_pair_limit(struct nft_batch *batch, const char *set,
 		      sa_family_t family);
 /* Goes on so often a second in all. */
 void batch_limit(struct nft_batch *batch, uint32_t packets);
+/* Connection tracking has it in one of these states. */
+void batch_tracked(struct nft_batch *batch, uint32_t states);
+/* So many bytes of it go to who listens to that group. */
+void batch_log(struct nft_batch *batch, uint16_t group, uint32_t bytes);
 /* Family ip6: a copy of the packet goes to this host. */
 void batch_copy_here(struct nft_batch *batch);
 void batch_count(struct nft_batch *batch, const char *counter);

@@ -23,6 +23,7 @@ SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 
 #define REQUEST_SIZE 512
+#define TICKS        100 /* of the kernel's times, in a second: USER_HZ */
 #define ANSWER_SIZE  32768
 
 struct rtnl {
@@ -174,17 +175,17 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 	return MNL_CB_OK;
 }
 
-static int route_take(const struct nlmsghdr *msg, void *arg)
+static int route_parse(const struct nlmsghdr *msg, struct exit_state *state,
+		       uint8_t protocol)
 {
 	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
 	struct attributes attributes = { .max = RTA_MAX };
-	struct exit_state *state = arg;
 	const struct nlattr *gateway;
 	struct exit_route *route;
 
 	/* A kernel that does not filter sends all. */
 	if (!ip_family(head->rtm_family) || head->rtm_flags & RTM_F_CLONED ||
-	    head->rtm_protocol != EXIT_PROTOCOL)
+	    head->rtm_protocol != protocol)
 		return MNL_CB_OK;
 	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
 	route = exit_array_add((void **)&state->routes, &state->route_count,
@@ -208,6 +209,37 @@ static int route_take(const struct nlmsghdr *msg, void *arg)
 		addr_from_bytes(&route->gateway, head->rtm_family,
 				mnl_attr_get_payload(gateway), 0);
 	return MNL_CB_OK;
+}
+
+static int route_take(const struct nlmsghdr *msg, void *arg)
+{
+	return route_parse(msg, arg, EXIT_PROTOCOL);
+}
+
+static int expires_take(const struct nlattr *attr, void *arg)
+{
+	const struct rta_cacheinfo *info = mnl_attr_get_payload(attr);
+
+	if (mnl_attr_get_type(attr) == RTA_CACHEINFO &&
+	    mnl_attr_get_payload_len(attr) >= sizeof(*info) &&
+	    info->rta_expires > 0)
+		*(uint32_t *)arg = (uint32_t)info->rta_expires;
+	return MNL_CB_OK;
+}
+
+static int learnt_take(const struct nlmsghdr *msg, void *arg)
+{
+	struct exit_state *state = arg;
+	size_t before = state->route_count;
+	uint32_t ticks = 0;
+	int taken = route_parse(msg, state, EXIT_LEARNT);
+
+	mnl_attr_parse(msg, sizeof(struct rtmsg), expires_take, &ticks);
+	/* One that has just expired is learnt all the same. */
+	if (state->route_count > before)
+		state->routes[before].expires_s = ticks < TICKS ? 1 :
+								  ticks / TICKS;
+	return taken;
 }
 
 static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
@@ -262,6 +294,20 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
 		return err;
 	}
 	exit_state_sort(&state);
+	*out = state;
+	return 0;
+}
+
+int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
+{
+	struct exit_state state = { 0 };
+	int err = routes_dump(rtnl, AF_INET6, EXIT_LEARNT, 0, learnt_take,
+			      &state);
+
+	if (err && err != -EOPNOTSUPP && err != -EAFNOSUPPORT) {
+		exit_state_clear(&state);
+		return err;
+	}
 	*out = state;
 	return 0;
 }
@@ -568,7 +614,7 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 	head->rtm_family = (uint8_t)route->to.family;
 	head->rtm_dst_len = route->to.bits;
 	head->rtm_src_len = route->from.bits;
-	head->rtm_protocol = EXIT_PROTOCOL;
+	head->rtm_protocol = route->expires_s ? EXIT_LEARNT : EXIT_PROTOCOL;
 	head->rtm_type = route->local ? RTN_LOCAL :
 			 route->link  ? RTN_UNICAST :
 					RTN_UNREACHABLE;
@@ -591,6 +637,8 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 		mnl_attr_put_u32(request, RTA_OIF, LOOPBACK);
 	if (tunnel)
 		tunnel_encap_put(request, route);
+	if (route->expires_s && there)
+		mnl_attr_put_u32(request, RTA_EXPIRES, route->expires_s);
 	err = rtnl_exchange(rtnl, request, NULL, NULL);
 	return err == (there ? -EEXIST : -ESRCH) ? 0 : err;
 }

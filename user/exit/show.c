@@ -4,6 +4,7 @@
 
 #include "exit/discovery.h"
 #include "exit/internal.h"
+#include "exit/learn.h"
 #include "exit/tunnel.h"
 
 /* Is every route there that leads the exit's sources of a family to its link? */
@@ -118,18 +119,48 @@ int exit_each(const struct conf *conf,
 int exit_tunnels(struct exit_tunnels *out)
 {
 	struct exit_tunnels tunnels = { 0 };
+	const struct {
+		const char *name;
+		uint64_t *value;
+	} counters[] = {
+		{ TUNNEL_REFUSED, &tunnels.refused },
+		{ DISCOVERY_TOLD, &tunnels.told },
+		{ LEARN_HEARD, &tunnels.heard },
+		{ LEARN_FORGED, &tunnels.forged },
+	};
 	struct nft *nft = NULL;
 	int err = nft_open(&nft);
 
-	if (!err)
-		err = nft_counter_read(nft, EXIT_NFTABLE, TUNNEL_REFUSED,
-				       &tunnels.refused);
-	if (!err)
-		err = nft_counter_read(nft, EXIT_NFTABLE, DISCOVERY_TOLD,
-				       &tunnels.told);
+	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]) && !err;
+	     i++)
+		err = nft_counter_read(nft, EXIT_NFTABLE, counters[i].name,
+				       counters[i].value);
 	nft_close(nft);
 	if (err && err != -ENOENT)
 		return err;
 	*out = tunnels;
 	return 0;
+}
+
+int exit_learnt_each(void (*fn)(void *arg, const struct exit_learnt *learnt),
+		     void *arg)
+{
+	struct exit_state state = { 0 };
+	struct rtnl *rtnl = NULL;
+	int err = rtnl_open(&rtnl);
+
+	if (!err)
+		err = rtnl_learnt(rtnl, &state);
+	for (size_t i = 0; i < state.route_count; i++) {
+		const struct exit_route *route = &state.routes[i];
+		struct exit_learnt learnt = { .anycast = route->remote,
+					      .expires_s = route->expires_s };
+
+		addr_from_bytes(&learnt.from, AF_INET6, route->from.bytes, 0);
+		addr_from_bytes(&learnt.to, AF_INET6, route->to.bytes, 0);
+		fn(arg, &learnt);
+	}
+	exit_state_clear(&state);
+	rtnl_close(rtnl);
+	return err;
 }

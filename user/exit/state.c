@@ -204,5 +204,5 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 		 route->to.bits ? prefix_format(&route->to, to) : "default",
 		 prefix_words("from", &route->from, from),
 		 tunnel_encap_format(route, encap), via, device, route->table,
-		 route->metric, EXIT_PROTOCOL);
+		 route->metric, route->expires_s ? EXIT_LEARNT : EXIT_PROTOCOL);
 }

@@ -2,6 +2,8 @@
 /* Which exits are reached by tunnels, and where these end; pure functions. */
 #include "exit/tunnel.h"
 
+#include "exit/learn.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,7 @@ bool tunnel_wanted(const struct conf *conf)
 	for (size_t i = 0; i < conf->exit_count; i++)
 		if (conf->exits[i].tunnel_peer_count)
 			return true;
-	return false;
+	return learn_wanted(conf);
 }
 
 bool tunnel_anycast(const struct conf_exit *exit, const struct prefix *prefix,

@@ -14,6 +14,7 @@
  * ends a loop of exit routers that take each other for the right one.
  */
 #include "exit/discovery.h"
+#include "exit/learn.h"
 #include "exit/tunnel.h"
 
 #include <errno.h>
@@ -132,4 +133,5 @@ void tunnel_guard_put(struct nft_batch *batch, const struct conf *conf)
 	leaving_reject(batch, AF_INET);
 	leaving_reject(batch, AF_INET6);
 	discovery_guard_put(batch, conf);
+	learn_guard_put(batch, conf);
 }

@@ -48,6 +48,7 @@
 #include <string.h>
 
 #include "exit/internal.h"
+#include "exit/learn.h"
 #include "exit/order.h"
 #include "exit/tunnel.h"
 
@@ -78,7 +79,7 @@ bool exit_wanted(const struct conf *conf)
 	for (size_t i = 0; i < conf->exit_count; i++)
 		if (exit_leads(&conf->exits[i]))
 			return true;
-	return false;
+	return learn_wanted(conf);
 }
 
 bool exit_link_is(const struct conf *conf, const char *name)
@@ -482,6 +483,8 @@ int exit_want(const struct conf *conf, const struct exit_host *host,
 	exit_order_clear(&order);
 	for (size_t i = 0; i < conf->exit_count && !err; i++)
 		err = anycasts_add(&m, &conf->exits[i]);
+	/* What is learnt is in the table of IPv6. */
+	family[1] |= learn_wanted(conf);
 	if (!err)
 		err = shared_add(&m, family);
 	if (err) {
