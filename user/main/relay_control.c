@@ -271,7 +271,9 @@ static void engines_each(struct fanout *fanout, struct relay_worker *worker)
 		row->pairs_total = usage.links_total;
 		if (usage.error)
 			snprintf(row->reason, sizeof(row->reason), "%s",
-				 strerror(-usage.error));
+				 usage.error == -EINPROGRESS ?
+					 "the broker is loading its programs" :
+					 strerror(-usage.error));
 	}
 }
 

@@ -382,6 +382,9 @@ bool turn_worker_engine(const struct turn_worker *worker, size_t i,
 	if (!engine_set_usage(engines->set, i, &usage))
 		return false;
 	usage_add_older(worker, engines, &usage);
+	if (usage.error && !worker->sockmap_known &&
+	    !strcmp(usage.name, "sockmap"))
+		usage.error = -EINPROGRESS;
 	*out = usage;
 	return true;
 }

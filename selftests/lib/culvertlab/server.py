@@ -103,19 +103,12 @@ class Culvertd:
         if "wire" not in named and "sockmap" not in named:
             return
 
-        def rows():
-            return [row for row in self.engines() if row["name"] in named]
-
         def loaded():
-            return not any(COMING.search(row["reason"]) for row in rows())
-
-        def settled():
-            """Why there is no sockmap is not known before its maps have come."""
-            return all(row["available"] or row["name"] != "sockmap" for row in rows())
+            return not any(row["name"] in named and COMING.search(row["reason"])
+                           for row in self.engines())
         # Fail: a test's own configuration has its control socket elsewhere.
         with contextlib.suppress(Timeout, Fail):
             wait_for(loaded, 30 * PATIENCE)
-            wait_for(settled, 3 * PATIENCE)
 
     def engines(self):
         """The rows of `culvertctl engines`."""
