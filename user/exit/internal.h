@@ -98,7 +98,7 @@ struct exit_end {
 struct exit_host {
 	struct exit_link *links;
 	struct exit_way *ways;
-	struct exit_end *ends;
+	struct exit_end *ends; /* by address */
 	size_t link_count, way_count, end_count;
 	union addr tunnel_source; /* AF_UNSPEC: the kernel's choice */
 	int tunnel; /* index of the tunnels' device; 0: there is none */

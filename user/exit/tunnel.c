@@ -2,11 +2,11 @@
 /* Which exits are reached by tunnels, and where these end; pure functions. */
 #include "exit/tunnel.h"
 
-#include "exit/learn.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "exit/learn.h"
 
 bool tunnel_leads(const struct conf_exit *exit)
 {
@@ -69,14 +69,22 @@ static int way_link(const struct conf *conf, const struct exit_host *host,
 	return best && within(conf, host, best->link) ? best->link : 0;
 }
 
+static int end_compare(const void *left, const void *right)
+{
+	const struct exit_end *a = left, *b = right;
+
+	return addr_compare_host(&a->addr, &b->addr);
+}
+
 static int end_look(const struct conf *conf, struct exit_host *host,
 		    const union addr *addr)
 {
 	struct exit_end *end;
 
-	for (size_t i = 0; i < host->end_count; i++)
-		if (addr_same_host(&host->ends[i].addr, addr))
-			return 0;
+	/* One address may stand for all prefixes of an exit. */
+	if (host->end_count &&
+	    addr_same_host(&host->ends[host->end_count - 1].addr, addr))
+		return 0;
 	end = exit_array_add((void **)&host->ends, &host->end_count,
 			     sizeof(*end));
 	if (!end)
@@ -99,6 +107,9 @@ int tunnel_ends(const struct conf *conf, struct exit_host *host)
 			    tunnel_anycast(exit, &exit->prefixes[k], &addr))
 				err = end_look(conf, host, &addr);
 	}
+	if (host->end_count)
+		qsort(host->ends, host->end_count, sizeof(host->ends[0]),
+		      end_compare);
 	return err;
 }
 
@@ -106,15 +117,14 @@ const struct exit_end *tunnel_end(const struct exit_host *host,
 				  const struct conf_exit *exit,
 				  const struct prefix *prefix)
 {
-	union addr addr;
+	const struct exit_end *end;
+	struct exit_end key = { .link = 0 };
 
-	if (!tunnel_anycast(exit, prefix, &addr))
+	if (!host->end_count || !tunnel_anycast(exit, prefix, &key.addr))
 		return NULL;
-	for (size_t i = 0; i < host->end_count; i++)
-		if (host->ends[i].link &&
-		    addr_same_host(&host->ends[i].addr, &addr))
-			return &host->ends[i];
-	return NULL;
+	end = bsearch(&key, host->ends, host->end_count, sizeof(key),
+		      end_compare);
+	return end && end->link ? end : NULL;
 }
 
 void tunnel_encap(const struct exit_host *host, const struct conf_exit *exit,
