@@ -1839,10 +1839,33 @@ static void names_and_passwords_are_prepared(void **state)
 		"\n");
 }
 
+/* An id may have a colon; the last one ends it. */
+static void each_key_of_tokens_has_an_id_of_its_own(void **state)
+{
+	struct conf *conf;
+
+	(void)state;
+	conf = accepted(USABLE "[realm b]\noauth = x\n"
+			       "oauth_key = a:" HEX32 "\n"
+			       "oauth_key = a:b:" HEX32 "\n");
+	assert_int_equal(conf->realms[1].oauth_key_count, 2);
+	conf_unref(conf);
+	refused(USABLE "[realm b]\noauth = x\n"
+		       "oauth_key = a:" HEX32 "\n"
+		       "oauth_key = a:" HEX32 HEX32 "\n",
+		"6 error: [realm b] oauth_key: found two with the same id; "
+		"allowed: another id for each key\n");
+	refused(USABLE "[realm b]\noauth = x\noauth_key = :" HEX32 HEX32 "\n",
+		"6 error: [realm b] oauth_key: found one that is none (not "
+		"shown); allowed: an id of 1 to 32 bytes, a colon, and 32 or "
+		"64 hexadecimal digits\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_and_passwords_are_prepared),
+		cmocka_unit_test(each_key_of_tokens_has_an_id_of_its_own),
 		cmocka_unit_test(an_empty_text_gives_a_server_nobody_can_use),
 		cmocka_unit_test(defaults_are_the_documented_ones),
 		cmocka_unit_test(every_key_is_read),

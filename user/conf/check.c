@@ -547,6 +547,40 @@ static bool oauth_key_ok(const char *text)
 	       !colon[1 + digits] && (digits == 32 || digits == 64);
 }
 
+/* Of two with one id the second would never be tried. */
+static bool oauth_id_repeats(const struct conf_realm *realm, size_t i)
+{
+	const char *key = realm->oauth_keys[i], *colon = strrchr(key, ':');
+	size_t len = colon ? (size_t)(colon - key) + 1 : 0;
+
+	for (size_t k = 0; len && k < i; k++)
+		if (!strncmp(realm->oauth_keys[k], key, len) &&
+		    strrchr(realm->oauth_keys[k], ':') ==
+			    realm->oauth_keys[k] + len - 1)
+			return true;
+	return false;
+}
+
+static void oauth_keys_check(struct parser *p, const struct section *s,
+			     const char *label)
+{
+	const struct conf_realm *realm = &p->conf->realms[s->index];
+	unsigned int line = conf_key_line(s, "oauth_key");
+
+	for (size_t i = 0; i < realm->oauth_key_count; i++)
+		if (!oauth_key_ok(realm->oauth_keys[i]))
+			conf_error(p, line,
+				   "%s oauth_key: found one that is none (not "
+				   "shown); allowed: an id of 1 to 32 bytes, a "
+				   "colon, and 32 or 64 hexadecimal digits",
+				   label);
+		else if (oauth_id_repeats(realm, i))
+			conf_error(p, line,
+				   "%s oauth_key: found two with the same id; "
+				   "allowed: another id for each key",
+				   label);
+}
+
 static void oauth_check(struct parser *p, const struct section *s)
 {
 	const struct conf_realm *realm = &p->conf->realms[s->index];
@@ -560,13 +594,7 @@ static void oauth_check(struct parser *p, const struct section *s)
 			"%s: found %s; allowed: both oauth and oauth_key, or "
 			"neither",
 			label, realm->oauth ? "oauth" : "oauth_key");
-	for (size_t i = 0; i < realm->oauth_key_count; i++)
-		if (!oauth_key_ok(realm->oauth_keys[i]))
-			conf_error(p, conf_key_line(s, "oauth_key"),
-				   "%s oauth_key: found one that is none (not "
-				   "shown); allowed: an id of 1 to 32 bytes, a "
-				   "colon, and 32 or 64 hexadecimal digits",
-				   label);
+	oauth_keys_check(p, s, label);
 }
 
 static void realms_check_oauth(struct parser *p)
