@@ -205,7 +205,7 @@ def _():
     base.close()
 
 
-@tap.test("PostgreSQL over TLS: sslmode and sslrootcert of the URL hold, for the daemon and culvertctl")
+@tap.test("PostgreSQL over TLS: what the URL says of it holds, for the daemon and culvertctl")
 def _():
     base = database(TlsPostgresql)
     with readable_authorities(base.authority, tls.certificate(lab.dir)[0]) as (right, wrong):
