@@ -658,6 +658,15 @@ def _():
     equal(oct(stat.S_IMODE(mode)), oct(0o660), "mode")
 
 
+@test("culvertctl of another user is refused, in words")
+def _():
+    server = lab.server()
+    argv = [*nobody(), binary("culvertctl"), "--socket", server.control, "stop"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    equal(done.returncode, 1, f"status of culvertctl as nobody, {done.stderr}")
+    check("no permission to use" in done.stderr, f"said {done.stderr!r}")
+
+
 def asked(server, line):
     return json.loads(server.control_request(line))
 
