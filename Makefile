@@ -72,7 +72,7 @@ endif
 ALL_CORES = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .PHONY: all help run check check-long check-build lint format kern unit bpf net \
-	net-tools qemu fuzz fuzz-build bench bench-quick bench-packets bench-tools crossover demo deps install \
+	net-tools qemu fuzz fuzz-build bench bench-quick bench-packets bench-exits bench-tools crossover demo deps install \
 	clean
 .DELETE_ON_ERROR:
 
@@ -115,6 +115,11 @@ bench-packets: ## datagrams of UDP allocations per CPU-second beside coturn (roo
 	@tools/deps build check bench
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/packets.py
+
+bench-exits: ## cost of choosing an exit, and fail-over, beside ip rule and BIRD (root)
+	@tools/deps build check bench routing
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
+	@BUILD=$(BUILD) python3 selftests/bench/exit_cost.py
 
 crossover: ## plot where one path beats two over loss and delay (root, slow)
 	@tools/deps build check bench

@@ -84,7 +84,7 @@ def _():
                     ping(sock, far)
 
 
-@test("an exit that is not told of a source does not take it: an error at once, nothing dropped", 40)
+@test("an exit that is not told of a source does not take it: an error at once", 40)
 def _():
     with router() as (running,), to_b_down(), nothing_dropped(site):
         for version in (4, 6):

@@ -131,7 +131,7 @@ def carried(daemon, versions, retracts=True):
         equal(states(inner)["isp-a"], "up", "the state of the other exit")
 
 
-@tap.test("babeld carries the anycast addresses: each source by its exit, a dead one is refused", 60)
+@tap.test("babeld carries the anycast addresses: each source by its exit, a dead one is told of", 60)
 def _():
     carried(routing.BabeldOfHosts, (6,), retracts=False)
 

@@ -14,11 +14,12 @@ UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
 class Router:
     """culvertd on one node of a site; `sections` are its exits."""
 
-    def __init__(self, lab, node, sections):
+    def __init__(self, lab, node, sections, timeout=5):
         self.node = node
         self.server = lab.extra_server({"engine": {"order": "splice"}, **sections}, node=node)
         try:
-            wait_for(lambda: self.server.log_count(r"event=exits_ready"), 5, "exits are ready")
+            wait_for(lambda: self.server.log_count(r"event=exits_ready"), timeout,
+                     "exits are ready")
         except BaseException:
             self.close()
             raise
@@ -39,10 +40,10 @@ class Router:
 
 
 @contextlib.contextmanager
-def routers(lab, sections):
+def routers(lab, sections, timeout=5):
     """Runs one on each node: pairs of node and sections; gone afterwards."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(contextlib.closing(Router(lab, node, each)))
+        yield [stack.enter_context(contextlib.closing(Router(lab, node, each, timeout)))
                for node, each in sections]
 
 

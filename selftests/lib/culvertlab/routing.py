@@ -32,7 +32,8 @@ class Babeld(_Daemon):
 
     def __init__(self, lab, node, links, take=(), tables=(254,)):
         base = os.path.join(lab.dir, f"babeld{lab.next_number()}")
-        lines = [f"interface {link} type wired hello-interval 1 update-interval 1" for link in links]
+        lines = [f"interface {link} type wired hello-interval 1 update-interval 1"
+                 for link in links]
         lines += [f"import-table {table}" for table in tables]
         lines += [f"redistribute {each}" for each in take]
         lines += ["redistribute local deny", "redistribute deny", "skip-kernel-setup true",
@@ -70,6 +71,21 @@ class BirdOfHosts(_Daemon):
                 *[f'  interface "{link}" {{ type ptp; hello 1; dead 4; }};' for link in links],
                 "}; }"]
         _write(f"{base}.conf", lines)
+        self.process = lab.spawn(node, ["bird", "-f", "-c", f"{base}.conf", "-s", f"{base}.ctl"],
+                                 "bird")
+
+
+class BirdOfSources(_Daemon):
+    """BIRD with a static default route for each source, IPv6, which it puts into the kernel."""
+
+    def __init__(self, lab, node, hop, sources):
+        need("bird")
+        base = os.path.join(lab.dir, f"bird{lab.next_number()}")
+        _write(f"{base}.conf", [
+            "router id 192.0.2.1;", "protocol device { }", "ipv6 sadr table sources;",
+            "protocol kernel { ipv6 sadr { table sources; export all; }; }",
+            "protocol static { ipv6 sadr { table sources; };",
+            *[f"  route ::/0 from {source} via {hop};" for source in sources], "}"])
         self.process = lab.spawn(node, ["bird", "-f", "-c", f"{base}.conf", "-s", f"{base}.ctl"],
                                  "bird")
 

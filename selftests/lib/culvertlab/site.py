@@ -159,7 +159,8 @@ class Site:
         for prefix in prefixes:
             for version, word in ((4, "ip"), (6, "ip6")):
                 self.provider[key].run("nft", "insert", "rule", "inet", "ingress", "forward",
-                                       "iifname", "site", word, "saddr", prefix[version], "counter", "accept")
+                                       "iifname", "site", word, "saddr", prefix[version],
+                                       "counter", "accept")
 
     def announce(self, key, prefix):
         """Y sends what is for this prefix by that provider from now on."""
