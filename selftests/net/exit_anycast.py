@@ -9,18 +9,24 @@ B's anycast addresses, and loses them.
 
 import contextlib
 import errno
+import json
 import os
+import select
 import shutil
+import socket
+import struct
 import sys
+import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
+from culvertlab.exits import link_down, routers  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.server import binary  # noqa: E402
 from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
-from culvertlab.tap import check, equal  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.topo import run as proc_run  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
@@ -34,41 +40,47 @@ RXA, RXB = site.router
 # That of IPv6 is made of the prefix, that of IPv4 must be configured.
 ANYCAST = {"a": {4: "10.81.0.254", 6: "fd81::ffff:ffff:ffff:ffff"},
            "b": {4: "10.82.0.254", 6: "fd82::ffff:ffff:ffff:ffff"}}
-UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
+# Numbers of netlink.
+NETFILTER, NFTABLES_NEWS = 12, 1 << 6
+RTM_DELROUTE, RTA_DST = 25, 1
+# What a host makes of ICMP type 3 code 13 and of ICMPv6 type 1 code 5.
+TOLD = {4: errno.EHOSTUNREACH, 6: errno.EACCES}
+# Counts at the host what it is told: why, and anything else of the kind.
+REFUSALS = """
+table inet told {
+    counter why { }
+    counter other { }
+    chain input {
+        type filter hook input priority 0
+        icmpv6 type destination-unreachable icmpv6 code 5 counter name why accept
+        icmp type destination-unreachable icmp code admin-prohibited counter name why accept
+        icmpv6 type destination-unreachable counter name other
+        icmp type destination-unreachable counter name other
+    }
+}
+"""
 
 
-def exits(server, *args):
-    """culvertctl exits on the server's router."""
-    config = [] if "remove" in args else ["-c", server.conf_path]
-    return server.node.run(binary("culvertctl"), "exits", *args, *config)
-
-
-def router(own):
-    """culvertd on the router that has this provider's link."""
+def sections(own, far):
+    """Those of the router that has this provider's link; `far` is the other router."""
     other = "b" if own == "a" else "a"
-    node, far = site.router if own == "a" else reversed(site.router)
-    sections = {f"exit isp-{own}": {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())},
-                f"exit isp-{other}": {"next_hop": f"{far.addr(4)}, {far.addr(6)}"}}
+    made = {f"exit isp-{own}": {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())},
+            f"exit isp-{other}": {"next_hop": f"{far.addr(4)}, {far.addr(6)}"}}
     for key in ("a", "b"):
-        sections[f"exit isp-{key}"].update({"prefix": ", ".join(PREFIX[key].values()),
-                                            "anycast": ANYCAST[key][4], "health": "anycast"})
-    server = lab.extra_server({"engine": {"order": "splice"}, **sections}, node=node)
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
-    return server
+        made[f"exit isp-{key}"].update({"prefix": ", ".join(PREFIX[key].values()),
+                                        "anycast": ANYCAST[key][4], "health": "anycast"})
+    return made
 
 
 @contextlib.contextmanager
-def routers():
-    """Both; what they leave in the kernel is gone afterwards."""
-    servers = [router("a"), router("b")]
-    try:
-        yield servers
-    finally:
-        for version in (4, 6):
-            withdraw(version)
-        for server in servers:
-            server.stop()
-            exits(server, "remove")
+def both():
+    """Both routers; what RXA has learned is forgotten afterwards."""
+    with routers(lab, [(RXA, sections("a", RXB)), (RXB, sections("b", RXA))]) as servers:
+        try:
+            yield servers
+        finally:
+            for version in (4, 6):
+                withdraw(version)
 
 
 def announce(version, kind=()):
@@ -83,27 +95,21 @@ def withdraw(version):
     RXA.run("sh", "-c", f"ip -{version} route flush {ANYCAST['b'][version]} proto babel || :")
 
 
-def become(server, state):
-    """Waits until one exit of the server has that state, and its routes are as they should be."""
-    wait_for(lambda: f" {state} " in exits(server) and "nothing" in exits(server, "plan"), 5,
-             f"the exit is {state}")
-
-
-def up(server):
-    """Waits until both are."""
-    wait_for(lambda: exits(server).count(" up ") == 2 and "nothing" in exits(server, "plan"), 5,
-             "both exits are up")
+def become(router, *states):
+    """Waits until its exits have these states, and all that belongs to them."""
+    wait_for(lambda: sorted(row["state"] for row in router.rows().values()) == sorted(states)
+             and "nothing" in router.exits("plan"), 5, f"the exits are {states}")
 
 
 @test("an exit of another router is used while there is a host route to its anycast address", 40)
 def _():
-    with routers() as (first, _):
+    with both() as (first, _):
         for version in (4, 6):
-            become(first, "dead")
+            become(first, "up", "dead")
             with nothing_dropped(site):
-                check(refused(site, site.client, version, 1) in UNREACHABLE, "no error at the host")
+                equal(refused(site, site.client, version, 1), TOLD[version], "what the host is told")
             announce(version)
-        up(first)
+        become(first, "up", "up")
         with nothing_dropped(site):
             for version in (4, 6):
                 reached(site, site.client, version, 0)
@@ -113,21 +119,127 @@ def _():
 @test("a host route that goes, or becomes unreachable, takes the exit away at once", 40)
 def _():
     for version in (4, 6):
-        with routers() as (first, _):
+        with both() as (first, _):
             for way in (4, 6):
                 announce(way)
-            up(first)
+            become(first, "up", "up")
             announce(version, ("unreachable",))
-            become(first, "dead")
+            become(first, "up", "dead")
             with nothing_dropped(site):
-                check(refused(site, site.client, version, 1) in UNREACHABLE, "no error at the host")
+                equal(refused(site, site.client, version, 1), TOLD[version], "what the host is told")
                 reached(site, site.client, version, 0)
                 reached(site, site.client, 10 - version, 1)
             announce(version)
-            up(first)
+            become(first, "up", "up")
             withdraw(version)
-            become(first, "dead")
-            check(refused(site, site.client, version, 1) in UNREACHABLE, "no error at the host")
+            become(first, "up", "dead")
+            equal(refused(site, site.client, version, 1), TOLD[version], "what the host is told")
+            check(first.rows()["isp-b"]["rejected"], "nothing is counted")
+
+
+class Losses:
+    """Takes the host routes away itself, and hears when nftables are changed behind that."""
+
+    def __init__(self, node):
+        with node.entered():
+            self.routes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+            self.news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+        self.news.bind((0, NFTABLES_NEWS))
+
+    def lose(self, version):
+        """Milliseconds from before the route goes until nftables have changed."""
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        address = socket.inet_pton(family, ANYCAST["b"][version])
+        body = struct.pack("=BBBBBBBBI", family, len(address) * 8, 0, 0, 254, 0, 255, 0, 0)
+        body += struct.pack("=HH", 4 + len(address), RTA_DST) + address
+        while select.select([self.news], [], [], 0)[0]:
+            self.news.recv(1 << 16)
+        begun = time.monotonic()
+        self.routes.send(struct.pack("=IHHII", 16 + len(body), RTM_DELROUTE, 1, 1, 0) + body)
+        check(select.select([self.news], [], [], 2)[0], "nftables have not changed")
+        return (time.monotonic() - begun) * 1000
+
+    def close(self):
+        self.routes.close()
+        self.news.close()
+
+
+@test("a lost host route rejects within 1 ms of the event", 40)
+def _():
+    took = []
+    with both() as (first, _), contextlib.closing(Losses(RXA)) as losses:
+        for version in (4, 6, 4, 6):
+            for way in (4, 6):
+                announce(way)
+            become(first, "up", "up")
+            took.append(losses.lose(version))
+    tap.note("milliseconds: " + ", ".join(f"{one:.2f}" for one in took))
+    # What else runs on the machine may come between; it does not each time.
+    within(min(took), 0, 1, "milliseconds until nftables refuses")
+
+
+@contextlib.contextmanager
+def told(most, seconds):
+    """Inside the block, which takes so long, the host is told so often why."""
+    proc_run(*site.client.command(["nft", "-f", "-"]), input=REFUSALS)
+    try:
+        yield
+        said = json.loads(site.client.run("nft", "-j", "list", "counters"))
+    finally:
+        site.client.run("nft", "delete", "table", "inet", "told")
+    found = {one["counter"]["name"]: one["counter"]["packets"] for one in said["nftables"]
+             if "counter" in one}
+    within(found["why"], 1, most, f"refusals in {seconds} s")
+    tap.note(f"{found['why']} told why, {found['other']} otherwise")
+
+
+def probes(version, seconds, between=lambda: None):
+    """Datagrams from B's prefix to Y, 50 a second."""
+    with contextlib.closing(site.client.bound(version, 1, udp=True)) as sock:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                sock.sendto(b"?", (site.peer.addr(version), 9))
+            between()
+            select.select([], [], [], .02)
+
+
+@test("who sends from a dead prefix is told once a second; within the site it goes on", 40)
+def _():
+    with both() as (first, _), nothing_dropped(site):
+        become(first, "up", "dead")
+        for version in (4, 6):
+            with told(2, 1.5):
+                probes(version, 1.5)
+        # By RXA, as it forwards it, to RXB on the same network.
+        site.client.run("ip", "-6", "route", "add", "fd85::3", "via", "fe80::1", "dev", "site")
+        try:
+            for node in (RXA, RXB):
+                with contextlib.closing(node.listen(6, 2)) as listener:
+                    site.client.connect(listener.getsockname()[:2], 1, 3).close()
+        finally:
+            site.client.run("ip", "-6", "route", "del", "fd85::3")
+
+
+@test("a host route that flaps ten times a second leaves the exit dead until it is calm", 40)
+def _():
+    with both() as (first, _):
+        announce(4)
+        announce(6)
+        become(first, "up", "up")
+        turns = iter([announce, withdraw] * 100)
+        due = [time.monotonic()]
+
+        def flap():
+            if time.monotonic() >= due[0]:
+                next(turns)(6)
+                due[0] += .05
+        with nothing_dropped(site), told(4, 3):
+            probes(6, 3, flap)
+        announce(6)
+        become(first, "up", "up")
+        with nothing_dropped(site):
+            reached(site, site.client, 6, 1)
 
 
 def has_anycast(node, key):
@@ -137,21 +249,19 @@ def has_anycast(node, key):
         for table in ("main", "local"):
             said = node.run("ip", f"-{version}", "route", "show", "table", table, "proto", "200")
             found.append(ANYCAST[key][version] in said)
-    check(all(found) or not any(found), f"some are there: {found}")
-    return all(found)
+    return all(found) if any(found) else False
 
 
 @test("a router has its own exit's anycast addresses while the link is up", 30)
 def _():
-    with routers():
+    with both():
         check(has_anycast(RXA, "a") and has_anycast(RXB, "b"), "they are not there")
         check(not has_anycast(RXA, "b"), "RXA has those of B")
-        RXB.run("ip", "link", "set", "to_b", "down")
-        try:
+        with link_down(RXB, "to_b", "fd92::1/64"):
             wait_for(lambda: not has_anycast(RXB, "b"), 5, "those of B are withdrawn")
-        finally:
-            RXB.run("ip", "link", "set", "to_b", "up")
-            RXB.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+            with nothing_dropped(site):
+                for version in (4, 6):
+                    equal(refused(site, RXA, version, 0), 0, "by A")
         wait_for(lambda: has_anycast(RXB, "b"), 5, "they are back")
 
 

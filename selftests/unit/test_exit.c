@@ -138,15 +138,15 @@ static void longer_prefixes_are_asked_first(void **state)
 
 	(void)state;
 	wanted(true, &want);
-	assert_int_equal(want.rule_count, 6);
-	assert_true(rule_there(&want, "ip -4 rule pref 20000 lookup main "
+	assert_int_equal(want.rule_count, 8);
+	assert_true(rule_there(&want, "ip -4 rule pref 20001 lookup main "
 				      "suppress_prefixlength 0 "
 				      "suppress_ifgroup 20000 protocol 200"));
-	assert_true(rule_there(&want, "ip -4 rule pref 20017 from 10.9.0.0/16 "
+	assert_true(rule_there(&want, "ip -4 rule pref 20019 from 10.9.0.0/16 "
 				      "lookup 20004 protocol 200"));
-	assert_true(rule_there(&want, "ip -4 rule pref 20025 from 10.0.0.0/8 "
+	assert_true(rule_there(&want, "ip -4 rule pref 20027 from 10.0.0.0/8 "
 				      "lookup 20001 protocol 200"));
-	assert_true(rule_there(&want, "ip -4 rule pref 20040 from 10.9.0.0/16 "
+	assert_true(rule_there(&want, "ip -4 rule pref 20150 from 10.9.0.0/16 "
 				      "unreachable protocol 200"));
 	assert_true(rule_there(&want,
 			       "ip -6 rule pref 20001 lookup 20000 protocol "
@@ -283,9 +283,9 @@ static void each_exit_of_a_source_has_its_metric(void **state)
 				"ip -6 route default from 2001:db8:a::/48 dev "
 				"if90003 table 20000 metric 1025 proto 200"));
 	/* Two choices of both, in either order: tables behind the exits'. */
-	assert_true(rule_there(&want, "ip -4 rule pref 20025 from 10.0.0.0/8 "
+	assert_true(rule_there(&want, "ip -4 rule pref 20027 from 10.0.0.0/8 "
 				      "lookup 20003 protocol 200"));
-	assert_true(rule_there(&want, "ip -4 rule pref 20017 from 10.9.0.0/16 "
+	assert_true(rule_there(&want, "ip -4 rule pref 20019 from 10.9.0.0/16 "
 				      "lookup 20004 protocol 200"));
 	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
 				       "20003 metric 1025 proto 200"));
@@ -317,8 +317,8 @@ static void beyond_an_exit_each_source_has_its_own_way(void **state)
 	lab.ways[5].gateway = conf->exits[0].next_hops[1];
 	lab.ways[5].link = 90004;
 	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
-	assert_true(rule_there(&want, "ip -4 rule pref 19999 to "
-				      "198.51.100.0/24 goto 20009 protocol "
+	assert_true(rule_there(&want, "ip -4 rule pref 20000 to "
+				      "198.51.100.0/24 goto 20002 protocol "
 				      "200"));
 	assert_false(route_there(&want, "ip -6 route 2000::/3 via "
 					"2001:db8:a:1::9 dev if2 table 20000 "
@@ -332,8 +332,8 @@ static void beyond_an_exit_each_source_has_its_own_way(void **state)
 	assert_true(route_there(&want, "ip -6 route 2001:db8:f:7::/64 via "
 				       "2001:db8:a:1::9 dev if90004 table "
 				       "20000 metric 1024 proto 200"));
-	assert_false(rule_there(&want, "ip -4 rule pref 19999 to "
-				       "192.0.2.128/25 goto 20009 protocol "
+	assert_false(rule_there(&want, "ip -4 rule pref 20000 to "
+				       "192.0.2.128/25 goto 20002 protocol "
 				       "200"));
 	exit_state_clear(&want);
 	conf_unref(conf);
@@ -457,7 +457,7 @@ static void an_exit_without_its_anycast_is_no_way_out(void **state)
 				       "2001:db8:f::/48 table 20000 metric "
 				       "4294967295 proto 200"));
 	assert_true(rule_there(&want, "ip -6 rule pref 20000 fwmark "
-				      "0x7f000000/0x7f000000 lookup 254 "
+				      "0x7fff0000/0x7fff0000 lookup 254 "
 				      "protocol 200"));
 	exit_state_clear(&want);
 	assert_true(health_tell(health, &anycast, true, 0));
@@ -809,6 +809,118 @@ static void sources_become_ranges_that_do_not_touch(void **state)
 	conf_unref(conf);
 }
 
+static void assert_steered(const struct addr_range *range, const char *first,
+			   const char *behind, uint16_t chain)
+{
+	assert_range(range, first, behind);
+	assert_int_equal(range->chain, chain);
+}
+
+static void the_longest_prefix_of_a_map_counts(void **state)
+{
+	struct range_source sources[] = {
+		{ prefix_of("10.0.0.0/8"), 1 },
+		{ prefix_of("10.128.0.0/9"), 2 },
+		{ prefix_of("10.9.0.0/16"), 2 },
+		{ prefix_of("10.9.4.0/24"), 1 },
+		{ prefix_of("10.9.8.0/24"), RANGE_NONE },
+		{ prefix_of("11.0.0.0/8"), 2 },
+		{ prefix_of("255.0.0.0/8"), 3 },
+		{ prefix_of("255.255.255.255"), 4 },
+	};
+	struct addr_range *ranges;
+	size_t count;
+
+	(void)state;
+	assert_int_equal(ranges_of_map(sources, 8, &ranges, &count), 0);
+	assert_int_equal(count, 9);
+	assert_steered(&ranges[0], "10.0.0.0", "10.9.0.0", 1);
+	assert_steered(&ranges[1], "10.9.0.0", "10.9.4.0", 2);
+	assert_steered(&ranges[2], "10.9.4.0", "10.9.5.0", 1);
+	assert_steered(&ranges[3], "10.9.5.0", "10.9.8.0", 2);
+	assert_steered(&ranges[4], "10.9.9.0", "10.10.0.0", 2);
+	assert_steered(&ranges[5], "10.10.0.0", "10.128.0.0", 1);
+	/* Side by side, and the same chain. */
+	assert_steered(&ranges[6], "10.128.0.0", "12.0.0.0", 2);
+	assert_steered(&ranges[7], "255.0.0.0", "255.255.255.255", 3);
+	assert_steered(&ranges[8], "255.255.255.255", NULL, 4);
+	free(ranges);
+	assert_int_equal(ranges_of_map(sources, 0, &ranges, &count), 0);
+	assert_int_equal(count, 0);
+	free(ranges);
+}
+
+/* An exit with that many networks, and one with few. */
+static struct conf *many_prefixes(unsigned int count)
+{
+	struct conf *conf = NULL;
+	char *text = malloc(256 + count * 64u);
+	size_t len = (size_t)sprintf(
+		text, USABLE "[exit a]\nlink = wan0\nprefix = 192.0.2.0/24\n"
+			     "[exit b]\nlink = wan1\nprefix = 2001:db8::/48\n");
+
+	for (unsigned int i = 0; i < count; i++)
+		len += (size_t)sprintf(text + len,
+				       "prefix = 10.%u.%u.0/24, "
+				       "2001:db8:%x::/48\n",
+				       i / 256 + 1, i % 256, i + 1);
+	assert_int_equal(
+		conf_parse(text, len, "test.conf", report, NULL, &conf), 0);
+	free(text);
+	return conf;
+}
+
+static void many_prefixes_are_for_nftables_to_find(void **state)
+{
+	struct conf *conf = many_prefixes(300);
+	struct prefix locals[] = { prefix_of("10.1.7.9"),
+				   prefix_of("127.0.0.0/8"),
+				   prefix_of("2001:db8:8::9") };
+	struct exit_state want;
+	struct lab_host lab;
+	struct addr_range *ranges;
+	size_t count;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[1].index = 90003;
+	lab.host.locals = locals;
+	lab.host.local_count = 3;
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(want.rule_count < 30 && want.route_count < 30);
+	assert_true(rule_there(&want, "ip -4 rule pref 20003 from 10.1.7.9/32 "
+				      "lookup 20002 protocol 200"));
+	assert_true(rule_there(&want, "ip -6 rule pref 20003 from "
+				      "2001:db8:8::9/128 lookup 20002 protocol "
+				      "200"));
+	assert_true(rule_there(&want, "ip -4 rule pref 20140 fwmark "
+				      "0x20000/0x7fff0000 lookup 20002 "
+				      "protocol 200"));
+	assert_true(rule_there(&want, "ip -6 rule pref 20150 fwmark "
+				      "0x20000/0x7fff0000 unreachable protocol "
+				      "200"));
+	assert_true(route_there(&want, "ip -6 route default dev if90003 table "
+				       "20002 metric 1024 proto 200"));
+	exit_state_clear(&want);
+	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &ranges, &count),
+			 0);
+	assert_int_equal(count, 2);
+	assert_steered(&ranges[0], "10.1.0.0", "10.2.44.0", 2);
+	free(ranges);
+	/* The link is lost. */
+	lab.links[1].up = false;
+	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &ranges, &count),
+			 0);
+	assert_int_equal(ranges[0].chain & 0xff, 1);
+	assert_true(ranges[0].chain > 0xff);
+	free(ranges);
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(rule_there(&want, "ip -4 rule pref 20003 from 10.1.7.9/32 "
+				      "unreachable protocol 200"));
+	exit_state_clear(&want);
+	conf_unref(conf);
+}
+
 static void exits_without_links_want_nothing(void **state)
 {
 	struct conf *conf = conf_of("[exit pins]\nprefix = 10.0.0.0/8\n");
@@ -845,6 +957,11 @@ static void everything_is_made(void *arg)
 	else
 		assert_int_equal(err, -ENOMEM);
 	err = ranges_of_exit(conf, 0, AF_INET, &ranges, &count);
+	if (!err)
+		free(ranges);
+	else
+		assert_int_equal(err, -ENOMEM);
+	err = steer_want(conf, &lab.host, AF_INET6, &ranges, &count);
 	if (!err)
 		free(ranges);
 	else
@@ -890,6 +1007,8 @@ int main(void)
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),
+		cmocka_unit_test(the_longest_prefix_of_a_map_counts),
+		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(exits_without_links_want_nothing),
 		cmocka_unit_test(a_lack_of_memory_leaks_nothing),
 	};

@@ -12,7 +12,7 @@
 #include "conf/parser.h"
 
 #define LIST_MAX     64 /* addresses of one key */
-#define PREFIXES_MAX 4096 /* prefixes of one key, all its lines together */
+#define PREFIXES_MAX 32768 /* prefixes of one key, all its lines together */
 #define ITEM_MAX     256 /* bytes of a list's item with its NUL */
 #define FOUND_MAX    60 /* bytes of a wrong value that are shown */
 

@@ -37,14 +37,15 @@ static void row_cells(void *arg, const struct exit_row *row)
 	grid_cell(grid, "%s", exit->link ? exit->link : "");
 	grid_cell(grid, "%s", row->state);
 	grid_cell(grid, "%zu", exit->prefix_count);
-	if (!row->guarded) {
-		grid_cell(grid, "no");
+	grid_cell(grid, "%s", row->by);
+	grid_cell(grid, "%s",
+		  !row->guarded   ? "no" :
+		  exit->unchecked ? "counts only" :
+				    "yes");
+	if (row->guarded)
+		grid_cell(grid, "%" PRIu64, row->packets);
+	else
 		grid_cell(grid, "%s", "");
-		grid_cell(grid, "%s", "");
-		return;
-	}
-	grid_cell(grid, "%s", exit->unchecked ? "counts only" : "yes");
-	grid_cell(grid, "%" PRIu64, row->packets);
 	grid_cell(grid, "%" PRIu64, row->rejects);
 }
 
@@ -83,15 +84,15 @@ static int learnt_show(FILE *out, const struct exit_tunnels *tunnels)
 
 static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 {
-	static const char *const titles[] = { "EXIT",      "LINK",
-					      "STATE",     ">PREFIXES",
-					      "GUARDED",   ">PACKETS",
-					      ">REJECTED", NULL };
+	static const char *const titles[] = {
+		"EXIT",    "LINK",     "STATE",     ">PREFIXES", "BY",
+		"GUARDED", ">PACKETS", ">REJECTED", NULL
+	};
 	struct exit_tunnels tunnels = { 0 };
 	struct grid grid;
 	int err;
 
-	grid_init(&grid, titles, 7);
+	grid_init(&grid, titles, 8);
 	err = exit_each(conf, row_cells, &grid);
 	if (!err)
 		err = grid_print(&grid, ctl->out);
@@ -124,9 +125,10 @@ static void row_json(void *arg, const struct exit_row *row)
 	fputs(",\"link\":", rows->out);
 	control_json_text(rows->out, row->exit->link ? row->exit->link : "");
 	fprintf(rows->out,
-		",\"state\":\"%s\",\"prefixes\":%zu,\"guarded\":%s,"
+		",\"state\":\"%s\",\"prefixes\":%zu,\"by\":\"%s\","
+		"\"guarded\":%s,"
 		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64 "}",
-		row->state, row->exit->prefix_count,
+		row->state, row->exit->prefix_count, row->by,
 		row->guarded ? "true" : "false", row->packets, row->rejects);
 	rows->separator = ",";
 }

@@ -132,27 +132,24 @@ static void difference_apply(struct applying *applying,
 }
 
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
-	       const struct health *health, struct exit_change *change)
+	       struct exit_host *host, struct exit_change *change)
 {
 	struct applying applying = { .rtnl = rtnl, .change = change };
 	struct exit_state want = { 0 }, have = { 0 };
-	struct exit_host host = { 0 };
-	int err = rtnl_host(rtnl, conf, &host);
+	int err = 0;
 
 	if (!err)
-		err = tunnel_make(rtnl, conf, &host, change);
-	host.health = health;
+		err = tunnel_make(rtnl, conf, host, change);
 	if (!err && conf)
-		err = exit_want(conf, &host, &want);
+		err = exit_want(conf, host, &want);
 	if (!err)
 		err = rtnl_state(rtnl, &have);
 	if (!err) {
-		groups_apply(&applying, conf, &host);
+		groups_apply(&applying, conf, host);
 		difference_apply(&applying, &want, &have);
-		tunnel_unmake(rtnl, conf, &host, change);
+		tunnel_unmake(rtnl, conf, host, change);
 	}
 	exit_state_clear(&want);
 	exit_state_clear(&have);
-	exit_host_clear(&host);
 	return err ? err : change->error;
 }

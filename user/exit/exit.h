@@ -24,6 +24,7 @@
 #define EXIT_GROUP    20000u /* the interface group of links */
 #define EXIT_NFTABLE  "culvert_guard"
 #define EXIT_TUNNEL   "culvert_tunnel" /* the device of all tunnels */
+#define EXIT_STEERS   "culvert_exits" /* the other one */
 
 struct exit_helper;
 
@@ -61,8 +62,14 @@ struct exit_row {
 	 * the way to the other router; "dead": the host route to an anycast address
 	 */
 	const char *state;
+	/*
+	 * How a packet's exit is found, IPv4's way and IPv6's: "rules" or "subtrees",
+	 * which is what few prefixes have, or "map", of nftables
+	 */
+	const char *by;
 	bool guarded; /* what has a link of ours */
-	uint64_t packets, rejects; /* by the guard, since it was made */
+	uint64_t packets; /* by the guard, since it was made */
+	uint64_t rejects; /* by it, and of prefixes of the exit while it was dead */
 };
 
 /* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */

@@ -50,13 +50,15 @@ struct exit_helper {
 	struct watch news_watch, guard_watch;
 	struct timer timer;
 	struct health *health;
+	struct exit_host host; /* as it was when we looked last */
+	struct steer steer;
 	struct timer settle; /* a route that has stayed long enough */
 	struct deferred look, heal;
 	struct log_limit limit;
 	int lock;
 	uint64_t applied_ms;
 	unsigned int hurried; /* since it was quiet */
-	bool guard_gone; /* somebody touched our table */
+	bool nft_touched; /* somebody touched a table of ours */
 };
 
 /* One helper for each network namespace: an abstract name, which goes with us. */
@@ -113,22 +115,46 @@ static bool look_now(struct exit_helper *helper)
 	return changed;
 }
 
+static int host_read(struct exit_helper *helper)
+{
+	struct exit_host host;
+	int err = rtnl_host(helper->rtnl, helper->conf, &host);
+
+	if (err)
+		return err;
+	host.health = helper->health;
+	exit_host_clear(&helper->host);
+	helper->host = host;
+	return 0;
+}
+
+/* All of it. Whoever is led to a table by nftables finds it there. */
+static int all_apply(struct exit_helper *helper, struct exit_change *change)
+{
+	int host = host_read(helper);
+	int guard = guard_apply(helper->nft, helper->conf, helper->nft_touched,
+				change);
+	int routes = host ? host :
+			    exit_apply(helper->rtnl, helper->conf,
+				       &helper->host, change);
+	int steer = steer_apply(helper->nft, &helper->steer, helper->conf,
+				&helper->host, helper->nft_touched, change);
+
+	if (!guard && !steer)
+		helper->nft_touched = false;
+	return guard ? guard : routes ? routes : steer;
+}
+
 static void heal_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
-	int err, routes;
 	uint64_t suppressed;
+	int err;
 
 	loop_undefer(&helper->heal);
 	look_now(helper);
-	err = guard_apply(helper->nft, helper->conf, helper->guard_gone,
-			  &change);
-	routes =
-		exit_apply(helper->rtnl, helper->conf, helper->health, &change);
+	err = all_apply(helper, &change);
 	helper->applied_ms = clock_ms();
-	if (!err)
-		helper->guard_gone = false;
-	err = err ? err : routes;
 	if (err)
 		timer_arm(helper->loop, &helper->timer, RETRY_MS,
 			  helper->timer.fn);
@@ -148,14 +174,25 @@ static void heal_timed(struct timer *timer)
 	heal_now(list_entry(timer, struct exit_helper, timer));
 }
 
+/* Before anything is asked: what is refused by routes alone is not told why. */
+static void steer_now(struct exit_helper *helper)
+{
+	struct exit_change change = { 0 };
+
+	steer_apply(helper->nft, &helper->steer, helper->conf, &helper->host,
+		    helper->nft_touched, &change);
+}
+
 /* A loss never waits, whatever else goes on: damping bounds how often it comes. */
 static void look_deferred(struct deferred *deferred)
 {
 	struct exit_helper *helper =
 		list_entry(deferred, struct exit_helper, look);
 
-	if (look_now(helper))
-		heal_now(helper);
+	if (!look_now(helper))
+		return;
+	steer_now(helper);
+	heal_now(helper);
 }
 
 /* Something may be amiss. */
@@ -199,6 +236,10 @@ static bool route_concern(const struct conf *conf, const struct nlmsghdr *msg)
 
 	if (route->rtm_protocol == EXIT_PROTOCOL)
 		return true;
+	/* Addresses of this host have rules where there are many prefixes. */
+	if (route->rtm_table == RT_TABLE_LOCAL)
+		return route->rtm_type == RTN_LOCAL &&
+		       route->rtm_protocol != EXIT_PROTOCOL;
 	if (route->rtm_table != RT_TABLE_MAIN)
 		return false;
 	if (route->rtm_family == AF_INET ||
@@ -275,7 +316,7 @@ static void guard_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (!nft_touched(helper->nft))
 		return;
-	helper->guard_gone = true;
+	helper->nft_touched = true;
 	heal_soon(helper);
 }
 
@@ -319,6 +360,7 @@ static int health_start(struct exit_helper *helper)
 static int helper_start(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
+	uint64_t begun = clock_ms();
 	int err;
 
 	helper->lock = lock_take();
@@ -340,7 +382,7 @@ static int helper_start(struct exit_helper *helper)
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
-	if (exit_apply(helper->rtnl, helper->conf, helper->health, &change))
+	if (all_apply(helper, &change))
 		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
 	if (learn_wanted(helper->conf) &&
 	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
@@ -352,8 +394,9 @@ static int helper_start(struct exit_helper *helper)
 			  "the group %d free?\"",
 			  strerror(-err), LEARN_GROUP);
 	helper->applied_ms = clock_ms();
-	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu",
-		 helper->conf->exit_count, change.count);
+	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu ms=%ju",
+		 helper->conf->exit_count, change.count,
+		 (uintmax_t)(helper->applied_ms - begun));
 	return 0;
 }
 
@@ -392,6 +435,8 @@ void exit_free(struct exit_helper *helper)
 	learner_free(helper->learner);
 	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
+	steer_clear(&helper->steer);
+	exit_host_clear(&helper->host);
 	health_free(helper->health);
 	fd_close(&helper->lock);
 	conf_unref(helper->conf);
@@ -399,28 +444,45 @@ void exit_free(struct exit_helper *helper)
 }
 
 /* conf NULL: everything goes. */
+static int once_with(const struct conf *conf, struct rtnl *rtnl,
+		     struct nft *nft, struct exit_change *change)
+{
+	struct exit_host host = { .health = NULL };
+	struct health *health = NULL;
+	struct steer steer = { .known = false };
+	int err = rtnl_host(rtnl, conf, &host);
+
+	if (!err && conf)
+		err = exit_health(conf, rtnl, &health);
+	host.health = health;
+	/* What leads somewhere goes before what guards it. */
+	if (!err)
+		err = exit_apply(rtnl, conf, &host, change);
+	if (!err && !conf)
+		err = learn_forget(rtnl, change);
+	if (!err)
+		err = steer_apply(nft, &steer, conf, &host, false, change);
+	if (!err)
+		err = guard_apply(nft, conf, false, change);
+	steer_clear(&steer);
+	exit_host_clear(&host);
+	health_free(health);
+	return err;
+}
+
 static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
 {
 	struct exit_change change = { .out = out, .dry = dry };
 	struct nft *nft = NULL;
-	struct health *health = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
 
 	if (!err)
 		err = nft_open(&nft);
-	if (!err && conf)
-		err = exit_health(conf, rtnl, &health);
-	/* What leads somewhere goes before what guards it. */
 	if (!err)
-		err = exit_apply(rtnl, conf, health, &change);
-	if (!err && !conf)
-		err = learn_forget(rtnl, &change);
-	if (!err)
-		err = guard_apply(nft, conf, false, &change);
+		err = once_with(conf, rtnl, nft, &change);
 	nft_close(nft);
 	rtnl_close(rtnl);
-	health_free(health);
 	*changes = change.count;
 	return err;
 }

@@ -15,6 +15,7 @@
 #include "exit/exit.h"
 #include "exit/health.h"
 #include "exit/nft.h"
+#include "exit/order.h"
 
 #define ROOM "exit"
 
@@ -25,15 +26,29 @@
  * Of what is ours in marks of packets, one value each. Only those of look-ups and of
  * forwarded packets bear them, and only the bits of the mask are changed.
  */
-#define EXIT_MARKS 0x7f000000u
-#define MARK_LOOK  0x7f000000u /* of a look at main alone */
+#define EXIT_MARKS 0x7fff0000u
+#define MARK_SHIFT 16 /* below: a table's number less EXIT_TABLE */
+#define MARK_DEAD  0x7ffe0000u /* forwarded, and there is no way for it */
+#define MARK_LOOK  0x7fff0000u /* of a look at main alone */
+
+/* Behind EXIT_TABLE that nftables may choose from, some of them for several exits. */
+#define TABLES_MOST 128
 
 /* Order of rules, from EXIT_PRIORITY on. */
 #define RULE_LOOK   EXIT_PRIORITY /* IPv6: MARK_LOOK */
-#define RULE_BEYOND (EXIT_PRIORITY - 1) /* IPv4: passes over the next one */
-#define RULE_SITE   EXIT_PRIORITY /* IPv4: what the site reaches otherwise */
-#define RULE_SOURCE (EXIT_PRIORITY + 1) /* IPv4: + 32 - bits, longest first */
-#define RULE_LOST   (EXIT_PRIORITY + 40) /* IPv4: nothing behind is tried */
+#define RULE_BEYOND EXIT_PRIORITY /* IPv4: passes over the next one */
+#define RULE_SITE   (EXIT_PRIORITY + 1) /* what the site reaches otherwise */
+#define RULE_DEAD   (EXIT_PRIORITY + 2) /* MARK_DEAD: nothing behind is tried */
+#define RULE_SOURCE (EXIT_PRIORITY + 3) /* + width - bits, longest first */
+#define RULE_MARK   (EXIT_PRIORITY + 140) /* of forwarded packets */
+#define RULE_LOST   (EXIT_PRIORITY + 150) /* nothing behind is tried */
+
+/*
+ * Prefixes of a family up to which a packet is compared with each (IPv4: a rule) or
+ * has its own routes (IPv6). Above, nftables finds the exit (steer.c).
+ */
+#define FEW_V4 16
+#define FEW_V6 100
 
 #define LOOPBACK 1 /* index of lo in every network namespace */
 
@@ -99,7 +114,8 @@ struct exit_host {
 	struct exit_link *links;
 	struct exit_way *ways;
 	struct exit_end *ends; /* by address */
-	size_t link_count, way_count, end_count;
+	struct prefix *locals; /* this host's addresses, and networks like them */
+	size_t link_count, way_count, end_count, local_count;
 	union addr tunnel_source; /* AF_UNSPEC: the kernel's choice */
 	int tunnel; /* index of the tunnels' device; 0: there is none */
 	const struct health *health; /* of exits of other routers; NULL: well */
@@ -147,6 +163,13 @@ const struct exit_link *exit_link_find(const struct exit_host *host,
 /* The link by which an exit is left, 0 while there is none; pure. */
 int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 		    sa_family_t family);
+/* Does nftables find the exits of a family's forwarded packets? Pure. */
+bool exit_mapped(const struct exit_order *order, sa_family_t family);
+/* The table that a source takes then; 0: there is no way for it. Pure. */
+uint32_t exit_source_table(const struct conf *conf,
+			   const struct exit_host *host,
+			   const struct exit_order *order,
+			   const struct exit_source *source);
 /* Can a prefix of it leave there? Pure. */
 bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
 	       const struct prefix *prefix);
@@ -207,9 +230,9 @@ int exit_health(const struct conf *conf, struct rtnl *rtnl,
 /* One is done, or told of in a plan; err: it has failed, which is logged. */
 void exit_change_note(struct exit_change *change, bool there, const char *what,
 		      int err);
-/* conf NULL: nothing is wanted. health: NULL then, too. */
+/* conf NULL: nothing is wanted. The host's tunnel device is made, if need be. */
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
-	       const struct health *health, struct exit_change *change);
+	       struct exit_host *host, struct exit_change *change);
 
 /*
  * The guards (guard.c): one transaction, when the table is not as wanted; `again`:
@@ -220,5 +243,29 @@ int guard_apply(struct nft *nft, const struct conf *conf, bool again,
 /* Packets let out and rejected by the exit with this index in the configuration. */
 int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,
 		   uint64_t *rejects);
+
+/*
+ * Which chain forwarded packets go to by their source (steer.c): the map in the
+ * kernel, as far as we know it.
+ */
+struct steer {
+	struct addr_range *ranges[2]; /* IPv4, IPv6 */
+	size_t count[2];
+	bool known; /* the kernel's are these */
+};
+
+void steer_clear(struct steer *steer);
+/* conf NULL: no table is wanted. `again`: what we know may be wrong. */
+int steer_apply(struct nft *nft, struct steer *steer, const struct conf *conf,
+		const struct exit_host *host, bool again,
+		struct exit_change *change);
+/* Packets refused since their exit died, by its index. */
+int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects);
+/* What the map should be, for the caller to free; pure. 0 or -ENOMEM. */
+int steer_want(const struct conf *conf, const struct exit_host *host,
+	       sa_family_t family, struct addr_range **out, size_t *count);
+
+/* Is it one of our tables of nftables? */
+bool exit_nftable_is(const char *name);
 
 #endif

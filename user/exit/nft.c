@@ -25,6 +25,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
 #define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
 #define TRIES         8 /* while others change nftables */
+#define ELEMENTS_ROOM (1 << 16) /* bytes of a message of a set */
 
 struct nft {
 	struct mnl_socket *socket; /* the tables' owner */
@@ -227,7 +228,7 @@ static bool is_ours(const struct nlmsghdr *msg)
 	mnl_attr_for_each(attr, msg, sizeof(struct nfgenmsg))
 		if (mnl_attr_get_type(attr) == NFTA_TABLE_NAME &&
 		    mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
-			return !strcmp(mnl_attr_get_str(attr), EXIT_NFTABLE);
+			return exit_nftable_is(mnl_attr_get_str(attr));
 	return false;
 }
 
@@ -300,4 +301,135 @@ int nft_counter_read(struct nft *nft, const char *table, const char *name,
 	nftnl_obj_nlmsg_build_payload(request, counter);
 	nftnl_obj_free(counter);
 	return ask(nft, request, counter_take, out);
+}
+
+/* An end of a range while a map is read. */
+struct bound {
+	uint8_t at[16];
+	uint16_t chain;
+	bool end;
+};
+
+struct bounds {
+	struct bound *all;
+	size_t count;
+	uint16_t (*read)(const char *chain);
+};
+
+static int bound_take(struct nftnl_set_elem *element, void *arg)
+{
+	struct bounds *bounds = arg;
+	uint32_t len;
+	const void *key = nftnl_set_elem_get(element, NFTNL_SET_ELEM_KEY, &len);
+	struct bound *bound;
+
+	if (!key || len > sizeof(bound->at))
+		return 0;
+	bound = exit_array_add((void **)&bounds->all, &bounds->count,
+			       sizeof(*bound));
+	if (!bound)
+		return -1;
+	memcpy(bound->at, key, len);
+	bound->end = nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_FLAGS) &&
+		     nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_FLAGS) &
+			     NFT_SET_ELEM_INTERVAL_END;
+	if (nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_CHAIN))
+		bound->chain = bounds->read(
+			nftnl_set_elem_get_str(element, NFTNL_SET_ELEM_CHAIN));
+	return 0;
+}
+
+static int elements_take(const struct nlmsghdr *msg, void *arg)
+{
+	struct nftnl_set *set = nftnl_set_alloc();
+	int err = -1;
+
+	if (set && nftnl_set_elems_nlmsg_parse(msg, set) == 0)
+		err = nftnl_set_elem_foreach(set, bound_take, arg);
+	nftnl_set_free(set);
+	if (err) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	return MNL_CB_OK;
+}
+
+static int elements_dump(struct nft *nft, const char *table, const char *map,
+			 struct bounds *bounds)
+{
+	struct nftnl_set *set = nftnl_set_alloc();
+	char buf[NETLINK_ROOM], answer[ELEMENTS_ROOM];
+	struct nlmsghdr *request;
+	int more = MNL_CB_OK;
+
+	if (!set)
+		return -ENOMEM;
+	nftnl_set_set_str(set, NFTNL_SET_TABLE, table);
+	nftnl_set_set_str(set, NFTNL_SET_NAME, map);
+	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETSETELEM, NFPROTO_INET,
+					NLM_F_DUMP, ++nft->sequence);
+	nftnl_set_elems_nlmsg_build_payload(request, set);
+	nftnl_set_free(set);
+	if (mnl_socket_sendto(nft->socket, request, request->nlmsg_len) < 0)
+		return -errno;
+	while (more > MNL_CB_STOP) {
+		ssize_t len = mnl_socket_recvfrom(nft->socket, answer,
+						  sizeof(answer));
+
+		if (len < 0)
+			return -errno;
+		more = mnl_cb_run(answer, (size_t)len, nft->sequence, nft->port,
+				  elements_take, bounds);
+	}
+	if (more < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	return 0;
+}
+
+/* At one place a range ends before another begins. */
+static int bound_compare(const void *left, const void *right)
+{
+	const struct bound *a = left, *b = right;
+	int order = memcmp(a->at, b->at, sizeof(a->at));
+
+	return order ? order : b->end - a->end;
+}
+
+int nft_map_read(struct nft *nft, const char *table, const char *map,
+		 uint16_t (*read)(const char *chain), struct addr_range **out,
+		 size_t *count)
+{
+	struct bounds bounds = { .read = read };
+	struct addr_range *ranges;
+	size_t made = 0;
+	int err = elements_dump(nft, table, map, &bounds);
+
+	ranges = err ? NULL : calloc(bounds.count + 1, sizeof(*ranges));
+	if (!err && !ranges)
+		err = -ENOMEM;
+	if (err) {
+		free(bounds.all);
+		return err;
+	}
+	if (bounds.count)
+		qsort(bounds.all, bounds.count, sizeof(*bounds.all),
+		      bound_compare);
+	for (size_t i = 0; i < bounds.count; i++) {
+		const struct bound *bound = &bounds.all[i];
+
+		if (!bound->end) {
+			memcpy(ranges[made].first, bound->at,
+			       sizeof(bound->at));
+			ranges[made].chain = bound->chain;
+			ranges[made++].open = true;
+		} else if (made) {
+			memcpy(ranges[made - 1].behind, bound->at,
+			       sizeof(bound->at));
+			ranges[made - 1].open = false;
+		}
+	}
+	free(bounds.all);
+	*out = ranges;
+	*count = made;
+	return 0;
 }

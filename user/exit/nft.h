@@ -40,6 +40,14 @@ int nft_table_read(struct nft *nft, const char *name, struct nft_found *out);
 int nft_counter_read(struct nft *nft, const char *table, const char *name,
 		     uint64_t *out);
 
+/*
+ * The ranges of a map, in order, for the caller to free; `read` makes a number of the
+ * name of a chain. -ENOENT: there is no such map; -EAGAIN: it was being changed.
+ */
+int nft_map_read(struct nft *nft, const char *table, const char *map,
+		 uint16_t (*read)(const char *chain), struct addr_range **out,
+		 size_t *count);
+
 enum nft_how {
 	NFT_REPLACE, /* made, or made anew */
 	NFT_CHANGE, /* it is there, and ours */

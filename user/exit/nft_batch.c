@@ -213,17 +213,20 @@ static void set_put(struct nft_batch *batch, struct nftnl_set *set)
 	nftnl_set_free(set);
 }
 
-static void ranges_begin(struct nft_batch *batch, const char *name,
-			 sa_family_t family)
+void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
+	       bool map)
 {
 	struct nftnl_set *set = set_new(batch, name);
 	bool v6 = family == AF_INET6;
 
 	if (!set)
 		return;
-	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_INTERVAL);
+	nftnl_set_set_u32(set, NFTNL_SET_FLAGS,
+			  NFT_SET_INTERVAL | (map ? NFT_SET_MAP : 0));
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, v6 ? TYPE_IPV6 : TYPE_IPV4);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, v6 ? 16 : 4);
+	if (map)
+		nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
 	set_put(batch, set);
 }
 
@@ -243,56 +246,86 @@ void batch_pairs(struct nft_batch *batch, const char *name, sa_family_t family,
 	set_put(batch, set);
 }
 
-static bool element_add(struct nftnl_set *set, const uint8_t *key, size_t len,
-			bool end)
+static struct nftnl_set_elem *element_add(struct nftnl_set *set,
+					  const uint8_t *key, size_t len)
 {
 	struct nftnl_set_elem *element = nftnl_set_elem_alloc();
 
 	if (!element)
-		return false;
+		return NULL;
 	nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, key, (uint32_t)len);
-	if (end)
-		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS,
-				       NFT_SET_ELEM_INTERVAL_END);
 	nftnl_set_elem_add(set, element);
-	return true;
+	return element;
 }
 
-/* Elements of one message: a start and, but for the last address, an end each. */
-static size_t ranges_put(struct nft_batch *batch, const char *name,
-			 sa_family_t family, const struct addr_range *ranges,
-			 size_t count)
+/* A start and, but for the last address, an end. False: no memory. */
+static bool range_add(struct nftnl_set *set, const struct batch_elements *what,
+		      const struct addr_range *range)
 {
-	struct nftnl_set *set = set_new(batch, name);
-	size_t len = family == AF_INET6 ? 16 : 4, i;
-	bool all = set != NULL;
+	size_t len = what->family == AF_INET6 ? 16 : 4;
+	struct nftnl_set_elem *element = element_add(set, range->first, len);
+	char chain[BATCH_NAME];
 
-	for (i = 0; i < count && i < ELEMENTS / 2 && all; i++) {
-		all = element_add(set, ranges[i].first, len, false);
-		if (all && !ranges[i].open)
-			all = element_add(set, ranges[i].behind, len, true);
+	if (!element)
+		return false;
+	if (what->format) {
+		what->format(range->chain, chain);
+		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_VERDICT,
+				       (uint32_t)NFT_GOTO);
+		nftnl_set_elem_set_str(element, NFTNL_SET_ELEM_CHAIN, chain);
 	}
-	if (all) {
-		nftnl_set_elems_nlmsg_build_payload(
-			message_begin(batch, NFT_MSG_NEWSETELEM, NLM_F_CREATE),
-			set);
-		message_end(batch);
-	} else {
-		batch->error = -ENOMEM;
-	}
-	if (set)
-		nftnl_set_free(set);
-	return i;
+	if (range->open)
+		return true;
+	element = element_add(set, range->behind, len);
+	if (element)
+		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS,
+				       NFT_SET_ELEM_INTERVAL_END);
+	return element != NULL;
+}
+
+/* Those of one message, from `at` on; the first that is left. */
+static size_t elements_put(struct nft_batch *batch,
+			   const struct batch_elements *what, size_t at,
+			   bool there)
+{
+	struct nftnl_set *set = set_new(batch, what->set);
+	size_t end = at + ELEMENTS / 2;
+
+	for (; set && at < what->count && at < end; at++)
+		if (!range_add(set, what, &what->ranges[at])) {
+			batch->error = -ENOMEM;
+			break;
+		}
+	if (!set)
+		return at;
+	nftnl_set_elems_nlmsg_build_payload(
+		message_begin(batch,
+			      there ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM,
+			      there ? NLM_F_CREATE : 0),
+		set);
+	message_end(batch);
+	nftnl_set_free(set);
+	return at;
+}
+
+void batch_elements(struct nft_batch *batch, const struct batch_elements *what,
+		    bool there)
+{
+	size_t at = 0;
+
+	while (at < what->count && !batch->error)
+		at = elements_put(batch, what, at, there);
 }
 
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count)
 {
-	size_t at = 0;
+	const struct batch_elements all = {
+		.set = set, .family = family, .ranges = ranges, .count = count
+	};
 
-	ranges_begin(batch, set, family);
-	while (at < count && !batch->error)
-		at += ranges_put(batch, set, family, ranges + at, count - at);
+	batch_set(batch, set, family, false);
+	batch_elements(batch, &all, true);
 }
 
 void batch_rule_begin(struct nft_batch *batch, const char *chain)
@@ -377,9 +410,10 @@ void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result)
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_FIB_DREG, REG);
 }
 
-void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
+/* What was loaded becomes (it & mask) ^ turned. */
+static void bitwise(struct nft_batch *batch, const void *bits,
+		    const void *turned, size_t len)
 {
-	static const uint8_t zero[16];
 	struct nftnl_expr *expr = expression(batch, "bitwise");
 
 	if (!expr)
@@ -388,7 +422,15 @@ void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_BITWISE_DREG, REG);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_BITWISE_LEN, (uint32_t)len);
 	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_MASK, bits, (uint32_t)len);
-	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_XOR, zero, (uint32_t)len);
+	nftnl_expr_set_data(expr, NFTNL_EXPR_BITWISE_XOR, turned,
+			    (uint32_t)len);
+}
+
+void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
+{
+	static const uint8_t zero[16];
+
+	bitwise(batch, bits, zero, len);
 }
 
 static void compare(struct nft_batch *batch, uint32_t how, const void *data,
@@ -413,6 +455,20 @@ void batch_differs(struct nft_batch *batch, const void *data, size_t len)
 	compare(batch, NFT_CMP_NEQ, data, len);
 }
 
+void batch_mark(struct nft_batch *batch, uint32_t bits, uint32_t value)
+{
+	const uint32_t kept = ~bits;
+	struct nftnl_expr *expr;
+
+	batch_meta(batch, NFT_META_MARK);
+	bitwise(batch, &kept, &value, sizeof(kept));
+	expr = expression(batch, "meta");
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_KEY, NFT_META_MARK);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_SREG, REG);
+}
+
 void batch_family(struct nft_batch *batch, sa_family_t family)
 {
 	uint8_t protocol = family == AF_INET6 ? NFPROTO_IPV6 : NFPROTO_IPV4;
@@ -432,6 +488,17 @@ void batch_lookup(struct nft_batch *batch, const char *set, bool inside)
 	if (!inside)
 		nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_FLAGS,
 				   NFT_LOOKUP_F_INV);
+}
+
+void batch_branch(struct nft_batch *batch, const char *map)
+{
+	struct nftnl_expr *expr = expression(batch, "lookup");
+
+	if (!expr)
+		return;
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_SREG, REG);
+	nftnl_expr_set_u32(expr, NFTNL_EXPR_LOOKUP_DREG, NFT_REG_VERDICT);
+	nftnl_expr_set_str(expr, NFTNL_EXPR_LOOKUP_SET, map);
 }
 
 static void limit_set(struct nftnl_expr *limit, uint32_t rate)

@@ -15,6 +15,8 @@
 
 #include "exit/ranges.h"
 
+#define BATCH_NAME 32 /* bytes of a name, with NUL */
+
 struct mnl_socket;
 struct nftnl_batch;
 struct nftnl_expr;
@@ -48,7 +50,20 @@ void batch_chain(struct nft_batch *batch, const char *name);
 void batch_chain_hooked(struct nft_batch *batch, const char *name,
 			uint32_t hook, int32_t priority);
 void batch_counter(struct nft_batch *batch, const char *name);
-/* A set of ranges of addresses. */
+/* A set of ranges of addresses; `map`: each with a chain to go to. */
+void batch_set(struct nft_batch *batch, const char *set, sa_family_t family,
+	       bool map);
+/* Elements of it, added or taken out; format NULL: they have no chains. */
+struct batch_elements {
+	const char *set;
+	sa_family_t family;
+	void (*format)(uint16_t chain, char out[BATCH_NAME]);
+	const struct addr_range *ranges;
+	size_t count;
+};
+void batch_elements(struct nft_batch *batch, const struct batch_elements *what,
+		    bool there);
+/* A set of these ranges. */
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count);
 /* A set of pairs of addresses that packets make themselves, each for a second. */
@@ -70,6 +85,8 @@ void batch_equal(struct nft_batch *batch, const void *data, size_t len);
 void batch_differs(struct nft_batch *batch, const void *data, size_t len);
 void batch_family(struct nft_batch *batch, sa_family_t family);
 void batch_lookup(struct nft_batch *batch, const char *set, bool inside);
+/* Goes to the chain that the map has for what was loaded. */
+void batch_branch(struct nft_batch *batch, const char *map);
 /* Goes on once a second for each pair of source and destination. */
 void batch_pair_limit(struct nft_batch *batch, const char *set,
 		      sa_family_t family);
@@ -81,6 +98,8 @@ void batch_tracked(struct nft_batch *batch, uint32_t states);
 void batch_log(struct nft_batch *batch, uint16_t group, uint32_t bytes);
 /* Family ip6: a copy of the packet goes to this host. */
 void batch_copy_here(struct nft_batch *batch);
+/* Changes these bits of the packet's mark. */
+void batch_mark(struct nft_batch *batch, uint32_t bits, uint32_t value);
 void batch_count(struct nft_batch *batch, const char *counter);
 /* chain NULL with NFT_RETURN, NF_DROP and such. */
 void batch_verdict(struct nft_batch *batch, int code, const char *chain);

@@ -123,3 +123,102 @@ int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 	ranges_order(ranges, used, out, count);
 	return 0;
 }
+
+/* By their first address, the shorter before the longer. */
+static int map_compare(const void *left, const void *right)
+{
+	const struct range_source *a = left, *b = right;
+	int order = memcmp(a->prefix.bytes, b->prefix.bytes,
+			   sizeof(a->prefix.bytes));
+
+	return order ? order : a->prefix.bits - b->prefix.bits;
+}
+
+/* The prefixes around the place that is looked at, the outermost first. */
+struct nest {
+	struct addr_range *out;
+	size_t count;
+	struct addr_range around[129];
+	size_t depth;
+};
+
+/* [from, behind) goes where `of` does; what touches the one before is joined to it. */
+static void range_emit(struct nest *nest, const uint8_t *from,
+		       const uint8_t *behind, bool open,
+		       const struct addr_range *of)
+{
+	struct addr_range *last = nest->count ? &nest->out[nest->count - 1] :
+						NULL;
+
+	if (of->chain == RANGE_NONE ||
+	    (!open && memcmp(from, behind, sizeof(of->first)) >= 0))
+		return;
+	if (!last || last->open || last->chain != of->chain ||
+	    memcmp(last->behind, from, sizeof(last->behind)) != 0) {
+		last = &nest->out[nest->count++];
+		*last = (struct addr_range){ .chain = of->chain };
+		memcpy(last->first, from, sizeof(last->first));
+	}
+	memcpy(last->behind, behind, sizeof(last->behind));
+	last->open = open;
+}
+
+/* The innermost ends; the one around it goes on behind. */
+static void nest_leave(struct nest *nest)
+{
+	struct addr_range *inner = &nest->around[--nest->depth];
+
+	range_emit(nest, inner->first, inner->behind, inner->open, inner);
+	if (!nest->depth)
+		return;
+	/* Nothing is left of one that ends with it. */
+	if (inner->open)
+		nest->around[nest->depth - 1].chain = RANGE_NONE;
+	else
+		memcpy(nest->around[nest->depth - 1].first, inner->behind,
+		       sizeof(inner->behind));
+}
+
+static void nest_enter(struct nest *nest, const struct addr_range *inner)
+{
+	struct addr_range *outer;
+
+	while (nest->depth) {
+		outer = &nest->around[nest->depth - 1];
+		if (outer->open || memcmp(outer->behind, inner->first,
+					  sizeof(inner->first)) > 0)
+			break;
+		nest_leave(nest);
+	}
+	if (nest->depth) {
+		outer = &nest->around[nest->depth - 1];
+		range_emit(nest, outer->first, inner->first, false, outer);
+	}
+	nest->around[nest->depth++] = *inner;
+}
+
+int ranges_of_map(struct range_source *sources, size_t source_count,
+		  struct addr_range **out, size_t *count)
+{
+	struct nest nest = { .count = 0 };
+	struct addr_range range;
+
+	/* Each prefix begins one range and ends one, of the one around it. */
+	nest.out = calloc(source_count * 2 + 1, sizeof(*nest.out));
+	if (!nest.out)
+		return -ENOMEM;
+	if (source_count)
+		qsort(sources, source_count, sizeof(*sources), map_compare);
+	for (size_t i = 0; i < source_count; i++) {
+		if (i && !map_compare(&sources[i - 1], &sources[i]))
+			continue;
+		range_make(&sources[i].prefix, &range);
+		range.chain = sources[i].chain;
+		nest_enter(&nest, &range);
+	}
+	while (nest.depth)
+		nest_leave(&nest);
+	*out = nest.out;
+	*count = nest.count;
+	return 0;
+}

@@ -13,11 +13,27 @@ struct addr_range {
 	uint8_t first[16]; /* 4 of them for IPv4 */
 	uint8_t behind[16]; /* the first address that is not in it */
 	bool open; /* it goes to the last address: there is none behind */
+	uint16_t chain; /* where its packets go, of a map (steer.c) */
 };
 
 /* Of one family, in order, for the caller to free. Pure. 0 or -ENOMEM. */
 int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
 		       struct addr_range **out, size_t *count);
+/* A prefix of a map. */
+struct range_source {
+	struct prefix prefix;
+	uint16_t chain;
+};
+
+#define RANGE_NONE UINT16_MAX /* packets go nowhere else */
+
+/*
+ * The longest prefix counts: ranges that do not overlap, in order, for the caller to
+ * free. Sorts `sources`, all of one family. Pure. 0 or -ENOMEM.
+ */
+int ranges_of_map(struct range_source *sources, size_t source_count,
+		  struct addr_range **out, size_t *count);
+
 /*
  * What may leave by an exit (exit SIZE_MAX: by any), in order, for the caller to
  * free. Pure. 0 or -ENOMEM.

@@ -400,6 +400,28 @@ static int way_take(const struct nlmsghdr *msg, void *arg)
 	return MNL_CB_OK;
 }
 
+static int local_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = RTA_MAX };
+	struct exit_host *host = arg;
+	struct prefix *local;
+
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	/* Not the anycast addresses, which we have made ourselves. */
+	if (!ip_family(head->rtm_family) || head->rtm_type != RTN_LOCAL ||
+	    head->rtm_protocol == EXIT_PROTOCOL ||
+	    number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_LOCAL)
+		return MNL_CB_OK;
+	local = exit_array_add((void **)&host->locals, &host->local_count,
+			       sizeof(*local));
+	if (!local)
+		return out_of_memory();
+	prefix_take(&attributes, RTA_DST, head->rtm_family, head->rtm_dst_len,
+		    local);
+	return MNL_CB_OK;
+}
+
 static int links_dump(struct rtnl *rtnl, struct exit_host *host)
 {
 	char buf[REQUEST_SIZE] = "";
@@ -430,6 +452,23 @@ static int ways_dump(struct rtnl *rtnl, struct exit_host *host)
 	return err == -EOPNOTSUPP || err == -ENOENT ? 0 : err;
 }
 
+static int locals_dump(struct rtnl *rtnl, const struct conf *conf,
+		       struct exit_host *host)
+{
+	static const uint8_t families[] = { AF_INET, AF_INET6 };
+	struct exit_order order;
+	int err = exit_order_make(conf, &order);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < 2 && !err; i++)
+		if (exit_mapped(&order, families[i]))
+			err = routes_dump(rtnl, families[i], RTPROT_UNSPEC,
+					  RT_TABLE_LOCAL, local_take, host);
+	exit_order_clear(&order);
+	return err == -ENOENT ? 0 : err;
+}
+
 int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 {
 	struct exit_host host = { 0 };
@@ -439,6 +478,8 @@ int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 		err = ways_dump(rtnl, &host);
 	if (!err && conf)
 		err = tunnel_look(rtnl, conf, &host);
+	if (!err && conf)
+		err = locals_dump(rtnl, conf, &host);
 	if (err)
 		exit_host_clear(&host);
 	else

@@ -61,24 +61,47 @@ static const char *exit_state_name(const struct conf_exit *exit,
 	return prefix_dead(host, exit) ? "dead" : "up";
 }
 
-static int rows_tell(const struct conf *conf, struct nft *nft,
-		     const struct exit_host *host,
-		     const struct exit_state *want,
-		     const struct exit_state *have,
-		     void (*fn)(void *arg, const struct exit_row *row),
-		     void *arg)
+/* How the table of a source is found, IPv4's way before that of IPv6. */
+static const char *method_name(const struct exit_order *order)
+{
+	static const char *const names[2][2][2] = {
+		{ { "rules, subtrees", "rules, map" },
+		  { "map, subtrees", "map" } },
+		{ { "rules", "map" }, { "subtrees", "map" } },
+	};
+	bool has[2] = { false, false };
+	bool mapped[2] = { exit_mapped(order, AF_INET),
+			   exit_mapped(order, AF_INET6) };
+
+	for (size_t i = 0; i < order->source_count; i++)
+		has[order->sources[i].prefix.family == AF_INET6] = true;
+	if (has[0] && has[1])
+		return names[0][mapped[0]][mapped[1]];
+	return names[1][has[1]][mapped[has[1]]];
+}
+
+static int
+rows_tell(const struct conf *conf, struct nft *nft,
+	  const struct exit_order *order, const struct exit_host *host,
+	  const struct exit_state *want, const struct exit_state *have,
+	  void (*fn)(void *arg, const struct exit_row *row), void *arg)
 {
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		struct exit_row row = { .exit = &conf->exits[i] };
+		uint64_t dead = 0;
 		int err;
 
 		if (!exit_leads(row.exit))
 			continue;
+		row.by = method_name(order);
 		row.state = exit_state_name(row.exit, host, want, have);
 		err = guard_counters(nft, i, &row.packets, &row.rejects);
+		row.guarded = !err;
+		if (!err || err == -ENOENT)
+			err = steer_counter(nft, i, &dead);
 		if (err && err != -ENOENT)
 			return err;
-		row.guarded = !err;
+		row.rejects += dead;
 		fn(arg, &row);
 	}
 	return 0;
@@ -89,6 +112,7 @@ int exit_each(const struct conf *conf,
 {
 	struct exit_state want = { 0 }, have = { 0 };
 	struct exit_host host = { 0 };
+	struct exit_order order = { 0 };
 	struct health *health = NULL;
 	struct nft *nft = NULL;
 	struct rtnl *rtnl = NULL;
@@ -106,10 +130,14 @@ int exit_each(const struct conf *conf,
 	if (!err)
 		err = rtnl_state(rtnl, &have);
 	if (!err)
-		err = rows_tell(conf, nft, &host, &want, &have, fn, arg);
+		err = exit_order_make(conf, &order);
+	if (!err)
+		err = rows_tell(conf, nft, &order, &host, &want, &have, fn,
+				arg);
 	exit_state_clear(&want);
 	exit_state_clear(&have);
 	exit_host_clear(&host);
+	exit_order_clear(&order);
 	nft_close(nft);
 	rtnl_close(rtnl);
 	health_free(health);

@@ -38,6 +38,7 @@ void exit_host_clear(struct exit_host *host)
 	free(host->links);
 	free(host->ways);
 	free(host->ends);
+	free(host->locals);
 	*host = (struct exit_host){ 0 };
 }
 

@@ -3,12 +3,13 @@
  * The rules and routes that make each source take its exit; pure functions.
  *
  *   pref   IPv4                                   IPv6
- *   19999  to what is beyond an exit: the next
+ *   20000  to what is beyond an exit: the next    fwmark 0x7fff: main
  *          but one
- *   20000  main, but no default route and none    fwmark 0x7f: main
+ *   20001  main, but no default route and none    table 20000
  *          by a link of an exit
- *   20001  from PREFIX: the table of its exits    table 20000
- *   20040  from PREFIX: unreachable
+ *   20002  fwmark 0x7ffe: unreachable             the same
+ *   20003  from PREFIX: the table of its exits
+ *   20150  from PREFIX: unreachable
  *
  * What the site reaches otherwise than by an exit counts first, for every source. A
  * route of main by an exit's link says nothing of whom it is for, however long its
@@ -42,6 +43,14 @@
  * exits has a table, and each prefix a rule that leads there, the longer prefixes
  * before the shorter. That costs a look at each rule for each packet, but holds for
  * look-ups without a packet, too.
+ *
+ * With many prefixes nftables finds the table of what is forwarded (steer.c), and marks
+ * it. This host's own packets are routed before nftables sees them, and so are those
+ * that BPF programs send for it: its addresses have rules.
+ *
+ *   20003  from ADDRESS of this host: the table of its exits, or unreachable
+ *   20140  fwmark N: table 20000 + N
+ *   20150  from ADDRESS, fwmark N: unreachable
  */
 #include <errno.h>
 #include <linux/rtnetlink.h>
@@ -56,6 +65,7 @@
 struct making {
 	const struct conf *conf;
 	const struct exit_host *host;
+	const struct exit_order *order;
 	struct exit_state *out;
 };
 
@@ -276,6 +286,38 @@ static const struct prefix *served_as(const struct conf_exit *exit,
 	return from;
 }
 
+bool exit_mapped(const struct exit_order *order, sa_family_t family)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < order->choice_count; i++)
+		if (order->choices[i].table > EXIT_TABLE + TABLES_MOST)
+			return false;
+	for (size_t i = 0; i < order->source_count; i++)
+		count += order->sources[i].prefix.family == family;
+	return count > (family == AF_INET6 ? FEW_V6 : FEW_V4);
+}
+
+uint32_t exit_source_table(const struct conf *conf,
+			   const struct exit_host *host,
+			   const struct exit_order *order,
+			   const struct exit_source *source)
+{
+	const struct exit_choice *choice = &order->choices[source->choice];
+
+	for (size_t i = 0; i < choice->count; i++) {
+		const struct conf_exit *exit = &conf->exits[choice->exits[i]];
+
+		if (exit_dead(host, exit,
+			      served_as(exit, &source->prefix,
+					choice->exits[i] == choice->owner)))
+			continue;
+		/* The table knows of links alone, and of those the kernel itself. */
+		return i ? EXIT_TABLE + 1u + choice->exits[i] : choice->table;
+	}
+	return 0;
+}
+
 /* The ways of a source by one exit; `route` has what they have in common. */
 static int exit_add(const struct making *m, const struct conf_exit *exit,
 		    const struct prefix *as, struct exit_route route,
@@ -285,6 +327,8 @@ static int exit_add(const struct making *m, const struct conf_exit *exit,
 	int err = 0;
 
 	route.link = exit_link_index(m->host, exit, route.to.family);
+	if (!route.link)
+		return 0;
 	if (exit->link)
 		err = subnets_add(m, route);
 	if (tunnel_leads(exit))
@@ -295,21 +339,24 @@ static int exit_add(const struct making *m, const struct conf_exit *exit,
 	return err ? err : route_add(m->out, &route);
 }
 
-/* from without bits: IPv4, whose rules know the sources. */
-static int choice_add(const struct making *m, const struct prefix *from,
+/* The ways of a source in a table, and that there is none without them. */
+static int choice_add(const struct making *m, const struct exit_source *source,
 		      uint32_t table, const struct exit_choice *choice)
 {
-	const struct exit_route route = { .to = { .family = from->family },
-					  .from = *from,
-					  .table = table,
-					  .metric = METRIC_LOST };
+	const struct exit_route route = {
+		.to = { .family = source->prefix.family },
+		.from = source->prefix,
+		.table = table,
+		.metric = METRIC_LOST
+	};
 	int err = route_add(m->out, &route);
 
 	for (size_t i = 0; i < choice->count && !err; i++) {
 		const struct conf_exit *exit =
 			&m->conf->exits[choice->exits[i]];
-		const struct prefix *as = served_as(
-			exit, from, choice->exits[i] == choice->owner);
+		const struct prefix *as =
+			served_as(exit, &source->prefix,
+				  choice->exits[i] == choice->owner);
 
 		if (!exit_dead(m->host, exit, as))
 			err = exit_add(m, exit, as, route,
@@ -318,42 +365,135 @@ static int choice_add(const struct making *m, const struct prefix *from,
 	return err;
 }
 
-static int source_add(const struct making *m, const struct exit_source *source,
-		      const struct exit_order *order)
+/* What is from there takes that table, or nothing (0). */
+static int source_rules_add(const struct making *m, const struct prefix *from,
+			    uint32_t table)
 {
-	const struct exit_choice *choice = &order->choices[source->choice];
-	struct exit_rule rule = {
-		.from = source->prefix,
-		.priority = RULE_SOURCE + 32u - source->prefix.bits,
-		.table = choice->table,
-	};
-	int err;
+	unsigned int width = from->family == AF_INET6 ? 128 : 32;
+	struct exit_rule rule = { .from = *from,
+				  .priority = RULE_SOURCE + width - from->bits,
+				  .table = table };
+	int err = rule_add(m->out, &rule);
 
-	if (source->prefix.family == AF_INET6)
-		return choice_add(m, &source->prefix, EXIT_TABLE, choice);
-	err = rule_add(m->out, &rule);
 	rule.priority = RULE_LOST;
 	rule.table = 0;
 	return err ? err : rule_add(m->out, &rule);
 }
 
-/* IPv4 has the routes of a choice once for all sources. */
-static int sources_add(const struct making *m, const struct exit_order *order,
-		       bool family[2])
+/* With few prefixes: IPv4 has the routes of a choice once for all sources. */
+static int few_add(const struct making *m, sa_family_t family)
 {
-	const struct prefix all = { .family = AF_INET };
+	const struct exit_source all = { .prefix = { .family = AF_INET } };
+	const struct exit_order *order = m->order;
 	int err = 0;
 
-	for (size_t i = 0; i < order->choice_count && !err; i++)
+	for (size_t i = 0; family == AF_INET && i < order->choice_count && !err;
+	     i++)
 		if (order->choices[i].ipv4)
 			err = choice_add(m, &all, order->choices[i].table,
 					 &order->choices[i]);
 	for (size_t i = 0; i < order->source_count && !err; i++) {
 		const struct exit_source *source = &order->sources[i];
+		const struct exit_choice *choice =
+			&order->choices[source->choice];
 
-		family[source->prefix.family == AF_INET6] = true;
-		err = source_add(m, source, order);
+		if (source->prefix.family != family)
+			continue;
+		err = family == AF_INET6 ?
+			      choice_add(m, source, EXIT_TABLE, choice) :
+			      source_rules_add(m, &source->prefix,
+					       choice->table);
 	}
+	return err;
+}
+
+/* A table of its own for these exits, as far as there are links, and its mark. */
+static int table_add(const struct making *m, sa_family_t family, uint32_t table,
+		     const uint8_t *exits, size_t count)
+{
+	const struct exit_route route = { .to = { .family = family },
+					  .from = { .family = family },
+					  .table = table,
+					  .metric = METRIC_LOST };
+	struct exit_rule rule = { .from = { .family = family },
+				  .priority = RULE_MARK,
+				  .mark = (table - EXIT_TABLE) << MARK_SHIFT,
+				  .table = table };
+	int err = route_add(m->out, &route);
+
+	for (size_t i = 0; i < count && !err; i++) {
+		const struct conf_exit *exit = &m->conf->exits[exits[i]];
+
+		err = exit_add(m, exit, served_as(exit, &route.from, false),
+			       route, METRIC_DEFAULT + (uint32_t)i);
+	}
+	if (!err)
+		err = rule_add(m->out, &rule);
+	rule.priority = RULE_LOST;
+	rule.table = 0;
+	return err ? err : rule_add(m->out, &rule);
+}
+
+/* Does `outer` have all of `inner`? */
+static bool prefix_within(const struct prefix *inner,
+			  const struct prefix *outer)
+{
+	union addr addr;
+
+	addr_from_bytes(&addr, inner->family, inner->bytes, 0);
+	return outer->bits <= inner->bits && prefix_contains(outer, &addr);
+}
+
+/* It may be a network (ip route add local), with prefixes within. */
+static int local_add(const struct making *m, const struct prefix *local)
+{
+	const struct exit_source *longest = NULL;
+	int err = 0;
+
+	for (size_t i = 0; i < m->order->source_count && !err; i++) {
+		const struct exit_source *source = &m->order->sources[i];
+
+		if (source->prefix.bits > local->bits &&
+		    prefix_within(&source->prefix, local))
+			err = source_rules_add(
+				m, &source->prefix,
+				exit_source_table(m->conf, m->host, m->order,
+						  source));
+		else if ((!longest ||
+			  source->prefix.bits > longest->prefix.bits) &&
+			 prefix_within(local, &source->prefix))
+			longest = source;
+	}
+	if (!longest || err)
+		return err;
+	return source_rules_add(m, local,
+				exit_source_table(m->conf, m->host, m->order,
+						  longest));
+}
+
+/* With many prefixes: tables of exits and choices, for what nftables marks. */
+static int many_add(const struct making *m, sa_family_t family)
+{
+	const struct exit_host *host = m->host;
+	int err = 0;
+
+	for (size_t i = 0; i < m->conf->exit_count && !err; i++) {
+		const uint8_t alone = (uint8_t)i;
+
+		if (exit_leads(&m->conf->exits[i]))
+			err = table_add(m, family, EXIT_TABLE + 1 + alone,
+					&alone, 1);
+	}
+	for (size_t i = 0; i < m->order->choice_count && !err; i++) {
+		const struct exit_choice *choice = &m->order->choices[i];
+
+		if (choice->count > 1)
+			err = table_add(m, family, choice->table, choice->exits,
+					choice->count);
+	}
+	for (size_t i = 0; i < host->local_count && !err; i++)
+		if (host->locals[i].family == family)
+			err = local_add(m, &host->locals[i]);
 	return err;
 }
 
@@ -399,20 +539,13 @@ static bool way_leaves(const struct conf *conf, const struct exit_host *host,
 }
 
 /* Main has a rule of its own for IPv4: whoever goes beyond an exit passes it over. */
-static int ways4_add(const struct making *m, const struct exit_order *order)
+static int ways4_add(const struct making *m)
 {
 	struct exit_rule rule = { .from = { .family = AF_INET },
 				  .priority = RULE_BEYOND,
-				  .skip_to = RULE_LOST };
+				  .skip_to = RULE_DEAD };
 	int err = 0;
 
-	for (size_t i = 0; i < order->source_count; i++) {
-		const struct prefix *from = &order->sources[i].prefix;
-
-		if (from->family == AF_INET &&
-		    RULE_SOURCE + 32u - from->bits < rule.skip_to)
-			rule.skip_to = RULE_SOURCE + 32u - from->bits;
-	}
 	for (size_t i = 0; i < m->host->way_count && !err; i++) {
 		rule.to = m->host->ways[i].to;
 		if (rule.to.family == AF_INET &&
@@ -443,50 +576,60 @@ static int ways6_add(const struct making *m)
 	return err;
 }
 
-static int shared_add(const struct making *m, const bool family[2])
+static int shared_add(const struct making *m, sa_family_t family)
 {
-	const struct exit_rule site = { .from = { .family = AF_INET },
+	bool v6 = family == AF_INET6;
+	const struct exit_rule site = { .from = { .family = family },
 					.priority = RULE_SITE,
-					.site = true };
-	const struct exit_rule sources = { .from = { .family = AF_INET6 },
-					   .priority = RULE_SOURCE,
-					   .table = EXIT_TABLE };
-	bool watches = m->host->health &&
+					.table = v6 ? EXIT_TABLE : 0,
+					.site = !v6 };
+	const struct exit_rule dead = { .from = { .family = family },
+					.priority = RULE_DEAD,
+					.mark = MARK_DEAD };
+	bool watches = v6 && m->host->health &&
 		       health_watches(m->host->health, AF_INET6);
-	int err = 0;
+	int err = rule_add(m->out, &site);
 
-	if (family[0])
-		err = rule_add(m->out, &site);
+	if (!err)
+		err = rule_add(m->out, &dead);
 	if (watches && !err)
 		err = rule_add(m->out, &exit_rule_look);
-	if (family[1] && !err)
-		err = rule_add(m->out, &sources);
-	if (family[1] && !err)
-		err = ways6_add(m);
-	return err;
+	if (err)
+		return err;
+	return v6 ? ways6_add(m) : ways4_add(m);
+}
+
+static int family_add(const struct making *m, sa_family_t family)
+{
+	size_t count = 0;
+	int err;
+
+	for (size_t i = 0; i < m->order->source_count; i++)
+		count += m->order->sources[i].prefix.family == family;
+	/* What is learnt is in the table of IPv6. */
+	if (!count && !(family == AF_INET6 && learn_wanted(m->conf)))
+		return 0;
+	err = exit_mapped(m->order, family) ? many_add(m, family) :
+					      few_add(m, family);
+	return err ? err : shared_add(m, family);
 }
 
 int exit_want(const struct conf *conf, const struct exit_host *host,
 	      struct exit_state *out)
 {
 	struct exit_state state = { 0 };
-	struct making m = { .conf = conf, .host = host, .out = &state };
-	bool family[2] = { false, false };
 	struct exit_order order;
+	struct making m = { conf, host, &order, &state };
 	int err = exit_order_make(conf, &order);
 
 	if (err)
 		return err;
-	err = sources_add(&m, &order, family);
-	if (!err && family[0])
-		err = ways4_add(&m, &order);
-	exit_order_clear(&order);
+	err = family_add(&m, AF_INET);
+	if (!err)
+		err = family_add(&m, AF_INET6);
 	for (size_t i = 0; i < conf->exit_count && !err; i++)
 		err = anycasts_add(&m, &conf->exits[i]);
-	/* What is learnt is in the table of IPv6. */
-	family[1] |= learn_wanted(conf);
-	if (!err)
-		err = shared_add(&m, family);
+	exit_order_clear(&order);
 	if (err) {
 		exit_state_clear(&state);
 		return err;

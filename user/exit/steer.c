@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which exit a forwarded packet takes, where routes by source do not say so: a table
+ * of nftables, by a look at the source before the packet is routed.
+ *
+ *   map steer_4, steer_6:  ranges of sources -> chain to go to
+ *   chain prerouting:      goes where the map says
+ *   chain toN:             marks the packet for table 20000 + N
+ *   chain deadN:           marks it for nowhere; if that leaves it without a route,
+ *                          counts for exit N, and rejects, once a second for a pair
+ *                          of addresses
+ *
+ * With few prefixes the maps have only those of dead exits: what is refused by a route
+ * alone would be told "no route" and not why (ICMPv6 type 1 code 5, ICMP type 3
+ * code 13), and packets within the site, which an exit's death does not concern, have
+ * the same source. With many prefixes the maps have all of them.
+ *
+ * Chains are there for every table that may be, so that a change of configuration or of
+ * health is one of elements: a map that is replaced whole lets packets through unseen
+ * while it is. An element that changes is taken out and put in within a transaction;
+ * if a packet should find neither, it is not marked, and the guards have it.
+ */
+#include "exit/internal.h"
+
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define COMMENT "exits of culvert, by source"
+#define PAIRS_MOST \
+	65536 /* told at the same time; others are dropped without a word */
+#define DEAD    0x100 /* in the number of a chain: of that exit, which is dead */
+#define REJECTS "dead%zu"
+
+static const sa_family_t families[2] = { AF_INET, AF_INET6 };
+
+bool exit_nftable_is(const char *name)
+{
+	return !strcmp(name, EXIT_NFTABLE) || !strcmp(name, EXIT_STEERS);
+}
+
+static const char *map_name(sa_family_t family)
+{
+	return family == AF_INET6 ? "steer_6" : "steer_4";
+}
+
+static const char *pairs_name(sa_family_t family)
+{
+	return family == AF_INET6 ? "told_6" : "told_4";
+}
+
+static void chain_format(uint16_t chain, char out[BATCH_NAME])
+{
+	snprintf(out, BATCH_NAME, "%s%u", chain & DEAD ? "dead" : "to",
+		 chain & (DEAD - 1u));
+}
+
+static uint16_t chain_read(const char *name)
+{
+	bool dead = !strncmp(name, "dead", 4);
+	unsigned long number = strtoul(name + (dead ? 4 : 2), NULL, 10);
+
+	return (uint16_t)(number | (dead ? DEAD : 0));
+}
+
+void steer_clear(struct steer *steer)
+{
+	for (size_t i = 0; i < 2; i++) {
+		free(steer->ranges[i]);
+		steer->ranges[i] = NULL;
+		steer->count[i] = 0;
+	}
+	steer->known = false;
+}
+
+/* Whom a refusal is counted for. */
+static size_t source_exit(const struct exit_choice *choice)
+{
+	return choice->owner >= 0 ? (size_t)choice->owner : choice->exits[0];
+}
+
+static uint16_t source_chain(const struct conf *conf,
+			     const struct exit_host *host,
+			     const struct exit_order *order,
+			     const struct exit_source *source, bool mapped)
+{
+	uint32_t table = exit_source_table(conf, host, order, source);
+
+	if (!table)
+		return (uint16_t)(DEAD |
+				  source_exit(&order->choices[source->choice]));
+	return mapped ? (uint16_t)(table - EXIT_TABLE) : RANGE_NONE;
+}
+
+int steer_want(const struct conf *conf, const struct exit_host *host,
+	       sa_family_t family, struct addr_range **out, size_t *count)
+{
+	struct range_source *sources;
+	struct exit_order order;
+	size_t used = 0;
+	bool mapped;
+	int err = exit_order_make(conf, &order);
+
+	if (err)
+		return err;
+	mapped = exit_mapped(&order, family);
+	sources = calloc(order.source_count + 1, sizeof(*sources));
+	for (size_t i = 0; sources && i < order.source_count; i++)
+		if (order.sources[i].prefix.family == family)
+			sources[used++] = (struct range_source){
+				order.sources[i].prefix,
+				source_chain(conf, host, &order,
+					     &order.sources[i], mapped)
+			};
+	/* Link-local addresses are nobody's, whatever lies around them. */
+	if (sources && family == AF_INET6)
+		sources[used++] =
+			(struct range_source){ { AF_INET6, 10, { 0xfe, 0x80 } },
+					       RANGE_NONE };
+	exit_order_clear(&order);
+	err = sources ? ranges_of_map(sources, used, out, count) : -ENOMEM;
+	free(sources);
+	return err;
+}
+
+static void chain_to(struct nft_batch *batch, uint16_t table)
+{
+	char name[BATCH_NAME];
+
+	chain_format(table, name);
+	batch_chain(batch, name);
+	batch_rule_begin(batch, name);
+	batch_mark(batch, EXIT_MARKS, (uint32_t)table << MARK_SHIFT);
+	batch_rule_end(batch);
+}
+
+static void chain_dead(struct nft_batch *batch, size_t exit)
+{
+	const uint32_t none = 0, local = RTN_LOCAL;
+	const uint8_t host = PACKET_HOST;
+	char name[BATCH_NAME], counter[BATCH_NAME];
+
+	chain_format((uint16_t)(exit | DEAD), name);
+	snprintf(counter, sizeof(counter), REJECTS, exit);
+	batch_counter(batch, counter);
+	batch_chain(batch, name);
+	batch_rule_begin(batch, name);
+	batch_mark(batch, EXIT_MARKS, MARK_DEAD);
+	batch_rule_end(batch);
+	batch_rule_begin(batch, name);
+	batch_meta(batch, NFT_META_PKTTYPE);
+	batch_equal(batch, &host, sizeof(host));
+	batch_fib(batch, NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE);
+	batch_differs(batch, &local, sizeof(local));
+	batch_fib(batch, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK,
+		  NFT_FIB_RESULT_OIF);
+	batch_equal(batch, &none, sizeof(none));
+	batch_count(batch, counter);
+	batch_verdict(batch, NFT_GOTO, "refuse");
+	batch_rule_end(batch);
+}
+
+static void structure_fill(struct nft_batch *batch)
+{
+	batch_chain_hooked(batch, "prerouting", NF_INET_PRE_ROUTING,
+			   NF_IP_PRI_MANGLE);
+	batch_chain(batch, "refuse");
+	for (size_t i = 0; i < 2; i++) {
+		batch_set(batch, map_name(families[i]), families[i], true);
+		batch_pairs(batch, pairs_name(families[i]), families[i],
+			    PAIRS_MOST);
+		batch_rule_begin(batch, "prerouting");
+		batch_family(batch, families[i]);
+		batch_source(batch, families[i],
+			     families[i] == AF_INET6 ? 16 : 4);
+		batch_branch(batch, map_name(families[i]));
+		batch_rule_end(batch);
+		batch_rule_begin(batch, "refuse");
+		batch_family(batch, families[i]);
+		batch_pair_limit(batch, pairs_name(families[i]), families[i]);
+		batch_reject(batch, families[i]);
+		batch_rule_end(batch);
+	}
+	batch_rule_begin(batch, "refuse");
+	batch_verdict(batch, NF_DROP, NULL);
+	batch_rule_end(batch);
+	for (uint16_t i = 1; i <= TABLES_MOST; i++)
+		chain_to(batch, i);
+	for (size_t i = 0; i < CONF_EXITS_MAX; i++)
+		chain_dead(batch, i);
+}
+
+/* What a transaction changes: the ranges that are one's and not the other's. */
+struct filling {
+	bool whole;
+	struct addr_range *gone[2], *come[2];
+	size_t gone_count[2], come_count[2];
+};
+
+static void filling_clear(struct filling *filling)
+{
+	for (size_t i = 0; i < 2; i++) {
+		free(filling->gone[i]);
+		free(filling->come[i]);
+	}
+}
+
+static size_t filling_count(const struct filling *filling)
+{
+	return filling->gone_count[0] + filling->gone_count[1] +
+	       filling->come_count[0] + filling->come_count[1];
+}
+
+static void elements_fill(struct nft_batch *batch, void *arg)
+{
+	const struct filling *filling = arg;
+
+	if (filling->whole)
+		structure_fill(batch);
+	for (size_t i = 0; i < 2; i++) {
+		struct batch_elements what = { .set = map_name(families[i]),
+					       .family = families[i],
+					       .format = chain_format };
+
+		what.ranges = filling->gone[i];
+		what.count = filling->gone_count[i];
+		batch_elements(batch, &what, false);
+		what.ranges = filling->come[i];
+		what.count = filling->come_count[i];
+		batch_elements(batch, &what, true);
+	}
+}
+
+static bool range_same(const struct addr_range *a, const struct addr_range *b)
+{
+	return a->chain == b->chain && a->open == b->open &&
+	       !memcmp(a->first, b->first, sizeof(a->first)) &&
+	       (a->open || !memcmp(a->behind, b->behind, sizeof(a->behind)));
+}
+
+/* Those of `all` that `other` has not; both in order. */
+static int ranges_beyond(const struct addr_range *all, size_t count,
+			 const struct addr_range *other, size_t other_count,
+			 struct addr_range **out, size_t *out_count)
+{
+	struct addr_range *beyond = calloc(count + 1, sizeof(*beyond));
+	size_t at = 0, made = 0;
+
+	if (!beyond)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		while (at < other_count && memcmp(other[at].first, all[i].first,
+						  sizeof(all[i].first)) < 0)
+			at++;
+		if (at == other_count || !range_same(&all[i], &other[at]))
+			beyond[made++] = all[i];
+	}
+	*out = beyond;
+	*out_count = made;
+	return 0;
+}
+
+static int filling_make(const struct steer *want, const struct steer *have,
+			struct filling *out)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < 2 && !err; i++) {
+		err = ranges_beyond(have->ranges[i], have->count[i],
+				    want->ranges[i], want->count[i],
+				    &out->gone[i], &out->gone_count[i]);
+		if (!err)
+			err = ranges_beyond(want->ranges[i], want->count[i],
+					    have->ranges[i], have->count[i],
+					    &out->come[i], &out->come_count[i]);
+	}
+	return err;
+}
+
+static int steer_read(struct nft *nft, struct steer *out)
+{
+	struct steer read = { .known = true };
+	int err = 0;
+
+	for (size_t i = 0; i < 2 && !err; i++)
+		err = nft_map_read(nft, EXIT_STEERS, map_name(families[i]),
+				   chain_read, &read.ranges[i], &read.count[i]);
+	if (err) {
+		steer_clear(&read);
+		return err;
+	}
+	steer_clear(out);
+	*out = read;
+	return 0;
+}
+
+static void change_told(struct exit_change *change, const char *sign,
+			const struct filling *filling, int err)
+{
+	change->count++;
+	if (change->out)
+		fprintf(change->out, "%s table inet %s: ranges +%zu -%zu\n",
+			sign, EXIT_STEERS,
+			filling->come_count[0] + filling->come_count[1],
+			filling->gone_count[0] + filling->gone_count[1]);
+	if (!err)
+		return;
+	log_error(ROOM,
+		  "event=steering_failed table=\"inet %s\" error=\"%s\" "
+		  "effect=\"forwarded packets are not led by their source\" "
+		  "hint=\"see nft list ruleset\"",
+		  EXIT_STEERS, strerror(-err));
+	if (!change->error)
+		change->error = err;
+}
+
+/* The table is there, or not, with what `have` says of it. */
+static int difference_commit(struct nft *nft, const struct steer *want,
+			     const struct steer *have, enum nft_how how,
+			     struct exit_change *change)
+{
+	struct filling filling = { .whole = how == NFT_REPLACE };
+	const struct nft_change what = { .how = how,
+					 .table = EXIT_STEERS,
+					 .comment = COMMENT,
+					 .fill = elements_fill,
+					 .arg = &filling,
+					 .dry = change->dry };
+	int err = filling_make(want, have, &filling);
+
+	if (!err && (how != NFT_CHANGE || filling_count(&filling))) {
+		err = nft_commit(nft, &what);
+		/* A plan beside the helper, whose table this is. */
+		if (change->dry && err == -EPERM)
+			err = 0;
+		if (how != NFT_ADOPT || filling_count(&filling) || err)
+			change_told(change, how == NFT_REPLACE ? "+" : "~",
+				    &filling, err);
+	}
+	filling_clear(&filling);
+	return err;
+}
+
+static int remove_all(struct nft *nft, struct steer *steer,
+		      struct exit_change *change)
+{
+	const struct filling none = { .whole = false };
+	const struct nft_change what = { .how = NFT_REMOVE,
+					 .table = EXIT_STEERS,
+					 .comment = COMMENT,
+					 .dry = change->dry };
+	int err = nft_commit(nft, &what);
+
+	if (change->dry && err == -EPERM)
+		err = 0;
+	steer_clear(steer);
+	change_told(change, "-", &none, err);
+	return err;
+}
+
+int steer_apply(struct nft *nft, struct steer *steer, const struct conf *conf,
+		const struct exit_host *host, bool again,
+		struct exit_change *change)
+{
+	struct steer want = { .known = true };
+	enum nft_how how = NFT_CHANGE;
+	bool there = steer->known && !again;
+	struct nft_found found = { .owner = 0 };
+	int err = 0;
+
+	if (!there) {
+		steer_clear(steer);
+		err = nft_table_read(nft, EXIT_STEERS, &found);
+		there = !err && !strcmp(found.comment, COMMENT);
+		if (!conf || !exit_wanted(conf))
+			return err == -ENOENT ? 0 :
+			       err            ? err :
+						remove_all(nft, steer, change);
+		how = !there                     ? NFT_REPLACE :
+		      nft_adoptable(nft, &found) ? NFT_ADOPT :
+						   NFT_CHANGE;
+		err = there ? steer_read(nft, steer) : err == -ENOENT ? 0 : err;
+	}
+	for (size_t i = 0; i < 2 && !err; i++)
+		err = steer_want(conf, host, families[i], &want.ranges[i],
+				 &want.count[i]);
+	if (!err)
+		err = difference_commit(nft, &want, steer, how, change);
+	if (!err && !change->dry) {
+		steer_clear(steer);
+		*steer = want;
+		return 0;
+	}
+	/* What the kernel has now is not certain. */
+	steer->known = false;
+	steer_clear(&want);
+	return err;
+}
+
+int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects)
+{
+	char name[BATCH_NAME];
+
+	snprintf(name, sizeof(name), REJECTS, exit);
+	return nft_counter_read(nft, EXIT_STEERS, name, rejects);
+}
