@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Exits: which rules and routes are wanted, and what the guards let pass. */
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -982,10 +983,52 @@ static void a_lack_of_memory_leaks_nothing(void **state)
 	conf_unref(conf);
 }
 
+static int fails(const struct nlmsghdr *msg, void *arg)
+{
+	(void)msg;
+	(void)arg;
+	errno = ENOMEM;
+	return MNL_CB_ERROR;
+}
+
+static int counts(const struct nlmsghdr *msg, void *arg)
+{
+	(void)msg;
+	++*(int *)arg;
+	return MNL_CB_OK;
+}
+
+static int links_ask(struct rtnl *rtnl, mnl_cb_t each, int *count)
+{
+	char buf[256] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+
+	request->nlmsg_type = RTM_GETLINK;
+	request->nlmsg_flags = NLM_F_DUMP;
+	mnl_nlmsg_put_extra_header(request, sizeof(struct ifinfomsg));
+	return rtnl_exchange(rtnl, request, each, count);
+}
+
+/* Links, or their end, are still to be read when the first one gives up. */
+static void an_exchange_that_failed_leaves_nothing_to_the_next(void **state)
+{
+	struct rtnl *rtnl;
+	int count = 0;
+
+	(void)state;
+	assert_int_equal(rtnl_open(&rtnl), 0);
+	assert_int_equal(links_ask(rtnl, fails, NULL), -ENOMEM);
+	assert_int_equal(links_ask(rtnl, counts, &count), 0);
+	assert_true(count > 0);
+	rtnl_close(rtnl);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(longer_prefixes_are_asked_first),
+		cmocka_unit_test(
+			an_exchange_that_failed_leaves_nothing_to_the_next),
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
 		cmocka_unit_test(
