@@ -46,6 +46,15 @@ def sections(**more):
     return made
 
 
+def many():
+    """The two exits with so many prefixes that nftables finds the exit of what is forwarded."""
+    made = sections()
+    for name, ours, other in (("exit isp-a", "10.181", "fd81:1"), ("exit isp-b", "10.182", "fd82:1")):
+        made[name]["prefix"] = [made[name]["prefix"],
+                                *(f"{ours}.{n}.0/24, {other}:{n}::/64" for n in range(60))]
+    return made
+
+
 def router(**changes):
     """culvertd on the router, its exits ready."""
     server = lab.server({"engine": {"order": "splice"}, **sections(), **changes})
@@ -90,6 +99,26 @@ def _():
         equal(rows[name][2], 0, f"rejected at {name}")
 
 
+@test("with many prefixes, too: nftables finds the exit; pairs on splice and on wire", 40)
+def _():
+    for engine in ("splice", "wire"):
+        if engines.missing(lab, engine):
+            tap.note(f"{engine}: {engines.missing(lab, engine)}")
+            continue
+        server = router(**many(), **engines.config(lab, engine))
+        with nothing_dropped(site):
+            for node in (site.client, site.relay):
+                for version in (4, 6):
+                    for index in (0, 1):
+                        reached(site, node, version, index)
+            relayed(server, engine)
+        said = trace(server, "10.82.0.2", "10.99.0.1")
+        for words in ("belongs to exit isp-b, by", f"goes via {HOP['b'][4]} by to_b"):
+            check(words in said, f"no \"{words}\" in:\n{said}")
+        rows = json.loads(exits(server, "-j"))["exits"]
+        equal({row["name"]: row["by"] for row in rows}, {"isp-a": "map", "isp-b": "map"}, "by")
+
+
 @test("routes of the main table by an exit's link, however long, take no foreign source there")
 def _():
     router()
@@ -104,6 +133,18 @@ def _():
         site.relay.run("ip", "-6", "route", "del", "fd99::/48")
 
 
+def relayed(server, engine):
+    """A pair of each relayed address carries bytes."""
+    for version, index in ((4, 0), (4, 1), (6, 0), (6, 1)):
+        address = (site.relay.addr(version, index), server.port)
+        client = lab.keep(turn.Control(site.client, address))
+        client.allocate(*([turn.family(6)] if version == 6 else []))
+        data, peer, _ = lab.pair(client, version)
+        equal(peer.getpeername()[0], address[0], "the peer's view of the source")
+        engines.on(server, data, engine)
+        swap(data, peer, 256 * KIB, index)
+
+
 @test("relayed pairs leave by the exit of their relayed address, on splice and on wire", 40)
 def _():
     for engine in ("splice", "wire"):
@@ -112,14 +153,7 @@ def _():
             continue
         server = router(**engines.config(lab, engine))
         with nothing_dropped(site):
-            for version, index in ((4, 0), (4, 1), (6, 0), (6, 1)):
-                address = (site.relay.addr(version, index), server.port)
-                client = lab.keep(turn.Control(site.client, address))
-                client.allocate(*([turn.family(6)] if version == 6 else []))
-                data, peer, _ = lab.pair(client, version)
-                equal(peer.getpeername()[0], address[0], "the peer's view of the source")
-                engines.on(server, data, engine)
-                swap(data, peer, 256 * KIB, index)
+            relayed(server, engine)
 
 
 @test("a lost link: its prefix fails at once, the other goes on, nothing is misrouted", 30)

@@ -200,11 +200,12 @@ struct rtnl_way {
 	bool local; /* it ends here */
 };
 /*
- * from NULL: none; link 0: of a packet of this host, else of one that arrives there.
+ * from NULL: none; link 0: of a packet of this host, else of one that arrives there;
+ * mark: what nftables has put on it.
  * 0; -EHOSTUNREACH, -ENETUNREACH, ...: there is none.
  */
 int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
-	      int link, struct rtnl_way *out);
+	      int link, uint32_t mark, struct rtnl_way *out);
 /* Is there a way for packets to this very address, and to no other? */
 int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there);
 /* `there` is what it shall be. What is so already is no failure. */
@@ -264,6 +265,9 @@ int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects);
 /* What the map should be, for the caller to free; pure. 0 or -ENOMEM. */
 int steer_want(const struct conf *conf, const struct exit_host *host,
 	       sa_family_t family, struct addr_range **out, size_t *count);
+/* The mark that it puts on what comes from there, 0: none; pure. 0 or -ENOMEM. */
+int steer_mark(const struct conf *conf, const struct exit_host *host,
+	       const union addr *from, uint32_t *mark);
 
 /* Is it one of our tables of nftables? */
 bool exit_nftable_is(const char *name);

@@ -558,7 +558,7 @@ static uint8_t address_put(struct nlmsghdr *request, uint16_t type,
 }
 
 int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
-	      int link, struct rtnl_way *out)
+	      int link, uint32_t mark, struct rtnl_way *out)
 {
 	char buf[REQUEST_SIZE] = "";
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
@@ -577,6 +577,8 @@ int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 		head->rtm_src_len = address_put(request, RTA_SRC, from);
 	if (link)
 		mnl_attr_put_u32(request, RTA_IIF, (uint32_t)link);
+	if (mark)
+		mnl_attr_put_u32(request, RTA_MARK, mark);
 	err = rtnl_exchange(rtnl, request, found_take, &way);
 	if (!err)
 		*out = way;

@@ -131,6 +131,35 @@ int steer_want(const struct conf *conf, const struct exit_host *host,
 	return err;
 }
 
+static bool range_has(const struct addr_range *range, const uint8_t bytes[16])
+{
+	return memcmp(bytes, range->first, sizeof(range->first)) >= 0 &&
+	       (range->open ||
+		memcmp(bytes, range->behind, sizeof(range->behind)) < 0);
+}
+
+int steer_mark(const struct conf *conf, const struct exit_host *host,
+	       const union addr *from, uint32_t *mark)
+{
+	uint8_t bytes[16] = { 0 };
+	struct addr_range *ranges;
+	size_t count, len;
+	const uint8_t *address = addr_bytes(from, &len);
+	int err = steer_want(conf, host, addr_family(from), &ranges, &count);
+
+	if (err)
+		return err;
+	memcpy(bytes, address, len);
+	*mark = 0;
+	for (size_t i = 0; i < count; i++)
+		if (range_has(&ranges[i], bytes))
+			*mark = ranges[i].chain & DEAD ?
+					MARK_DEAD :
+					(uint32_t)ranges[i].chain << MARK_SHIFT;
+	free(ranges);
+	return 0;
+}
+
 static void chain_to(struct nft_batch *batch, uint16_t table)
 {
 	char name[BATCH_NAME];

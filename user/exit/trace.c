@@ -2,7 +2,7 @@
 /*
  * Which way a packet takes, in the kernel's own words: it is asked for the route, as
  * for a packet of this host or, when the source is another's, for one that arrives by
- * the link that leads there.
+ * the link that leads there, with the mark that nftables puts on it.
  */
 #include <errno.h>
 #include <string.h>
@@ -52,22 +52,37 @@ static void guard_tell(const struct conf *conf, struct exit_trace *out)
 	out->rejected = out->guard && !passes;
 }
 
+static int forwarded_mark(struct rtnl *rtnl, const struct conf *conf,
+			  const union addr *from, uint32_t *mark)
+{
+	struct exit_host host = { 0 };
+	int err = rtnl_host(rtnl, conf, &host);
+
+	if (!err)
+		err = steer_mark(conf, &host, from, mark);
+	exit_host_clear(&host);
+	return err;
+}
+
 int exit_trace(const struct conf *conf, const union addr *from,
 	       const union addr *to, struct exit_trace *out)
 {
 	struct exit_trace trace = { .from = *from, .to = *to };
 	struct rtnl *rtnl = NULL;
 	struct rtnl_way back = { .link = 0 }, way = { .link = 0 };
+	uint32_t mark = 0;
 	int err;
 
 	if (addr_family(from) != addr_family(to))
 		return -EAFNOSUPPORT;
 	err = rtnl_open(&rtnl);
 	if (!err)
-		err = rtnl_find(rtnl, NULL, from, 0, &back);
+		err = rtnl_find(rtnl, NULL, from, 0, 0, &back);
+	if (!err && !back.local)
+		err = forwarded_mark(rtnl, conf, from, &mark);
 	if (!err)
 		err = rtnl_find(rtnl, from, to, back.local ? 0 : back.link,
-				&way);
+				mark, &way);
 	rtnl_close(rtnl);
 	trace.unreachable = err == -EHOSTUNREACH || err == -ENETUNREACH;
 	if (err && !trace.unreachable)

@@ -83,7 +83,7 @@ static void source_look(struct rtnl *rtnl, const struct conf *conf,
 		for (size_t k = 0; k < exit->tunnel_peer_count; k++) {
 			struct rtnl_way way = { .link = 0 };
 
-			if (rtnl_find(rtnl, NULL, &exit->tunnel_peers[k], 0,
+			if (rtnl_find(rtnl, NULL, &exit->tunnel_peers[k], 0, 0,
 				      &way) ||
 			    !way.local)
 				continue;
