@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -232,6 +234,61 @@ def _():
     check(states(server)["isp-a"][2] >= before + 2, "the guard has counted nothing")
 
 
+def forge(node, source, count=20):
+    """Datagrams with this source, from whoever may own it, to the far end; no reply is awaited."""
+    family, far = (socket.AF_INET6, "fd99::1") if ":" in source else (socket.AF_INET, "10.99.0.1")
+    with node.socket(6 if ":" in source else 4, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        data = struct.pack("!HHHH", 4444, 5555, 8, 0)
+        ends = socket.inet_pton(family, source) + socket.inet_pton(family, far)
+        head = struct.pack("!IHBB", 6 << 28, len(data), socket.IPPROTO_UDP, 64) \
+            if family == socket.AF_INET6 else \
+            struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, socket.IPPROTO_UDP, 0)
+        for _ in range(count):
+            sock.sendto(head + ends + data, (far, 0))
+
+
+@test("a provider that sends with a source of ours has nothing carried to the other one", 30)
+def _():
+    server = router()
+    for version, source in ((4, "10.82.0.2"), (6, "fd82::2")):
+        way = [] if version == 4 else ["-6"]
+        far = "10.99.0.1" if version == 4 else "fd99::1"
+        ours = "10.91.0.1" if version == 4 else "fd91::1"
+        before, passed = states(server)["isp-a"][2], site.passed()
+        provider = site.provider["a"]
+        provider.run("ip", *way, "route", "add", far, "via", ours, "table", "77")
+        provider.run("ip", *way, "rule", "add", "pref", "10", "to", far, "iif", "lo", "table", "77")
+        try:
+            forge(provider, source)
+            wait_for(lambda: states(server)["isp-a"][2] >= before + 20, 5, "all are counted")
+        finally:
+            provider.run("ip", *way, "rule", "del", "pref", "10")
+            provider.run("ip", *way, "route", "del", far, "table", "77")
+        equal(site.passed()["b"], passed["b"], "packets that B let pass")
+
+
+@test("two exits by one link let out the sources of both, and nobody else's", 30)
+def _():
+    one = sections()
+    one["exit second"] = {**one["exit isp-a"], "prefix": "10.85.0.0/24, fd85::/64"}
+    server = router(**one)
+    for source, name in (("10.81.0.2", "isp-a"), ("10.85.0.2", "second"), ("fd85::2", "second")):
+        before = states(server)[name]
+        forge(site.client, source)
+        wait_for(lambda name=name, before=before: states(server)[name][1] >= before[1] + 20, 5,
+                 f"what {name} lets out is counted")
+        equal(states(server)["isp-a"][2], 0, "rejected")
+
+
+@test("link-local sources of IPv4 are not forwarded to a provider")
+def _():
+    server = router()
+    before = states(server)["isp-a"][2]
+    with nothing_dropped(site):
+        forge(site.client, "169.254.9.9")
+        wait_for(lambda: states(server)["isp-a"][2] >= before + 20, 5, "all are rejected")
+
+
 def trace(server, source, destination):
     return exits(server, "trace", source, destination)
 
@@ -310,6 +367,32 @@ def _():
              "routes and group are back")
     with nothing_dropped(site):
         reached(site, site.client, 6, 1)
+
+
+def churn(count):
+    """Somebody who makes and removes devices all the time, beside many that stay."""
+    here, batch = site.relay, ["ip", "-force", "-batch", "-"]
+    command = here.command(batch)
+    subprocess.run(command, input="".join(f"link add d{n} type bridge\n" for n in range(count)),
+                   text=True, check=True)
+    script = "link add q type bridge\\nlink del q\\n" * 50
+    return lab.spawn(here, ["sh", "-c", f"while printf '{script}' | ip -force -batch - 2>&1; do :; done"],
+                     "churn")
+
+
+@test("what is taken away comes back while others change devices all the time", 60)
+def _():
+    router()
+    busy = churn(100)
+    try:
+        for _ in range(8):
+            site.relay.run("ip", "route", "del", "default", "table", "20001")
+            wait_for(lambda: "via" in site.relay.run("ip", "route", "show", "table", "20001"), 5,
+                     "the route is back")
+    finally:
+        busy.stop()
+        subprocess.run(site.relay.command(["ip", "-force", "-batch", "-"]), text=True, check=True,
+                       input="".join(f"link del d{n}\n" for n in range(100)))
 
 
 def listens(pid):

@@ -7,12 +7,16 @@
  *   chain forward, output:  oifname LINK jump eN
  *   chain output:  ICMP redirects are dropped, when there is an exit of another router:
  *                  hosts would keep them by destination alone, whatever the source
- *   chain eN:  source of exit N                    count, let pass
- *              link-local or none                  let pass
- *              of nobody, an address of this link  let pass
+ *   chain forward:  in by the link of an exit, out by another's, source of any
+ *                   exit                         count, drop
+ *   chain eN, of the link of exit N and of those behind it with the same link:
+ *              link-local (IPv6) or none           let pass
+ *              source of one of them               count, let pass
+ *              of nobody, an address of this link  count, let pass
  *              else                                count, reject
  *
- * What it has for tunnels is in tunnel_guard.c. The table is replaced whole. A digest of what is wanted stands in its comment.
+ * What it has for tunnels is in tunnel_guard.c. The table is replaced whole. A digest
+ * of what is wanted stands in its comment.
  */
 #include "exit/internal.h"
 
@@ -28,6 +32,9 @@
 #include "base/log.h"
 #include "exit/discovery.h"
 #include "exit/tunnel.h"
+
+#define RULES \
+	2 /* one more whenever this file makes others of a configuration */
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -50,6 +57,9 @@ static uint64_t digest_add(uint64_t digest, const void *data, size_t len)
 static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 {
 	uint64_t digest = UINT64_C(0xcbf29ce484222325);
+	const uint8_t rules = RULES;
+
+	digest = digest_add(digest, &rules, sizeof(rules));
 
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		const struct conf_exit *exit = &conf->exits[i];
@@ -174,25 +184,30 @@ static void prefix_pass(struct nft_batch *batch, const char *chain,
 static void special_rules(struct nft_batch *batch, const char *chain)
 {
 	static const uint8_t link6[] = { 0xfe, 0x80 }, bits6[] = { 0xff, 0xc0 };
-	static const uint8_t link4[] = { 169, 254 }, none[16];
+	static const uint8_t none[16];
 	static const uint8_t whole[16] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 					   0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 					   0xff, 0xff, 0xff, 0xff };
 
 	prefix_pass(batch, chain, AF_INET6, link6, bits6, sizeof(link6));
 	prefix_pass(batch, chain, AF_INET6, none, whole, 16);
-	prefix_pass(batch, chain, AF_INET, link4, whole, sizeof(link4));
 	prefix_pass(batch, chain, AF_INET, none, whole, 4);
 }
 
-static void family_rules(struct nft_batch *batch, const char *chain,
-			 size_t exit, sa_family_t family)
+static void source_rule(struct nft_batch *batch, const char *chain, size_t exit,
+			sa_family_t family)
 {
 	batch_rule_begin(batch, chain);
 	source_match(batch, family, exit, true);
 	count(batch, PACKETS, exit);
 	batch_verdict(batch, NFT_RETURN, NULL);
 	batch_rule_end(batch);
+}
+
+/* What is of none of the link's exits. */
+static void rest_rules(struct nft_batch *batch, const char *chain, size_t exit,
+		       sa_family_t family)
+{
 	batch_rule_begin(batch, chain);
 	source_match(batch, family, ALL, false);
 	own_match(batch);
@@ -203,6 +218,30 @@ static void family_rules(struct nft_batch *batch, const char *chain,
 	batch_family(batch, family);
 	count(batch, REJECTS, exit);
 	batch_reject(batch, family);
+	batch_rule_end(batch);
+}
+
+/*
+ * What a provider sends with a source of ours is forged: it does not go through us to
+ * another one. Routers on a wire that they share send back by the same link.
+ */
+static void forged_rule(struct nft_batch *batch, const char *link, size_t exit,
+			sa_family_t family)
+{
+	const uint32_t group = EXIT_GROUP;
+	char name[IFNAMSIZ] = "";
+
+	snprintf(name, sizeof(name), "%s", link);
+	batch_rule_begin(batch, "forward");
+	batch_meta(batch, NFT_META_IIFNAME);
+	batch_equal(batch, name, sizeof(name));
+	batch_meta(batch, NFT_META_OIFNAME);
+	batch_differs(batch, name, sizeof(name));
+	batch_meta(batch, NFT_META_OIFGROUP);
+	batch_equal(batch, &group, sizeof(group));
+	source_match(batch, family, ALL, true);
+	count(batch, REJECTS, exit);
+	batch_verdict(batch, NF_DROP, NULL);
 	batch_rule_end(batch);
 }
 
@@ -231,29 +270,59 @@ static void redirect_rules(struct nft_batch *batch, const struct conf *conf)
 	redirect_rule(batch, AF_INET6, IPPROTO_ICMPV6, REDIRECT_V6);
 }
 
-static void exit_put(struct nft_batch *batch, const struct conf *conf,
-		     size_t index)
+/* Is it by the link of the exit before, the first one with it? */
+static bool shares(const struct conf *conf, size_t first, size_t index)
 {
-	const struct conf_exit *exit = &conf->exits[index];
+	const char *link = conf->exits[index].link;
+
+	return link && !strcmp(link, conf->exits[first].link);
+}
+
+static bool is_first(const struct conf *conf, size_t index)
+{
+	for (size_t i = 0; i < index; i++)
+		if (conf->exits[i].link && shares(conf, i, index))
+			return false;
+	return conf->exits[index].link != NULL;
+}
+
+/* The chain of a link, of which this is the first exit. */
+static void link_put(struct nft_batch *batch, const struct conf *conf,
+		     size_t first)
+{
+	const char *link = conf->exits[first].link;
+	size_t open = ALL;
 	char chain[32];
 
-	snprintf(chain, sizeof(chain), "e%zu", index);
+	snprintf(chain, sizeof(chain), "e%zu", first);
 	batch_chain(batch, chain);
-	counter_put(batch, PACKETS, index);
-	counter_put(batch, REJECTS, index);
-	link_rule(batch, "forward", exit->link, chain);
-	link_rule(batch, "output", exit->link, chain);
-	if (exit->unchecked) {
-		batch_rule_begin(batch, chain);
-		count(batch, PACKETS, index);
-		batch_rule_end(batch);
-		return;
-	}
-	sources_put(batch, conf, index, AF_INET);
-	sources_put(batch, conf, index, AF_INET6);
 	special_rules(batch, chain);
-	family_rules(batch, chain, index, AF_INET);
-	family_rules(batch, chain, index, AF_INET6);
+	for (size_t i = first; i < conf->exit_count; i++) {
+		if (!shares(conf, first, i))
+			continue;
+		counter_put(batch, PACKETS, i);
+		counter_put(batch, REJECTS, i);
+		if (conf->exits[i].unchecked) {
+			open = i;
+			continue;
+		}
+		sources_put(batch, conf, i, AF_INET);
+		sources_put(batch, conf, i, AF_INET6);
+		source_rule(batch, chain, i, AF_INET);
+		source_rule(batch, chain, i, AF_INET6);
+	}
+	if (open != ALL) {
+		batch_rule_begin(batch, chain);
+		count(batch, PACKETS, open);
+		batch_rule_end(batch);
+	} else {
+		rest_rules(batch, chain, first, AF_INET);
+		rest_rules(batch, chain, first, AF_INET6);
+	}
+	forged_rule(batch, link, first, AF_INET);
+	forged_rule(batch, link, first, AF_INET6);
+	link_rule(batch, "forward", link, chain);
+	link_rule(batch, "output", link, chain);
 }
 
 static void table_fill(struct nft_batch *batch, void *arg)
@@ -266,8 +335,8 @@ static void table_fill(struct nft_batch *batch, void *arg)
 	sources_put(batch, conf, ALL, AF_INET);
 	sources_put(batch, conf, ALL, AF_INET6);
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
-		if (conf->exits[i].link)
-			exit_put(batch, conf, i);
+		if (is_first(conf, i))
+			link_put(batch, conf, i);
 	tunnel_guard_put(batch, conf);
 	discovery_tell_put(batch, conf);
 }

@@ -145,6 +145,8 @@ static int all_apply(struct exit_helper *helper, struct exit_change *change)
 	return guard ? guard : routes ? routes : steer;
 }
 
+static void heal_timed(struct timer *timer);
+
 static void heal_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
@@ -156,8 +158,14 @@ static void heal_now(struct exit_helper *helper)
 	err = all_apply(helper, &change);
 	helper->applied_ms = clock_ms();
 	if (err)
-		timer_arm(helper->loop, &helper->timer, RETRY_MS,
-			  helper->timer.fn);
+		timer_arm(helper->loop, &helper->timer,
+			  err == -EINTR ? HEAL_MS : RETRY_MS, heal_timed);
+	if (err && !change.error &&
+	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
+		log_error(ROOM,
+			  "event=exits_not_healed error=\"%s\" "
+			  "effect=\"tried again soon\" suppressed=%ju",
+			  strerror(-err), (uintmax_t)suppressed);
 	if (change.count &&
 	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
 		log_info(ROOM, "event=exits_changed changes=%zu suppressed=%ju",
@@ -204,7 +212,7 @@ static void heal_soon(struct exit_helper *helper)
 		helper->hurried = 0;
 	if (now >= next || helper->hurried++ < HEAL_FREE)
 		loop_defer(helper->loop, &helper->heal, heal_deferred);
-	else if (!helper->timer.armed)
+	else
 		timer_arm(helper->loop, &helper->timer, next - now, heal_timed);
 }
 

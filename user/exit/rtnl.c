@@ -25,6 +25,8 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 #define REQUEST_SIZE 512
 #define TICKS        100 /* of the kernel's times, in a second: USER_HZ */
 #define ANSWER_SIZE  32768
+/* Dumps during which somebody changes what is dumped (EINTR) are begun again. */
+#define DUMP_TRIES 10
 
 struct rtnl {
 	struct mnl_socket *socket;
@@ -306,7 +308,7 @@ static int routes_dump(struct rtnl *rtnl, uint8_t family, uint8_t protocol,
 	return rtnl_exchange(rtnl, request, each, arg);
 }
 
-int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
+static int state_dump(struct rtnl *rtnl, struct exit_state *out)
 {
 	static const uint8_t families[] = { AF_INET, AF_INET6 };
 	struct exit_state state = { 0 };
@@ -328,6 +330,15 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
 	exit_state_sort(&state);
 	*out = state;
 	return 0;
+}
+
+int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
+{
+	int err = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+		err = state_dump(rtnl, out);
+	return err;
 }
 
 int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
@@ -501,7 +512,8 @@ static int locals_dump(struct rtnl *rtnl, const struct conf *conf,
 	return err == -ENOENT ? 0 : err;
 }
 
-int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
+static int host_dump(struct rtnl *rtnl, const struct conf *conf,
+		     struct exit_host *out)
 {
 	struct exit_host host = { 0 };
 	int err = links_dump(rtnl, &host);
@@ -516,6 +528,15 @@ int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 		exit_host_clear(&host);
 	else
 		*out = host;
+	return err;
+}
+
+int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
+{
+	int err = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+		err = host_dump(rtnl, conf, out);
 	return err;
 }
 

@@ -72,9 +72,9 @@ class Node:
     def run(self, *argv):
         return run(*self.command(argv))
 
-    def socket(self, version=4, kind=socket.SOCK_STREAM):
+    def socket(self, version=4, kind=socket.SOCK_STREAM, protocol=0):
         with self.entered():
-            return socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind)
+            return socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind, protocol)
 
     def bound(self, version=4, index=0, port=0, udp=False):
         """A TCP, or UDP, socket bound to one of our addresses."""
