@@ -33,8 +33,8 @@
 #include "exit/discovery.h"
 #include "exit/tunnel.h"
 
-#define RULES \
-	2 /* one more whenever this file makes others of a configuration */
+/* One more whenever this file makes other rules of the same configuration. */
+#define RULES 2
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -270,7 +270,7 @@ static void redirect_rules(struct nft_batch *batch, const struct conf *conf)
 	redirect_rule(batch, AF_INET6, IPPROTO_ICMPV6, REDIRECT_V6);
 }
 
-/* Is it by the link of the exit before, the first one with it? */
+/* Is the exit's link that of `first`, which has one? */
 static bool shares(const struct conf *conf, size_t first, size_t index)
 {
 	const char *link = conf->exits[index].link;
@@ -278,6 +278,7 @@ static bool shares(const struct conf *conf, size_t first, size_t index)
 	return link && !strcmp(link, conf->exits[first].link);
 }
 
+/* Is it the first exit of its link? */
 static bool is_first(const struct conf *conf, size_t index)
 {
 	for (size_t i = 0; i < index; i++)
