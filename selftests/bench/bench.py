@@ -33,7 +33,7 @@ def names_wanted(variable, known):
 def repetitions(case, plan):
     if os.environ.get("BENCH_RUNS"):
         return max(1, int(os.environ["BENCH_RUNS"]))
-    return plan.few_runs if case.few else plan.runs
+    return getattr(plan, case.runs)
 
 
 def say(text):
