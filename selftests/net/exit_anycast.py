@@ -9,12 +9,14 @@ B's anycast addresses, and loses them.
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import select
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -41,6 +43,7 @@ RXA, RXB = site.router
 ANYCAST = {"a": {4: "10.81.0.254", 6: "fd81::ffff:ffff:ffff:ffff"},
            "b": {4: "10.82.0.254", 6: "fd82::ffff:ffff:ffff:ffff"}}
 # Numbers of netlink.
+LOSSES = 49  # the text of a key has room for so many prefixes
 NETFILTER, NFTABLES_NEWS = 12, 1 << 6
 RTM_DELROUTE, RTA_DST = 25, 1
 # What a host makes of ICMP type 3 code 13 and of ICMPv6 type 1 code 5.
@@ -138,7 +141,7 @@ def _():
 
 
 class Losses:
-    """Takes the host routes away itself, and hears when nftables are changed behind that."""
+    """Takes host routes away itself, and hears when nftables are changed behind that."""
 
     def __init__(self, node):
         with node.entered():
@@ -146,16 +149,17 @@ class Losses:
             self.news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
         self.news.bind((0, NFTABLES_NEWS))
 
-    def lose(self, version):
-        """Milliseconds from before the route goes until nftables have changed."""
-        family = socket.AF_INET6 if version == 6 else socket.AF_INET
-        address = socket.inet_pton(family, ANYCAST["b"][version])
+    def lose(self, anycast):
+        """Milliseconds from when the route is gone until nftables have changed."""
+        family = socket.AF_INET6 if ":" in anycast else socket.AF_INET
+        address = socket.inet_pton(family, anycast)
         body = struct.pack("=BBBBBBBBI", family, len(address) * 8, 0, 0, 254, 0, 255, 0, 0)
         body += struct.pack("=HH", 4 + len(address), RTA_DST) + address
         while select.select([self.news], [], [], 0)[0]:
             self.news.recv(1 << 16)
-        begun = time.monotonic()
+        # Other namespaces may be in the kernel's way until then; it tells of it inside this call.
         self.routes.send(struct.pack("=IHHII", 16 + len(body), RTM_DELROUTE, 1, 1, 0) + body)
+        begun = time.monotonic()
         check(select.select([self.news], [], [], 2)[0], "nftables have not changed")
         return (time.monotonic() - begun) * 1000
 
@@ -164,18 +168,52 @@ class Losses:
         self.news.close()
 
 
-@test("a lost host route rejects within 1 ms of the event", 40)
+@contextlib.contextmanager
+def busy():
+    """All processors have something else to do, but for who measures: that comes first."""
+    code = "import os\nwhile os.getppid() == %d: pass" % os.getpid()
+    with contextlib.ExitStack() as stack:
+        for _ in range(os.cpu_count()):
+            process = subprocess.Popen([sys.executable, "-c", code])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
+        try:
+            yield
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def leaves(prefix):
+    """Has RXA a way out for this prefix of B?"""
+    said = RXA.run("ip", "-6", "route", "show", "table", "20000", "default", "from", prefix)
+    return "via" in said
+
+
+@test("a lost host route rejects within 1 ms of the event, whoever keeps the processors busy", 60)
 def _():
+    prefixes = [f"fd82:0:0:{number:x}::/64" for number in range(LOSSES)]
+    anycast = [str(ipaddress.IPv6Network(each)[-1]) for each in prefixes]
+    made = sections("a", RXB)
+    made["exit isp-b"]["prefix"] = ", ".join([PREFIX["b"][4], *prefixes])
     took = []
-    with both() as (first, _), contextlib.closing(Losses(RXA)) as losses:
-        for version in (4, 6, 4, 6):
-            for way in (4, 6):
-                announce(way)
-            become(first, "up", "up")
-            took.append(losses.lose(version))
-    tap.note("milliseconds: " + ", ".join(f"{one:.2f}" for one in took))
-    # What else runs on the machine may come between; it does not each time.
-    within(min(took), 0, 1, "milliseconds until nftables refuses")
+    with routers(lab, [(RXA, made)]) as (first,), contextlib.closing(Losses(RXA)) as losses:
+        for each in (ANYCAST["b"][4], *anycast):
+            via = RXB.addr(6 if ":" in each else 4)
+            RXA.run("ip", "route", "add", each, "via", via, "dev", "lan", "proto", "babel")
+        become(first, "up", "up")
+        with busy():
+            for prefix, each in zip(prefixes, anycast):
+                took.append(losses.lose(each))
+                # What follows the refusal is done before the next one.
+                wait_for(lambda prefix=prefix: not leaves(prefix), 5, f"{prefix} has no way out")
+            took.append(losses.lose(ANYCAST["b"][4]))
+        become(first, "up", "dead")
+    took.sort()
+    tap.note(f"milliseconds of {len(took)}: p50 {took[len(took) // 2]:.2f}, "
+             f"p90 {took[len(took) * 9 // 10]:.2f}, p99 {took[-1]:.2f}")
+    # One is left to what does not let go of a processor: the kernel, the host of a guest.
+    within(took[-2], 0, 1, "milliseconds until nftables refuses, all but the longest")
 
 
 @contextlib.contextmanager

@@ -414,10 +414,10 @@ def _():
 
 
 def exit_process(server):
-    """The exit role: the child of the supervisor with CAP_NET_ADMIN and nothing else."""
+    """The exit role: the child of the supervisor with CAP_NET_ADMIN, CAP_SYS_NICE and nothing else."""
     for pid in proc.children(server.process.pid):
         with open(f"/proc/{pid}/status", encoding="ascii") as file:
-            if f"CapPrm:\t{1 << 12:016x}" in file.read():
+            if f"CapPrm:\t{1 << 12 | 1 << 23:016x}" in file.read():
                 return pid
     return None
 
@@ -426,7 +426,7 @@ def exit_process(server):
 def _():
     server = router()
     pid = exit_process(server)
-    check(pid, "no process with CAP_NET_ADMIN alone")
+    check(pid, "no process with these capabilities alone")
     ready = server.log_count(r"event=exits_ready")
     os.kill(pid, signal.SIGKILL)
     with nothing_dropped(site):

@@ -29,6 +29,7 @@
 #include "base/syscalls.h"
 #include "exit/internal.h"
 #include "exit/learn.h"
+#include "exit/urgent.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
@@ -154,6 +155,7 @@ static void heal_now(struct exit_helper *helper)
 	int err;
 
 	loop_undefer(&helper->heal);
+	urgent_work_begin();
 	look_now(helper);
 	err = all_apply(helper, &change);
 	helper->applied_ms = clock_ms();
@@ -170,6 +172,7 @@ static void heal_now(struct exit_helper *helper)
 	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
 		log_info(ROOM, "event=exits_changed changes=%zu suppressed=%ju",
 			 change.count, (uintmax_t)suppressed);
+	urgent_work_end();
 }
 
 static void heal_deferred(struct deferred *deferred)
@@ -371,6 +374,7 @@ static int helper_start(struct exit_helper *helper)
 	uint64_t begun = clock_ms();
 	int err;
 
+	urgent_work_begin();
 	helper->lock = lock_take();
 	if (helper->lock < 0)
 		return helper->lock;
@@ -405,6 +409,7 @@ static int helper_start(struct exit_helper *helper)
 	log_info(ROOM, "event=exits_ready exits=%zu changes=%zu ms=%ju",
 		 helper->conf->exit_count, change.count,
 		 (uintmax_t)(helper->applied_ms - begun));
+	urgent_work_end();
 	return 0;
 }
 

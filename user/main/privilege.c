@@ -36,7 +36,8 @@ SYSCALLS(SYSCALLS_SUPERVISOR, "close");
 #define BROKER_KEEPS                                                     \
 	(1ull << CAP_BPF | 1ull << CAP_PERFMON | 1ull << CAP_NET_ADMIN | \
 	 1ull << CAP_NET_BIND_SERVICE)
-#define EXIT_KEEPS (1ull << CAP_NET_ADMIN)
+/* CAP_SYS_NICE: exit/urgent.h */
+#define EXIT_KEEPS (1ull << CAP_NET_ADMIN | 1ull << CAP_SYS_NICE)
 
 /*
  * What an id of this user namespace is outside, user_namespaces(7). The file

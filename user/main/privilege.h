@@ -60,8 +60,8 @@ int privilege_supervisor(const struct privilege_user *user, bool broker,
 int privilege_broker(pid_t parent);
 
 /*
- * The exit role after start: CAP_NET_ADMIN is left, and no file can be opened. Dies
- * with its parent. 0 or a negative errno; -ESRCH as below.
+ * The exit role after start: CAP_NET_ADMIN and CAP_SYS_NICE are left, and no file
+ * can be opened. Dies with its parent. 0 or a negative errno; -ESRCH as below.
  */
 int privilege_exit(pid_t parent);
 
