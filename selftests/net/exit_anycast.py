@@ -231,9 +231,9 @@ def told(most, seconds):
     tap.note(f"{found['why']} told why, {found['other']} otherwise")
 
 
-def probes(version, seconds, between=lambda: None):
-    """Datagrams from B's prefix to Y, 50 a second."""
-    with contextlib.closing(site.client.bound(version, 1, udp=True)) as sock:
+def probes(version, seconds, between=lambda: None, index=1):
+    """Datagrams from B's prefix (index 0: A's) to Y, 50 a second."""
+    with contextlib.closing(site.client.bound(version, index, udp=True)) as sock:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             with contextlib.suppress(OSError):
@@ -278,6 +278,33 @@ def _():
         become(first, "up", "up")
         with nothing_dropped(site):
             reached(site, site.client, 6, 1)
+
+
+@test("a link that flaps ten times a second leaves its exit refused until it is calm", 40)
+def _():
+    # The addresses stay, and the routes by them come back with the link.
+    RXA.run("sysctl", "-qw", "net.ipv6.conf.to_a.keep_addr_on_down=1")
+    with both() as (first, _), nothing_dropped(site):
+        become(first, "up", "dead")
+        due = [time.monotonic()]
+        turns = iter(["down", "up"] * 100)
+
+        def flap():
+            if time.monotonic() >= due[0]:
+                RXA.run("ip", "link", "set", "to_a", next(turns))
+                due[0] += .05
+        with told(3, 2):
+            probes(6, 2, flap, 0)
+        RXA.run("ip", "link", "set", "to_a", "down")
+        RXA.run("ip", "link", "set", "to_a", "up")
+        for version in (4, 6):
+            equal(refused(site, site.client, version, 0), TOLD[version], "the host is told")
+        check("UP" in RXA.run("ip", "-br", "link", "show", "to_a"), "the link is down")
+        equal(first.rows()["isp-a"]["state"], "lost", "the state of the exit")
+        become(first, "up", "dead")
+        for version in (4, 6):
+            RXA.run("ip", f"-{version}", "route", "replace", "default", "via", HOP["a"][version])
+            reached(site, site.client, version, 0)
 
 
 def has_anycast(node, key):

@@ -540,6 +540,58 @@ static void an_exit_that_flaps_stays_lost_until_it_is_calm(void **state)
 	conf_unref(conf);
 }
 
+/* Its exit's ways, though the link is up. */
+static void assert_own_way(struct conf *conf, struct lab_host *lab, bool there)
+{
+	const char *way = "ip -6 route default from 2001:db8:a::/48 dev "
+			  "if90002 table 20000 metric 1024 proto 200";
+	const char *announced = "ip -6 route "
+				"2001:db8:a:ffff:ffff:ffff:ffff:ffff/128 dev "
+				"if90002 table 254 metric 1024 proto 200";
+	struct exit_state want;
+
+	assert_int_equal(exit_want(conf, &lab->host, &want), 0);
+	assert_int_equal(route_there(&want, way), there);
+	assert_int_equal(route_there(&want, announced), there);
+	exit_state_clear(&want);
+}
+
+static void a_link_that_flaps_stays_lost_until_it_is_calm(void **state)
+{
+	struct conf *conf = watched_exits();
+	unsigned int changes = 0;
+	struct health *health;
+	struct lab_host lab;
+	uint64_t now = 50000;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[0].index = 90002;
+	assert_int_equal(health_new(conf, &health), 0);
+	lab.host.health = health;
+	assert_own_way(conf, &lab, false);
+	assert_true(health_tell_link(health, "wan0", true, now));
+	assert_own_way(conf, &lab, true);
+	for (int i = 0; i < 100; i++) {
+		now += 50;
+		changes += health_tell_link(health, "wan0", false, now);
+		assert_own_way(conf, &lab, false);
+		now += 50;
+		changes += health_tell_link(health, "wan0", true, now);
+		changes += health_settle(health, now);
+	}
+	assert_int_equal(changes, 3);
+	assert_own_way(conf, &lab, false);
+	assert_false(health_settle(health, now + 999));
+	assert_true(health_settle(health, now + 1000));
+	assert_own_way(conf, &lab, true);
+	/* A link of nobody's exit. */
+	assert_false(health_tell_link(health, "lan0", false, now));
+	assert_false(health_link_lost(health, "lan0"));
+	health_free(health);
+	conf_unref(conf);
+}
+
 #define TUNNELLED                                                 \
 	"[exit near]\nlink = wan0\nnext_hop = 192.0.2.1\n"        \
 	"prefix = 2001:db8:a::/48, 203.0.113.0/24\n"              \
@@ -1041,6 +1093,7 @@ int main(void)
 		cmocka_unit_test(an_exit_with_a_link_has_its_anycast),
 		cmocka_unit_test(
 			an_exit_that_flaps_stays_lost_until_it_is_calm),
+		cmocka_unit_test(a_link_that_flaps_stays_lost_until_it_is_calm),
 		cmocka_unit_test(
 			another_exit_is_tunnelled_to_at_its_anycast_address),
 		cmocka_unit_test(without_a_way_nothing_is_tunnelled),

@@ -15,6 +15,9 @@
  * when the last loss came within CALM_MS of the last return: then it must stay for
  * HOLD_MS first, twice as long each time, up to HOLD_MAX_MS. A route that flaps thus
  * leaves the exit lost.
+ *
+ * The links of this host's own exits are held back the same way. Of them the text of the
+ * news counts: between two of them a link may have been lost and back, with all its routes.
  */
 #include "exit/health.h"
 
@@ -32,10 +35,12 @@
 #define HOLD_MS     1000
 #define HOLD_MAX_MS 32000
 
+/* A route to an anycast address, or a link. */
 struct watched {
-	union addr anycast;
+	union addr anycast; /* AF_UNSPEC: a link */
+	char link[IFNAMSIZ]; /* "": a route */
 	bool asked; /* to be looked at */
-	bool there; /* the route, when we looked last */
+	bool there; /* when we looked last */
 	bool lost; /* what counts */
 	unsigned int losses; /* in a row */
 	uint64_t back_ms; /* when it was last there again, as it counts */
@@ -43,8 +48,9 @@ struct watched {
 };
 
 struct health {
-	struct watched *all; /* by address */
+	struct watched *all; /* by link, then by address: the routes first */
 	size_t count;
+	bool changed; /* by news, what counts of a link */
 };
 
 bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
@@ -85,40 +91,76 @@ bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 static int watched_compare(const void *left, const void *right)
 {
 	const struct watched *a = left, *b = right;
+	int order = strcmp(a->link, b->link);
 
-	return addr_compare_host(&a->anycast, &b->anycast);
+	return order ? order : addr_compare_host(&a->anycast, &b->anycast);
+}
+
+static struct watched *key_find(const struct health *health,
+				const struct watched *key)
+{
+	return health && health->count ?
+		       bsearch(key, health->all, health->count, sizeof(*key),
+			       watched_compare) :
+		       NULL;
 }
 
 static struct watched *watched_find(const struct health *health,
 				    const union addr *anycast)
 {
-	struct watched key = { .anycast = *anycast };
+	const struct watched key = { .anycast = *anycast };
 
-	return health->count ? bsearch(&key, health->all, health->count,
-				       sizeof(key), watched_compare) :
-			       NULL;
+	return key_find(health, &key);
+}
+
+static struct watched *link_find(const struct health *health, const char *link)
+{
+	struct watched key = { .anycast = { .sa.sa_family = AF_UNSPEC } };
+
+	snprintf(key.link, sizeof(key.link), "%s", link);
+	return key_find(health, &key);
+}
+
+static struct watched *watched_add(struct health *health)
+{
+	struct watched *one = exit_array_add((void **)&health->all,
+					     &health->count, sizeof(*one));
+
+	if (one)
+		one->asked = one->lost = true;
+	return one;
+}
+
+static int link_watch(struct health *health, const char *link)
+{
+	struct watched *one = watched_add(health);
+
+	if (!one)
+		return -ENOMEM;
+	snprintf(one->link, sizeof(one->link), "%s", link);
+	return 0;
 }
 
 static int exit_watch(struct health *health, const struct conf_exit *exit)
 {
 	union addr anycast;
 
+	if (exit->link)
+		return link_watch(health, exit->link);
 	for (size_t i = 0; i < exit->prefix_count; i++) {
 		struct watched *one;
 
 		if (!exit_watched(exit, &exit->prefixes[i], &anycast))
 			continue;
-		one = exit_array_add((void **)&health->all, &health->count,
-				     sizeof(*one));
+		one = watched_add(health);
 		if (!one)
 			return -ENOMEM;
 		one->anycast = anycast;
-		one->asked = one->lost = true;
 	}
 	return 0;
 }
 
-/* One address may stand for many prefixes. */
+/* One address may stand for many prefixes, and one link lead to several exits. */
 static void duplicates_drop(struct health *health)
 {
 	size_t kept = 0;
@@ -164,57 +206,6 @@ bool health_watches(const struct health *health, sa_family_t family)
 	return false;
 }
 
-static int destination_take(const struct nlattr *attr, void *arg)
-{
-	if (mnl_attr_get_type(attr) == RTA_DST)
-		*(const struct nlattr **)arg = attr;
-	return MNL_CB_OK;
-}
-
-static bool route_news(struct health *health, const struct nlmsghdr *msg)
-{
-	const struct rtmsg *route = mnl_nlmsg_get_payload(msg);
-	size_t len = route->rtm_family == AF_INET6 ? 16 : 4;
-	const struct nlattr *dst = NULL;
-	struct watched *one;
-	union addr addr;
-
-	if (!health->count || route->rtm_dst_len != len * 8 ||
-	    route->rtm_protocol == EXIT_PROTOCOL)
-		return false;
-	mnl_attr_parse(msg, sizeof(*route), destination_take, &dst);
-	if (!dst || mnl_attr_get_payload_len(dst) != len)
-		return false;
-	addr_from_bytes(&addr, route->rtm_family, mnl_attr_get_payload(dst), 0);
-	one = watched_find(health, &addr);
-	if (one)
-		one->asked = true;
-	return one != NULL;
-}
-
-void health_ask(struct health *health)
-{
-	for (size_t i = 0; i < health->count; i++)
-		health->all[i].asked = true;
-}
-
-bool health_news(struct health *health, const struct nlmsghdr *msg)
-{
-	switch (msg->nlmsg_type) {
-	case RTM_NEWROUTE:
-	case RTM_DELROUTE:
-		return route_news(health, msg);
-	case RTM_NEWLINK:
-	case RTM_DELLINK:
-	case RTM_DELNEXTHOP:
-		/* Routes of IPv4 go with these without a word. */
-		health_ask(health);
-		return health->count != 0;
-	default:
-		return false;
-	}
-}
-
 static uint64_t hold_ms(unsigned int losses)
 {
 	uint64_t hold = 0;
@@ -234,22 +225,119 @@ static bool watched_back(struct watched *one, uint64_t now)
 	return true;
 }
 
+static bool watched_tell(struct watched *one, bool there, uint64_t now)
+{
+	if (one->there == there)
+		return false;
+	one->there = there;
+	one->due_ms = now + hold_ms(one->losses);
+	if (there)
+		return watched_back(one, now);
+	if (one->lost)
+		return false;
+	one->losses = now - one->back_ms < CALM_MS ? one->losses + 1 : 1;
+	one->lost = true;
+	return true;
+}
+
 bool health_tell(struct health *health, const union addr *anycast, bool there,
 		 uint64_t now_ms)
 {
 	struct watched *one = watched_find(health, anycast);
 
-	if (!one || one->there == there)
+	return one && watched_tell(one, there, now_ms);
+}
+
+bool health_tell_link(struct health *health, const char *link, bool up,
+		      uint64_t now_ms)
+{
+	struct watched *one = link_find(health, link);
+
+	if (!one)
 		return false;
-	one->there = there;
-	one->due_ms = now_ms + hold_ms(one->losses);
-	if (there)
-		return watched_back(one, now_ms);
-	if (one->lost)
+	one->asked = false;
+	return watched_tell(one, up, now_ms);
+}
+
+static int destination_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == RTA_DST)
+		*(const struct nlattr **)arg = attr;
+	return MNL_CB_OK;
+}
+
+static bool route_news(struct health *health, const struct nlmsghdr *msg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(msg);
+	size_t len = route->rtm_family == AF_INET6 ? 16 : 4;
+	const struct nlattr *dst = NULL;
+	struct watched *one;
+	union addr addr;
+
+	if (route->rtm_dst_len != len * 8 ||
+	    route->rtm_protocol == EXIT_PROTOCOL)
 		return false;
-	one->losses = now_ms - one->back_ms < CALM_MS ? one->losses + 1 : 1;
-	one->lost = true;
-	return true;
+	mnl_attr_parse(msg, sizeof(*route), destination_take, &dst);
+	if (!dst || mnl_attr_get_payload_len(dst) != len)
+		return false;
+	addr_from_bytes(&addr, route->rtm_family, mnl_attr_get_payload(dst), 0);
+	one = watched_find(health, &addr);
+	if (one)
+		one->asked = true;
+	return one != NULL;
+}
+
+void health_ask(struct health *health)
+{
+	for (size_t i = 0; i < health->count; i++)
+		health->all[i].asked = true;
+}
+
+static int name_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == IFLA_IFNAME &&
+	    mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
+		*(const char **)arg = mnl_attr_get_str(attr);
+	return MNL_CB_OK;
+}
+
+/* True: there are any. */
+static bool routes_ask(struct health *health)
+{
+	size_t i = 0;
+
+	for (; i < health->count && !health->all[i].link[0]; i++)
+		health->all[i].asked = true;
+	return i != 0;
+}
+
+static bool link_news(struct health *health, const struct nlmsghdr *msg)
+{
+	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
+	const char *name = "";
+	bool up = msg->nlmsg_type == RTM_NEWLINK &&
+		  exit_flags_up(head->ifi_flags);
+
+	mnl_attr_parse(msg, sizeof(*head), name_take, &name);
+	health->changed |= health_tell_link(health, name, up, clock_ms());
+	/* Routes of IPv4 go with it without a word. */
+	return routes_ask(health) || link_find(health, name);
+}
+
+bool health_news(struct health *health, const struct nlmsghdr *msg)
+{
+	switch (msg->nlmsg_type) {
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE:
+		return route_news(health, msg);
+	case RTM_NEWLINK:
+	case RTM_DELLINK:
+		return link_news(health, msg);
+	case RTM_DELNEXTHOP:
+		return routes_ask(health);
+	default:
+		return false;
+	}
 }
 
 bool health_settle(struct health *health, uint64_t now_ms)
@@ -277,8 +365,6 @@ uint64_t health_due(const struct health *health)
 int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 		bool *changed)
 {
-	bool any = false;
-
 	for (size_t i = 0; i < health->count; i++) {
 		struct watched *one = &health->all[i];
 		bool there;
@@ -286,20 +372,29 @@ int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 
 		if (!one->asked)
 			continue;
-		err = rtnl_host_route(rtnl, &one->anycast, &there);
+		err = one->link[0] ?
+			      rtnl_link_up(rtnl, one->link, &there) :
+			      rtnl_host_route(rtnl, &one->anycast, &there);
 		if (err)
 			return err;
 		one->asked = false;
-		any |= health_tell(health, &one->anycast, there, now_ms);
+		health->changed |= watched_tell(one, there, now_ms);
 	}
-	*changed = any;
+	*changed = health->changed;
+	health->changed = false;
 	return 0;
+}
+
+bool health_link_lost(const struct health *health, const char *link)
+{
+	const struct watched *one = link_find(health, link);
+
+	return one && one->lost;
 }
 
 bool health_lost(const struct health *health, const union addr *anycast)
 {
-	const struct watched *one = health ? watched_find(health, anycast) :
-					     NULL;
+	const struct watched *one = watched_find(health, anycast);
 
 	return one && one->lost;
 }

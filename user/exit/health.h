@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which exits of other routers can be reached: by the host routes to their anycast
- * addresses, which those routers have announced while their links are up.
+ * Which exits can be left by: those of other routers by the host routes to their
+ * anycast addresses, which those routers have announced while their links are up; this
+ * host's own by their links.
  */
 #ifndef EXIT_HEALTH_H
 #define EXIT_HEALTH_H
@@ -25,18 +26,18 @@ bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
 bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 		  union addr *out);
 
-/* Nothing is known of any address yet, and all are taken for lost. */
+/* Nothing is known of any yet, and all are taken for lost. */
 int health_new(const struct conf *conf, struct health **out);
 void health_free(struct health *health); /* accepts NULL */
 /* Is there an address to watch? */
 bool health_watches(const struct health *health, sa_family_t family);
 
-/* All addresses are to be looked at. */
+/* All are to be looked at. */
 void health_ask(struct health *health);
 /* A message of rtnetlink: true when a look may find something else than before. */
 bool health_news(struct health *health, const struct nlmsghdr *msg);
 /*
- * Looks for the routes that news were of, all of them at first. 0 or a negative
+ * Looks for what news were of, all of it at first. 0 or a negative
  * errno; *changed: another state than before counts now.
  */
 int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
@@ -44,12 +45,16 @@ int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 /* The route to an address is there now, or is not (health_look does so). */
 bool health_tell(struct health *health, const union addr *anycast, bool there,
 		 uint64_t now_ms);
-/* Those whose routes have stayed long enough are back. True: there are any. */
+/* The same of a link. */
+bool health_tell_link(struct health *health, const char *link, bool up,
+		      uint64_t now_ms);
+/* Those that have stayed long enough are back. True: there are any. */
 bool health_settle(struct health *health, uint64_t now_ms);
 /* When that is to be called again; UINT64_MAX: not before there are news. */
 uint64_t health_due(const struct health *health);
 
 /* health NULL: nothing is watched, and nothing lost. */
 bool health_lost(const struct health *health, const union addr *anycast);
+bool health_link_lost(const struct health *health, const char *link);
 
 #endif

@@ -154,6 +154,8 @@ extern const struct exit_rule exit_rule_look;
 bool exit_hands(const struct conf_exit *exit);
 /* Is it the link of an exit? */
 bool exit_link_is(const struct conf *conf, const char *name);
+/* Of a device: is it up, and has it a carrier? Pure. */
+bool exit_flags_up(unsigned int flags);
 /* Of that name; NULL: there is none. */
 const struct exit_link *exit_link_named(const struct exit_host *host,
 					const char *name);
@@ -208,6 +210,8 @@ int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 	      int link, uint32_t mark, struct rtnl_way *out);
 /* Is there a way for packets to this very address, and to no other? */
 int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there);
+/* Is a link up? One that is not there is not. */
+int rtnl_link_up(struct rtnl *rtnl, const char *name, bool *up);
 /* `there` is what it shall be. What is so already is no failure. */
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there);
 int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there);

@@ -355,6 +355,11 @@ int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
 	return 0;
 }
 
+bool exit_flags_up(unsigned int flags)
+{
+	return (flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
+}
+
 static int link_take(const struct nlmsghdr *msg, void *arg)
 {
 	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
@@ -374,8 +379,7 @@ static int link_take(const struct nlmsghdr *msg, void *arg)
 	link->index = head->ifi_index;
 	link->group = number(&attributes, IFLA_GROUP, 0);
 	link->mtu = number(&attributes, IFLA_MTU, 0);
-	link->up = (head->ifi_flags & (IFF_UP | IFF_RUNNING)) ==
-		   (IFF_UP | IFF_RUNNING);
+	link->up = exit_flags_up(head->ifi_flags);
 	return MNL_CB_OK;
 }
 
@@ -646,6 +650,33 @@ int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there)
 	default:
 		return err;
 	}
+}
+
+static int flags_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
+
+	*(bool *)arg = exit_flags_up(head->ifi_flags);
+	return MNL_CB_STOP;
+}
+
+int rtnl_link_up(struct rtnl *rtnl, const char *name, bool *up)
+{
+	char buf[REQUEST_SIZE] = "";
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
+	struct ifinfomsg *head;
+	bool found = false;
+	int err;
+
+	request->nlmsg_type = RTM_GETLINK;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->ifi_family = AF_UNSPEC;
+	mnl_attr_put_strz(request, IFLA_IFNAME, name);
+	err = rtnl_exchange(rtnl, request, flags_take, &found);
+	if (err && err != -ENODEV)
+		return err;
+	*up = found;
+	return 0;
 }
 
 int rtnl_rule(struct rtnl *rtnl, const struct exit_rule *rule, bool there)

@@ -152,7 +152,9 @@ int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 		return tunnel_link(host, exit, family);
 	if (!exit->link)
 		return hop_link(host, next_hop(exit, family));
-	return link && link->up ? link->index : 0;
+	return link && link->up && !health_link_lost(host->health, exit->link) ?
+		       link->index :
+		       0;
 }
 
 static int rule_add(struct exit_state *out, const struct exit_rule *rule)
