@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "loop/loop.h"
 
@@ -54,9 +55,10 @@ void broker_free(struct broker *broker);
 
 /*
  * Removes what brokers of this network namespace have left below `pin`. 0: it is
- * gone, *found tells whether there was anything; -EBUSY: a broker runs here.
+ * gone, *found tells whether there was anything; -EBUSY: a broker runs here, the
+ * process *holder (base/lock.h).
  */
-int broker_flush(const char *pin, bool *found);
+int broker_flush(const char *pin, bool *found, pid_t *holder);
 
 /* After broker_end: the directories, which the broker cannot remove itself. */
 void broker_pin_remove(const char *pin);

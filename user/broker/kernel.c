@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/landlock.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "broker/internal.h"
@@ -229,15 +230,15 @@ int kernel_events(struct kernel *kernel)
 			 events_ready);
 }
 
-/* The lock of a broker that was killed is free as soon as it is reaped. */
-static int lock_take(struct kernel *kernel)
+/* A broker that was killed has its lock until the kernel has taken it down. */
+static int kernel_lock(struct kernel *kernel, pid_t *holder)
 {
-	int fd = -EADDRINUSE;
+	int fd = -EBUSY;
 
-	for (int i = 0; i < LOCK_TRIES && fd == -EADDRINUSE; i++) {
+	for (int i = 0; i < LOCK_TRIES && fd == -EBUSY; i++) {
 		if (i)
 			poll(NULL, 0, LOCK_WAIT_MS);
-		fd = pin_lock();
+		fd = lock_take(PIN_LOCK, holder);
 	}
 	if (fd < 0)
 		return fd;
@@ -257,15 +258,19 @@ static int refuse(struct broker *broker, int err, const char *what)
 static int kernel_start(struct kernel *kernel, const char *pin)
 {
 	struct broker *broker = kernel->broker;
+	pid_t holder = 0;
 	int err = pin_dir(pin, kernel->dir);
 
 	if (!err)
-		err = lock_take(kernel);
-	if (err == -EADDRINUSE)
+		err = kernel_lock(kernel, &holder);
+	if (err == -EBUSY)
 		snprintf(broker->why, sizeof(broker->why),
-			 "another culvertd has wire in this network namespace");
+			 "another culvertd (its process %d) has wire in this "
+			 "network namespace: stop that one",
+			 (int)holder);
 	if (err)
-		return refuse(broker, err, "the lock");
+		return refuse(broker, err,
+			      "the lock " LOCK_DIRECTORY "/" PIN_LOCK ".lock");
 	err = pin_dir_make(pin, kernel->dir);
 	if (err)
 		return refuse(broker, err, "the directory for pins");

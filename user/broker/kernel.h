@@ -95,8 +95,8 @@ void pin_each(const char *dir, void (*fn)(void *arg, const char *name),
 	      void *arg);
 void pin_remove(const char *dir, const char *name);
 bool pin_path(const char *dir, const char *name, char out[PIN_PATH]);
-/* The lock's descriptor; -EADDRINUSE: another broker. */
-int pin_lock(void);
+/* Who has wire in this network namespace (base/lock.h). */
+#define PIN_LOCK "wire"
 /* Detaches and removes everything in the directory; was there anything? */
 bool pin_clear(const char *dir);
 

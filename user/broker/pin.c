@@ -9,21 +9,20 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/directory.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "broker/kernel.h"
 #include "broker/socket.h"
 
-SYSCALLS_SOCKET(SYSCALLS_BROKER_START, AF_UNIX, 0);
-SYSCALLS(SYSCALLS_BROKER_START, "mount mkdir statfs bind geteuid");
+SYSCALLS(SYSCALLS_BROKER_START, "mount mkdir statfs");
 SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
-	 "openat getdents64 close newfstatat fstat lstat stat");
+	 "openat getdents64 close newfstatat fstat stat");
 SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
 	 "access faccessat unlink unlinkat rmdir");
 
@@ -31,7 +30,6 @@ SYSCALLS(SYSCALLS_BROKER_START | SYSCALLS_BROKER,
 #define BPF_FS_MAGIC 0xcafe4a11
 #endif
 #define USUAL_MOUNT "/sys/fs/bpf"
-#define LOCK_NAME   "culvert-wire"
 
 int pin_dir(const char *pin, char out[PIN_PATH])
 {
@@ -113,19 +111,6 @@ static int bpffs_mount(const char *where)
 	return 0;
 }
 
-/* Nobody but us may have prepared it. */
-static int directory_own(const char *path)
-{
-	struct stat info;
-
-	if (lstat(path, &info) < 0)
-		return -errno;
-	if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
-	    info.st_mode & (S_IWGRP | S_IWOTH))
-		return -EPERM;
-	return 0;
-}
-
 int pin_dir_make(const char *pin, const char *dir)
 {
 	bool usual = strncmp(pin, USUAL_MOUNT "/", sizeof(USUAL_MOUNT)) == 0;
@@ -146,6 +131,7 @@ int pin_dir_make(const char *pin, const char *dir)
 		err = -EINVAL;
 	if (!err)
 		err = directories_make(dir);
+	/* Nobody but us may have prepared them. */
 	if (!err)
 		err = directory_own(pin);
 	return err ? err : directory_own(dir);
@@ -205,27 +191,7 @@ bool pin_clear(const char *dir)
 	return clearing.found;
 }
 
-int pin_lock(void)
-{
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	/* Abstract: belongs to this network namespace, and goes with us. */
-	memcpy(name.sun_path + 1, LOCK_NAME, sizeof(LOCK_NAME) - 1);
-	if (bind(fd, (struct sockaddr *)&name,
-		 offsetof(struct sockaddr_un, sun_path) + sizeof(LOCK_NAME)) <
-	    0) {
-		int err = -errno;
-
-		close(fd);
-		return err;
-	}
-	return fd;
-}
-
-int broker_flush(const char *pin, bool *found)
+int broker_flush(const char *pin, bool *found, pid_t *holder)
 {
 	struct pin_header header;
 	char dir[PIN_PATH];
@@ -237,9 +203,9 @@ int broker_flush(const char *pin, bool *found)
 	*found = false;
 	if (access(dir, F_OK) < 0)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-	lock = pin_lock();
+	lock = lock_take(PIN_LOCK, holder);
 	if (lock < 0)
-		return lock == -EADDRINUSE ? -EBUSY : lock;
+		return lock;
 	err = pin_header_read(dir, &header);
 	*found = pin_clear(dir);
 	if (!err && header.netns == socket_namespace())

@@ -7,14 +7,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/directory.h"
 #include "base/fd.h"
 #include "base/syscalls.h"
 #include "control/control.h"
 
-SYSCALLS(SYSCALLS_BEFORE, "mkdir chmod fchmod lstat newfstatat socket bind "
+SYSCALLS(SYSCALLS_BEFORE, "chmod fchmod lstat newfstatat socket bind "
 			  "listen connect unlink unlinkat");
 
-static int directory_make(const char *path)
+static int parent_make(const char *path)
 {
 	char dir[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	const char *slash = strrchr(path, '/');
@@ -23,10 +24,7 @@ static int directory_make(const char *path)
 		return 0;
 	memcpy(dir, path, (size_t)(slash - path));
 	dir[slash - path] = '\0';
-	if (mkdir(dir, 0755) < 0)
-		return errno == EEXIST ? 0 : -errno;
-	/* mkdir() heeds the umask, which is not ours to change here. */
-	return chmod(dir, 0755) < 0 ? -errno : 0;
+	return directory_make(dir);
 }
 
 /*
@@ -79,7 +77,7 @@ int control_listen(const char *path)
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(sun.sun_path, path, strlen(path) + 1);
-	err = directory_make(path);
+	err = parent_make(path);
 	if (err)
 		return err;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

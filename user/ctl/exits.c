@@ -17,9 +17,6 @@
 static const char *hint(int err)
 {
 	switch (err) {
-	case -EBUSY:
-		return "a culvertd with exits runs in this network namespace: "
-		       "stop it first";
 	case -EPERM:
 	case -EACCES:
 		return "this needs root";
@@ -281,8 +278,15 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 enum ctl_exit ctl_exits_remove(struct ctl *ctl)
 {
 	size_t changes;
-	int err = exit_remove(ctl->json ? NULL : ctl->out, &changes);
+	pid_t holder = -1;
+	int err = exit_remove(ctl->json ? NULL : ctl->out, &changes, &holder);
 
+	if (err == -EBUSY && holder >= 0)
+		return ctl_fail(ctl,
+				"cannot remove the exits: a culvertd (its "
+				"process %d) keeps them in this network "
+				"namespace: stop it first",
+				(int)holder);
 	if (err)
 		return ctl_fail(ctl, "cannot remove the exits: %s", hint(err));
 	return changes_tell(ctl, "removed", changes);

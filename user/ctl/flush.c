@@ -9,9 +9,6 @@
 static const char *hint(int err)
 {
 	switch (err) {
-	case -EBUSY:
-		return "a culvertd runs in this network namespace: culvertctl "
-		       "stop ends it and leaves nothing";
 	case -EPERM:
 	case -EACCES:
 		return "this needs root";
@@ -24,8 +21,15 @@ enum ctl_exit ctl_flush(struct ctl *ctl)
 {
 	const char *pin = ctl->pin ? ctl->pin : CTL_PIN;
 	bool found;
-	int err = broker_flush(pin, &found);
+	pid_t holder;
+	int err = broker_flush(pin, &found, &holder);
 
+	if (err == -EBUSY)
+		return ctl_fail(ctl,
+				"cannot flush %s: a culvertd (its process %d) "
+				"runs in this network namespace: culvertctl "
+				"stop ends it and leaves nothing",
+				pin, (int)holder);
 	if (err)
 		return ctl_fail(ctl, "cannot flush %s: %s", pin, hint(err));
 	if (ctl->json)

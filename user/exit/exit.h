@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "conf/conf.h"
 #include "loop/loop.h"
@@ -25,6 +26,7 @@
 #define EXIT_NFTABLE  "culvert_guard"
 #define EXIT_TUNNEL   "culvert_tunnel" /* the device of all tunnels */
 #define EXIT_STEERS   "culvert_exits" /* the other one */
+#define EXIT_LOCK     "exits" /* base/lock.h */
 
 struct exit_helper;
 
@@ -34,9 +36,16 @@ bool exit_leads(const struct conf_exit *exit);
 bool exit_wanted(const struct conf *conf);
 
 /*
+ * Who may change what is ours in this network namespace: the descriptor of a lock,
+ * for this process alone; -EBUSY: *holder has it, see base/lock.h; or another negative
+ * errno.
+ */
+int exit_lock(pid_t *holder);
+
+/*
  * Brings the kernel into the state that the configuration wants and keeps it
- * there, on the loop. Needs CAP_NET_ADMIN. 0; -EBUSY: another process does so in
- * this network namespace; or a negative errno of the first failure, logged.
+ * there, on the loop. For who has the lock and CAP_NET_ADMIN. 0 or a negative errno
+ * of the first failure, logged.
  */
 int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out);
 /* Leaves everything in the kernel. Accepts NULL. */
@@ -50,9 +59,9 @@ int exit_plan(const struct conf *conf, FILE *out, size_t *changes);
 
 /*
  * Removes everything that is ours, printing a line each (out NULL: none). 0;
- * -EBUSY while a helper runs in this network namespace; or a negative errno.
+ * -EBUSY while *holder keeps it there; or another negative errno.
  */
-int exit_remove(FILE *out, size_t *changes);
+int exit_remove(FILE *out, size_t *changes, pid_t *holder);
 
 /* An exit as it is in the kernel. */
 struct exit_row {

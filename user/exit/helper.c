@@ -15,16 +15,14 @@
 #include <libmnl/libmnl.h>
 #include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/fd.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/internal.h"
@@ -35,7 +33,6 @@ SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
 SYSCALLS(SYSCALLS_EXIT, "bind getsockname recvmsg setsockopt ioctl close");
 
-#define LOCK_NAME "culvert-exits"
 #define HEAL_MS   100
 #define HEAL_FREE 10 /* in a row without waiting that long */
 #define RETRY_MS  10000
@@ -56,31 +53,10 @@ struct exit_helper {
 	struct timer settle; /* a route that has stayed long enough */
 	struct deferred look, heal;
 	struct log_limit limit;
-	int lock;
 	uint64_t applied_ms;
 	unsigned int hurried; /* since it was quiet */
 	bool nft_touched; /* somebody touched a table of ours */
 };
-
-/* One helper for each network namespace: an abstract name, which goes with us. */
-static int lock_take(void)
-{
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	memcpy(name.sun_path + 1, LOCK_NAME, sizeof(LOCK_NAME) - 1);
-	if (bind(fd, (struct sockaddr *)&name,
-		 offsetof(struct sockaddr_un, sun_path) + sizeof(LOCK_NAME)) <
-	    0) {
-		int err = errno == EADDRINUSE ? -EBUSY : -errno;
-
-		close(fd);
-		return err;
-	}
-	return fd;
-}
 
 static void heal_now(struct exit_helper *helper);
 
@@ -375,9 +351,6 @@ static int helper_start(struct exit_helper *helper)
 	int err;
 
 	urgent_work_begin();
-	helper->lock = lock_take();
-	if (helper->lock < 0)
-		return helper->lock;
 	err = rtnl_open(&helper->rtnl);
 	if (!err)
 		err = nft_open(&helper->nft);
@@ -413,6 +386,11 @@ static int helper_start(struct exit_helper *helper)
 	return 0;
 }
 
+int exit_lock(pid_t *holder)
+{
+	return lock_take(EXIT_LOCK, holder);
+}
+
 int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
 {
 	struct exit_helper *helper = calloc(1, sizeof(*helper));
@@ -422,7 +400,6 @@ int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
 		return -ENOMEM;
 	helper->loop = loop;
 	helper->conf = conf_ref(conf);
-	helper->lock = -1;
 	helper->news_watch.fd = helper->guard_watch.fd = -1;
 	helper->timer.fn = heal_timed;
 	err = helper_start(helper);
@@ -451,7 +428,6 @@ void exit_free(struct exit_helper *helper)
 	steer_clear(&helper->steer);
 	exit_host_clear(&helper->host);
 	health_free(helper->health);
-	fd_close(&helper->lock);
 	conf_unref(helper->conf);
 	free(helper);
 }
@@ -505,9 +481,9 @@ int exit_plan(const struct conf *conf, FILE *out, size_t *changes)
 	return once(conf, out, true, changes);
 }
 
-int exit_remove(FILE *out, size_t *changes)
+int exit_remove(FILE *out, size_t *changes, pid_t *holder)
 {
-	int lock = lock_take();
+	int lock = exit_lock(holder);
 	int err;
 
 	if (lock < 0)

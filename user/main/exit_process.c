@@ -6,10 +6,14 @@
  */
 #include "main/role.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
+#include "base/lock.h"
+#include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/exit.h"
 #include "loop/loop.h"
@@ -17,12 +21,14 @@
 #include "main/hint.h"
 #include "main/privilege.h"
 
+SYSCALLS(SYSCALLS_EXIT, "close");
 SYSCALLS_EQUAL(SYSCALLS_SUPERVISOR, "rt_sigaction", 0, SIGPIPE);
 
 struct process {
 	struct loop *loop;
 	struct watch channel;
 	struct exit_helper *helper;
+	int lock;
 };
 
 /* Nothing is said on it: readable is its end. */
@@ -32,6 +38,25 @@ static void channel_ready(struct watch *watch, uint32_t events)
 
 	(void)events;
 	loop_stop(process->loop);
+}
+
+/* A file, so before this process gives up the right to open any. */
+static int lock_start(struct process *process)
+{
+	pid_t holder;
+	int fd = exit_lock(&holder);
+
+	if (fd == -EBUSY)
+		log_error("main",
+			  "event=exits_held process=%d reason=\"another "
+			  "culvertd keeps the exits of this network "
+			  "namespace\" hint=\"stop that one, or take [exit] "
+			  "out of this one's configuration\"",
+			  (int)holder);
+	else if (fd < 0)
+		hint_log("lock " LOCK_DIRECTORY "/" EXIT_LOCK ".lock", fd);
+	process->lock = fd;
+	return fd < 0 ? fd : 0;
 }
 
 static int process_start(struct process *process,
@@ -58,12 +83,15 @@ int exit_process_run(const struct role_params *params)
 	int err;
 
 	signal(SIGPIPE, SIG_IGN);
+	if (lock_start(&process))
+		return EXIT_FAILURE;
 	err = process_start(&process, params);
 	if (!err)
 		err = loop_run(process.loop);
 	if (err)
 		hint_log("exits", err);
 	exit_free(process.helper);
+	close(process.lock);
 	if (process.loop) {
 		watch_close(process.loop, &process.channel);
 		loop_free(process.loop);

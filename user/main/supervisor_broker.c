@@ -43,9 +43,10 @@ bool supervisor_wire_wanted(const struct conf *conf)
 static void leftovers_remove(const struct supervisor *sup)
 {
 	bool found;
+	pid_t holder;
 
 	if (geteuid() == 0 && privilege_can_broker() &&
-	    !broker_flush(sup->conf->engine.pin, &found) && found)
+	    !broker_flush(sup->conf->engine.pin, &found, &holder) && found)
 		log_info("main",
 			 "event=wire_removed reason=\"an earlier culvertd left "
 			 "it, this one does not use it\"");
