@@ -99,6 +99,8 @@ def is_added_changed_and_removed(kind):
     equal(code("caf\u00e9", "se same", sha256=True), 0, "a name that was prepared")
     ctl(server, "user", "remove", "caf\u00e9")
     ctl(server, "user", "add", "carol", stdin="\u200b\n", status=1)
+    said = ctl(server, "user", "add", "carol", stdin="open\0sesame\n", status=1)
+    check("NUL" in said, f"of a password with a NUL: {said}")
     ctl(server, "user", "remove", "carol", status=1)
     check("carol" not in ctl(server, "user", "list"), "still listed")
 

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/opaque.h"
 #include "base/random.h"
+#include "base/secret.h"
 #include "base/table.h"
 #include "failalloc.h"
 
@@ -822,6 +823,58 @@ static void reset_is_seen_as_a_reset(void **state)
 	fd_close(&fds[1]);
 }
 
+static void secrets_are_compared_to_the_end(void **state)
+{
+	uint8_t a[32], b[32];
+
+	(void)state;
+	memset(a, 7, sizeof(a));
+	memset(b, 7, sizeof(b));
+	assert_true(secret_equal(a, b, sizeof(a)));
+	assert_true(secret_equal(a, b, 0));
+	for (size_t i = 0; i < sizeof(a); i++) {
+		b[i] ^= 0x80;
+		assert_false(secret_equal(a, b, sizeof(a)));
+		assert_true(secret_equal(a, b, i));
+		b[i] ^= 0x80;
+	}
+}
+
+/* What secret_line_read says of these bytes, with eight for the line. */
+static ssize_t line_of(const char *bytes, size_t len, char line[8])
+{
+	FILE *in = fmemopen((void *)bytes, len, "r");
+	ssize_t got;
+
+	assert_non_null(in);
+	memset(line, 'x', 8);
+	got = secret_line_read(in, line, 8);
+	fclose(in);
+	return got;
+}
+#define LINE_OF(bytes, line) line_of((bytes), sizeof(bytes) - 1, (line))
+
+static void a_secret_is_read_whole_or_not_at_all(void **state)
+{
+	static const char wiped[8];
+	char line[8];
+
+	(void)state;
+	assert_int_equal(LINE_OF("sesame\r\nmore\n", line), 6);
+	assert_string_equal(line, "sesame");
+	assert_int_equal(LINE_OF("sesames", line), 7);
+	assert_string_equal(line, "sesames");
+	assert_int_equal(LINE_OF("\n", line), 0);
+	assert_string_equal(line, "");
+	assert_int_equal(LINE_OF("sesame\0secret\n", line), -EILSEQ);
+	assert_memory_equal(line, wiped, sizeof(line));
+	assert_int_equal(LINE_OF("ses\0\n", line), -EILSEQ);
+	assert_int_equal(LINE_OF("se\0", line), -EILSEQ);
+	assert_int_equal(LINE_OF("sesamese\n", line), -EMSGSIZE);
+	assert_memory_equal(line, wiped, sizeof(line));
+	assert_int_equal(line_of("x", 0, line), -ENODATA);
+}
+
 static void clocks_go_forward(void **state)
 {
 	uint64_t ns = clock_ns(), ms = clock_ms(), wall = clock_wall();
@@ -866,6 +919,8 @@ int main(void)
 		cmocka_unit_test(log_never_blocks),
 		cmocka_unit_test(closed_descriptors_are_forgotten),
 		cmocka_unit_test(reset_is_seen_as_a_reset),
+		cmocka_unit_test(secrets_are_compared_to_the_end),
+		cmocka_unit_test(a_secret_is_read_whole_or_not_at_all),
 		cmocka_unit_test(clocks_go_forward),
 	};
 

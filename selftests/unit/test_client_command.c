@@ -91,6 +91,11 @@ static void test_password_sources(void **state)
 	assert_int_equal(READ(&config, "check"), 0);
 	assert_string_equal(config.password, "from environment");
 	assert_string_equal(getenv("CULVERT_PASSWORD"), "");
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_int_equal(write(fd, "from\0file\n", 10), 10);
+	close(fd);
+	assert_int_equal(READ(&config, "check", "--password-file", path),
+			 -EINVAL);
 	unlink(path);
 	assert_int_equal(READ(&config, "check", "--password-file", path),
 			 -EINVAL);

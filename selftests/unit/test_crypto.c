@@ -329,23 +329,6 @@ static void a_seal_that_was_changed_does_not_open(void **state)
 	assert_memory_equal(out, "plain", 5);
 }
 
-static void equal_compares_all(void **state)
-{
-	uint8_t a[32], b[32];
-
-	(void)state;
-	memset(a, 7, sizeof(a));
-	memset(b, 7, sizeof(b));
-	assert_true(crypto_equal(a, b, sizeof(a)));
-	assert_true(crypto_equal(a, b, 0));
-	for (size_t i = 0; i < sizeof(a); i++) {
-		b[i] ^= 0x80;
-		assert_false(crypto_equal(a, b, sizeof(a)));
-		assert_true(crypto_equal(a, b, i));
-		b[i] ^= 0x80;
-	}
-}
-
 static void wipe_leaves_zeroes(void **state)
 {
 	uint8_t secret[33];
@@ -372,7 +355,6 @@ int main(void)
 		cmocka_unit_test(base64_of_rfc_4648),
 		cmocka_unit_test(seals_as_published),
 		cmocka_unit_test(a_seal_that_was_changed_does_not_open),
-		cmocka_unit_test(equal_compares_all),
 		cmocka_unit_test(wipe_leaves_zeroes),
 	};
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "auth/internal.h"
+#include "base/secret.h"
 #include "crypto/crypto.h"
 
 int auth_new(const struct auth_params *params, struct auth **out)
@@ -106,7 +107,7 @@ static bool user_is(const struct user *user,
 		    const uint8_t hash[STUN_SHA256_LEN], const void *realm,
 		    size_t realm_len)
 {
-	bool same = crypto_equal(user->userhash, hash, STUN_SHA256_LEN);
+	bool same = secret_equal(user->userhash, hash, STUN_SHA256_LEN);
 
 	return strlen(user->realm->name) == realm_len &&
 	       memcmp(user->realm->name, realm, realm_len) == 0 && same;

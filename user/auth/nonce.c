@@ -21,6 +21,7 @@
 #include "auth/internal.h"
 #include "base/bytes.h"
 #include "base/random.h"
+#include "base/secret.h"
 #include "crypto/crypto.h"
 
 #define TIME_LEN  5 /* seconds until the year 36812 */
@@ -152,7 +153,7 @@ int auth_nonce_check(const struct auth_params *params, uint64_t now_s,
 	error = nonce_text(params, from, claim, expected);
 	if (error)
 		return error;
-	if (!crypto_equal(nonce, expected, TEXT_LEN))
+	if (!secret_equal(nonce, expected, TEXT_LEN))
 		return -EKEYREVOKED;
 	*offer = claim[TIME_LEN];
 	time_s = time_get(claim);

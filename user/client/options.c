@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/opaque.h"
+#include "base/secret.h"
 #include "client/command.h"
 #include "client/say.h"
 
@@ -247,7 +248,7 @@ static int password_file_read(struct client_config *config)
 	char text[CULVERT_USER_MAX + 2];
 	const char *path = config->password_file;
 	FILE *file = fopen(path, "re");
-	char *line;
+	ssize_t len;
 	int err;
 
 	if (!file) {
@@ -256,14 +257,14 @@ static int password_file_read(struct client_config *config)
 	}
 	/* Unbuffered: the password is not to stay in a buffer of stdio's. */
 	setvbuf(file, NULL, _IONBF, 0);
-	line = fgets(text, sizeof(text), file);
+	len = secret_line_read(file, text, sizeof(text));
 	fclose(file);
-	if (!line) {
-		client_error("password file %s is empty", path);
+	if (len < 0) {
+		client_error("password file %s: %s", path,
+			     secret_line_error(len));
 		return -EINVAL;
 	}
-	line[strcspn(line, "\r\n")] = '\0';
-	err = password_set(config, line, path);
+	err = password_set(config, text, path);
 	explicit_bzero(text, sizeof(text));
 	return err;
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/opaque.h"
+#include "base/secret.h"
 #include "base/utf8.h"
 #include "crypto/crypto.h"
 
@@ -327,7 +328,7 @@ static enum client_verdict judge_challenge(struct client_request *request,
 	request->challenges++;
 	if (code == STUN_CODE_UNAUTHENTICATED && request->authenticated &&
 	    request->challenges > 1 && request->key.len == auth->key.len &&
-	    crypto_equal(request->key.bytes, auth->key.bytes, auth->key.len)) {
+	    secret_equal(request->key.bytes, auth->key.bytes, auth->key.len)) {
 		client_failure_set(failure, code, during,
 				   "user name or password is wrong (realm %s)",
 				   auth->realm);

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 
 #include "crypto/crypto.h"
 

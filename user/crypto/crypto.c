@@ -20,6 +20,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -212,11 +213,6 @@ int crypto_hmac_sha256(const void *key, size_t key_len,
 void crypto_base64(const void *data, size_t len, char *out)
 {
 	EVP_EncodeBlock((unsigned char *)out, data, (int)len);
-}
-
-bool crypto_equal(const void *a, const void *b, size_t len)
-{
-	return CRYPTO_memcmp(a, b, len) == 0;
 }
 
 void crypto_wipe(void *secret, size_t len)

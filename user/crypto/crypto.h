@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Digests, comparisons and seals for STUN and credentials (libcrypto behind it). */
+/* Digests and seals for STUN and credentials (libcrypto behind it). */
 #ifndef CRYPTO_CRYPTO_H
 #define CRYPTO_CRYPTO_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -54,8 +53,6 @@ int crypto_seal(const struct crypto_aead *aead, const void *plain, size_t len,
 int crypto_unseal(const struct crypto_aead *aead, const uint8_t *sealed,
 		  size_t len, uint8_t *out);
 
-/* Constant time in the content. */
-bool crypto_equal(const void *a, const void *b, size_t len);
 /* Overwrites a secret; not optimised away. */
 void crypto_wipe(void *secret, size_t len);
 

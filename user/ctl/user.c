@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/opaque.h"
+#include "base/secret.h"
 #include "base/utf8.h"
 #include "conf/conf.h"
 #include "crypto/crypto.h"
@@ -22,7 +23,7 @@
 #include "stun/stun.h"
 
 #define PASSWORD_MAX 900 /* bytes, as in culvert.conf(5) */
-#define LINE_SIZE    (PASSWORD_MAX + 3) /* with CR, LF and NUL */
+#define LINE_SIZE    (PASSWORD_MAX + 1) /* with NUL */
 
 /* What a change is about. */
 struct job {
@@ -180,56 +181,49 @@ static void daemon_tell(struct job *job)
 		     strerror(-err));
 }
 
-/* A line without its end. False: there is none, or it is too long. */
-static bool line_read(FILE *in, char line[LINE_SIZE])
-{
-	size_t len;
-
-	if (!fgets(line, LINE_SIZE, in))
-		return false;
-	len = strlen(line);
-	while (len && (line[len - 1] == '\n' || line[len - 1] == '\r'))
-		line[--len] = '\0';
-	return len && len <= PASSWORD_MAX;
-}
-
-static bool terminal_ask(struct ctl *ctl, const char *prompt,
-			 char line[LINE_SIZE])
+/* The password's length, or why there is none, as secret_line_read says. */
+static ssize_t terminal_ask(struct ctl *ctl, const char *prompt,
+			    char line[LINE_SIZE])
 {
 	struct termios was, hidden;
-	bool done;
+	ssize_t len;
 
 	if (tcgetattr(STDIN_FILENO, &was) < 0)
-		return false;
+		return -errno;
 	hidden = was;
 	hidden.c_lflag &= ~(tcflag_t)ECHO;
 	fputs(prompt, ctl->err);
 	fflush(ctl->err);
 	tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
-	done = line_read(stdin, line);
+	len = secret_line_read(stdin, line, LINE_SIZE);
 	tcsetattr(STDIN_FILENO, TCSAFLUSH, &was);
 	fputs("\n", ctl->err);
-	return done;
+	return len;
 }
 
 /* Never an argument, which every user of the system could see. */
 static enum ctl_exit password_read(struct ctl *ctl, char line[LINE_SIZE])
 {
 	char again[LINE_SIZE] = "";
-	bool same = true, done;
+	bool same = true;
+	ssize_t len;
 
+	/* It is not to stay in a buffer of stdio's. */
+	setvbuf(stdin, NULL, _IONBF, 0);
 	if (isatty(STDIN_FILENO)) {
-		done = terminal_ask(ctl, "Password: ", line) &&
-		       terminal_ask(ctl, "Again: ", again);
-		same = !strcmp(line, again);
+		len = terminal_ask(ctl, "Password: ", line);
+		if (len > 0)
+			len = terminal_ask(ctl, "Again: ", again);
+		same = len <= 0 || !strcmp(line, again);
 	} else {
-		done = line_read(stdin, line);
+		len = secret_line_read(stdin, line, LINE_SIZE);
 	}
 	crypto_wipe(again, sizeof(again));
-	if (!done)
+	if (len <= 0)
 		return ctl_fail(ctl,
-				"no password: standard input's first line must "
-				"have 1 to %d bytes",
+				"no password: %s; standard input's first line "
+				"must have 1 to %d bytes",
+				len ? secret_line_error(len) : "it is empty",
 				PASSWORD_MAX);
 	return same ? CTL_OK : ctl_fail(ctl, "the two are not the same");
 }

@@ -37,6 +37,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/secret.h"
 #include "base/syscalls.h"
 #include "exit/tunnel.h"
 
@@ -301,7 +302,7 @@ static bool answer_take(struct end *end)
 	error = error_of(&msg);
 	if (!error || error->ee_origin != SO_EE_ORIGIN_ICMP6 ||
 	    error->ee_type != ICMP6_DST_UNREACH || len != SECRET ||
-	    memcmp(data, end->secret, SECRET) != 0)
+	    !secret_equal(data, end->secret, SECRET))
 		return true;
 	if (error->ee_code == ICMP6_DST_UNREACH_NOPORT)
 		end_answered(end);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/secret.h"
 #include "crypto/crypto.h"
 #include "stun/internal.h"
 
@@ -62,7 +63,7 @@ int stun_check_integrity(const struct stun_msg *msg, const uint8_t *key,
 			       expected);
 	if (error)
 		return error;
-	if (!crypto_equal(expected, attr + STUN_ATTR_HEADER, sizeof(expected)))
+	if (!secret_equal(expected, attr + STUN_ATTR_HEADER, sizeof(expected)))
 		return -EBADMSG;
 	return 1;
 }
@@ -85,7 +86,7 @@ int stun_check_integrity_sha256(const struct stun_msg *msg, const uint8_t *key,
 				      key, key_len, expected);
 	if (error)
 		return error;
-	if (!crypto_equal(expected, attr + STUN_ATTR_HEADER, len))
+	if (!secret_equal(expected, attr + STUN_ATTR_HEADER, len))
 		return -EBADMSG;
 	return 1;
 }

@@ -31,6 +31,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/secret.h"
 #include "transport/tls_internal.h"
 
 /* Of a record (RFC 6347 4.1) and of a handshake message in it (4.2.2). */
@@ -220,7 +221,7 @@ static int cookie_verify(SSL *ssl, const unsigned char *cookie,
 	for (int age = 0; age < 2; age++)
 		if (len == COOKIE_LEN &&
 		    cookie_make(listener, slot - (uint64_t)age, right) &&
-		    CRYPTO_memcmp(cookie, right, COOKIE_LEN) == 0)
+		    secret_equal(cookie, right, COOKIE_LEN))
 			return 1;
 	return 0;
 }

@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/secret.h"
 #include "crypto/crypto.h"
 #include "turn/allocation.h"
 #include "turn/datagram.h"
@@ -119,7 +120,7 @@ static int ticket_read(const struct request *req, struct claim *out)
 	claim = strtoull(digits, NULL, 16);
 	if (ticket_write(req->worker->shared, claim, ours))
 		return STUN_CODE_SERVER_ERROR;
-	if (!crypto_equal(ticket.value, ours, TICKET_LEN))
+	if (!secret_equal(ticket.value, ours, TICKET_LEN))
 		return STUN_CODE_BAD_REQUEST;
 	out->worker = (unsigned int)(claim >> (SERIAL_BITS + GENERATION_BITS));
 	out->serial = LOW_BITS(claim >> GENERATION_BITS, SERIAL_BITS);

@@ -14,7 +14,7 @@
 
 #include "base/fd.h"
 #include "base/random.h"
-#include "crypto/crypto.h"
+#include "base/secret.h"
 
 void turn_reservation_keep(struct turn_shared *shared,
 			   struct reservation *reservation)
@@ -36,7 +36,7 @@ static struct reservation *take_locked(struct turn_shared *shared,
 		struct reservation *reservation =
 			list_entry(pos, struct reservation, link);
 
-		if (!crypto_equal(reservation->token, token, TURN_TOKEN_LEN) ||
+		if (!secret_equal(reservation->token, token, TURN_TOKEN_LEN) ||
 		    (account && reservation->account != account))
 			continue;
 		list_del(pos);
