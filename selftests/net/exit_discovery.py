@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import tap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.mesh import ANYCAST, Mesh, mesh_sections  # noqa: E402
-from culvertlab.packets import checksum, packed  # noqa: E402
+from culvertlab.packets import Tap, checksum, packed  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.site import nothing_dropped, reached  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
@@ -219,34 +219,132 @@ def _():
             reached(site, site.client, 6, 1)
 
 
-def forged(source, about):
-    """An ICMPv6 type 1 code 5 to X, of RXA as it seems."""
-    body = struct.pack("!BBHI", 1, 5, 0, 0) + about
+def forged(source, about, code=5):
+    """An ICMPv6 type 1 to X, of RXA as it seems."""
+    body = struct.pack("!BBHI", 1, code, 0, 0) + about
     ends = packed(source) + packed("fd82::2")
     total = checksum(ends + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6) + body)
     return body[:2] + struct.pack("!H", total) + body[4:]
 
 
+def quoted(port, to="fd99::1"):
+    """A datagram of X from this port, as an error quotes it."""
+    return (struct.pack("!IHBB", 6 << 28, 8, socket.IPPROTO_UDP, 64) + packed("fd82::2") +
+            packed(to) + struct.pack("!HHHH", port, 9, 8, 0))
+
+
+@contextlib.contextmanager
+def forger():
+    """send(packet): an ICMPv6 message to X from the router I."""
+    with site.inner.entered(), contextlib.closing(
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)) as raw:
+        yield lambda packet: raw.sendto(packet, ("fd82::2", 0))
+
+
+def counted(host):
+    """(errors about connections, others) that the host has been sent."""
+    counts = json.loads(exits(host, "-j"))
+    return counts["told"], counts["forged"]
+
+
 @test("forged errors create nothing: of no connection, or while nobody answers for the exit", 30)
 def _():
-    with learner() as host, site.inner.entered(), contextlib.closing(
-            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)) as raw:
-        counts = json.loads(exits(host, "-j"))
-        equal((counts["told"], counts["forged"]), (0, 0), "before")
-
-        def inner(source, port):
-            return (struct.pack("!IHBB", 6 << 28, 8, socket.IPPROTO_UDP, 64) + packed(source) +
-                    packed("fd99::1") + struct.pack("!HHHH", port, 9, 8, 0))
+    with learner() as host, forger() as send_forged:
+        equal(counted(host), (0, 0), "before")
         for port in range(5):
-            raw.sendto(forged("fd81::1", inner("fd82::2", 1000 + port)), ("fd82::2", 0))
-        wait_for(lambda: json.loads(exits(host, "-j"))["forged"] == 5, 3, "they are seen through")
+            send_forged(forged("fd81::1", quoted(1000 + port)))
+        wait_for(lambda: counted(host)[1] == 5, 3, "they are seen through")
         # Of a connection that there is: the exit is asked, and nobody answers.
         with contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
             sock.sendto(b"?", ("fd99::1", 9))
-            raw.sendto(forged("fd81::1", inner("fd82::2", sock.getsockname()[1])), ("fd82::2", 0))
-            wait_for(lambda: json.loads(exits(host, "-j"))["told"] == 1, 3, "it is looked into")
+            send_forged(forged("fd81::1", quoted(sock.getsockname()[1])))
+            wait_for(lambda: counted(host)[0] == 1, 3, "it is looked into")
         wait_for(lambda: host.log_count("event=exit_forgotten"), 8, "the exit is given up")
         equal(learnt(host), [], "what is learnt")
+
+
+INSIDE = "fd82:0:0:5::1"  # of the prefix that X's exits have, behind the router I
+
+
+@test("an error about a connection within the site, as anybody may forge it, does not divert it", 30)
+def _():
+    site.inner.run("ip", "-6", "addr", "add", f"{INSIDE}/128", "dev", "lo", "nodad")
+    with routers("fd82::/64"), learner() as host, forger() as send_forged, \
+         contextlib.closing(site.inner.socket(6, socket.SOCK_DGRAM)) as near, \
+         contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+        near.bind((INSIDE, 9))
+        near.settimeout(5)
+        port = sock.getsockname()[1]
+        for to in (INSIDE, "fd99::1"):
+            sock.sendto(b"?", (to, 9))
+            send_forged(forged("fd81::1", quoted(port, to)))
+        # The one behind it was taken for true, since anybody's word is enough for that.
+        wait_for(lambda: WANTED in learnt(host), 3, "the host has learnt")
+        equal(learnt(host), [WANTED], "what it has learnt")
+        near.recv(8)
+        sock.sendto(b"!", (INSIDE, 9))
+        equal(near.recv(8), b"!", "what arrives within the site")
+
+
+@test("told of what it has learnt a host begins anew: the tunnel was the wrong way, or is gone", 30)
+def _():
+    with routers("fd82::/64"), learner() as host, forger() as send_forged, \
+         contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+        sock.sendto(b"?", ("fd99::1", 9))
+        error = forged("fd81::1", quoted(sock.getsockname()[1]))
+
+        def until(wanted):
+            def done():
+                send_forged(error)
+                return learnt(host) == wanted
+            return done
+        for wanted in ([WANTED], [], [WANTED]):
+            wait_for(until(wanted), 5, f"it has learnt {wanted}")
+
+
+@contextlib.contextmanager
+def questions():
+    """next(): what X asks RXB's anycast address next; nothing else answers."""
+    way = ("blackhole", f"{ANYCAST['b']}/128", "metric", "1")
+    site.inner.run("ip", "-6", "route", "add", *way)
+    try:
+        with contextlib.closing(Tap(site.inner, "lan")) as tap_lan:
+            def asked():
+                found = []
+
+                def seen():
+                    found.extend(packet for packet, outgoing in tap_lan.packets()
+                                 if not outgoing and packet[6] == socket.IPPROTO_UDP and
+                                 packet[24:40] == packed(ANYCAST["b"]))
+                    return found
+                wait_for(seen, 3, "the exit is asked")
+                return found[0]
+            yield asked
+    finally:
+        site.inner.run("ip", "-6", "route", "del", *way)
+
+
+@test("only who has seen the question can answer it: wrong and old secrets neither make nor end", 30)
+def _():
+    with learner() as host, forger() as send_forged, questions() as asked, \
+         contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+        sock.sendto(b"?", ("fd99::1", 9))
+        send_forged(forged("fd81::1", quoted(sock.getsockname()[1])))
+        first = asked()
+        equal(len(first), 40 + 8 + 16, "bytes of the question")
+        for code in (0, 4):
+            for wrong in (first[:48] + bytes(16), first[:-1] + bytes([first[-1] ^ 1]), first[:-1],
+                          first + b"?"):
+                send_forged(forged("fd81::1", wrong, code))
+        second = asked()
+        check(second[48:] != first[48:], "the secret is the same")
+        send_forged(forged("fd81::1", first, 4))
+        send_forged(forged("fd81::1", first, 0))
+        third = asked()
+        equal((learnt(host), host.log_count("event=exit_forgotten")), ([], 0), "what came of it")
+        # So that one could have.
+        send_forged(forged("fd81::1", third, 4))
+        wait_for(lambda: learnt(host) == [WANTED], 2, "the right answer is taken")
 
 
 tap.main()

@@ -18,6 +18,13 @@
  * What comes while it is asked waits, PENDING_MAX at most. Entries are bounded by
  * discover_entries, the oldest goes; they end with discover_time in the kernel, too,
  * when we are not there any more.
+ *
+ * An exit router rejects what comes out of a tunnel and does not leave the site, so that
+ * an entry of a destination within the site would be a black hole, and whoever makes us
+ * send there, by a forged source, could have us told of it: nothing is learnt of the
+ * exits' own prefixes. Nobody has reason to tell of what is tunnelled already: who does
+ * has rejected it, or our route is gone. Then the entry goes, and is learnt anew if that
+ * was not so.
  */
 #include "exit/learn.h"
 
@@ -84,7 +91,7 @@ struct entry {
 	const struct conf_exit *exit;
 	const struct end *end;
 	struct exit_route route;
-	uint64_t due_ms; /* when it has expired */
+	uint64_t since_ms; /* expires the exit's discover_time after that */
 };
 
 struct learner {
@@ -172,37 +179,39 @@ static void entries_bound(struct learner *learner, const struct conf_exit *exit)
 		entry_forget(learner, oldest);
 }
 
-/* The entry of that pair, as the newest; NULL: no memory. */
-static struct entry *entry_take(struct learner *learner,
-				const struct conf_exit *exit,
-				const union addr *from, const union addr *to)
+/* Is there an entry, of which we are told though it is there? */
+static bool entry_told(struct learner *learner, const union addr *from,
+		       const union addr *to)
 {
 	struct entry *entry = entry_find(learner, from, to);
 
-	if (entry) {
-		list_del(&entry->link);
-	} else {
-		entries_bound(learner, exit);
-		entry = calloc(1, sizeof(*entry));
-	}
-	if (entry)
-		list_add_tail(&entry->link, &learner->entries);
-	return entry;
+	if (!entry)
+		return false;
+	/* Of what was on its way before. */
+	if (clock_ms() - entry->since_ms >= ASK_MS)
+		entry_forget(learner, entry);
+	return true;
 }
 
 static void entry_learn(struct learner *learner, const struct end *end,
 			const union addr *from, const union addr *to)
 {
 	const struct conf_exit *exit = conf_exit_of(learner->conf, from);
-	struct entry *entry = entry_take(learner, exit, from, to);
 	struct exit_route *route;
+	struct entry *entry;
 	int err;
 
+	/* Told of twice while the other end was asked. */
+	if (entry_find(learner, from, to))
+		return;
+	entries_bound(learner, exit);
+	entry = calloc(1, sizeof(*entry));
 	if (!entry)
 		return;
+	list_add_tail(&entry->link, &learner->entries);
 	entry->exit = exit;
 	entry->end = end;
-	entry->due_ms = clock_ms() + exit->discover_time_ms;
+	entry->since_ms = clock_ms();
 	route = &entry->route;
 	route->to = route->from = (struct prefix){ AF_INET6, 128, { 0 } };
 	memcpy(route->to.bytes, to->in6.sin6_addr.s6_addr, 16);
@@ -425,7 +434,8 @@ static void heard(struct learner *learner, const union addr *from,
 	struct end *end;
 
 	if (!source_anycast(learner->conf, from, &anycast) ||
-	    addr_same_host(&anycast, to))
+	    addr_same_host(&anycast, to) || conf_exit_of(learner->conf, to) ||
+	    entry_told(learner, from, to))
 		return;
 	end = end_find(learner, &anycast);
 	if (!end)
@@ -508,7 +518,7 @@ static void tick(struct timer *timer)
 	list_for_each_safe(pos, tmp, &learner->entries) {
 		struct entry *entry = list_entry(pos, struct entry, link);
 
-		if (now >= entry->due_ms)
+		if (now - entry->since_ms >= entry->exit->discover_time_ms)
 			entry_forget(learner, entry);
 	}
 	list_for_each_safe(pos, tmp, &learner->ends)

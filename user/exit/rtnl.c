@@ -341,7 +341,7 @@ int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
 	return err;
 }
 
-int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
+static int learnt_dump(struct rtnl *rtnl, struct exit_state *out)
 {
 	struct exit_state state = { 0 };
 	int err = routes_dump(rtnl, AF_INET6, EXIT_LEARNT, 0, learnt_take,
@@ -353,6 +353,15 @@ int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
 	}
 	*out = state;
 	return 0;
+}
+
+int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
+{
+	int err = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+		err = learnt_dump(rtnl, out);
+	return err;
 }
 
 bool exit_flags_up(unsigned int flags)
