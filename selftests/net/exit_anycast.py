@@ -23,10 +23,12 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import tap  # noqa: E402
+from culvertlab import stun, tap, turn  # noqa: E402
+from culvertlab.data import ping  # noqa: E402
 from culvertlab.exits import link_down, routers  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.stun import ALLOCATE  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.topo import run as proc_run  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
@@ -138,6 +140,49 @@ def _():
             become(first, "up", "dead")
             equal(refused(site, site.client, version, 1), TOLD[version], "what the host is told")
             check(first.rows()["isp-b"]["rejected"], "nothing is counted")
+
+
+def allocated(router, index):
+    """The relayed host for a client that dials this address of RXA; None: there is no capacity."""
+    with turn.Control(site.client, (RXA.addr(4, index), router.server.port)) as client:
+        said = client.request(ALLOCATE, [turn.transport()])
+        if said.code:
+            equal(said.code, 508, "why there is no allocation")
+            return None
+        return said.address(stun.XOR_RELAYED_ADDRESS)[0]
+
+
+@test("a dead exit of another router gets no new allocation, 508 without another; what is there stays", 40)
+def _():
+    with both() as (first, _):
+        for way in (4, 6):
+            announce(way)
+        become(first, "up", "up")
+        wait_for(lambda: allocated(first, 1) == RXA.addr(4, 1), 5, "B's address is given")
+        client = lab.keep(turn.Control(site.client, (RXA.addr(4, 1), first.server.port)))
+        client.allocate()
+        sock, far, _ = lab.pair(client)
+        withdraw(4)
+        wait_for(lambda: allocated(first, 1) is None, 5, "Allocate is answered with 508")
+        equal(allocated(first, 0), RXA.addr(4, 0), "the other provider's address")
+        check(first.server.counters()["exits_down"], "nothing is counted")
+        announce(4)
+        become(first, "up", "up")
+        ping(sock, far)
+        withdraw(4)
+        become(first, "up", "dead")
+        first.server.sections["relay"] = {"address": f"{RXA.addr(4, 1)}, {RXA.addr(4, 0)}"}
+        first.server.write_config()
+        equal(first.server.reload(), "reloaded", "the reload")
+        for _ in range(6):
+            equal(allocated(first, 1), RXA.addr(4, 0), "of two addresses the one that leads out")
+        # A relay that is started again has it from the supervisor.
+        first.server.kill_hard([first.server.relay_pid()])
+        wait_for(lambda: first.server.log_count(r"event=ready") == 2, 10, "another relay")
+        equal(allocated(first, 1), RXA.addr(4, 0), "the other relay's first answer")
+        announce(4)
+        become(first, "up", "up")
+        wait_for(lambda: allocated(first, 1) == RXA.addr(4, 1), 5, "B's address is given again")
 
 
 class Losses:

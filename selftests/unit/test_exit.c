@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -974,6 +975,89 @@ static void many_prefixes_are_for_nftables_to_find(void **state)
 	conf_unref(conf);
 }
 
+static void assert_span(const struct addr_span *span, const char *first,
+			const char *last)
+{
+	union addr addr;
+
+	assert_int_equal(addr_parse(first, 0, &addr), 0);
+	assert_int_equal(addr_span_place(span, &addr), 0);
+	addr_parse(last, 0, &addr);
+	assert_int_equal(addr_span_place(span, &addr), 0);
+}
+
+/* Sources of one link that is up and of one that is down, IPv4 and IPv6. */
+static void dead_sources(struct exit_notice *out)
+{
+	struct conf *conf = conf_of("[exit a]\nlink = wan0\n"
+				    "prefix = 10.8.0.0/16, 2001:db8:a::/48\n"
+				    "[exit b]\nlink = wan1\n"
+				    "prefix = 10.9.0.0/16, 2001:db8:b::/48\n");
+	struct steer steer = { .known = true };
+	struct lab_host lab;
+
+	host_make(&lab, false);
+	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &steer.ranges[0],
+				    &steer.count[0]),
+			 0);
+	assert_int_equal(steer_want(conf, &lab.host, AF_INET6, &steer.ranges[1],
+				    &steer.count[1]),
+			 0);
+	assert_int_equal(steer_dead(&steer, &out->dead, &out->dead_count), 0);
+	steer_clear(&steer);
+	conf_unref(conf);
+}
+
+static void what_is_dead_is_told_to_the_byte(void **state)
+{
+	struct exit_notice notice, read;
+	union addr addr;
+	int fd;
+
+	(void)state;
+	dead_sources(&notice);
+	assert_int_equal(notice.dead_count, 2);
+	assert_span(&notice.dead[0], "10.9.0.0", "10.9.255.255");
+	assert_span(&notice.dead[1],
+		    "2001:db8:b::", "2001:db8:b:ffff:ffff:ffff:ffff:ffff");
+	addr_parse("10.8.255.255", 0, &addr);
+	assert_int_equal(addr_span_place(&notice.dead[0], &addr), -1);
+	addr_parse("10.10.0.0", 0, &addr);
+	assert_int_equal(addr_span_place(&notice.dead[0], &addr), 1);
+	fd = exit_notice_pack(&notice);
+	assert_true(fd >= 0);
+	assert_int_equal(exit_notice_unpack(fd, &read), 0);
+	assert_true(exit_notice_same(&notice, &read));
+	exit_notice_clear(&read);
+	close(fd);
+	exit_notice_clear(&notice);
+}
+
+/* Cut short, too long, out of order: nothing of it is taken. */
+static void a_notice_that_is_broken_is_refused(void **state)
+{
+	struct exit_notice notice, read;
+	struct addr_span first;
+	int fd;
+
+	(void)state;
+	assert_int_equal(exit_notice_unpack(-1, &read), -EBADF);
+	dead_sources(&notice);
+	fd = exit_notice_pack(&notice);
+	assert_int_equal(ftruncate(fd, 4), 0);
+	assert_int_equal(exit_notice_unpack(fd, &read), -EBADMSG);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	assert_int_equal(exit_notice_unpack(fd, &read), -EBADMSG);
+	close(fd);
+	first = notice.dead[0];
+	notice.dead[0] = notice.dead[1];
+	notice.dead[1] = first;
+	fd = exit_notice_pack(&notice);
+	assert_int_equal(exit_notice_unpack(fd, &read), -EBADMSG);
+	close(fd);
+	exit_notice_clear(&notice);
+}
+
 static void exits_without_links_want_nothing(void **state)
 {
 	struct conf *conf = conf_of("[exit pins]\nprefix = 10.0.0.0/8\n");
@@ -1105,6 +1189,8 @@ int main(void)
 		cmocka_unit_test(sources_become_ranges_that_do_not_touch),
 		cmocka_unit_test(the_longest_prefix_of_a_map_counts),
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
+		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
+		cmocka_unit_test(a_notice_that_is_broken_is_refused),
 		cmocka_unit_test(exits_without_links_want_nothing),
 		cmocka_unit_test(a_lack_of_memory_leaks_nothing),
 	};

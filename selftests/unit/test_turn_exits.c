@@ -55,6 +55,68 @@ static void a_dead_exit_gets_no_allocation(void **state)
 	assert_int_equal(rig_counters(&rig).exits_down, 0);
 }
 
+/* From 127.0.0.first to 127.0.0.last. */
+static void tell_dead(uint8_t first, uint8_t last)
+{
+	const struct addr_span span = { .family = AF_INET,
+					.first = { 127, 0, 0, first },
+					.last = { 127, 0, 0, last } };
+
+	assert_int_equal(turn_shared_dead(rig.shared, &span, first <= last), 0);
+}
+
+static void what_the_helper_says_counts_and_not_the_links(void **state)
+{
+	(void)state;
+	open_with("[exit a]\nlink = lo\nprefix = 127.0.0.7/32\n"
+		  "[exit b]\nlink = gone0\nprefix = 127.0.0.8/32\n");
+	assert_int_equal(relayed_at(), 7);
+	tell_dead(1, 7);
+	for (int i = 0; i < TRIES; i++)
+		assert_int_equal(relayed_at(), 8);
+	tell_dead(8, 8);
+	for (int i = 0; i < TRIES; i++)
+		assert_int_equal(relayed_at(), 7);
+	tell_dead(7, 8);
+	assert_int_equal(relayed_at(), 508);
+	assert_int_equal(rig_counters(&rig).exits_down, 1);
+	tell_dead(9, 8);
+	assert_in_range(relayed_at(), 7, 8);
+}
+
+/* Of an exit that has died nothing is taken away. */
+static void an_allocation_outlives_its_exit(void **state)
+{
+	union addr relayed;
+	struct tc tc, other;
+
+	(void)state;
+	open_with("[exit a]\nlink = lo\nprefix = 127.0.0.0/8\n");
+	tc_open(&tc, &rig, 0);
+	assert_int_equal(tc_allocate(&tc, &relayed), 0);
+	tell_dead(0, 255);
+	tc_open(&other, &rig, 0);
+	assert_int_equal(tc_allocate(&other, &relayed), 508);
+	tc_close(&other);
+	tc_begin(&tc, STUN_REFRESH);
+	assert_int_equal(tc_ask(&tc), 0);
+	tc_close(&tc);
+}
+
+/* Its own link is down, but another provider lets it pass; or none does. */
+static void an_authorised_address_goes_by_another_link(void **state)
+{
+	(void)state;
+	open_with("[exit a]\nlink = gone0\nprefix = 127.0.0.7/32\n"
+		  "[exit b]\nlink = lo\nauthorised = 127.0.0.7/32\n"
+		  "[exit c]\nlink = gone1\nauthorised = 127.0.0.8/32\n");
+	for (int i = 0; i < TRIES; i++)
+		assert_int_equal(relayed_at(), 7);
+	rig_close(&rig);
+	open_with("[exit c]\nlink = gone1\nauthorised = 127.0.0.0/8\n");
+	assert_int_equal(relayed_at(), 508);
+}
+
 static void without_a_living_exit_there_is_no_capacity(void **state)
 {
 	(void)state;
@@ -106,6 +168,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(without_exits_the_first_address_is_taken),
 		TEST(a_dead_exit_gets_no_allocation),
+		TEST(what_the_helper_says_counts_and_not_the_links),
+		TEST(an_allocation_outlives_its_exit),
+		TEST(an_authorised_address_goes_by_another_link),
 		TEST(without_a_living_exit_there_is_no_capacity),
 		TEST(a_client_stays_with_its_exit),
 		TEST(weights_share_the_other_clients),

@@ -283,3 +283,24 @@ const char *prefix_format(const struct prefix *prefix, char buf[ADDR_STRLEN])
 		snprintf(buf, ADDR_STRLEN, "%s/%u", host, prefix->bits);
 	return buf;
 }
+
+int addr_span_place(const struct addr_span *span, const union addr *addr)
+{
+	size_t len;
+	const uint8_t *bytes = addr_bytes(addr, &len);
+
+	if (addr_family(addr) != span->family)
+		return addr_family(addr) < span->family ? -1 : 1;
+	if (memcmp(bytes, span->first, len) < 0)
+		return -1;
+	return memcmp(bytes, span->last, len) > 0;
+}
+
+int addr_span_compare(const struct addr_span *a, const struct addr_span *b)
+{
+	if (a->family != b->family)
+		return a->family < b->family ? -1 : 1;
+	if (memcmp(a->last, b->first, sizeof(a->last)) < 0)
+		return -1;
+	return memcmp(a->first, b->last, sizeof(a->first)) > 0;
+}

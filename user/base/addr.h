@@ -70,4 +70,15 @@ bool prefix_contains(const struct prefix *prefix, const union addr *addr);
 int prefix_compare(const struct prefix *a, const struct prefix *b);
 const char *prefix_format(const struct prefix *prefix, char buf[ADDR_STRLEN]);
 
+/* From one address to another; IPv4 is in the first four bytes, the others are 0. */
+struct addr_span {
+	sa_family_t family;
+	uint8_t first[16], last[16];
+};
+
+/* Where an address is: -1 before it, 0 in it, 1 behind it; by family, then as memcmp. */
+int addr_span_place(const struct addr_span *span, const union addr *addr);
+/* Orders spans that do not overlap; 0: they do. */
+int addr_span_compare(const struct addr_span *a, const struct addr_span *b);
+
 #endif

@@ -52,7 +52,7 @@
 	X(lookup_source_refusals, "of them, for too many of one source")      \
 	X(rate_delays, "reads put off and datagrams dropped: bandwidth limit") \
 	X(allocations_made, "allocations made")                               \
-	X(exits_down, "allocations refused: the link of their exit is down")  \
+	X(exits_down, "allocations refused: nothing leaves by their exits")  \
 	X(allocations_redirected, "requests for one answered with another server") \
 	X(allocations_moved, "allocations that followed their clients")       \
 	X(peer_connects, "connections to peers asked for")                    \

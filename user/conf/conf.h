@@ -362,6 +362,8 @@ bool conf_engine_wanted(const struct conf *conf, const char *name);
  */
 const struct conf_exit *conf_exit_of(const struct conf *conf,
 				     const union addr *addr);
+/* Does it let such a source pass: its own, authorised, or unchecked? */
+bool conf_exit_lets(const struct conf_exit *exit, const union addr *source);
 
 /* Is there a [database] url? And which file is it; NULL: none. */
 bool conf_database_wanted(const struct conf *conf);

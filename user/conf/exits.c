@@ -150,6 +150,17 @@ const struct conf_exit *conf_exit_of(const struct conf *conf,
 	return NULL;
 }
 
+bool conf_exit_lets(const struct conf_exit *exit, const union addr *source)
+{
+	for (size_t i = 0; i < exit->prefix_count; i++)
+		if (prefix_contains(&exit->prefixes[i], source))
+			return true;
+	for (size_t i = 0; i < exit->authorised_count; i++)
+		if (prefix_contains(&exit->authorised[i], source))
+			return true;
+	return exit->unchecked;
+}
+
 /* One of each family: the first that is one too many, or NULL. */
 static const union addr *family_twice(const union addr *list, size_t count)
 {

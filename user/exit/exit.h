@@ -35,6 +35,25 @@ bool exit_leads(const struct conf_exit *exit);
 /* Does any? */
 bool exit_wanted(const struct conf *conf);
 
+/* What others may want to know of the exits. */
+struct exit_notice {
+	struct addr_span *dead; /* sources without a way out, in order */
+	size_t dead_count;
+};
+
+bool exit_notice_same(const struct exit_notice *a, const struct exit_notice *b);
+/* A file with it, for another process to read; or a negative errno. */
+int exit_notice_pack(const struct exit_notice *notice);
+/* For exit_notice_clear. 0; -EBADMSG: that is no such file; or a negative errno. */
+int exit_notice_unpack(int fd, struct exit_notice *out);
+void exit_notice_clear(struct exit_notice *notice);
+
+/* Is told at the start, and whenever it is another one; owns nothing of it. */
+struct exit_listener {
+	void (*tell)(void *arg, const struct exit_notice *notice);
+	void *arg;
+};
+
 /*
  * Who may change what is ours in this network namespace: the descriptor of a lock,
  * for this process alone; -EBUSY: *holder has it, see base/lock.h; or another negative
@@ -47,7 +66,8 @@ int exit_lock(pid_t *holder);
  * there, on the loop. For who has the lock and CAP_NET_ADMIN. 0 or a negative errno
  * of the first failure, logged.
  */
-int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out);
+int exit_new(struct loop *loop, struct conf *conf,
+	     const struct exit_listener *listener, struct exit_helper **out);
 /* Leaves everything in the kernel. Accepts NULL. */
 void exit_free(struct exit_helper *helper);
 

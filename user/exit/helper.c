@@ -53,6 +53,9 @@ struct exit_helper {
 	struct timer settle; /* a route that has stayed long enough */
 	struct deferred look, heal;
 	struct log_limit limit;
+	struct exit_listener listener;
+	struct exit_notice told;
+	bool told_once;
 	uint64_t applied_ms;
 	unsigned int hurried; /* since it was quiet */
 	bool nft_touched; /* somebody touched a table of ours */
@@ -122,6 +125,24 @@ static int all_apply(struct exit_helper *helper, struct exit_change *change)
 	return guard ? guard : routes ? routes : steer;
 }
 
+/* What is refused is what nftables have been told to refuse. */
+static void notice_tell(struct exit_helper *helper)
+{
+	struct exit_notice notice = { .dead = NULL };
+
+	if (!helper->steer.known ||
+	    steer_dead(&helper->steer, &notice.dead, &notice.dead_count))
+		return;
+	if (helper->told_once && exit_notice_same(&notice, &helper->told)) {
+		exit_notice_clear(&notice);
+		return;
+	}
+	helper->listener.tell(helper->listener.arg, &notice);
+	exit_notice_clear(&helper->told);
+	helper->told = notice;
+	helper->told_once = true;
+}
+
 static void heal_timed(struct timer *timer);
 
 static void heal_now(struct exit_helper *helper)
@@ -134,6 +155,7 @@ static void heal_now(struct exit_helper *helper)
 	urgent_work_begin();
 	look_now(helper);
 	err = all_apply(helper, &change);
+	notice_tell(helper);
 	helper->applied_ms = clock_ms();
 	if (err)
 		timer_arm(helper->loop, &helper->timer,
@@ -369,6 +391,7 @@ static int helper_start(struct exit_helper *helper)
 	/* What the kernel refuses is told of and tried again; the rest holds. */
 	if (all_apply(helper, &change))
 		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
+	notice_tell(helper);
 	if (learn_wanted(helper->conf) &&
 	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
 			       &helper->learner)) != 0)
@@ -391,7 +414,8 @@ int exit_lock(pid_t *holder)
 	return lock_take(EXIT_LOCK, holder);
 }
 
-int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
+int exit_new(struct loop *loop, struct conf *conf,
+	     const struct exit_listener *listener, struct exit_helper **out)
 {
 	struct exit_helper *helper = calloc(1, sizeof(*helper));
 	int err;
@@ -400,6 +424,7 @@ int exit_new(struct loop *loop, struct conf *conf, struct exit_helper **out)
 		return -ENOMEM;
 	helper->loop = loop;
 	helper->conf = conf_ref(conf);
+	helper->listener = *listener;
 	helper->news_watch.fd = helper->guard_watch.fd = -1;
 	helper->timer.fn = heal_timed;
 	err = helper_start(helper);
@@ -428,6 +453,7 @@ void exit_free(struct exit_helper *helper)
 	steer_clear(&helper->steer);
 	exit_host_clear(&helper->host);
 	health_free(helper->health);
+	exit_notice_clear(&helper->told);
 	conf_unref(helper->conf);
 	free(helper);
 }

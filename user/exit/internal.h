@@ -264,6 +264,9 @@ void steer_clear(struct steer *steer);
 int steer_apply(struct nft *nft, struct steer *steer, const struct conf *conf,
 		const struct exit_host *host, bool again,
 		struct exit_change *change);
+/* What it refuses, for the caller to free, in order; pure. 0 or -ENOMEM. */
+int steer_dead(const struct steer *steer, struct addr_span **out,
+	       size_t *count);
 /* Packets refused since their exit died, by its index. */
 int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects);
 /* What the map should be, for the caller to free; pure. 0 or -ENOMEM. */

@@ -441,3 +441,42 @@ int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects)
 	snprintf(name, sizeof(name), REJECTS, exit);
 	return nft_counter_read(nft, EXIT_STEERS, name, rejects);
 }
+
+/* The address before this one, which is not the first of all. */
+static void address_back(uint8_t *bytes, size_t len)
+{
+	while (len-- && bytes[len]-- == 0)
+		;
+}
+
+static void range_span(const struct addr_range *range, sa_family_t family,
+		       struct addr_span *out)
+{
+	size_t len = family == AF_INET6 ? 16 : 4;
+
+	*out = (struct addr_span){ .family = family };
+	memcpy(out->first, range->first, len);
+	memset(out->last, 0xff, len);
+	if (range->open)
+		return;
+	memcpy(out->last, range->behind, len);
+	address_back(out->last, len);
+}
+
+int steer_dead(const struct steer *steer, struct addr_span **out, size_t *count)
+{
+	struct addr_span *spans =
+		calloc(steer->count[0] + steer->count[1] + 1, sizeof(*spans));
+	size_t used = 0;
+
+	if (!spans)
+		return -ENOMEM;
+	for (size_t i = 0; i < 2; i++)
+		for (size_t k = 0; k < steer->count[i]; k++)
+			if (steer->ranges[i][k].chain & DEAD)
+				range_span(&steer->ranges[i][k], families[i],
+					   &spans[used++]);
+	*out = spans;
+	*count = used;
+	return 0;
+}

@@ -25,17 +25,6 @@ static void source_tell(const struct conf *conf, struct exit_trace *out)
 	}
 }
 
-static bool authorised(const struct conf_exit *exit, const union addr *from)
-{
-	for (size_t i = 0; i < exit->prefix_count; i++)
-		if (prefix_contains(&exit->prefixes[i], from))
-			return true;
-	for (size_t i = 0; i < exit->authorised_count; i++)
-		if (prefix_contains(&exit->authorised[i], from))
-			return true;
-	return exit->unchecked;
-}
-
 /* By the link that the route has; of several exits on it one is enough. */
 static void guard_tell(const struct conf *conf, struct exit_trace *out)
 {
@@ -47,7 +36,7 @@ static void guard_tell(const struct conf *conf, struct exit_trace *out)
 		if (!exit->link || strcmp(exit->link, out->device) != 0)
 			continue;
 		out->guard = exit;
-		passes |= authorised(exit, &out->from);
+		passes |= conf_exit_lets(exit, &out->from);
 	}
 	out->rejected = out->guard && !passes;
 }

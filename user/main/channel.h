@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Messages between the supervisor and the relay role, over SOCK_SEQPACKET. */
+/* Messages between the supervisor and the relay and exit roles, over SOCK_SEQPACKET. */
 #ifndef MAIN_CHANNEL_H
 #define MAIN_CHANNEL_H
 
@@ -22,6 +22,11 @@ enum channel_type {
 	 * broker, to each of the two; result: the worker.
 	 */
 	CHANNEL_BROKER,
+	/*
+	 * One descriptor: an exit_notice, from the exit role to the supervisor and
+	 * from there to the relay.
+	 */
+	CHANNEL_EXITS,
 	/* relay -> supervisor */
 	CHANNEL_READY,
 	CHANNEL_TAKEN, /* result and text of a COMMIT */

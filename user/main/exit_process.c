@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The exit role: a process around user/exit. It ends when the supervisor closes the
- * channel, for a new one with another configuration or for good, and leaves the
- * kernel's state as it is: routing goes on without culvertd.
+ * The exit role: a process around user/exit. It tells the supervisor, for the relay,
+ * which sources have no way out; on the same channel nothing is said to it. It ends when
+ * the supervisor closes that, for a new one with another configuration or for good, and
+ * leaves the kernel's state as it is: routing goes on without culvertd.
  */
 #include "main/role.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/exit.h"
 #include "loop/loop.h"
+#include "main/channel.h"
 #include "main/filter.h"
 #include "main/hint.h"
 #include "main/privilege.h"
@@ -31,7 +35,25 @@ struct process {
 	int lock;
 };
 
-/* Nothing is said on it: readable is its end. */
+static void notice_send(void *arg, const struct exit_notice *notice)
+{
+	struct process *process = arg;
+	int fd = exit_notice_pack(notice);
+	int err = fd < 0 ? fd :
+			   channel_send(process->channel.fd, CHANNEL_EXITS, 0,
+					"", &fd, 1);
+
+	/* It is gone when we are to end. */
+	if (err && err != -EPIPE)
+		log_error("main",
+			  "event=exits_not_told reason=\"the relay cannot be "
+			  "told which exits are dead\" error=\"%s\" "
+			  "effect=\"it goes by what it was told before\"",
+			  strerror(-err));
+	fd_close(&fd);
+}
+
+/* Nothing is said to us: readable is its end. */
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct process *process = list_entry(watch, struct process, channel);
@@ -62,6 +84,7 @@ static int lock_start(struct process *process)
 static int process_start(struct process *process,
 			 const struct role_params *params)
 {
+	const struct exit_listener listener = { notice_send, process };
 	int err = loop_new(&process->loop);
 
 	if (!err)
@@ -70,7 +93,8 @@ static int process_start(struct process *process,
 		err = watch_add(process->loop, &process->channel,
 				params->channel, EPOLLIN, channel_ready);
 	if (!err)
-		err = exit_new(process->loop, params->conf, &process->helper);
+		err = exit_new(process->loop, params->conf, &listener,
+			       &process->helper);
 	if (!err)
 		err = filter_enter("exit", SYSCALLS_EXIT,
 				   params->conf->seccomp);

@@ -236,6 +236,7 @@ static int filter_start(const struct conf *conf)
 
 static int relay_start(struct relay *relay, const struct relay_params *params)
 {
+	int exits = params->exits;
 	int err = store_new(&relay->store);
 
 	if (!err)
@@ -248,6 +249,9 @@ static int relay_start(struct relay *relay, const struct relay_params *params)
 	err = turn_shared_new(relay->worker_count, &relay->shared);
 	if (!err)
 		turn_shared_drain(relay->shared, params->draining);
+	if (!err && exits >= 0)
+		relay_exits(relay, exits);
+	fd_close(&exits);
 	for (unsigned int i = 0; i < relay->worker_count && !err; i++)
 		err = worker_start(relay, i, relay->settings, params->sockets,
 				   params->broker[i]);

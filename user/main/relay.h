@@ -23,6 +23,7 @@ struct relay_params {
 	int channel; /* to the supervisor, taken over */
 	/* To the broker, a worker each, taken over; -1: there is none. */
 	int broker[CONF_MAX_WORKERS];
+	int exits; /* what CHANNEL_EXITS brought last, taken over; -1: nothing */
 	uint64_t config_loads;
 	bool draining; /* as the one before this was told to */
 	uint8_t nonce_secret[AUTH_SECRET_LEN];

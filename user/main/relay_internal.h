@@ -112,6 +112,8 @@ void relay_channel_ready(struct watch *watch, uint32_t events);
 int relay_broker(struct relay *relay, int worker, int fd);
 /* A worker's has ended: the supervisor is asked for another. On its thread. */
 void relay_broker_lost(struct relay_worker *worker);
+/* What the exits' helper has said; fd stays the caller's (relay_exits.c). */
+void relay_exits(struct relay *relay, int fd);
 /* A control client asked for a reload: answered when it has ended. */
 void relay_reload_request(struct relay *relay, struct control_reply *reply);
 void relay_reload_free(struct relay *relay);

@@ -383,6 +383,9 @@ static int message_handle(struct relay *relay, const struct channel_msg *msg,
 		if (!err)
 			*count = 0;
 		return err;
+	case CHANNEL_EXITS:
+		relay_exits(relay, *count ? fds[0] : -1);
+		return *count > 1 ? -EBADMSG : 0;
 	case CHANNEL_READY:
 	case CHANNEL_TAKEN:
 	case CHANNEL_WANT_RELOAD:

@@ -52,6 +52,7 @@ static void relay_child(struct supervisor *sup, pid_t supervisor, int channel,
 		.control_fd = sup->control_fd,
 		.channel = channel,
 		.config_loads = sup->config_loads,
+		.exits = sup->exit.notice,
 		.draining = sup->draining,
 	};
 	int status;
@@ -77,6 +78,7 @@ void supervisor_child_close(struct supervisor *sup)
 	fd_close(&sup->channel);
 	fd_close(&sup->broker.role.channel);
 	fd_close(&sup->exit.role.channel);
+	fd_close(&sup->exit.notice);
 	sockets_close(&sup->next_sockets, &sup->sockets);
 	sockets_close(&sup->sockets, NULL);
 	conf_secrets_forget(sup->conf);
@@ -221,6 +223,7 @@ static void channel_handle(struct supervisor *sup)
 	case CHANNEL_REFUSED:
 	case CHANNEL_STOP:
 	case CHANNEL_BROKER:
+	case CHANNEL_EXITS:
 	case CHANNEL_TYPES:
 		log_error("main", "event=channel_bad_message type=%u",
 			  msg.type);
@@ -327,18 +330,22 @@ static void relay_restart(struct supervisor *sup)
 static void supervise(struct supervisor *sup)
 {
 	while (!sup->stopping || sup->relay) {
-		struct pollfd polls[2] = {
+		struct pollfd polls[3] = {
 			{ .fd = sup->signal_fd, .events = POLLIN },
 			{ .fd = sup->channel, .events = POLLIN },
+			{ .fd = sup->exit.role.channel, .events = POLLIN },
 		};
 
-		if (poll(polls, 2, wait_ms(sup)) < 0 && errno != EINTR) {
+		if (poll(polls, 3, wait_ms(sup)) < 0 && errno != EINTR) {
 			hint_log("poll", -errno);
 			sup->status = EXIT_FAILURE;
 			break;
 		}
 		if (polls[1].revents)
 			channel_handle(sup);
+		/* A reload may have closed it just now. */
+		if (polls[2].revents && sup->exit.role.channel >= 0)
+			supervisor_exit_hear(sup);
 		if (polls[0].revents)
 			signal_handle(sup);
 		if (sup->stopping && sup->relay &&
@@ -359,7 +366,7 @@ int supervisor_run(const char *path)
 		.signal_fd = -1,
 		.channel = -1,
 		.broker = { .role = { .channel = -1 } },
-		.exit = { .role = { .channel = -1 } },
+		.exit = { .role = { .channel = -1 }, .notice = -1 },
 		.status = EXIT_SUCCESS,
 	};
 

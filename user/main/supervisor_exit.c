@@ -6,6 +6,9 @@
  * link. One that dies is started again with what is kept for that; a reload ends it
  * and starts one with the new configuration. Between two of them routes and guards
  * stay in the kernel, as they do after the last one.
+ *
+ * What it says is for the relay: it is passed on unread, and kept for a relay to come,
+ * also between two exit roles.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,6 +21,7 @@
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/exit.h"
+#include "main/channel.h"
 #include "main/hint.h"
 #include "main/supervisor_internal.h"
 
@@ -105,6 +109,38 @@ void supervisor_exit_tend(struct supervisor *sup)
 	retry_failed(&sup->exit.role.restart);
 }
 
+static void notice_take(struct supervisor *sup, int fd)
+{
+	fd_close(&sup->exit.notice);
+	sup->exit.notice = fd;
+	/* A relay that does not take it is about to end; the next one has it. */
+	if (sup->channel >= 0)
+		channel_send(sup->channel, CHANNEL_EXITS, 0, "", &fd, 1);
+}
+
+void supervisor_exit_hear(struct supervisor *sup)
+{
+	struct channel_msg msg;
+	int fds[CHANNEL_FDS_MAX];
+	size_t count = 0;
+	int err = channel_recv(sup->exit.role.channel, &msg, fds, &count);
+	bool good = !err && msg.type == CHANNEL_EXITS && count == 1;
+
+	if (good) {
+		notice_take(sup, fds[0]);
+		return;
+	}
+	while (count)
+		fd_close(&fds[--count]);
+	/* No descriptor left for it: the next one comes with the next change. */
+	if (!err && msg.type == CHANNEL_EXITS)
+		return;
+	if (err != -EPIPE)
+		log_error("main", "event=channel_bad_message role=exit");
+	/* Its end, or the beginning of it. */
+	fd_close(&sup->exit.role.channel);
+}
+
 void supervisor_exit_renew(struct supervisor *sup)
 {
 	if (!sup->exit.role.pid)
@@ -118,6 +154,7 @@ void supervisor_exit_stop(struct supervisor *sup)
 	struct supervisor_role *role = &sup->exit.role;
 	uint64_t until = clock_ms() + STOP_LIMIT_MS;
 
+	fd_close(&sup->exit.notice);
 	if (!role->pid)
 		return;
 	fd_close(&role->channel);

@@ -35,6 +35,7 @@ struct supervisor_broker {
 struct supervisor_exit {
 	struct supervisor_role role;
 	bool renewed; /* it was told to end, for the next one */
+	int notice; /* what one said last, for the next relay; -1: nothing */
 };
 
 struct supervisor {
@@ -112,6 +113,8 @@ void supervisor_exit_died(struct supervisor *sup, int status);
 /* When one has to be started, by the clock; UINT64_MAX: never. */
 uint64_t supervisor_exit_due(const struct supervisor *sup);
 void supervisor_exit_tend(struct supervisor *sup); /* if it is time */
+/* It says something, or ends: its channel is readable. */
+void supervisor_exit_hear(struct supervisor *sup);
 /* Another configuration is in force. */
 void supervisor_exit_renew(struct supervisor *sup);
 /* Its work stays in the kernel. */

@@ -2,10 +2,11 @@
 /*
  * Which of this host's addresses a new allocation gets.
  *
- * Without exits it is the first of its family. An address whose exit has a link that
- * is down would be a black hole: it is passed over. Of the others that one comes first
- * which leaves by the exit that the client has come in by, for that one works for
- * both; then chance decides, by the weights of their exits.
+ * Without exits it is the first of its family. An address that nothing leaves by would
+ * be a black hole: it is passed over. Which are, the exits' helper says, at once; without
+ * one, which the system's routes lead, a link that is down does. Of the others that one
+ * comes first which leaves by the exit that the client has come in by, for that one works
+ * for both; then chance decides, by the weights of their exits.
  */
 #include "turn/relayed_host.h"
 
@@ -30,11 +31,37 @@ static bool dialled_host(const struct client *client, union addr *out)
 	return true;
 }
 
-static bool exit_works(const struct turn_worker *worker,
-		       const struct conf_exit *exit)
+/* By its links alone: one that lets the address pass and is up is enough. */
+static bool links_work(const struct turn_worker *worker, const union addr *host)
 {
-	return !exit || !exit->link ||
-	       turn_own_link_up(&worker->own, exit->link);
+	const struct conf *conf = turn_conf(worker);
+	bool any = false;
+
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct conf_exit *exit = &conf->exits[i];
+
+		if (!conf_exit_lets(exit, host))
+			continue;
+		if (!exit->link || turn_own_link_up(&worker->own, exit->link))
+			return true;
+		any = true;
+	}
+	return !any;
+}
+
+static bool host_works(const struct turn_worker *worker, const union addr *host)
+{
+	if (!turn_conf(worker)->exit_count)
+		return true;
+	switch (turn_dead_way(&worker->shared->dead, host)) {
+	case TURN_WAY_ALIVE:
+		return true;
+	case TURN_WAY_DEAD:
+		return false;
+	case TURN_WAY_UNKNOWN:
+		break;
+	}
+	return links_work(worker, host);
 }
 
 static void host_consider(const struct turn_worker *worker,
@@ -44,7 +71,7 @@ static void host_consider(const struct turn_worker *worker,
 	unsigned int weight = exit ? exit->weight : 1;
 	bool take = !choice->found;
 
-	if (!exit_works(worker, exit)) {
+	if (!host_works(worker, host)) {
 		choice->dead++;
 		return;
 	}

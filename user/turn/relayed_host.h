@@ -6,7 +6,8 @@
 #include "turn/request.h"
 
 /*
- * The host of the relayed address of this family. 0; 440: there is none; 508: there are, but the links of their exits are down.
+ * The host of the relayed address of this family. 0; 440: there is none; 508: there are,
+ * but nothing leaves by their exits now.
  */
 int turn_relayed_host(const struct request *req, sa_family_t family,
 		      union addr *out);

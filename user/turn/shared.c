@@ -66,6 +66,7 @@ int turn_shared_new(unsigned int workers, struct turn_shared **out)
 	shared->instance = random_u32() >> 8;
 	random_bytes(shared->ticket_key, sizeof(shared->ticket_key));
 	pthread_mutex_init(&shared->lock, NULL);
+	turn_dead_init(&shared->dead);
 	list_init(&shared->relayed_hosts);
 	list_init(&shared->reservations);
 	*out = shared;
@@ -95,6 +96,7 @@ void turn_shared_free(struct turn_shared *shared)
 	turn_sources_destroy(&shared->handshake_sources);
 	turn_sources_destroy(&shared->waiting_sources);
 	pthread_mutex_destroy(&shared->lock);
+	turn_dead_destroy(&shared->dead);
 	free(shared);
 }
 

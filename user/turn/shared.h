@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "base/table.h"
+#include "turn/dead.h"
 #include "turn/source.h"
 #include "turn/turn.h"
 
@@ -43,6 +44,8 @@ struct turn_shared {
 	_Atomic unsigned int parcels_of[TURN_PARCEL_SLOTS];
 	struct turn_sources handshake_sources; /* whose handshakes these are */
 	struct turn_sources waiting_sources; /* whose requests wait */
+
+	struct turn_dead dead; /* sources that no allocation gets */
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct table relayed;

@@ -55,6 +55,12 @@ void turn_shared_free(struct turn_shared *shared); /* accepts NULL */
 /* Refuse new allocations (508) and new client connections' Allocates, or not. */
 void turn_shared_drain(struct turn_shared *shared, bool on);
 bool turn_shared_draining(const struct turn_shared *shared);
+/*
+ * Sources that have no way out now, in order; copied. From then on new allocations go by
+ * this and not by which links are up. 0 or -ENOMEM.
+ */
+int turn_shared_dead(struct turn_shared *shared, const struct addr_span *spans,
+		     size_t count);
 
 struct turn_worker;
 
