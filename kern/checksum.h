@@ -6,11 +6,17 @@
  * (CHECKSUM_PARTIAL: after GRO, from a virtual device), only that of the
  * pseudo header. bpf_l4_csum_replace() knows which: a change of the pseudo
  * header is told to it by BPF_F_PSEUDO_HDR, a change of the segment without.
+ *
+ * Of one that is whole a device may have said that it is right
+ * (CHECKSUM_UNNECESSARY), or what all behind the link's header sums to
+ * (CHECKSUM_COMPLETE), which has to stay true when the packet is changed.
  */
 #ifndef KERN_CHECKSUM_H
 #define KERN_CHECKSUM_H
 
 #include "work.h"
+
+#include <linux/if_ether.h>
 
 static __always_inline __u16 sum_fold(__u64 sum)
 {
@@ -111,6 +117,46 @@ static __noinline long sum_packet(struct __sk_buff *skb, struct work *work,
 	work->summing.sum = 0;
 	bpf_loop(SUM_CHUNKS, sum_chunk, &at, 0);
 	return work->summing.left ? -1 : sum_fold(work->summing.sum);
+}
+
+/* The folded sum of the packet that a device has made, or -1: none has. */
+static __always_inline long sum_device(struct __sk_buff *skb)
+{
+	__s64 sum = bpf_csum_update(skb, 0);
+
+	return sum < 0 ? -1 : sum_fold(sum);
+}
+
+/*
+ * Whether `check` is that of the pseudo header alone, as far as can be seen. What a
+ * device has summed may happen to look so.
+ */
+static __always_inline bool sum_partial(struct __sk_buff *skb, __u64 pseudo,
+					__u16 check)
+{
+	return check == sum_fold(pseudo) && sum_device(skb) < 0;
+}
+
+/*
+ * Whether `check`, of the `length` bytes that work->packet carries, is right. Its IP
+ * header is the usual one, and sound.
+ */
+static __always_inline bool sum_right(struct __sk_buff *skb, struct work *work,
+				      __u64 pseudo, __u32 length, __u16 check)
+{
+	const struct packet *p = &work->packet;
+	long sum;
+
+	if (sum_partial(skb, pseudo, check) ||
+	    bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
+		return true;
+	sum = sum_device(skb);
+	/* Behind the packet may be what fills up a short frame. */
+	if (sum < 0 || p->length + ETH_HLEN != skb->len)
+		sum = sum_packet(skb, work, p->payload_at, length);
+	else if (p->key.family == AF_INET6)
+		pseudo += sum_out(&p->ip, IPV6_HEAD / 4);
+	return sum >= 0 && sum_fold(pseudo + sum) == 0xffff;
 }
 
 #endif

@@ -126,14 +126,10 @@ static __always_inline bool lane_find(struct crossing *t)
 	return lane_look(t, 0) && t->work->leg == WIRE_PEER;
 }
 
-/* Whether the pseudo header alone is summed, as far as can be seen. */
-static __always_inline bool datagram_partial(const struct work *work)
+static __always_inline __u64 datagram_pseudo(const struct work *work)
 {
-	const struct packet *p = &work->packet;
-	__u32 length = bpf_ntohs(work->datagram.before.length);
-
-	return work->datagram.before.check ==
-	       sum_fold(sum_pseudo(p, IPPROTO_UDP, length));
+	return sum_pseudo(&work->packet, IPPROTO_UDP,
+			  bpf_ntohs(work->datagram.before.length));
 }
 
 /* As a socket judges; IPv4 may do without, IPv6 may not (RFC 8200 section 8.1). */
@@ -141,20 +137,15 @@ static __always_inline bool datagram_intact(struct __sk_buff *skb,
 					    struct work *work)
 {
 	const struct packet *p = &work->packet;
-	__u32 length = bpf_ntohs(work->datagram.before.length);
-	long sum;
+	__u16 check = work->datagram.before.check;
 
 	if (p->key.family == AF_INET &&
 	    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
 		return false;
-	if (!work->datagram.before.check)
+	if (!check)
 		return p->key.family == AF_INET;
-	if (datagram_partial(work) ||
-	    bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
-		return true;
-	sum = sum_packet(skb, work, p->payload_at, length);
-	return sum >= 0 &&
-	       sum_fold(sum_pseudo(p, IPPROTO_UDP, length) + sum) == 0xffff;
+	return sum_right(skb, work, datagram_pseudo(work),
+			 bpf_ntohs(work->datagram.before.length), check);
 }
 
 /* UDP and ChannelData headers for the other leg, but for the checksum. */
@@ -332,7 +323,8 @@ static __noinline int datagram_forward(struct __sk_buff *skb, struct work *work)
 	if (!lanes_leased(work) || !datagram_load(skb, work) ||
 	    !lane_find(&t) || !datagram_intact(skb, work))
 		return TC_ACT_UNSPEC;
-	partial = datagram_partial(work);
+	partial = sum_partial(skb, datagram_pseudo(work),
+			      work->datagram.before.check);
 	if (partial &&
 	    (!work->datagram.payload || work->datagram.payload > MOVED_MOST))
 		return TC_ACT_UNSPEC;

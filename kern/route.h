@@ -8,6 +8,7 @@
 #ifndef KERN_ROUTE_H
 #define KERN_ROUTE_H
 
+#include "checksum.h"
 #include "maps.h"
 #include "work.h"
 
@@ -56,6 +57,26 @@ static __noinline int route_find(struct __sk_buff *skb,
 	return ROUTE_FOUND;
 }
 
+/*
+ * Where a device has summed the packet (CHECKSUM_COMPLETE), redirection counts the
+ * link's header in, and a virtual device that gets the packet takes out the new
+ * one, which the neighbour's address is put into after us: they are made equal.
+ * A neighbour that is not known yet has none: who gets that packet sums it again.
+ */
+static __always_inline void route_link(struct __sk_buff *skb,
+				       const struct bpf_fib_lookup *fib)
+{
+	struct ethhdr link;
+
+	if (skb->gso_size || sum_device(skb) < 0 ||
+	    !(*(__u32 *)fib->dmac | *(__u16 *)&fib->dmac[4]))
+		return;
+	__builtin_memcpy(link.h_dest, fib->dmac, ETH_ALEN);
+	__builtin_memcpy(link.h_source, fib->smac, ETH_ALEN);
+	/* Of no part that is summed, before redirection. */
+	bpf_skb_store_bytes(skb, 0, &link, 2 * ETH_ALEN, 0);
+}
+
 /* The packet leaves by the route in work->fib, without a priority tag. */
 static __always_inline int route_take(struct __sk_buff *skb,
 				      const struct work *work)
@@ -68,6 +89,7 @@ static __always_inline int route_take(struct __sk_buff *skb,
 
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return drop(WIRE_DROP_ERROR);
+	route_link(skb, &work->fib);
 	__builtin_memcpy(hop.ipv6_nh, work->fib.ipv6_dst, 16);
 	done = bpf_redirect_neigh(work->fib.ifindex, &hop, sizeof(hop), 0);
 	return done == TC_ACT_REDIRECT ? TC_ACT_REDIRECT :

@@ -263,22 +263,17 @@ static __always_inline int segment_translate(const struct passage *t)
 
 /*
  * Whether the TCP checksum is right: a damaged segment must not move the state
- * of a pair. GRO has looked before it made one of many, a device may have said so;
- * the pseudo header's sum alone is what a device is to complete.
+ * of a pair. GRO has looked before it made one of many.
  */
 static __always_inline bool segment_intact(struct __sk_buff *skb,
 					   struct work *work)
 {
 	const struct packet *p = &work->packet;
 	__u32 length = p->length + ETH_HLEN - p->payload_at;
-	__u64 pseudo = sum_pseudo(p, IPPROTO_TCP, length);
-	long sum;
 
-	if (skb->gso_size || work->before.check == sum_fold(pseudo) ||
-	    bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
-		return true;
-	sum = sum_packet(skb, work, p->payload_at, length);
-	return sum >= 0 && sum_fold(pseudo + sum) == 0xffff;
+	return skb->gso_size ||
+	       sum_right(skb, work, sum_pseudo(p, IPPROTO_TCP, length), length,
+			 work->before.check);
 }
 
 /* What a segment that passes says about its sender. */

@@ -411,7 +411,7 @@ int main(void)
 	struct world w;
 
 	world_open(&w);
-	while (world_next_family(&w)) {
+	while (world_next_form(&w)) {
 		test_joining(&w);
 		test_joined(&w, WIRE_JOINED, "joined");
 		test_joined(&w, WIRE_ENDED, "ended");

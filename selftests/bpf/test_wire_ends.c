@@ -92,9 +92,15 @@ static void test_reset_checksum(struct world *w, struct ring_buffer *ring)
 		    (uint16_t)frame_pseudo(&w->in, frame_l4_size(&w->in),
 					   IPPROTO_TCP));
 	world_in(w);
-	lab_check(w->verdict == TC_ACT_REDIRECT &&
-			  told(ring, WIRE_EVENT_ENDED, WIRE_END_RESET_CLIENT),
-		  "%s: a reset whose checksum the device completes", name);
+	if (w->summed)
+		lab_check(world_dropped(w, WIRE_DROP_HEADER) && silent(ring),
+			  "%s: a reset with half a checksum", name);
+	else
+		lab_check(w->verdict == TC_ACT_REDIRECT &&
+				  told(ring, WIRE_EVENT_ENDED,
+				       WIRE_END_RESET_CLIENT),
+			  "%s: a reset whose checksum the device completes",
+			  name);
 	for (size_t payload = 1; payload < 1440; payload += 61) {
 		c = reset(w, WIRE_CLIENT);
 		c.payload = payload;
@@ -414,7 +420,7 @@ int main(void)
 				on_event, NULL, NULL);
 	if (!ring)
 		lab_die("ring buffer");
-	while (world_next_family(&w)) {
+	while (world_next_form(&w)) {
 		test_reset_numbers(&w, ring);
 		test_reset_checksum(&w, ring);
 		test_fins(&w, ring);

@@ -252,7 +252,7 @@ int main(void)
 	struct world w;
 
 	world_open(&w);
-	while (world_next_family(&w)) {
+	while (world_next_form(&w)) {
 		world_join(&w, w.family, &spaces_plain);
 		test_layouts(&w);
 		test_sack(&w);
