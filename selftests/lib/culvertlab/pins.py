@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What wire has in the kernel for one network namespace, as bpftool sees it."""
+
+import json
+import os
+import shutil
+import subprocess
+
+from .server import PINS
+
+BPFTOOL = shutil.which("bpftool") or "/usr/sbin/bpftool"
+
+
+def _tool(*argv):
+    """bpftool's answer; None where it knows of no such thing."""
+    done = subprocess.run([BPFTOOL, "-j", *map(str, argv)], capture_output=True, text=True,
+                          timeout=20, check=False)
+    return None if done.returncode else json.loads(done.stdout)
+
+
+def directory(node):
+    """Where the broker pins for the namespace of this node."""
+    return f"{PINS}/net-{os.stat(node.path or '/proc/self/ns/net').st_ino}"
+
+
+def names(node):
+    """Everything that is pinned there."""
+    return sorted(os.listdir(directory(node))) if os.path.isdir(directory(node)) else []
+
+
+def programs(node):
+    """Numbers of the programs that pinned links hold at the devices."""
+    links = [_tool("link", "show", "pinned", os.path.join(directory(node), name))
+             for name in names(node) if name.startswith("link-")]
+    return sorted({link["prog_id"] for link in links if link})
+
+
+def loaded(numbers):
+    """Those of these programs that the kernel still has."""
+    return [number for number in numbers if _tool("prog", "show", "id", number)]
+
+
+def flows(node):
+    """Entries of the table that packets are looked up in: two for each pair."""
+    path = os.path.join(directory(node), "wire_flows")
+    return len(_tool("map", "dump", "pinned", path) or []) if os.path.exists(path) else 0
