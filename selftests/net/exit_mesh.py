@@ -199,6 +199,26 @@ def _():
         equal(far.recvfrom(64)[1][0], "fd82::2", "the source of what a peer has tunnelled")
 
 
+@test("what a provider sends with a source of the site is not tunnelled to the other one", 30)
+def _():
+    # As a neighbour on A's link would: A's own route to Y for this source alone leads to RXA.
+    way = ("fd99::1", "from", "fd82::/64", "via", "fd91::1")
+    with routers() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far, \
+         contextlib.closing(site.provider["a"].socket(6, socket.SOCK_DGRAM)) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, FREEBIND, 1)
+        sock.bind(("fd82::2", 0))
+        site.provider["a"].run("ip", "-6", "route", "add", *way)
+        try:
+            sock.sendto(b"?", ("fd99::1", far.getsockname()[1]))
+            wait_for(lambda: told(servers[0])[1] == 1, 2, "it is refused")
+        finally:
+            site.provider["a"].run("ip", "-6", "route", "del", *way)
+        # So that it could have come: the site's own does.
+        with contextlib.closing(site.client.bound(6, 1, udp=True)) as own:
+            own.sendto(b"!", ("fd99::1", far.getsockname()[1]))
+            equal(far.recv(8), b"!", "what arrives at Y")
+
+
 def sent(node):
     """Packets that went into tunnels there."""
     said = json.loads(node.run("ip", "-s", "-j", "link", "show", "culvert_tunnel"))

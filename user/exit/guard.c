@@ -34,7 +34,7 @@
 #include "exit/tunnel.h"
 
 /* One more whenever this file makes other rules of the same configuration. */
-#define RULES 2
+#define RULES 3
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */

@@ -6,12 +6,15 @@
  *   chain prerouting:  VXLAN-GPE by an exit's link, or out of a tunnel    drop
  *   chain input:       VXLAN-GPE from a tunnel peer                       let pass
  *                      other VXLAN-GPE                                    drop
- *   chain forward:     out of a tunnel by an exit's link                  let pass
+ *   chain forward:     in by an exit's link, into a tunnel                drop
+ *                      out of a tunnel by an exit's link                  let pass
  *                      other out of a tunnel                              reject
  *   chain output:      VXLAN-GPE by an exit's link                        drop
  *
- * The first keeps a forged outer source out, wherever in the site it is for; the third
- * ends a loop of exit routers that take each other for the right one.
+ * The first keeps a forged outer source out, wherever in the site it is for. What a
+ * provider sends with a source of ours is forged, too: the next would have it leave by
+ * another one. The last of forward ends a loop of exit routers that take each other for
+ * the right one.
  */
 #include "exit/discovery.h"
 #include "exit/learn.h"
@@ -106,6 +109,10 @@ static void link_rules(struct nft_batch *batch, const char *link)
 {
 	tunnelled_refuse(batch, "prerouting", NFT_META_IIFNAME, link);
 	tunnelled_refuse(batch, "output", NFT_META_OIFNAME, link);
+	batch_rule_begin(batch, "forward");
+	device_match(batch, NFT_META_IIFNAME, link);
+	device_match(batch, NFT_META_OIFNAME, EXIT_TUNNEL);
+	refuse(batch);
 	batch_rule_begin(batch, LEAVING);
 	device_match(batch, NFT_META_OIFNAME, link);
 	batch_verdict(batch, NFT_RETURN, NULL);
