@@ -194,6 +194,7 @@ static int commit_once(struct nft *nft, const struct nft_change *change,
 /* Without a table that we may own it is there all the same, if less firm. */
 int nft_commit(struct nft *nft, const struct nft_change *change)
 {
+	bool owned = !nft->shared;
 	int err = -ERESTART;
 
 	for (int i = 0; i < TRIES && err; i++) {
@@ -207,6 +208,9 @@ int nft_commit(struct nft *nft, const struct nft_change *change)
 		else if (err != -ERESTART)
 			break;
 	}
+	/* It was not the owner that the kernel did not know. */
+	if (err && owned)
+		nft->shared = false;
 	return err;
 }
 

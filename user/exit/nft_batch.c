@@ -653,6 +653,11 @@ static int answers_take(struct mnl_socket *socket)
 		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
 		int left = (int)len;
 
+		/* There were more failures than room for them. */
+		if (len < 0 && errno == ENOBUFS) {
+			error = error ? error : -ENOBUFS;
+			continue;
+		}
 		if (len < 0)
 			return error;
 		for (; mnl_nlmsg_ok(msg, left);
