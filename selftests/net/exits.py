@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Exits: what a connection is given by the exit that its relayed address leaves by."""
 
+import json
 import os
 import sys
 
@@ -85,6 +86,31 @@ def _():
     equal(engines.carried_by(server, pair_of(server, 0))[0], "copy", "isp-a, after")
     equal(engines.carried_by(server, pair_of(server, 1))[0], "splice", "isp-b, after")
     equal(engines.carried_by(server, old)[0], "splice", "the old pair")
+
+
+@test("of equal addresses a deprecated one is not relayed, and is again when it is no more")
+def _():
+    for version in (4, 6):
+        first, second = (lab.topo.relay.addr(version, index) for index in (0, 1))
+        address = f"{first}/{24 if version == 4 else 64}"
+        device = json.loads(lab.topo.relay.run("ip", "-j", "route", "get", lab.topo.client.addr(
+            version, 0)))[0]["dev"]
+        server = lab.server({"relay": {"address": f"{first}, {second}"}}, fresh=True)
+
+        def relayed(version=version, server=server):
+            client = turn.Control(lab.topo.client, (lab.topo.relay.addr(4, 0), server.port))
+            with client:
+                client.allocate(*([turn.family(6)] if version == 6 else []))
+                return client.relayed[0]
+        equal(relayed(), first, "the first one")
+        lab.topo.relay.run("ip", "addr", "change", address, "dev", device, "preferred_lft", "0")
+        try:
+            # Each worker looks at the addresses once a second.
+            wait_for(lambda: all(relayed() == second for _ in range(6)), 5, "the other one is given")
+        finally:
+            lab.topo.relay.run("ip", "addr", "change", address, "dev", device,
+                               "preferred_lft", "forever")
+        wait_for(lambda: all(relayed() == first for _ in range(6)), 5, "the first one is again")
 
 
 @test("an exit whose link is not there draws a warning at its line, and the server starts")

@@ -368,6 +368,11 @@ const struct key conf_keys[] = {
 	  .shown = "the address the client has connected to",
 	  .help = "Addresses of this host for relayed transport addresses,\n"
 		  "IPv4 and IPv6, without a port.\n"
+		  "Of several of a family the best after RFC 6724 is taken, for\n"
+		  "peers of the Internet at large: no deprecated one, one of the\n"
+		  "exit that the client comes by, no temporary one; of equal ones\n"
+		  "the first, or with exits by their\n"
+		  ".Cm weight .\n"
 		  "A client that asks for both families gets one address of\n"
 		  "each; what is not to be had, ADDRESS-ERROR-CODE names." },
 	{ RELAY(port_min), .name = "ports", .type = KEY_PORTS,

@@ -384,9 +384,15 @@ int turn_own_addresses_read(struct own_addresses *own, bool *changed)
 	struct own_addresses now = { .next_ms = own->next_ms };
 	struct ifaddrs *all;
 	size_t room;
+	int err = turn_own_flags_read(&now.flags, &now.flags_count);
 
-	if (getifaddrs(&all) < 0)
-		return -errno;
+	if (err)
+		return err;
+	if (getifaddrs(&all) < 0) {
+		err = -errno;
+		turn_own_addresses_clear(&now);
+		return err;
+	}
 	room = interfaces_count(all) + 1;
 	now.list = calloc(room, sizeof(*now.list) * OWN_PER_INTERFACE);
 	now.up = calloc(room, sizeof(*now.up));
@@ -407,6 +413,7 @@ int turn_own_addresses_read(struct own_addresses *own, bool *changed)
 void turn_own_addresses_clear(struct own_addresses *own)
 {
 	free(own->list);
+	free(own->flags);
 	free(own->up);
 	*own = (struct own_addresses){ 0 };
 }

@@ -2,23 +2,26 @@
 /*
  * Which of this host's addresses a new allocation gets.
  *
- * Without exits it is the first of its family. An address that nothing leaves by would
- * be a black hole: it is passed over. Which are, the exits' helper says, at once; without
- * one, which the system's routes lead, a link that is down does. Of the others that one
- * comes first which leaves by the exit that the client has come in by, for that one works
- * for both; then chance decides, by the weights of their exits.
+ * An address that nothing leaves by would be a black hole: it is passed over. Which are,
+ * the exits' helper says, at once; without one, which the system's routes lead, a link
+ * that is down does. So is one that is not certain yet to be this host's. Of the others
+ * the best after RFC 6724 is taken (rank.h): by the exit that the client has come in by,
+ * for that one works for both. Between equals chance decides, by the weights of their
+ * exits; without exits it is the first.
  */
 #include "turn/relayed_host.h"
 
 #include "base/random.h"
 #include "turn/access.h"
+#include "turn/rank.h"
 
 /* The candidates so far. */
 struct choice {
 	const struct conf_exit *near; /* the client's; NULL: none */
 	union addr host;
-	bool found, settled; /* settled: nothing better can come */
-	unsigned int weights; /* of those that chance decides between */
+	bool found;
+	unsigned int rank; /* of host */
+	unsigned int weights; /* of those of that rank */
 	size_t dead;
 };
 
@@ -68,25 +71,33 @@ static void host_consider(const struct turn_worker *worker,
 			  struct choice *choice, const union addr *host)
 {
 	const struct conf_exit *exit = conf_exit_of(turn_conf(worker), host);
-	unsigned int weight = exit ? exit->weight : 1;
-	bool take = !choice->found;
+	const unsigned int weight = exit ? exit->weight : 1;
+	const struct turn_candidate candidate = {
+		.host = host,
+		.flags = turn_own_flags(&worker->own, host),
+		.near = exit && exit == choice->near,
+		.last_resort = !weight,
+	};
+	unsigned int rank;
 
-	if (!host_works(worker, host)) {
+	if (!turn_candidate_usable(&candidate) || !host_works(worker, host)) {
 		choice->dead++;
 		return;
 	}
-	if (choice->settled)
+	rank = turn_candidate_rank(&candidate);
+	if (choice->found && rank < choice->rank)
 		return;
-	/* Without exits all are alike, and the first is taken. */
-	choice->settled = exit == choice->near &&
-			  (exit || !turn_conf(worker)->exit_count);
+	if (!choice->found || rank > choice->rank)
+		choice->weights = 0;
+	/* Without exits the first of those that are equal is taken. */
+	else if (!turn_conf(worker)->exit_count)
+		return;
 	choice->weights += weight;
-	if (choice->settled ||
+	if (!choice->found || rank > choice->rank ||
 	    (weight && random_below(choice->weights) < weight))
-		take = true;
-	choice->found = true;
-	if (take)
 		choice->host = *host;
+	choice->rank = rank;
+	choice->found = true;
 }
 
 /* Those configured, or the one that the client has dialled. */
@@ -111,7 +122,7 @@ int turn_relayed_host(const struct request *req, sa_family_t family,
 	union addr dialled;
 	bool known = dialled_host(req->client, &dialled);
 
-	if (conf->exit_count)
+	if (conf->exit_count || conf->relay.address_count > 1)
 		turn_access_refresh(req->worker);
 	if (known)
 		choice.near = conf_exit_of(conf, &dialled);
