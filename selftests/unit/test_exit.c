@@ -16,6 +16,7 @@
 #include "exit/learn.h"
 #include "exit/order.h"
 #include "exit/ranges.h"
+#include "exit/sets.h"
 #include "exit/tunnel.h"
 #include "unit/failalloc.h"
 
@@ -827,7 +828,7 @@ static void assert_range(const struct addr_range *range, const char *first,
 	assert_int_equal(range->open, !behind);
 }
 
-static void sources_become_ranges_that_do_not_touch(void **state)
+static void sources_become_ranges_that_do_not_overlap(void **state)
 {
 	struct conf *conf =
 		conf_of("[exit a]\nlink = lo\n"
@@ -840,11 +841,13 @@ static void sources_become_ranges_that_do_not_touch(void **state)
 
 	(void)state;
 	assert_int_equal(ranges_of_exit(conf, 0, AF_INET, &ranges, &count), 0);
-	assert_int_equal(count, 4);
+	assert_int_equal(count, 5);
 	assert_range(&ranges[0], "0.0.0.0", "0.0.0.1");
-	assert_range(&ranges[1], "10.0.0.0", "11.0.0.0");
-	assert_range(&ranges[2], "192.0.2.128", "192.0.3.0");
-	assert_range(&ranges[3], "255.255.255.255", NULL);
+	/* One beside it may come or go, and it stays as it is. */
+	assert_range(&ranges[1], "10.0.0.0", "10.128.0.0");
+	assert_range(&ranges[2], "10.128.0.0", "11.0.0.0");
+	assert_range(&ranges[3], "192.0.2.128", "192.0.3.0");
+	assert_range(&ranges[4], "255.255.255.255", NULL);
 	free(ranges);
 	assert_int_equal(
 		ranges_of_exit(conf, SIZE_MAX, AF_INET, &ranges, &count), 0);
@@ -861,6 +864,55 @@ static void sources_become_ranges_that_do_not_touch(void **state)
 	assert_range(&ranges[0], "::", NULL);
 	free(ranges);
 	conf_unref(conf);
+}
+
+static struct addr_range range_of(const char *first, const char *behind)
+{
+	struct prefix from = prefix_of(first), to = { .family = AF_UNSPEC };
+	struct addr_range range = { .open = !behind };
+
+	if (behind)
+		to = prefix_of(behind);
+	memcpy(range.first, from.bytes, sizeof(range.first));
+	memcpy(range.behind, to.bytes, sizeof(range.behind));
+	return range;
+}
+
+/* As a prefix is split, one goes, one comes, and one stays. */
+static void ranges_of_two_are_those_of_either(void **state)
+{
+	const struct addr_range old[] = { range_of("10.0.0.0", "10.1.0.0"),
+					  range_of("10.1.0.0", "10.2.0.0"),
+					  range_of("10.4.0.0", "10.8.0.0") };
+	const struct addr_range new[] = { range_of("10.1.0.0", "10.2.0.0"),
+					  range_of("10.4.0.0", "10.5.0.0"),
+					  range_of("10.7.0.0", "10.8.0.0"),
+					  range_of("11.0.0.0", NULL) };
+	struct addr_range *ranges;
+	size_t count;
+
+	(void)state;
+	assert_int_equal(ranges_union(old, 3, new, 4, &ranges, &count), 0);
+	assert_int_equal(count, 4);
+	assert_range(&ranges[0], "10.0.0.0", "10.1.0.0");
+	assert_range(&ranges[1], "10.1.0.0", "10.2.0.0");
+	assert_range(&ranges[2], "10.4.0.0", "10.8.0.0");
+	assert_range(&ranges[3], "11.0.0.0", NULL);
+	free(ranges);
+	assert_int_equal(ranges_beyond(new, 4, old, 3, &ranges, &count), 0);
+	assert_int_equal(count, 3);
+	assert_range(&ranges[0], "10.4.0.0", "10.5.0.0");
+	assert_range(&ranges[1], "10.7.0.0", "10.8.0.0");
+	assert_range(&ranges[2], "11.0.0.0", NULL);
+	free(ranges);
+	assert_int_equal(ranges_beyond(old, 3, new, 4, &ranges, &count), 0);
+	assert_int_equal(count, 2);
+	assert_range(&ranges[0], "10.0.0.0", "10.1.0.0");
+	assert_range(&ranges[1], "10.4.0.0", "10.8.0.0");
+	free(ranges);
+	assert_int_equal(ranges_union(NULL, 0, NULL, 0, &ranges, &count), 0);
+	assert_int_equal(count, 0);
+	free(ranges);
 }
 
 static void assert_steered(const struct addr_range *range, const char *first,
@@ -993,18 +1045,21 @@ static void dead_sources(struct exit_notice *out)
 				    "prefix = 10.8.0.0/16, 2001:db8:a::/48\n"
 				    "[exit b]\nlink = wan1\n"
 				    "prefix = 10.9.0.0/16, 2001:db8:b::/48\n");
-	struct steer steer = { .known = true };
+	static const sa_family_t families[] = { AF_INET, AF_INET6 };
+	struct range_sets steer = { .state = SETS_KNOWN };
+	struct range_set *map;
 	struct lab_host lab;
 
 	host_make(&lab, false);
-	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &steer.ranges[0],
-				    &steer.count[0]),
-			 0);
-	assert_int_equal(steer_want(conf, &lab.host, AF_INET6, &steer.ranges[1],
-				    &steer.count[1]),
-			 0);
+	for (size_t i = 0; i < 2; i++) {
+		map = sets_add(&steer, "", families[i]);
+		assert_non_null(map);
+		assert_int_equal(steer_want(conf, &lab.host, families[i],
+					    &map->ranges, &map->count),
+				 0);
+	}
 	assert_int_equal(steer_dead(&steer, &out->dead, &out->dead_count), 0);
-	steer_clear(&steer);
+	sets_clear(&steer);
 	conf_unref(conf);
 }
 
@@ -1186,7 +1241,8 @@ int main(void)
 		cmocka_unit_test(a_host_that_learns_has_its_table),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
-		cmocka_unit_test(sources_become_ranges_that_do_not_touch),
+		cmocka_unit_test(sources_become_ranges_that_do_not_overlap),
+		cmocka_unit_test(ranges_of_two_are_those_of_either),
 		cmocka_unit_test(the_longest_prefix_of_a_map_counts),
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),

@@ -15,8 +15,8 @@
  *              of nobody, an address of this link  count, let pass
  *              else                                count, reject
  *
- * What it has for tunnels is in tunnel_guard.c. The table is replaced whole. A digest
- * of what is wanted stands in its comment.
+ * What it has for tunnels is in tunnel_guard.c. A digest of all of this stands in the
+ * table's comment, but not of the sources: they are sets, and change by elements.
  */
 #include "exit/internal.h"
 
@@ -29,12 +29,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "exit/discovery.h"
+#include "exit/sets.h"
 #include "exit/tunnel.h"
 
 /* One more whenever this file makes other rules of the same configuration. */
-#define RULES 3
+#define RULES 4
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -71,12 +71,11 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 		digest = digest_add(digest, &hands, sizeof(hands));
 		digest = digest_add(digest, &exit->unchecked,
 				    sizeof(exit->unchecked));
-		digest = digest_add(digest, exit->prefixes,
-				    exit->prefix_count *
-					    sizeof(exit->prefixes[0]));
-		digest = digest_add(digest, exit->authorised,
-				    exit->authorised_count *
-					    sizeof(exit->authorised[0]));
+		/* These alone are in sets that do not change by elements. */
+		if (exit->discover)
+			digest = digest_add(digest, exit->prefixes,
+					    exit->prefix_count *
+						    sizeof(exit->prefixes[0]));
 		digest = digest_add(digest, exit->tunnel_peers,
 				    exit->tunnel_peer_count *
 					    sizeof(exit->tunnel_peers[0]));
@@ -99,21 +98,34 @@ static void set_name(char out[32], size_t exit, sa_family_t family)
 		snprintf(out, 32, "e%zu_%d", exit, version);
 }
 
-static void sources_put(struct nft_batch *batch, const struct conf *conf,
+static int sources_want(struct range_sets *out, const struct conf *conf,
 			size_t exit, sa_family_t family)
 {
-	struct addr_range *ranges;
+	struct range_set *set;
 	char name[32];
-	size_t count;
-	int err = ranges_of_exit(conf, exit, family, &ranges, &count);
 
-	if (err) {
-		batch->error = err;
-		return;
-	}
 	set_name(name, exit, family);
-	batch_ranges(batch, name, family, ranges, count);
-	free(ranges);
+	set = sets_add(out, name, family);
+	return set ? ranges_of_exit(conf, exit, family, &set->ranges,
+				    &set->count) :
+		     -ENOMEM;
+}
+
+/* One for each exit that looks at sources, and that of all. */
+static int sets_want(const struct conf *conf, struct range_sets *out)
+{
+	int err = sources_want(out, conf, ALL, AF_INET);
+
+	if (!err)
+		err = sources_want(out, conf, ALL, AF_INET6);
+	for (size_t i = 0; i < conf->exit_count && !err; i++) {
+		if (!conf->exits[i].link || conf->exits[i].unchecked)
+			continue;
+		err = sources_want(out, conf, i, AF_INET);
+		if (!err)
+			err = sources_want(out, conf, i, AF_INET6);
+	}
+	return err;
 }
 
 static void source_match(struct nft_batch *batch, sa_family_t family,
@@ -307,8 +319,6 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 			open = i;
 			continue;
 		}
-		sources_put(batch, conf, i, AF_INET);
-		sources_put(batch, conf, i, AF_INET6);
 		source_rule(batch, chain, i, AF_INET);
 		source_rule(batch, chain, i, AF_INET6);
 	}
@@ -326,15 +336,11 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 	link_rule(batch, "output", link, chain);
 }
 
-static void table_fill(struct nft_batch *batch, void *arg)
+static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
-	const struct conf *conf = arg;
-
 	batch_chain_hooked(batch, "forward", NF_INET_FORWARD, 0);
 	batch_chain_hooked(batch, "output", NF_INET_LOCAL_OUT, 0);
 	redirect_rules(batch, conf);
-	sources_put(batch, conf, ALL, AF_INET);
-	sources_put(batch, conf, ALL, AF_INET6);
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
 		if (is_first(conf, i))
 			link_put(batch, conf, i);
@@ -342,74 +348,55 @@ static void table_fill(struct nft_batch *batch, void *arg)
 	discovery_tell_put(batch, conf);
 }
 
-static void table_adopt(struct nft_batch *batch, void *arg)
+static void table_forget(struct nft_batch *batch)
 {
-	discovery_tell_adopt(batch, arg);
-}
-
-static void table_forget(struct nft_batch *batch, void *arg)
-{
-	(void)arg;
 	discovery_tell_put(batch, NULL);
 }
 
-static void change_told(struct exit_change *change, const char *sign, int err)
+/* `open`: what is let out now stays so. */
+static int apply(struct nft *nft, struct range_sets *guard,
+		 const struct conf *conf, bool again, bool open,
+		 struct exit_change *change)
 {
-	change->count++;
-	if (change->out)
-		fprintf(change->out, "%s table inet %s\n", sign, EXIT_NFTABLE);
+	char comment[NFT_COMMENT_MAX] = "";
+	const struct sets_table table = {
+		.name = EXIT_NFTABLE,
+		.comment = comment,
+		.effect = "nothing keeps a foreign source off a link",
+		.make = table_make,
+		.adopt = discovery_tell_adopt,
+		.forget = table_forget,
+	};
+	struct range_sets want = { .state = SETS_UNKNOWN }, wider = want;
+	int err;
+
+	if (!conf || !exit_wanted(conf))
+		return sets_remove(nft, &table, guard, change);
+	comment_make(conf, comment);
+	err = sets_want(conf, &want);
 	if (!err)
-		return;
-	log_error(
-		ROOM,
-		"event=guard_failed table=\"inet %s\" error=\"%s\" hint=\"%s\"",
-		EXIT_NFTABLE, strerror(-err),
-		err == -EPERM ? "another process owns it: see nft list "
-				"tables" :
-				"see nft list ruleset");
-	if (!change->error)
-		change->error = err;
+		err = sets_look(nft, &table, again, &want, guard);
+	open = open && guard->state != SETS_NONE;
+	if (!err && open)
+		err = sets_union(guard, &want, &wider);
+	if (!err)
+		err = sets_commit(nft, &table, conf, open ? &wider : &want,
+				  guard, change);
+	sets_clear(&want);
+	sets_clear(&wider);
+	return err;
 }
 
-int guard_apply(struct nft *nft, const struct conf *conf, bool again,
-		struct exit_change *change)
+int guard_open(struct nft *nft, struct range_sets *guard,
+	       const struct conf *conf, bool again, struct exit_change *change)
 {
-	bool wanted = conf && exit_wanted(conf), same;
-	char want[NFT_COMMENT_MAX] = "";
-	struct nft_change how = { .how = NFT_REPLACE,
-				  .table = EXIT_NFTABLE,
-				  .comment = want,
-				  .fill = table_fill,
-				  .arg = (void *)conf,
-				  .dry = change->dry };
-	struct nft_found found;
-	int err = nft_table_read(nft, EXIT_NFTABLE, &found);
-	bool there = err != -ENOENT;
+	return apply(nft, guard, conf, again, true, change);
+}
 
-	if (there && err)
-		return err;
-	if (wanted)
-		comment_make(conf, want);
-	if (!there && !wanted)
-		return 0;
-	same = there && wanted && !again && !strcmp(found.comment, want);
-	if (same) {
-		how.how = NFT_ADOPT;
-		how.fill = table_adopt;
-		return nft_adoptable(nft, &found) && !change->dry ?
-			       nft_commit(nft, &how) :
-			       0;
-	}
-	if (!wanted) {
-		how.how = NFT_REMOVE;
-		how.fill = table_forget;
-	}
-	err = nft_commit(nft, &how);
-	/* A plan beside the helper, whose table this is. */
-	if (there && change->dry && err == -EPERM)
-		err = 0;
-	change_told(change, !wanted ? "-" : there ? "~" : "+", err);
-	return err;
+int guard_apply(struct nft *nft, struct range_sets *guard,
+		const struct conf *conf, bool again, struct exit_change *change)
+{
+	return apply(nft, guard, conf, again, false, change);
 }
 
 int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,

@@ -49,7 +49,7 @@ struct exit_helper {
 	struct timer timer;
 	struct health *health;
 	struct exit_host host; /* as it was when we looked last */
-	struct steer steer;
+	struct range_sets guard, steer;
 	struct timer settle; /* a route that has stayed long enough */
 	struct deferred look, heal;
 	struct log_limit limit;
@@ -108,21 +108,37 @@ static int host_read(struct exit_helper *helper)
 	return 0;
 }
 
-/* All of it. Whoever is led to a table by nftables finds it there. */
+static void heal_soon(struct exit_helper *helper);
+
+static void touched(struct exit_helper *helper)
+{
+	helper->nft_touched = true;
+	heal_soon(helper);
+}
+
+/*
+ * All of it. What leads somewhere is there before what leads to it, and what may leave
+ * is let out for as long as the old way or the new one has it.
+ */
 static int all_apply(struct exit_helper *helper, struct exit_change *change)
 {
+	bool again = helper->nft_touched;
 	int host = host_read(helper);
-	int guard = guard_apply(helper->nft, helper->conf, helper->nft_touched,
-				change);
+	int open = guard_open(helper->nft, &helper->guard, helper->conf, again,
+			      change);
 	int routes = host ? host :
 			    exit_apply(helper->rtnl, helper->conf,
 				       &helper->host, change);
 	int steer = steer_apply(helper->nft, &helper->steer, helper->conf,
-				&helper->host, helper->nft_touched, change);
+				&helper->host, again, change);
+	int guard = guard_apply(helper->nft, &helper->guard, helper->conf,
+				false, change);
 
-	if (!guard && !steer)
+	if (!open && !steer && !guard)
 		helper->nft_touched = false;
-	return guard ? guard : routes ? routes : steer;
+	if (nft_touched(helper->nft))
+		touched(helper);
+	return open ? open : routes ? routes : steer ? steer : guard;
 }
 
 /* What is refused is what nftables have been told to refuse. */
@@ -130,7 +146,7 @@ static void notice_tell(struct exit_helper *helper)
 {
 	struct exit_notice notice = { .dead = NULL };
 
-	if (!helper->steer.known ||
+	if (helper->steer.state != SETS_KNOWN ||
 	    steer_dead(&helper->steer, &notice.dead, &notice.dead_count))
 		return;
 	if (helper->told_once && exit_notice_same(&notice, &helper->told)) {
@@ -323,10 +339,8 @@ static void guard_ready(struct watch *watch, uint32_t events)
 		list_entry(watch, struct exit_helper, guard_watch);
 
 	(void)events;
-	if (!nft_touched(helper->nft))
-		return;
-	helper->nft_touched = true;
-	heal_soon(helper);
+	if (nft_touched(helper->nft))
+		touched(helper);
 }
 
 static int news_open(struct exit_helper *helper)
@@ -385,7 +399,8 @@ static int helper_start(struct exit_helper *helper)
 		err = health_start(helper);
 	/* Closed before it is opened. */
 	if (!err)
-		err = guard_apply(helper->nft, helper->conf, false, &change);
+		err = guard_open(helper->nft, &helper->guard, helper->conf,
+				 false, &change);
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
@@ -450,7 +465,8 @@ void exit_free(struct exit_helper *helper)
 	learner_free(helper->learner);
 	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
-	steer_clear(&helper->steer);
+	sets_clear(&helper->guard);
+	sets_clear(&helper->steer);
 	exit_host_clear(&helper->host);
 	health_free(helper->health);
 	exit_notice_clear(&helper->told);
@@ -464,7 +480,7 @@ static int once_with(const struct conf *conf, struct rtnl *rtnl,
 {
 	struct exit_host host = { .health = NULL };
 	struct health *health = NULL;
-	struct steer steer = { .known = false };
+	struct range_sets steer = { .state = SETS_UNKNOWN }, guard = steer;
 	int err = rtnl_host(rtnl, conf, &host);
 
 	if (!err && conf)
@@ -478,8 +494,9 @@ static int once_with(const struct conf *conf, struct rtnl *rtnl,
 	if (!err)
 		err = steer_apply(nft, &steer, conf, &host, false, change);
 	if (!err)
-		err = guard_apply(nft, conf, false, change);
-	steer_clear(&steer);
+		err = guard_apply(nft, &guard, conf, false, change);
+	sets_clear(&guard);
+	sets_clear(&steer);
 	exit_host_clear(&host);
 	health_free(health);
 	return err;

@@ -124,6 +124,14 @@ struct exit_host {
 /* One more zeroed element, or NULL: as conf's arrays grow (state.c). */
 void *exit_array_add(void **array, size_t *count, size_t size);
 
+/*
+ * Reads a dump that broke off (routes changed meanwhile, no memory) to its end: the
+ * kernel begins no other before that, and its rest would be taken for the answer to
+ * the next request.
+ */
+void exit_rest_drop(struct mnl_socket *socket, char *answer, size_t room,
+		    ssize_t len);
+
 void exit_state_clear(struct exit_state *state);
 void exit_host_clear(struct exit_host *host);
 /* Sorts, so that states can be compared; what is there twice is there once then. */
@@ -239,33 +247,43 @@ void exit_change_note(struct exit_change *change, bool there, const char *what,
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	       struct exit_host *host, struct exit_change *change);
 
+/* The sets of a table of nftables, as far as we know them (sets.h). */
+struct range_sets {
+	struct range_set *all;
+	size_t count;
+	enum sets_state {
+		SETS_UNKNOWN,
+		SETS_NONE, /* there is no such table */
+		SETS_NOBODYS, /* it is there, but not ours */
+		SETS_KNOWN,
+	} state;
+};
+
+void sets_clear(struct range_sets *sets);
+
 /*
- * The guards (guard.c): one transaction, when the table is not as wanted; `again`:
- * even if it looks so. conf NULL: no table is wanted.
+ * The guards (guard.c). `again`: what we know may be wrong. Opened, they let out what
+ * they did and what the configuration allows: for as long as routes change.
  */
-int guard_apply(struct nft *nft, const struct conf *conf, bool again,
+int guard_open(struct nft *nft, struct range_sets *guard,
+	       const struct conf *conf, bool again, struct exit_change *change);
+/* Exactly what the configuration allows. conf NULL: no table is wanted. */
+int guard_apply(struct nft *nft, struct range_sets *guard,
+		const struct conf *conf, bool again,
 		struct exit_change *change);
 /* Packets let out and rejected by the exit with this index in the configuration. */
 int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,
 		   uint64_t *rejects);
 
 /*
- * Which chain forwarded packets go to by their source (steer.c): the map in the
- * kernel, as far as we know it.
+ * Which chain forwarded packets go to by their source (steer.c). conf NULL: no table is
+ * wanted. `again`: what we know may be wrong.
  */
-struct steer {
-	struct addr_range *ranges[2]; /* IPv4, IPv6 */
-	size_t count[2];
-	bool known; /* the kernel's are these */
-};
-
-void steer_clear(struct steer *steer);
-/* conf NULL: no table is wanted. `again`: what we know may be wrong. */
-int steer_apply(struct nft *nft, struct steer *steer, const struct conf *conf,
-		const struct exit_host *host, bool again,
-		struct exit_change *change);
+int steer_apply(struct nft *nft, struct range_sets *steer,
+		const struct conf *conf, const struct exit_host *host,
+		bool again, struct exit_change *change);
 /* What it refuses, for the caller to free, in order; pure. 0 or -ENOMEM. */
-int steer_dead(const struct steer *steer, struct addr_span **out,
+int steer_dead(const struct range_sets *steer, struct addr_span **out,
 	       size_t *count);
 /* Packets refused since their exit died, by its index. */
 int steer_counter(struct nft *nft, size_t exit, uint64_t *rejects);

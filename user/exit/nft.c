@@ -20,7 +20,7 @@
 #include "exit/internal.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_NETFILTER);
-SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg close");
+SYSCALLS(SYSCALLS_EXIT, "bind getsockname setsockopt sendto recvmsg close");
 
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
 #define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
@@ -32,10 +32,24 @@ struct nft {
 	struct mnl_socket *watch;
 	uint32_t port, sequence;
 	bool shared; /* the kernel knows no owners that leave their table */
+	bool missed; /* somebody changed something while we did not listen */
 	bool pending; /* a table of ours was touched by a change not told of yet */
 };
 
-static struct mnl_socket *socket_open(unsigned int groups, int flags)
+/* Does the watch hear of changes? */
+static int watch_listen(struct mnl_socket *watch, bool on)
+{
+	int group = NFNLGRP_NFTABLES;
+
+	return mnl_socket_setsockopt(watch,
+				     on ? NETLINK_ADD_MEMBERSHIP :
+					  NETLINK_DROP_MEMBERSHIP,
+				     &group, sizeof(group)) < 0 ?
+		       -errno :
+		       0;
+}
+
+static struct mnl_socket *socket_open(int flags)
 {
 	struct mnl_socket *socket =
 		mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC | flags);
@@ -43,7 +57,7 @@ static struct mnl_socket *socket_open(unsigned int groups, int flags)
 
 	if (!socket)
 		return NULL;
-	if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) == 0)
+	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) == 0)
 		return socket;
 	err = errno;
 	mnl_socket_close(socket);
@@ -59,12 +73,11 @@ int nft_open(struct nft **out)
 	if (!nft)
 		return -ENOMEM;
 	nft->sequence = (uint32_t)time(NULL);
-	nft->socket = socket_open(0, 0);
+	nft->socket = socket_open(0);
 	if (nft->socket)
-		nft->watch = socket_open(1u << (NFNLGRP_NFTABLES - 1),
-					 SOCK_NONBLOCK);
-	if (!nft->watch) {
-		err = -errno;
+		nft->watch = socket_open(SOCK_NONBLOCK);
+	err = nft->watch ? watch_listen(nft->watch, true) : -errno;
+	if (err) {
 		nft_close(nft);
 		return err;
 	}
@@ -191,6 +204,25 @@ static int commit_once(struct nft *nft, const struct nft_change *change,
 	return err;
 }
 
+/*
+ * The kernel tells of each element by a message of its own, thousands for one change
+ * of ours, which takes it longer than the change: nobody listens meanwhile. The
+ * generation says whether there was another change than this one.
+ */
+static int commit_unheard(struct nft *nft, const struct nft_change *change,
+			  uint32_t generation)
+{
+	uint32_t now = 0;
+	int quiet = watch_listen(nft->watch, false);
+	int err = commit_once(nft, change, generation);
+
+	if (quiet || watch_listen(nft->watch, true) ||
+	    generation_read(nft, &now) ||
+	    now - generation != (err || change->dry ? 0 : 1))
+		nft->missed = true;
+	return err;
+}
+
 /* Without a table that we may own it is there all the same, if less firm. */
 int nft_commit(struct nft *nft, const struct nft_change *change)
 {
@@ -202,7 +234,7 @@ int nft_commit(struct nft *nft, const struct nft_change *change)
 
 		err = generation_read(nft, &generation);
 		if (!err)
-			err = commit_once(nft, change, generation);
+			err = commit_unheard(nft, change, generation);
 		if ((err == -EINVAL || err == -EOPNOTSUPP) && !nft->shared)
 			nft->shared = true;
 		else if (err != -ERESTART)
@@ -212,6 +244,11 @@ int nft_commit(struct nft *nft, const struct nft_change *change)
 	if (err && owned)
 		nft->shared = false;
 	return err;
+}
+
+bool nft_owned(const struct nft *nft, const struct nft_found *found)
+{
+	return found->owner == nft->port;
 }
 
 bool nft_adoptable(const struct nft *nft, const struct nft_found *found)
@@ -255,8 +292,9 @@ static bool message_take(struct nft *nft, const struct nlmsghdr *msg)
 bool nft_touched(struct nft *nft)
 {
 	char buf[NETLINK_ROOM];
-	bool touched = false;
+	bool touched = nft->missed;
 
+	nft->missed = false;
 	for (;;) {
 		ssize_t len = mnl_socket_recvfrom(nft->watch, buf, sizeof(buf));
 		const struct nlmsghdr *msg = (const struct nlmsghdr *)buf;
@@ -307,7 +345,7 @@ int nft_counter_read(struct nft *nft, const char *table, const char *name,
 	return ask(nft, request, counter_take, out);
 }
 
-/* An end of a range while a map is read. */
+/* An end of a range while a set is read. */
 struct bound {
 	uint8_t at[16];
 	uint16_t chain;
@@ -317,7 +355,7 @@ struct bound {
 struct bounds {
 	struct bound *all;
 	size_t count;
-	uint16_t (*read)(const char *chain);
+	uint16_t (*read)(const char *chain); /* NULL: there are none */
 };
 
 static int bound_take(struct nftnl_set_elem *element, void *arg)
@@ -337,7 +375,8 @@ static int bound_take(struct nftnl_set_elem *element, void *arg)
 	bound->end = nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_FLAGS) &&
 		     nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_FLAGS) &
 			     NFT_SET_ELEM_INTERVAL_END;
-	if (nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_CHAIN))
+	if (bounds->read &&
+	    nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_CHAIN))
 		bound->chain = bounds->read(
 			nftnl_set_elem_get_str(element, NFTNL_SET_ELEM_CHAIN));
 	return 0;
@@ -358,7 +397,7 @@ static int elements_take(const struct nlmsghdr *msg, void *arg)
 	return MNL_CB_OK;
 }
 
-static int elements_dump(struct nft *nft, const char *table, const char *map,
+static int elements_dump(struct nft *nft, const char *table, const char *name,
 			 struct bounds *bounds)
 {
 	struct nftnl_set *set = nftnl_set_alloc();
@@ -369,7 +408,7 @@ static int elements_dump(struct nft *nft, const char *table, const char *map,
 	if (!set)
 		return -ENOMEM;
 	nftnl_set_set_str(set, NFTNL_SET_TABLE, table);
-	nftnl_set_set_str(set, NFTNL_SET_NAME, map);
+	nftnl_set_set_str(set, NFTNL_SET_NAME, name);
 	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETSETELEM, NFPROTO_INET,
 					NLM_F_DUMP, ++nft->sequence);
 	nftnl_set_elems_nlmsg_build_payload(request, set);
@@ -384,9 +423,14 @@ static int elements_dump(struct nft *nft, const char *table, const char *map,
 			return -errno;
 		more = mnl_cb_run(answer, (size_t)len, nft->sequence, nft->port,
 				  elements_take, bounds);
+		if (more < 0) {
+			int err = errno == EINTR ? -EAGAIN : -errno;
+
+			exit_rest_drop(nft->socket, answer, sizeof(answer),
+				       len);
+			return err;
+		}
 	}
-	if (more < 0)
-		return errno == EINTR ? -EAGAIN : -errno;
 	return 0;
 }
 
@@ -399,14 +443,14 @@ static int bound_compare(const void *left, const void *right)
 	return order ? order : b->end - a->end;
 }
 
-int nft_map_read(struct nft *nft, const char *table, const char *map,
-		 uint16_t (*read)(const char *chain), struct addr_range **out,
-		 size_t *count)
+int nft_ranges_read(struct nft *nft, const char *table, const char *set,
+		    uint16_t (*read)(const char *chain),
+		    struct addr_range **out, size_t *count)
 {
 	struct bounds bounds = { .read = read };
 	struct addr_range *ranges;
 	size_t made = 0;
-	int err = elements_dump(nft, table, map, &bounds);
+	int err = elements_dump(nft, table, set, &bounds);
 
 	ranges = err ? NULL : calloc(bounds.count + 1, sizeof(*ranges));
 	if (!err && !ranges)

@@ -25,7 +25,10 @@ int nft_open(struct nft **out);
 void nft_close(struct nft *nft); /* accepts NULL; leaves the tables */
 /* Readable: somebody has changed nftables. */
 int nft_fd(const struct nft *nft);
-/* Reads what there is; true: a table of ours was touched by somebody else. */
+/*
+ * Reads what there is; true: a table of ours was touched by somebody else, or may have
+ * been while we changed it. To be asked after each change of ours, too.
+ */
 bool nft_touched(struct nft *nft);
 
 /* A table as it is. */
@@ -41,12 +44,13 @@ int nft_counter_read(struct nft *nft, const char *table, const char *name,
 		     uint64_t *out);
 
 /*
- * The ranges of a map, in order, for the caller to free; `read` makes a number of the
- * name of a chain. -ENOENT: there is no such map; -EAGAIN: it was being changed.
+ * The ranges of a set, in order, for the caller to free; `read`, of a map, makes a
+ * number of the name of a chain. -ENOENT: there is no such set; -EAGAIN: it was being
+ * changed.
  */
-int nft_map_read(struct nft *nft, const char *table, const char *map,
-		 uint16_t (*read)(const char *chain), struct addr_range **out,
-		 size_t *count);
+int nft_ranges_read(struct nft *nft, const char *table, const char *set,
+		    uint16_t (*read)(const char *chain),
+		    struct addr_range **out, size_t *count);
 
 enum nft_how {
 	NFT_REPLACE, /* made, or made anew */
@@ -67,6 +71,8 @@ struct nft_change {
 
 /* 0; -EPERM: the table is another's; or another negative errno. */
 int nft_commit(struct nft *nft, const struct nft_change *change);
+/* Has nobody but us been able to change it, since we took it? */
+bool nft_owned(const struct nft *nft, const struct nft_found *found);
 /* Would NFT_ADOPT change anything? */
 bool nft_adoptable(const struct nft *nft, const struct nft_found *found);
 

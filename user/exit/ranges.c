@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Prefixes as the ranges of an interval set, which must not touch each other. */
+/* Prefixes as the ranges of an interval set, which must not overlap. */
 #include "exit/ranges.h"
 
 #include <errno.h>
@@ -38,20 +38,23 @@ static int range_compare(const void *left, const void *right)
 	return memcmp(a->first, b->first, sizeof(a->first));
 }
 
-/* Does b begin within a or right behind it? a begins before b. */
-static bool ranges_touch(const struct addr_range *a, const struct addr_range *b)
+/* Does b begin within a, or (joined) right behind it? a does not begin behind b. */
+static bool ranges_meet(const struct addr_range *a, const struct addr_range *b,
+			bool joined)
 {
-	return a->open || memcmp(b->first, a->behind, sizeof(a->behind)) <= 0;
+	return a->open || memcmp(b->first, a->behind, sizeof(a->behind)) <
+				  (joined ? 1 : 0);
 }
 
-static size_t ranges_merge(struct addr_range *ranges, size_t count)
+/* What meets becomes one, of ranges in order. How many there are then. */
+static size_t ranges_merge(struct addr_range *ranges, size_t count, bool joined)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
 		struct addr_range *last = kept ? &ranges[kept - 1] : NULL;
 
-		if (!last || !ranges_touch(last, &ranges[i])) {
+		if (!last || !ranges_meet(last, &ranges[i], joined)) {
 			ranges[kept++] = ranges[i];
 			continue;
 		}
@@ -77,11 +80,11 @@ static size_t prefixes_take(const struct prefix *list, size_t count,
 	return taken;
 }
 
-static void ranges_order(struct addr_range *ranges, size_t used,
+static void ranges_order(struct addr_range *ranges, size_t used, bool joined,
 			 struct addr_range **out, size_t *count)
 {
 	qsort(ranges, used, sizeof(*ranges), range_compare);
-	*count = ranges_merge(ranges, used);
+	*count = ranges_merge(ranges, used, joined);
 	*out = ranges;
 }
 
@@ -94,7 +97,7 @@ int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
 		return -ENOMEM;
 	for (size_t i = 0; i < prefix_count; i++)
 		range_make(&prefixes[i], &ranges[i]);
-	ranges_order(ranges, prefix_count, out, count);
+	ranges_order(ranges, prefix_count, true, out, count);
 	return 0;
 }
 
@@ -120,7 +123,7 @@ int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 		used += prefixes_take(from->authorised, from->authorised_count,
 				      family, ranges + used);
 	}
-	ranges_order(ranges, used, out, count);
+	ranges_order(ranges, used, exit == SIZE_MAX, out, count);
 	return 0;
 }
 
@@ -220,5 +223,56 @@ int ranges_of_map(struct range_source *sources, size_t source_count,
 		nest_leave(&nest);
 	*out = nest.out;
 	*count = nest.count;
+	return 0;
+}
+
+int ranges_union(const struct addr_range *one, size_t one_count,
+		 const struct addr_range *other, size_t other_count,
+		 struct addr_range **out, size_t *count)
+{
+	struct addr_range *both =
+		calloc(one_count + other_count + 1, sizeof(*both));
+	size_t at = 0;
+
+	if (!both)
+		return -ENOMEM;
+	for (size_t i = 0; i < one_count + other_count; i++) {
+		bool take = at < one_count &&
+			    (i - at == other_count ||
+			     range_compare(&one[at], &other[i - at]) <= 0);
+
+		both[i] = take ? one[at] : other[i - at];
+		at += take;
+	}
+	*count = ranges_merge(both, one_count + other_count, false);
+	*out = both;
+	return 0;
+}
+
+static bool range_same(const struct addr_range *a, const struct addr_range *b)
+{
+	return a->chain == b->chain && a->open == b->open &&
+	       !memcmp(a->first, b->first, sizeof(a->first)) &&
+	       (a->open || !memcmp(a->behind, b->behind, sizeof(a->behind)));
+}
+
+int ranges_beyond(const struct addr_range *all, size_t all_count,
+		  const struct addr_range *other, size_t other_count,
+		  struct addr_range **out, size_t *count)
+{
+	struct addr_range *beyond = calloc(all_count + 1, sizeof(*beyond));
+	size_t at = 0, made = 0;
+
+	if (!beyond)
+		return -ENOMEM;
+	for (size_t i = 0; i < all_count; i++) {
+		while (at < other_count &&
+		       range_compare(&other[at], &all[i]) < 0)
+			at++;
+		if (at == other_count || !range_same(&all[i], &other[at]))
+			beyond[made++] = all[i];
+	}
+	*out = beyond;
+	*count = made;
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Prefixes as the ranges of an interval set, which must not touch each other. */
+/* Prefixes as the ranges of an interval set, which must not overlap. */
 #ifndef EXIT_RANGES_H
 #define EXIT_RANGES_H
 
@@ -35,10 +35,20 @@ int ranges_of_map(struct range_source *sources, size_t source_count,
 		  struct addr_range **out, size_t *count);
 
 /*
- * What may leave by an exit (exit SIZE_MAX: by any), in order, for the caller to
- * free. Pure. 0 or -ENOMEM.
+ * What may leave by an exit, in order, for the caller to free. Each prefix has a range,
+ * but for those within another: it stays when one beside it comes or goes. exit
+ * SIZE_MAX: by any, and what touches is one range. Pure. 0 or -ENOMEM.
  */
 int ranges_of_exit(const struct conf *conf, size_t exit, sa_family_t family,
 		   struct addr_range **out, size_t *count);
+
+/* Both are in order, and so is what comes out, for the caller to free. 0 or -ENOMEM. */
+int ranges_union(const struct addr_range *one, size_t one_count,
+		 const struct addr_range *other, size_t other_count,
+		 struct addr_range **out, size_t *count);
+/* Those of `all` that `other` has not. */
+int ranges_beyond(const struct addr_range *all, size_t all_count,
+		  const struct addr_range *other, size_t other_count,
+		  struct addr_range **out, size_t *count);
 
 #endif

@@ -68,32 +68,6 @@ uint32_t rtnl_port(const struct rtnl *rtnl)
 	return rtnl->port;
 }
 
-/* Does the kernel say no more after this datagram? */
-static bool is_last(const char *answer, ssize_t size)
-{
-	const struct nlmsghdr *msg = (const void *)answer;
-	int len = (int)size;
-
-	for (; mnl_nlmsg_ok(msg, len); msg = mnl_nlmsg_next(msg, &len))
-		if (msg->nlmsg_type == NLMSG_DONE ||
-		    msg->nlmsg_type == NLMSG_ERROR ||
-		    !(msg->nlmsg_flags & NLM_F_MULTI))
-			return true;
-	return false;
-}
-
-/*
- * Reads a dump that broke off (routes changed meanwhile, no memory) to its end: the
- * kernel begins no other before that, and its rest would be taken for the answer to
- * the next request.
- */
-static void rest_drop(struct rtnl *rtnl, ssize_t len)
-{
-	while (len >= 0 && !is_last(rtnl->answer, len))
-		len = mnl_socket_recvfrom(rtnl->socket, rtnl->answer,
-					  sizeof(rtnl->answer));
-}
-
 int rtnl_exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
 		  void *arg)
 {
@@ -114,7 +88,8 @@ int rtnl_exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
 		if (more < 0) {
 			int err = -errno;
 
-			rest_drop(rtnl, len);
+			exit_rest_drop(rtnl->socket, rtnl->answer,
+				       sizeof(rtnl->answer), len);
 			return err;
 		}
 	}

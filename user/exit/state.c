@@ -10,7 +10,7 @@
 #include "exit/tunnel.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
-SYSCALLS(SYSCALLS_EXIT, "ioctl close");
+SYSCALLS(SYSCALLS_EXIT, "ioctl recvmsg close");
 
 void *exit_array_add(void **array, size_t *count, size_t size)
 {
@@ -24,6 +24,27 @@ void *exit_array_add(void **array, size_t *count, size_t size)
 		*array = grown;
 	}
 	return memset((char *)*array + size * (*count)++, 0, size);
+}
+
+/* Does the kernel say no more after this datagram? */
+static bool is_last(const char *answer, ssize_t size)
+{
+	const struct nlmsghdr *msg = (const void *)answer;
+	int len = (int)size;
+
+	for (; mnl_nlmsg_ok(msg, len); msg = mnl_nlmsg_next(msg, &len))
+		if (msg->nlmsg_type == NLMSG_DONE ||
+		    msg->nlmsg_type == NLMSG_ERROR ||
+		    !(msg->nlmsg_flags & NLM_F_MULTI))
+			return true;
+	return false;
+}
+
+void exit_rest_drop(struct mnl_socket *socket, char *answer, size_t room,
+		    ssize_t len)
+{
+	while (len >= 0 && !is_last(answer, len))
+		len = mnl_socket_recvfrom(socket, answer, room);
 }
 
 void exit_state_clear(struct exit_state *state)

@@ -16,9 +16,8 @@
  * the same source. With many prefixes the maps have all of them.
  *
  * Chains are there for every table that may be, so that a change of configuration or of
- * health is one of elements: a map that is replaced whole lets packets through unseen
- * while it is. An element that changes is taken out and put in within a transaction;
- * if a packet should find neither, it is not marked, and the guards have it.
+ * health is one of elements (sets.h). One that changes is taken out and put in within a
+ * transaction; if a packet should find neither, it is not marked, and the guards have it.
  */
 #include "exit/internal.h"
 
@@ -32,7 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "exit/sets.h"
 
 #define COMMENT "exits of culvert, by source"
 #define PAIRS_MOST \
@@ -69,16 +68,6 @@ static uint16_t chain_read(const char *name)
 	unsigned long number = strtoul(name + (dead ? 4 : 2), NULL, 10);
 
 	return (uint16_t)(number | (dead ? DEAD : 0));
-}
-
-void steer_clear(struct steer *steer)
-{
-	for (size_t i = 0; i < 2; i++) {
-		free(steer->ranges[i]);
-		steer->ranges[i] = NULL;
-		steer->count[i] = 0;
-	}
-	steer->known = false;
 }
 
 /* Whom a refusal is counted for. */
@@ -197,13 +186,13 @@ static void chain_dead(struct nft_batch *batch, size_t exit)
 	batch_rule_end(batch);
 }
 
-static void structure_fill(struct nft_batch *batch)
+static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
+	(void)conf;
 	batch_chain_hooked(batch, "prerouting", NF_INET_PRE_ROUTING,
 			   NF_IP_PRI_MANGLE);
 	batch_chain(batch, "refuse");
 	for (size_t i = 0; i < 2; i++) {
-		batch_set(batch, map_name(families[i]), families[i], true);
 		batch_pairs(batch, pairs_name(families[i]), families[i],
 			    PAIRS_MOST);
 		batch_rule_begin(batch, "prerouting");
@@ -227,210 +216,46 @@ static void structure_fill(struct nft_batch *batch)
 		chain_dead(batch, i);
 }
 
-/* What a transaction changes: the ranges that are one's and not the other's. */
-struct filling {
-	bool whole;
-	struct addr_range *gone[2], *come[2];
-	size_t gone_count[2], come_count[2];
+static const struct sets_table steers = {
+	.name = EXIT_STEERS,
+	.comment = COMMENT,
+	.effect = "forwarded packets are not led by their source",
+	.make = table_make,
+	.format = chain_format,
+	.read = chain_read,
 };
 
-static void filling_clear(struct filling *filling)
-{
-	for (size_t i = 0; i < 2; i++) {
-		free(filling->gone[i]);
-		free(filling->come[i]);
-	}
-}
-
-static size_t filling_count(const struct filling *filling)
-{
-	return filling->gone_count[0] + filling->gone_count[1] +
-	       filling->come_count[0] + filling->come_count[1];
-}
-
-static void elements_fill(struct nft_batch *batch, void *arg)
-{
-	const struct filling *filling = arg;
-
-	if (filling->whole)
-		structure_fill(batch);
-	for (size_t i = 0; i < 2; i++) {
-		struct batch_elements what = { .set = map_name(families[i]),
-					       .family = families[i],
-					       .format = chain_format };
-
-		what.ranges = filling->gone[i];
-		what.count = filling->gone_count[i];
-		batch_elements(batch, &what, false);
-		what.ranges = filling->come[i];
-		what.count = filling->come_count[i];
-		batch_elements(batch, &what, true);
-	}
-}
-
-static bool range_same(const struct addr_range *a, const struct addr_range *b)
-{
-	return a->chain == b->chain && a->open == b->open &&
-	       !memcmp(a->first, b->first, sizeof(a->first)) &&
-	       (a->open || !memcmp(a->behind, b->behind, sizeof(a->behind)));
-}
-
-/* Those of `all` that `other` has not; both in order. */
-static int ranges_beyond(const struct addr_range *all, size_t count,
-			 const struct addr_range *other, size_t other_count,
-			 struct addr_range **out, size_t *out_count)
-{
-	struct addr_range *beyond = calloc(count + 1, sizeof(*beyond));
-	size_t at = 0, made = 0;
-
-	if (!beyond)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
-		while (at < other_count && memcmp(other[at].first, all[i].first,
-						  sizeof(all[i].first)) < 0)
-			at++;
-		if (at == other_count || !range_same(&all[i], &other[at]))
-			beyond[made++] = all[i];
-	}
-	*out = beyond;
-	*out_count = made;
-	return 0;
-}
-
-static int filling_make(const struct steer *want, const struct steer *have,
-			struct filling *out)
+static int maps_want(const struct conf *conf, const struct exit_host *host,
+		     struct range_sets *out)
 {
 	int err = 0;
 
 	for (size_t i = 0; i < 2 && !err; i++) {
-		err = ranges_beyond(have->ranges[i], have->count[i],
-				    want->ranges[i], want->count[i],
-				    &out->gone[i], &out->gone_count[i]);
-		if (!err)
-			err = ranges_beyond(want->ranges[i], want->count[i],
-					    have->ranges[i], have->count[i],
-					    &out->come[i], &out->come_count[i]);
+		struct range_set *map =
+			sets_add(out, map_name(families[i]), families[i]);
+
+		err = map ? steer_want(conf, host, families[i], &map->ranges,
+				       &map->count) :
+			    -ENOMEM;
 	}
 	return err;
 }
 
-static int steer_read(struct nft *nft, struct steer *out)
+int steer_apply(struct nft *nft, struct range_sets *steer,
+		const struct conf *conf, const struct exit_host *host,
+		bool again, struct exit_change *change)
 {
-	struct steer read = { .known = true };
-	int err = 0;
+	struct range_sets want = { .state = SETS_UNKNOWN };
+	int err;
 
-	for (size_t i = 0; i < 2 && !err; i++)
-		err = nft_map_read(nft, EXIT_STEERS, map_name(families[i]),
-				   chain_read, &read.ranges[i], &read.count[i]);
-	if (err) {
-		steer_clear(&read);
-		return err;
-	}
-	steer_clear(out);
-	*out = read;
-	return 0;
-}
-
-static void change_told(struct exit_change *change, const char *sign,
-			const struct filling *filling, int err)
-{
-	change->count++;
-	if (change->out)
-		fprintf(change->out, "%s table inet %s: ranges +%zu -%zu\n",
-			sign, EXIT_STEERS,
-			filling->come_count[0] + filling->come_count[1],
-			filling->gone_count[0] + filling->gone_count[1]);
+	if (!conf || !exit_wanted(conf))
+		return sets_remove(nft, &steers, steer, change);
+	err = maps_want(conf, host, &want);
 	if (!err)
-		return;
-	log_error(ROOM,
-		  "event=steering_failed table=\"inet %s\" error=\"%s\" "
-		  "effect=\"forwarded packets are not led by their source\" "
-		  "hint=\"see nft list ruleset\"",
-		  EXIT_STEERS, strerror(-err));
-	if (!change->error)
-		change->error = err;
-}
-
-/* The table is there, or not, with what `have` says of it. */
-static int difference_commit(struct nft *nft, const struct steer *want,
-			     const struct steer *have, enum nft_how how,
-			     struct exit_change *change)
-{
-	struct filling filling = { .whole = how == NFT_REPLACE };
-	const struct nft_change what = { .how = how,
-					 .table = EXIT_STEERS,
-					 .comment = COMMENT,
-					 .fill = elements_fill,
-					 .arg = &filling,
-					 .dry = change->dry };
-	int err = filling_make(want, have, &filling);
-
-	if (!err && (how != NFT_CHANGE || filling_count(&filling))) {
-		err = nft_commit(nft, &what);
-		/* A plan beside the helper, whose table this is. */
-		if (change->dry && err == -EPERM)
-			err = 0;
-		if (how != NFT_ADOPT || filling_count(&filling) || err)
-			change_told(change, how == NFT_REPLACE ? "+" : "~",
-				    &filling, err);
-	}
-	filling_clear(&filling);
-	return err;
-}
-
-static int remove_all(struct nft *nft, struct steer *steer,
-		      struct exit_change *change)
-{
-	const struct filling none = { .whole = false };
-	const struct nft_change what = { .how = NFT_REMOVE,
-					 .table = EXIT_STEERS,
-					 .comment = COMMENT,
-					 .dry = change->dry };
-	int err = nft_commit(nft, &what);
-
-	if (change->dry && err == -EPERM)
-		err = 0;
-	steer_clear(steer);
-	change_told(change, "-", &none, err);
-	return err;
-}
-
-int steer_apply(struct nft *nft, struct steer *steer, const struct conf *conf,
-		const struct exit_host *host, bool again,
-		struct exit_change *change)
-{
-	struct steer want = { .known = true };
-	enum nft_how how = NFT_CHANGE;
-	bool there = steer->known && !again;
-	struct nft_found found = { .owner = 0 };
-	int err = 0;
-
-	if (!there) {
-		steer_clear(steer);
-		err = nft_table_read(nft, EXIT_STEERS, &found);
-		there = !err && !strcmp(found.comment, COMMENT);
-		if (!conf || !exit_wanted(conf))
-			return err == -ENOENT ? 0 :
-			       err            ? err :
-						remove_all(nft, steer, change);
-		how = !there                     ? NFT_REPLACE :
-		      nft_adoptable(nft, &found) ? NFT_ADOPT :
-						   NFT_CHANGE;
-		err = there ? steer_read(nft, steer) : err == -ENOENT ? 0 : err;
-	}
-	for (size_t i = 0; i < 2 && !err; i++)
-		err = steer_want(conf, host, families[i], &want.ranges[i],
-				 &want.count[i]);
+		err = sets_look(nft, &steers, again, &want, steer);
 	if (!err)
-		err = difference_commit(nft, &want, steer, how, change);
-	if (!err && !change->dry) {
-		steer_clear(steer);
-		*steer = want;
-		return 0;
-	}
-	/* What the kernel has now is not certain. */
-	steer->known = false;
-	steer_clear(&want);
+		err = sets_commit(nft, &steers, conf, &want, steer, change);
+	sets_clear(&want);
 	return err;
 }
 
@@ -463,19 +288,25 @@ static void range_span(const struct addr_range *range, sa_family_t family,
 	address_back(out->last, len);
 }
 
-int steer_dead(const struct steer *steer, struct addr_span **out, size_t *count)
+int steer_dead(const struct range_sets *steer, struct addr_span **out,
+	       size_t *count)
 {
-	struct addr_span *spans =
-		calloc(steer->count[0] + steer->count[1] + 1, sizeof(*spans));
-	size_t used = 0;
+	struct addr_span *spans;
+	size_t room = 1, used = 0;
 
+	for (size_t i = 0; i < steer->count; i++)
+		room += steer->all[i].count;
+	spans = calloc(room, sizeof(*spans));
 	if (!spans)
 		return -ENOMEM;
-	for (size_t i = 0; i < 2; i++)
-		for (size_t k = 0; k < steer->count[i]; k++)
-			if (steer->ranges[i][k].chain & DEAD)
-				range_span(&steer->ranges[i][k], families[i],
+	for (size_t i = 0; i < steer->count; i++) {
+		const struct range_set *map = &steer->all[i];
+
+		for (size_t k = 0; k < map->count; k++)
+			if (map->ranges[k].chain & DEAD)
+				range_span(&map->ranges[k], map->family,
 					   &spans[used++]);
+	}
 	*out = spans;
 	*count = used;
 	return 0;

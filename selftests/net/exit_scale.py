@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Exits with 10,000 prefixes: how soon they are there, and that changes of them lose nothing.
+
+CULVERT_LONG=1 replaces them 40 times instead of 4.
+"""
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import tap  # noqa: E402
+from culvertlab.exits import Router, link_down  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+test = tap.test
+if os.geteuid():
+    tap.skip_all("needs root")
+if not shutil.which("nft"):
+    tap.skip_all("nft is not installed (package nftables)")
+site = Site()
+lab = Lab(topology=site)
+ALL, MOVED = 10000, 2500
+REPLACES = 40 if os.environ.get("CULVERT_LONG") else 4
+# Beside B's own: it comes and goes.
+BESIDE = ["10.82.1.0/24", "fd82:0:0:1::/64"]
+
+
+def sections(version=0):
+    """Two exits with 10,000 prefixes in all, half of each family, side by side; every other
+    version has a quarter of them elsewhere, and another one beside that of the host."""
+    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
+                                "prefix": list(PREFIX[key].values())} for key in ("a", "b")}
+    odd = version % 2
+    for net in range(odd * MOVED, odd * MOVED + ALL // 2 - 2):
+        here = made[f"exit isp-{'ab'[net % 2]}"]["prefix"]
+        here.append(f"172.{16 + net // 4096}.{net // 16 % 256}.{net % 16 * 16}/28")
+        here.append(f"fd00:{net:x}::/48")
+    if odd:
+        made["exit isp-b"]["prefix"] += BESIDE
+    for one in made.values():
+        one["prefix"] = [", ".join(one["prefix"][at:at + 50])
+                         for at in range(0, len(one["prefix"]), 50)]
+    return made
+
+
+@contextlib.contextmanager
+def router():
+    """culvertd on the router with so many prefixes."""
+    with contextlib.closing(Router(lab, site.relay, sections(), 20)) as made:
+        yield made
+
+
+@test("10,000 prefixes are there at once, each source takes its exit, a lost one is refused", 60)
+def _():
+    with router() as made:
+        took = re.search(r"event=exits_ready .*\bms=(\d+)", made.server.log())
+        tap.note(f"there after {took[1]} ms")
+        # 100 on a machine that does nothing else.
+        within(int(took[1]), 0, 1000, "ms until all are there")
+        equal({row["by"] for row in made.rows().values()}, {"map"}, "how exits are found")
+        with nothing_dropped(site):
+            for node in (site.client, site.relay):
+                for version in (4, 6):
+                    for index in (0, 1):
+                        reached(site, node, version, index)
+        # Its own changes are none that it has to heal.
+        equal(made.server.log_count(r"event=exits_changed"), 0, "changes behind the first ones")
+        with link_down(site.relay, "to_b", "fd92::1/64"), nothing_dropped(site):
+            wait_for(lambda: "nothing" in made.exits("plan"), 5, "the link is lost")
+            for version in (4, 6):
+                check(refused(site, site.client, version, 1), "no error at the host")
+                reached(site, site.client, version, 0)
+
+
+class Stream:
+    """A thousand datagrams a second of each family, from B's prefix to Y."""
+
+    def __init__(self, stack):
+        self.pairs = []
+        self.sent = self.got = self.refused = 0
+        for version in (4, 6):
+            far = stack.enter_context(contextlib.closing(site.peer.bound(version, 0, udp=True)))
+            near = stack.enter_context(site.client.datagrams(far.getsockname()[:2], 1))
+            self.pairs.append((near, far))
+
+    def _take(self, until):
+        fars = [far for _, far in self.pairs]
+        while True:
+            ready = select.select(fars, [], [], max(0, until - time.monotonic()))[0]
+            if not ready:
+                return
+            for far in ready:
+                far.recv(16)
+                self.got += 1
+
+    def run(self, between):
+        """Until that is true, which is asked after each beat."""
+        due = time.monotonic()
+        while not between():
+            for near, _ in self.pairs:
+                try:
+                    near.send(b"?")
+                    self.sent += 1
+                except OSError:
+                    self.refused += 1
+            due += .001
+            self._take(due)
+        self._take(time.monotonic() + .5)
+
+
+@test(f"{REPLACES} replaces of 10,000 prefixes under traffic: 0 misrouted, 0 refused, 0 lost",
+      15 * REPLACES)
+def _():
+    with router() as made, contextlib.ExitStack() as stack:
+        server, version = made.server, [0]
+        ready = server.log_count(r"event=exits_ready")
+
+        def replaced():
+            """Asks for the next one when the last one is there."""
+            if server.log_count(r"event=exits_ready") < ready + version[0]:
+                return False
+            if version[0] == REPLACES:
+                return True
+            version[0] += 1
+            server.sections.update(sections(version[0]))
+            server.write_config()
+            server.process.child.send_signal(signal.SIGHUP)
+            return False
+
+        stream = Stream(stack)
+        with nothing_dropped(site):
+            stream.run(replaced)
+        tap.note(f"{stream.sent} sent, {stream.got} arrived, {stream.refused} refused")
+        equal((stream.refused, stream.sent - stream.got), (0, 0), "refused, and lost")
+        equal({name: row["rejected"] for name, row in made.rows().items()},
+              {"isp-a": 0, "isp-b": 0}, "rejected by the guards")
+        check("nothing" in made.exits("plan"), "something would be changed")
+
+
+tap.main()

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Tables with sets of ranges (see sets.h): what changes is elements, within one
+ * transaction.
+ *
+ *   unknown -> (looked at) none, nobody's, known
+ *   none, nobody's, known -> (a change) known, or if it has failed, unknown
+ *
+ * The kernel is asked for the elements once: the table is ours alone from then on.
+ * Where kernels know no owners, somebody else may change it, and we are told (nft.h);
+ * it is made anew then, for nothing in it is certain. What it has but for elements is
+ * told by its comment.
+ */
+#include "exit/sets.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define READS 8 /* while others change nftables */
+
+struct range_set *sets_add(struct range_sets *sets, const char *name,
+			   sa_family_t family)
+{
+	struct range_set *set =
+		exit_array_add((void **)&sets->all, &sets->count, sizeof(*set));
+
+	if (!set)
+		return NULL;
+	snprintf(set->name, sizeof(set->name), "%s", name);
+	set->family = family;
+	return set;
+}
+
+void sets_clear(struct range_sets *sets)
+{
+	for (size_t i = 0; i < sets->count; i++)
+		free(sets->all[i].ranges);
+	free(sets->all);
+	*sets = (struct range_sets){ .state = SETS_UNKNOWN };
+}
+
+int sets_union(const struct range_sets *one, const struct range_sets *other,
+	       struct range_sets *out)
+{
+	struct range_sets both = { .state = SETS_KNOWN };
+	int err = 0;
+
+	for (size_t i = 0; i < one->count && !err; i++) {
+		const struct range_set *a = &one->all[i], *b = &other->all[i];
+		struct range_set *set = sets_add(&both, a->name, a->family);
+
+		err = set ? ranges_union(a->ranges, a->count, b->ranges,
+					 b->count, &set->ranges, &set->count) :
+			    -ENOMEM;
+	}
+	if (err)
+		sets_clear(&both);
+	else
+		*out = both;
+	return err;
+}
+
+static int set_read(struct nft *nft, const struct sets_table *table,
+		    struct range_set *set)
+{
+	int err = -EAGAIN;
+
+	for (int i = 0; i < READS && err == -EAGAIN; i++)
+		err = nft_ranges_read(nft, table->name, set->name, table->read,
+				      &set->ranges, &set->count);
+	return err;
+}
+
+/* The sets that `want` has, as they are. */
+static int sets_read(struct nft *nft, const struct sets_table *table,
+		     const struct range_sets *want, struct range_sets *out)
+{
+	struct range_sets read = { .state = SETS_KNOWN };
+	int err = 0;
+
+	for (size_t i = 0; i < want->count && !err; i++) {
+		struct range_set *set =
+			sets_add(&read, want->all[i].name, want->all[i].family);
+
+		err = set ? set_read(nft, table, set) : -ENOMEM;
+	}
+	if (err)
+		sets_clear(&read);
+	else
+		*out = read;
+	return err;
+}
+
+int sets_look(struct nft *nft, const struct sets_table *table, bool again,
+	      const struct range_sets *want, struct range_sets *have)
+{
+	bool known = have->state == SETS_KNOWN;
+	struct nft_found found;
+	int err = nft_table_read(nft, table->name, &found);
+
+	if (!err && (strcmp(found.comment, table->comment) != 0 ||
+		     (known && again && !nft_owned(nft, &found))))
+		err = -ENOENT;
+	if (!err && known)
+		return 0;
+	sets_clear(have);
+	if (!err)
+		err = sets_read(nft, table, want, have);
+	if (err && err != -ENOENT)
+		return err;
+	have->state = err                        ? SETS_NONE :
+		      nft_adoptable(nft, &found) ? SETS_NOBODYS :
+						   SETS_KNOWN;
+	return 0;
+}
+
+/* What a transaction changes of a set: the ranges that are one's, not the other's. */
+struct part {
+	struct addr_range *gone, *come;
+	size_t gone_count, come_count;
+};
+
+struct filling {
+	const struct sets_table *table;
+	const struct conf *conf;
+	const struct range_sets *want;
+	struct part *parts; /* one for each set */
+	size_t gone, come; /* in all */
+	bool whole;
+};
+
+static void filling_clear(struct filling *filling)
+{
+	for (size_t i = 0; filling->parts && i < filling->want->count; i++) {
+		free(filling->parts[i].gone);
+		free(filling->parts[i].come);
+	}
+	free(filling->parts);
+}
+
+static int filling_make(struct filling *filling, const struct range_sets *have)
+{
+	const struct range_sets *want = filling->want;
+	const struct range_set none = { .count = 0 };
+	int err = 0;
+
+	filling->parts = calloc(want->count + 1, sizeof(*filling->parts));
+	if (!filling->parts)
+		return -ENOMEM;
+	for (size_t i = 0; i < want->count && !err; i++) {
+		const struct range_set *is = filling->whole ? &none :
+							      &have->all[i];
+		const struct range_set *be = &want->all[i];
+		struct part *part = &filling->parts[i];
+
+		err = ranges_beyond(is->ranges, is->count, be->ranges,
+				    be->count, &part->gone, &part->gone_count);
+		if (!err)
+			err = ranges_beyond(be->ranges, be->count, is->ranges,
+					    is->count, &part->come,
+					    &part->come_count);
+		filling->gone += part->gone_count;
+		filling->come += part->come_count;
+	}
+	return err;
+}
+
+static void table_fill(struct nft_batch *batch, const struct filling *filling)
+{
+	const struct range_sets *want = filling->want;
+
+	for (size_t i = 0; i < want->count; i++)
+		batch_set(batch, want->all[i].name, want->all[i].family,
+			  filling->table->format != NULL);
+	filling->table->make(batch, filling->conf);
+}
+
+static void filling_put(struct nft_batch *batch, void *arg)
+{
+	const struct filling *filling = arg;
+	const struct range_sets *want = filling->want;
+
+	if (filling->whole)
+		table_fill(batch, filling);
+	else if (filling->table->adopt)
+		filling->table->adopt(batch, filling->conf);
+	for (size_t i = 0; i < want->count; i++) {
+		const struct part *part = &filling->parts[i];
+		struct batch_elements what = { .set = want->all[i].name,
+					       .family = want->all[i].family,
+					       .format = filling->table->format,
+					       .ranges = part->gone,
+					       .count = part->gone_count };
+
+		batch_elements(batch, &what, false);
+		what.ranges = part->come;
+		what.count = part->come_count;
+		batch_elements(batch, &what, true);
+	}
+}
+
+static void removal_put(struct nft_batch *batch, void *arg)
+{
+	const struct filling *filling = arg;
+
+	if (filling->table->forget)
+		filling->table->forget(batch);
+}
+
+static void change_told(struct exit_change *change, char sign,
+			const struct filling *filling, int err)
+{
+	const struct sets_table *table = filling->table;
+
+	change->count++;
+	if (change->out)
+		fprintf(change->out, "%c table inet %s: ranges +%zu -%zu\n",
+			sign, table->name, filling->come, filling->gone);
+	if (!err)
+		return;
+	log_error(ROOM,
+		  "event=nftables_failed table=\"inet %s\" error=\"%s\" "
+		  "effect=\"%s\" hint=\"%s\"",
+		  table->name, strerror(-err), table->effect,
+		  err == -EPERM ?
+			  "another process owns it: see nft list tables" :
+			  "see nft list ruleset");
+	if (!change->error)
+		change->error = err;
+}
+
+int sets_commit(struct nft *nft, const struct sets_table *table,
+		const struct conf *conf, struct range_sets *want,
+		struct range_sets *have, struct exit_change *change)
+{
+	struct filling filling = { .table = table,
+				   .conf = conf,
+				   .want = want,
+				   .whole = have->state == SETS_NONE };
+	const struct nft_change what = { .how = filling.whole ? NFT_REPLACE :
+						have->state == SETS_NOBODYS ?
+								NFT_ADOPT :
+								NFT_CHANGE,
+					 .table = table->name,
+					 .comment = table->comment,
+					 .fill = filling_put,
+					 .arg = &filling,
+					 .dry = change->dry };
+	int err = filling_make(&filling, have);
+	bool differs = filling.whole || filling.come || filling.gone;
+
+	if (!err && (differs || (have->state == SETS_NOBODYS && !what.dry))) {
+		err = nft_commit(nft, &what);
+		/* A plan beside the helper, whose table this is. */
+		if (what.dry && err == -EPERM)
+			err = 0;
+		if (differs || err)
+			change_told(change, filling.whole ? '+' : '~', &filling,
+				    err);
+	}
+	filling_clear(&filling);
+	if (err) {
+		have->state = SETS_UNKNOWN;
+	} else if (!change->dry) {
+		sets_clear(have);
+		*have = *want;
+		have->state = SETS_KNOWN;
+		*want = (struct range_sets){ .state = SETS_UNKNOWN };
+	}
+	return err;
+}
+
+int sets_remove(struct nft *nft, const struct sets_table *table,
+		struct range_sets *have, struct exit_change *change)
+{
+	struct filling filling = { .table = table };
+	struct nft_found found;
+	const struct nft_change what = { .how = NFT_REMOVE,
+					 .table = table->name,
+					 .comment = "",
+					 .fill = removal_put,
+					 .arg = &filling,
+					 .dry = change->dry };
+	int err = nft_table_read(nft, table->name, &found);
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	err = nft_commit(nft, &what);
+	if (what.dry && err == -EPERM)
+		err = 0;
+	sets_clear(have);
+	change_told(change, '-', &filling, err);
+	return err;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Tables of nftables with sets of ranges, brought to what is wanted by elements: one
+ * that stays is never missing, whereas a set that is replaced whole is, for some
+ * packets.
+ */
+#ifndef EXIT_SETS_H
+#define EXIT_SETS_H
+
+#include "exit/internal.h"
+#include "exit/nft_batch.h"
+#include "exit/ranges.h"
+
+struct range_set {
+	char name[BATCH_NAME];
+	sa_family_t family;
+	struct addr_range *ranges; /* in order */
+	size_t count;
+};
+
+/* What a table is, but for the elements of its sets. */
+struct sets_table {
+	const char *name;
+	const char *comment; /* another one, when the table is to be another */
+	const char *effect; /* of its not being there, for a message */
+	/* Chains and rules, when the sets are there. */
+	void (*make)(struct nft_batch *batch, const struct conf *conf);
+	/* What goes with its adoption, and with its end; NULL: nothing. */
+	void (*adopt)(struct nft_batch *batch, const struct conf *conf);
+	void (*forget)(struct nft_batch *batch);
+	/* Of maps: names of chains, and back. NULL: sets have none. */
+	void (*format)(uint16_t chain, char out[BATCH_NAME]);
+	uint16_t (*read)(const char *chain);
+};
+
+/* One more, empty; NULL: no memory. Good until the next one is added. */
+struct range_set *sets_add(struct range_sets *sets, const char *name,
+			   sa_family_t family);
+
+/* Looks for the table, unless it is known. `again`: somebody may have changed it. */
+int sets_look(struct nft *nft, const struct sets_table *table, bool again,
+	      const struct range_sets *want, struct range_sets *have);
+/*
+ * Brings what was looked at from `have` to `want`, which changes hands on success,
+ * unless it is a plan.
+ */
+int sets_commit(struct nft *nft, const struct sets_table *table,
+		const struct conf *conf, struct range_sets *want,
+		struct range_sets *have, struct exit_change *change);
+/* The table goes, if it is there. */
+int sets_remove(struct nft *nft, const struct sets_table *table,
+		struct range_sets *have, struct exit_change *change);
+/* What either lets pass; both are of one table. 0 or -ENOMEM. */
+int sets_union(const struct range_sets *one, const struct range_sets *other,
+	       struct range_sets *out);
+
+#endif
