@@ -185,7 +185,8 @@ clean: ## remove what was built
 KERN_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu17 -fno-strict-aliasing \
 	-Wall -Wextra $(WERROR) -Iinclude -Ikern \
 	-I/usr/include/$(shell $(CC) -print-multiarch 2>/dev/null) -MMD -MP
-$(BUILD)/kern/%.bpf.o: kern/%.bpf.c Makefile
+vpath %.bpf.c kern selftests/bpf
+$(BUILD)/kern/%.bpf.o: %.bpf.c Makefile
 	$(call say,BPF)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(KERN_CFLAGS) -c -o $@ $<
@@ -194,7 +195,7 @@ $(BUILD)/kern/%.skel.h: $(BUILD)/kern/%.bpf.o
 	@# What is generated is not for our static analysis to judge.
 	$(Q){ echo '/* NOLINTBEGIN */' && $(BPFTOOL) gen skeleton $< name $*_bpf && \
 		echo '/* NOLINTEND */'; } >$@
--include $(KERN_OBJECTS:%.o=%.d)
+-include $(KERN_OBJECTS:%.o=%.d) $(BUILD)/kern/sums.bpf.d
 
 # One object tree a flavour: objects($1) of the rooms, compiled with $2 and $3.
 define FLAVOUR
@@ -270,11 +271,12 @@ $(BUILD)/fuzz/%: selftests/fuzz/%.c $(BUILD)/fuzzer/rooms.a
 	$(Q)$(CLANG) $(filter-out -MMD -MP,$(BASE_CFLAGS)) -O1 $(SANITIZE) \
 		-fsanitize=fuzzer -o $@ $^ $(LIBS)
 
-# What the network tests need in C: the impairment box, the join load.
+# What the network tests need in C: the impairment box, the join load, sums.
 $(BUILD)/release/selftests/net/%.o: selftests/net/%.c Makefile
 	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 -Iselftests/net -c -o $@ $<
+$(BUILD)/release/selftests/net/sums.o: $(BUILD)/kern/sums.skel.h
 $(BUILD)/net-tools/%: $(BUILD)/release/selftests/net/%.o \
 		$(NET_LIB_OBJECTS) $(BUILD)/release/rooms.a
 	$(call say,LD)
