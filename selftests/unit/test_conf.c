@@ -690,6 +690,26 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 		       "health = anycast\n",
 		"6 error: [exit a] health: found anycast, but neither anycast "
 		"nor a prefix of IPv6; allowed: with one of them\n");
+	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\nunchecked = yes\n"
+		       "health = probe\ntunnel_peer = 2001:db8::1\n",
+		"7 error: [exit a] health: found probe with unchecked = yes, "
+		"an exit that any other may stand in for; allowed: link or "
+		"anycast\n");
+	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\nhealth = probe\n"
+		       "[exit b]\nprefix = 2001:db8:b::/48\n"
+		       "next_hop = 2001:db8::2\nhealth = probe\n"
+		       "tunnel_peer = 2001:db8::1\n",
+		"6 error: [exit a] health: found probe, but no tunnel leads to "
+		"it; allowed: with tunnel_peer, and next_hop only with link\n"
+		"10 error: [exit b] health: found probe, but no tunnel leads "
+		"to it; allowed: with tunnel_peer, and next_hop only with "
+		"link\n");
+	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\n"
+		       "probe_interval = 99ms\nprobe_losses = 0\n",
+		"6 error: [exit a] probe_interval: found \"99ms\"; allowed: "
+		"a time in seconds, or with ms, s, m or h, 100ms to 1m\n"
+		"7 error: [exit a] probe_losses: found \"0\"; allowed: a "
+		"whole number, 1 to 100\n");
 	refused(USABLE "[exit a]\nprefix = 10.0.0.0/8\n"
 		       "tunnel_peer = 192.0.2.1\n"
 		       "discovery_host = 10.0.0.0/8\n"

@@ -15,6 +15,7 @@
 #include "exit/internal.h"
 #include "exit/learn.h"
 #include "exit/order.h"
+#include "exit/probe.h"
 #include "exit/ranges.h"
 #include "exit/sets.h"
 #include "exit/tunnel.h"
@@ -436,6 +437,12 @@ static struct conf *watched_exits(void)
 		       "health = anycast\nprefix = 2001:db8:f::/48\n");
 }
 
+#define TUNNELLED_PROBED                                            \
+	"[exit far]\ntunnel_peer = 2001:db8:1::7\nhealth = probe\n" \
+	"prefix = 2001:db8:f::/48, 203.0.113.0/24\n"                \
+	"[exit own]\nlink = wan0\nhealth = probe\n"                 \
+	"tunnel_peer = 2001:db8:1::8\nprefix = 2001:db8:a::/48\n"
+
 #define FAR_ANYCAST "2001:db8:f:ffff:ffff:ffff:ffff:ffff"
 
 static void an_exit_without_its_anycast_is_no_way_out(void **state)
@@ -538,6 +545,37 @@ static void an_exit_that_flaps_stays_lost_until_it_is_calm(void **state)
 	now += 60000;
 	assert_true(health_tell(health, &anycast, false, now));
 	assert_true(health_tell(health, &anycast, true, now + 10));
+	health_free(health);
+	conf_unref(conf);
+}
+
+static void a_router_that_is_silent_takes_its_exit_away(void **state)
+{
+	struct conf *conf = conf_of(TUNNELLED_PROBED);
+	union addr asked, anycast = addr_of(FAR_ANYCAST);
+	const struct prefix *v4 = &conf->exits[0].prefixes[1];
+	struct health *health;
+	uint64_t now = 50000;
+
+	(void)state;
+	assert_true(probe_anycast(&conf->exits[0], &asked));
+	assert_true(addr_same_host(&asked, &anycast));
+	assert_false(probe_anycast(&conf->exits[1], &asked));
+	assert_int_equal(health_new(conf, &health), 0);
+	/* Well at first, and whatever the host routes are. */
+	assert_false(health_exit_lost(health, &conf->exits[0], v4));
+	assert_false(health_tell(health, &anycast, false, now));
+	health_answer(health, &anycast, false, now);
+	assert_true(health_exit_lost(health, &conf->exits[0], v4));
+	health_answer(health, &anycast, true, now + 100);
+	assert_false(health_exit_lost(health, &conf->exits[0], v4));
+	/* Damped like all else. */
+	health_answer(health, &anycast, false, now + 200);
+	health_answer(health, &anycast, true, now + 300);
+	assert_true(health_exit_lost(health, &conf->exits[0], v4));
+	assert_int_equal(health_due(health), now + 1300);
+	assert_true(health_settle(health, now + 1300));
+	assert_false(health_exit_lost(health, &conf->exits[0], v4));
 	health_free(health);
 	conf_unref(conf);
 }
@@ -1233,6 +1271,7 @@ int main(void)
 		cmocka_unit_test(
 			an_exit_that_flaps_stays_lost_until_it_is_calm),
 		cmocka_unit_test(a_link_that_flaps_stays_lost_until_it_is_calm),
+		cmocka_unit_test(a_router_that_is_silent_takes_its_exit_away),
 		cmocka_unit_test(
 			another_exit_is_tunnelled_to_at_its_anycast_address),
 		cmocka_unit_test(without_a_way_nothing_is_tunnelled),

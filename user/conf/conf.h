@@ -39,6 +39,7 @@ enum conf_tls_version {
 enum conf_health {
 	CONF_HEALTH_LINK,
 	CONF_HEALTH_ANYCAST,
+	CONF_HEALTH_PROBE,
 };
 
 /* A file that a key names, read along with the configuration. */
@@ -170,6 +171,8 @@ struct conf_exit {
 	size_t anycast_count;
 	union addr anycast_suffix; /* of IPv6: the bits behind a prefix */
 	enum conf_health health;
+	uint64_t probe_interval_ms;
+	unsigned int probe_losses; /* unanswered in a row */
 	union addr *tunnel_peers;
 	size_t tunnel_peer_count;
 	struct prefix *discovery_hosts; /* of IPv6 */

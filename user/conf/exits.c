@@ -242,6 +242,20 @@ static void health_check(struct parser *p, const struct section *s,
 			   "%s health: found anycast, but neither anycast nor "
 			   "a prefix of IPv6; allowed: with one of them",
 			   conf_label(s->kind, s, label));
+	if (exit->health != CONF_HEALTH_PROBE)
+		return;
+	if (exit->unchecked)
+		conf_error(p, conf_key_line(s, "health"),
+			   "%s health: found probe with unchecked = yes, an "
+			   "exit that any other may stand in for; allowed: "
+			   "link or anycast",
+			   conf_label(s->kind, s, label));
+	if (!exit->tunnel_peer_count || (!exit->link && exit->next_hop_count))
+		conf_error(p, conf_key_line(s, "health"),
+			   "%s health: found probe, but no tunnel leads to it; "
+			   "allowed: with tunnel_peer, and next_hop only with "
+			   "link",
+			   conf_label(s->kind, s, label));
 }
 
 /* What is tunnelled goes over IPv6, to an anycast address of IPv6. */

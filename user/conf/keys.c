@@ -50,6 +50,7 @@ static const char *const seccomp_names[] = {
 static const char *const health_names[] = {
 	[CONF_HEALTH_LINK] = "link",
 	[CONF_HEALTH_ANYCAST] = "anycast",
+	[CONF_HEALTH_PROBE] = "probe",
 	NULL,
 };
 
@@ -628,7 +629,22 @@ const struct key conf_keys[] = {
 		  "An exit with a\n"
 		  ".Cm link\n"
 		  "has that route for others to learn while the link is up.\n"
-		  "Prefixes without an anycast address go by the link." },
+		  "Prefixes without an anycast address go by the link.\n"
+		  "With probe the router of an exit that is reached by a tunnel is\n"
+		  "asked (an echo request of ICMPv6 to the anycast address of the\n"
+		  "first prefix of IPv6, with a secret in it), for where no routing\n"
+		  "protocol notices that it has stopped: one that is silent takes\n"
+		  "its exit away.\n"
+		  "Here and there an exit with a\n"
+		  ".Cm link\n"
+		  "is as with link." },
+	{ EXIT(probe_interval_ms), .name = "probe_interval",
+	  .type = KEY_DURATION, .min = 100, .max = 60000, .preset = "300ms",
+	  .help = "How often it is asked." },
+	{ EXIT(probe_losses), .name = "probe_losses", .type = KEY_COUNT,
+	  .min = 1, .max = 100, .preset = "3",
+	  .help = "So many requests in a row without an answer within an interval\n"
+		  "take the exit away." },
 	{ EXIT(tunnel_peers), .name = "tunnel_peer", .type = KEY_HOSTS,
 	  .second = offsetof(struct conf_exit, tunnel_peer_count),
 	  .shown = "none",

@@ -62,12 +62,20 @@ struct exit_listener {
 int exit_lock(pid_t *holder);
 
 /*
+ * What other exit routers are asked by (health = probe). Needs CAP_NET_RAW. -ENOENT:
+ * none is; or another negative errno.
+ */
+int exit_probe_socket(const struct conf *conf);
+
+/*
  * Brings the kernel into the state that the configuration wants and keeps it
- * there, on the loop. For who has the lock and CAP_NET_ADMIN. 0 or a negative errno
- * of the first failure, logged.
+ * there, on the loop. For who has the lock and CAP_NET_ADMIN. `probes`: from
+ * exit_probe_socket(), taken over; < 0: none. 0 or a negative errno of the first
+ * failure, logged.
  */
 int exit_new(struct loop *loop, struct conf *conf,
-	     const struct exit_listener *listener, struct exit_helper **out);
+	     const struct exit_listener *listener, int probes,
+	     struct exit_helper **out);
 /* Leaves everything in the kernel. Accepts NULL. */
 void exit_free(struct exit_helper *helper);
 

@@ -29,16 +29,18 @@
 
 #include "base/clock.h"
 #include "exit/internal.h"
+#include "exit/probe.h"
 #include "exit/tunnel.h"
 
 #define CALM_MS     10000
 #define HOLD_MS     1000
 #define HOLD_MAX_MS 32000
 
-/* A route to an anycast address, or a link. */
+/* A link, a route to an anycast address, or who answers there. */
 struct watched {
-	union addr anycast; /* AF_UNSPEC: a link */
-	char link[IFNAMSIZ]; /* "": a route */
+	enum conf_health kind;
+	union addr anycast; /* but of a link */
+	char link[IFNAMSIZ]; /* of that alone */
 	bool asked; /* to be looked at */
 	bool there; /* when we looked last */
 	bool lost; /* what counts */
@@ -48,7 +50,7 @@ struct watched {
 };
 
 struct health {
-	struct watched *all; /* by link, then by address: the routes first */
+	struct watched *all; /* by kind, link and address */
 	size_t count;
 	bool changed; /* by news, what counts of a link */
 };
@@ -81,6 +83,8 @@ bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
 bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 		  union addr *out)
 {
+	if (probe_anycast(exit, out))
+		return true;
 	if (exit->health != CONF_HEALTH_ANYCAST || exit->link ||
 	    !exit_leads(exit))
 		return false;
@@ -91,8 +95,10 @@ bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 static int watched_compare(const void *left, const void *right)
 {
 	const struct watched *a = left, *b = right;
-	int order = strcmp(a->link, b->link);
+	int order = (a->kind > b->kind) - (a->kind < b->kind);
 
+	if (!order)
+		order = strcmp(a->link, b->link);
 	return order ? order : addr_compare_host(&a->anycast, &b->anycast);
 }
 
@@ -106,34 +112,39 @@ static struct watched *key_find(const struct health *health,
 }
 
 static struct watched *watched_find(const struct health *health,
+				    enum conf_health kind,
 				    const union addr *anycast)
 {
-	const struct watched key = { .anycast = *anycast };
+	const struct watched key = { .kind = kind, .anycast = *anycast };
 
 	return key_find(health, &key);
 }
 
 static struct watched *link_find(const struct health *health, const char *link)
 {
-	struct watched key = { .anycast = { .sa.sa_family = AF_UNSPEC } };
+	struct watched key = { .kind = CONF_HEALTH_LINK };
 
 	snprintf(key.link, sizeof(key.link), "%s", link);
 	return key_find(health, &key);
 }
 
-static struct watched *watched_add(struct health *health)
+static struct watched *watched_add(struct health *health, enum conf_health kind)
 {
 	struct watched *one = exit_array_add((void **)&health->all,
 					     &health->count, sizeof(*one));
 
-	if (one)
-		one->asked = one->lost = true;
+	if (!one)
+		return NULL;
+	one->kind = kind;
+	/* Nobody is silent before he was asked. */
+	one->there = kind == CONF_HEALTH_PROBE;
+	one->asked = one->lost = !one->there;
 	return one;
 }
 
 static int link_watch(struct health *health, const char *link)
 {
-	struct watched *one = watched_add(health);
+	struct watched *one = watched_add(health, CONF_HEALTH_LINK);
 
 	if (!one)
 		return -ENOMEM;
@@ -152,7 +163,7 @@ static int exit_watch(struct health *health, const struct conf_exit *exit)
 
 		if (!exit_watched(exit, &exit->prefixes[i], &anycast))
 			continue;
-		one = watched_add(health);
+		one = watched_add(health, exit->health);
 		if (!one)
 			return -ENOMEM;
 		one->anycast = anycast;
@@ -201,7 +212,8 @@ void health_free(struct health *health)
 bool health_watches(const struct health *health, sa_family_t family)
 {
 	for (size_t i = 0; i < health->count; i++)
-		if (addr_family(&health->all[i].anycast) == family)
+		if (health->all[i].kind == CONF_HEALTH_ANYCAST &&
+		    addr_family(&health->all[i].anycast) == family)
 			return true;
 	return false;
 }
@@ -243,9 +255,19 @@ static bool watched_tell(struct watched *one, bool there, uint64_t now)
 bool health_tell(struct health *health, const union addr *anycast, bool there,
 		 uint64_t now_ms)
 {
-	struct watched *one = watched_find(health, anycast);
+	struct watched *one =
+		watched_find(health, CONF_HEALTH_ANYCAST, anycast);
 
 	return one && watched_tell(one, there, now_ms);
+}
+
+void health_answer(struct health *health, const union addr *anycast, bool there,
+		   uint64_t now_ms)
+{
+	struct watched *one = watched_find(health, CONF_HEALTH_PROBE, anycast);
+
+	if (one)
+		health->changed |= watched_tell(one, there, now_ms);
 }
 
 bool health_tell_link(struct health *health, const char *link, bool up,
@@ -281,7 +303,7 @@ static bool route_news(struct health *health, const struct nlmsghdr *msg)
 	if (!dst || mnl_attr_get_payload_len(dst) != len)
 		return false;
 	addr_from_bytes(&addr, route->rtm_family, mnl_attr_get_payload(dst), 0);
-	one = watched_find(health, &addr);
+	one = watched_find(health, CONF_HEALTH_ANYCAST, &addr);
 	if (one)
 		one->asked = true;
 	return one != NULL;
@@ -290,7 +312,7 @@ static bool route_news(struct health *health, const struct nlmsghdr *msg)
 void health_ask(struct health *health)
 {
 	for (size_t i = 0; i < health->count; i++)
-		health->all[i].asked = true;
+		health->all[i].asked = health->all[i].kind != CONF_HEALTH_PROBE;
 }
 
 static int name_take(const struct nlattr *attr, void *arg)
@@ -304,11 +326,12 @@ static int name_take(const struct nlattr *attr, void *arg)
 /* True: there are any. */
 static bool routes_ask(struct health *health)
 {
-	size_t i = 0;
+	bool any = false;
 
-	for (; i < health->count && !health->all[i].link[0]; i++)
-		health->all[i].asked = true;
-	return i != 0;
+	for (size_t i = 0; i < health->count; i++)
+		if (health->all[i].kind == CONF_HEALTH_ANYCAST)
+			any = health->all[i].asked = true;
+	return any;
 }
 
 static bool link_news(struct health *health, const struct nlmsghdr *msg)
@@ -394,8 +417,21 @@ bool health_link_lost(const struct health *health, const char *link)
 
 bool health_lost(const struct health *health, const union addr *anycast)
 {
-	const struct watched *one = watched_find(health, anycast);
+	const struct watched *one =
+		watched_find(health, CONF_HEALTH_ANYCAST, anycast);
 
+	return one && one->lost;
+}
+
+bool health_exit_lost(const struct health *health, const struct conf_exit *exit,
+		      const struct prefix *prefix)
+{
+	const struct watched *one;
+	union addr anycast;
+
+	if (!exit_watched(exit, prefix, &anycast))
+		return false;
+	one = watched_find(health, exit->health, &anycast);
 	return one && one->lost;
 }
 

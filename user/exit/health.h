@@ -22,7 +22,7 @@ struct rtnl;
  */
 bool exit_anycast(const struct conf_exit *exit, const struct prefix *prefix,
 		  union addr *out);
-/* Does a route to that address say whether the prefix can leave there? */
+/* Does a route to that address, or who has it, say whether the prefix can leave there? */
 bool exit_watched(const struct conf_exit *exit, const struct prefix *prefix,
 		  union addr *out);
 
@@ -45,6 +45,9 @@ int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 /* The route to an address is there now, or is not (health_look does so). */
 bool health_tell(struct health *health, const union addr *anycast, bool there,
 		 uint64_t now_ms);
+/* A router that is probed answers, or does not; health_look tells whether it counts. */
+void health_answer(struct health *health, const union addr *anycast, bool there,
+		   uint64_t now_ms);
 /* The same of a link. */
 bool health_tell_link(struct health *health, const char *link, bool up,
 		      uint64_t now_ms);
@@ -55,6 +58,9 @@ uint64_t health_due(const struct health *health);
 
 /* health NULL: nothing is watched, and nothing lost. */
 bool health_lost(const struct health *health, const union addr *anycast);
+/* What exit_watched gives, by what says so for that exit. */
+bool health_exit_lost(const struct health *health, const struct conf_exit *exit,
+		      const struct prefix *prefix);
 bool health_link_lost(const struct health *health, const char *link);
 
 #endif

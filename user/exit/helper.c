@@ -22,11 +22,13 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/syscalls.h"
 #include "exit/internal.h"
 #include "exit/learn.h"
+#include "exit/probe.h"
 #include "exit/urgent.h"
 
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_NETLINK, NETLINK_ROUTE);
@@ -44,6 +46,7 @@ struct exit_helper {
 	struct rtnl *rtnl;
 	struct nft *nft;
 	struct learner *learner; /* NULL: nothing is learnt */
+	struct prober *prober; /* NULL: nobody is asked */
 	struct mnl_socket *news; /* of rtnetlink */
 	struct watch news_watch, guard_watch;
 	struct timer timer;
@@ -429,20 +432,46 @@ int exit_lock(pid_t *holder)
 	return lock_take(EXIT_LOCK, holder);
 }
 
+static void answers_changed(void *arg)
+{
+	struct exit_helper *helper = arg;
+
+	loop_defer(helper->loop, &helper->look, look_deferred);
+}
+
+static int probes_start(struct exit_helper *helper, int probes)
+{
+	const struct prober_params params = { .conf = helper->conf,
+					      .host = &helper->host,
+					      .health = helper->health,
+					      .fn = answers_changed,
+					      .arg = helper };
+
+	return prober_new(helper->loop, &params, probes, &helper->prober);
+}
+
 int exit_new(struct loop *loop, struct conf *conf,
-	     const struct exit_listener *listener, struct exit_helper **out)
+	     const struct exit_listener *listener, int probes,
+	     struct exit_helper **out)
 {
 	struct exit_helper *helper = calloc(1, sizeof(*helper));
 	int err;
 
-	if (!helper)
+	if (!helper) {
+		fd_close(&probes);
 		return -ENOMEM;
+	}
 	helper->loop = loop;
 	helper->conf = conf_ref(conf);
 	helper->listener = *listener;
 	helper->news_watch.fd = helper->guard_watch.fd = -1;
 	helper->timer.fn = heal_timed;
 	err = helper_start(helper);
+	if (!err && probes >= 0) {
+		err = probes_start(helper, probes);
+		probes = -1;
+	}
+	fd_close(&probes);
 	if (err)
 		exit_free(helper);
 	else
@@ -463,6 +492,7 @@ void exit_free(struct exit_helper *helper)
 	if (helper->news)
 		mnl_socket_close(helper->news);
 	learner_free(helper->learner);
+	prober_free(helper->prober);
 	nft_close(helper->nft);
 	rtnl_close(helper->rtnl);
 	sets_clear(&helper->guard);

@@ -189,13 +189,10 @@ static bool link_local(const struct prefix *prefix)
 bool exit_dead(const struct exit_host *host, const struct conf_exit *exit,
 	       const struct prefix *prefix)
 {
-	union addr anycast;
-
 	if (tunnel_leads(exit) && !tunnel_end(host, exit, prefix))
 		return true;
 	return !exit_link_index(host, exit, prefix->family) ||
-	       (exit_watched(exit, prefix, &anycast) &&
-		health_lost(host->health, &anycast));
+	       health_exit_lost(host->health, exit, prefix);
 }
 
 /*

@@ -86,14 +86,21 @@ static int process_start(struct process *process,
 {
 	const struct exit_listener listener = { notice_send, process };
 	int err = loop_new(&process->loop);
+	int probes = exit_probe_socket(params->conf);
 
+	if (probes < 0 && probes != -ENOENT)
+		log_error("exit",
+			  "event=probes_off error=\"%s\" effect=\"exits with "
+			  "health = probe are taken for well\" hint=\"start as "
+			  "root, with CAP_NET_RAW\"",
+			  strerror(-probes));
 	if (!err)
 		err = privilege_exit(params->supervisor);
 	if (!err)
 		err = watch_add(process->loop, &process->channel,
 				params->channel, EPOLLIN, channel_ready);
 	if (!err)
-		err = exit_new(process->loop, params->conf, &listener,
+		err = exit_new(process->loop, params->conf, &listener, probes,
 			       &process->helper);
 	if (!err)
 		err = filter_enter("exit", SYSCALLS_EXIT,

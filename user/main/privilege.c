@@ -38,6 +38,8 @@ SYSCALLS(SYSCALLS_SUPERVISOR, "close");
 	 1ull << CAP_NET_BIND_SERVICE)
 /* CAP_SYS_NICE: exit/urgent.h */
 #define EXIT_KEEPS (1ull << CAP_NET_ADMIN | 1ull << CAP_SYS_NICE)
+/* Before that, for the socket of its probes. */
+#define EXIT_TAKES (EXIT_KEEPS | 1ull << CAP_NET_RAW)
 
 /*
  * What an id of this user namespace is outside, user_namespaces(7). The file
@@ -209,7 +211,7 @@ bool privilege_can_exit(void)
 int privilege_supervisor(const struct privilege_user *user, bool broker,
 			 bool exits)
 {
-	uint64_t keep = (broker ? BROKER_KEEPS : 0) | (exits ? EXIT_KEEPS : 0);
+	uint64_t keep = (broker ? BROKER_KEEPS : 0) | (exits ? EXIT_TAKES : 0);
 	int err;
 
 	if (user->change) {
