@@ -107,16 +107,17 @@ static void kinds_are_counted_apart(void **state)
 {
 	static const enum auth_guard_kind kinds[] = { AUTH_GUARD_DATAGRAM,
 						      AUTH_GUARD_BIND,
+						      AUTH_GUARD_IDENTIFIER,
 						      AUTH_GUARD_CONNECTION };
 	union addr from = address("192.0.2.1");
 	struct auth_guard *guard;
 
 	(void)state;
 	assert_int_equal(auth_guard_new(&guard), 0);
-	for (size_t k = 0; k < 3; k++) {
+	for (size_t k = 0; k < 4; k++) {
 		for (int i = 0; i < LIMIT; i++)
 			auth_guard_failed(guard, &from, kinds[k], LIMIT, NOW);
-		for (size_t other = 0; other < 3; other++)
+		for (size_t other = 0; other < 4; other++)
 			assert_int_equal(auth_guard_allows(guard, &from,
 							   kinds[other], LIMIT,
 							   NOW),

@@ -182,17 +182,18 @@ enum auth_guard_kind {
 	/* ConnectionBind: who has an allocation must get its connections. */
 	AUTH_GUARD_BIND,
 	AUTH_GUARD_DATAGRAM, /* whose source may be forged */
+	AUTH_GUARD_IDENTIFIER, /* ConnectionBind: of CONNECTION-IDs */
 };
 
 /* Returns 0 or -ENOMEM. */
 int auth_guard_new(struct auth_guard **out);
 void auth_guard_free(struct auth_guard *guard); /* accepts NULL */
 
-/* May credentials from here be looked at? limit: failures a minute; 0: any. */
+/* May what is guessed from here be looked at? limit: failures a minute; 0: any. */
 bool auth_guard_allows(struct auth_guard *guard, const union addr *from,
 		       enum auth_guard_kind kind, unsigned int limit,
 		       uint64_t now_ms);
-/* Wrong ones came from here. True when they have just reached the limit. */
+/* A wrong one came from here. True when the limit has just been reached. */
 bool auth_guard_failed(struct auth_guard *guard, const union addr *from,
 		       enum auth_guard_kind kind, unsigned int limit,
 		       uint64_t now_ms);

@@ -62,6 +62,8 @@
 	X(binds, "connections bound")                                         \
 	X(binds_moved, "connections moved to the worker that owns the peer")  \
 	X(bind_timeouts, "peer connections closed: not bound in time")        \
+	X(bind_failures, "ConnectionBinds with a CONNECTION-ID that is not theirs") \
+	X(binds_limited, "ConnectionBinds ignored: too many of these from there") \
 	X(bytes_to_peers, "bytes relayed from clients to peers")              \
 	X(bytes_to_clients, "bytes relayed from peers to clients")            \
 	X(pair_errors, "relayed connections ended by an error or a reset")    \

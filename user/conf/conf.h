@@ -263,6 +263,7 @@ struct conf_limits {
 	unsigned int handshakes_per_source; /* of them; 0: no limit */
 	uint64_t handshake_timeout_ms;
 	unsigned int auth_failures; /* of a source, a minute */
+	unsigned int bind_failures; /* CONNECTION-IDs, alike */
 	size_t reflection; /* bytes a second, to a network */
 	size_t reflection_total; /* and to all together */
 	unsigned int allocations;

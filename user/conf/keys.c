@@ -988,6 +988,16 @@ const struct key conf_keys[] = {
 		  "ConnectionBind and datagrams are counted apart, each with\n"
 		  "this limit.\n"
 		  "Many users behind one address share its limit." },
+	{ LIMITS(bind_failures), .name = "bind_failures", .type = KEY_COUNT,
+	  .max = 60000, .preset = "600",
+	  .help = "ConnectionBinds with right credentials and a CONNECTION-ID\n"
+		  "that is nobody's or another's, which an IPv4 address, or the\n"
+		  "/56 of an IPv6 address, may make in a minute; 0 means no\n"
+		  "limit.\n"
+		  "Beyond it connections that come from there with a\n"
+		  "ConnectionBind are closed for a while, and the log says so\n"
+		  "once; what is bound goes on.\n"
+		  "Many users behind one address share its limit." },
 	{ LIMITS(reflection), .name = "reflection", .type = KEY_SIZE,
 	  .flags = KEY_ZERO, .min = 256, .max = 1024 * MIB, .preset = "16K",
 	  .help = "Bytes a second by which answers to an IPv4 /24 or an IPv6\n"

@@ -31,7 +31,6 @@ struct client {
 	bool authenticated; /* a request was, once */
 	bool handshaking; /* of TLS or DTLS: counted among the half-open */
 	bool fingerprint; /* its last request had one */
-	unsigned int bind_failures;
 };
 
 /*

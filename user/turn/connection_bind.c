@@ -3,20 +3,19 @@
  * ConnectionBind (RFC 6062 5.4): a client's connection becomes data.
  *
  * A wrong identifier burns nothing: the connection may try again, the owner's
- * identifier stays good. But guessing is cut short after a few tries.
+ * identifier stays good. But a source has only so many ([limits] bind_failures).
  */
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/syscalls.h"
 #include "turn/move.h"
 #include "turn/peer_conn.h"
 
 SYSCALLS(SYSCALLS_RELAY, "sendto");
-
-#define GUESSES_MAX 16
 
 /* The socket is no stream any more, so the bad news goes out by hand. */
 static void late_error(struct client *client, const struct transaction *tx,
@@ -72,12 +71,42 @@ static const uint8_t *connection_id_read(const struct request *req,
 	return attr.value;
 }
 
-/* Who guesses does so on new connections, each with its cost. */
-static bool guessed_enough(struct client *client)
+void turn_bind_failed(struct turn_worker *worker, const union addr *from,
+		      int code)
 {
-	if (client->bind_failures < GUESSES_MAX)
+	unsigned int limit = turn_limits(worker)->bind_failures;
+	char remote[ADDR_STRLEN];
+	uint64_t suppressed;
+
+	if (code != STUN_CODE_BAD_REQUEST &&
+	    code != STUN_CODE_WRONG_CREDENTIALS)
+		return;
+	worker->counters.bind_failures++;
+	if (auth_guard_failed(worker->shared->guard, from,
+			      AUTH_GUARD_IDENTIFIER, limit,
+			      loop_now(worker->loop)) &&
+	    turn_worker_may_log(worker, TURN_LOG_GUESSES, &suppressed))
+		log_warn(
+			ROOM,
+			"event=guessing client=%s identifiers=%u "
+			"effect=\"its ConnectionBinds are ignored for a while\" "
+			"suppressed=%ju",
+			addr_format(from, remote), limit,
+			(uintmax_t)suppressed);
+}
+
+/* Too many came from there. No answer: it would tell whether this one is right. */
+static bool guessed_enough(const struct request *req)
+{
+	struct turn_worker *worker = req->worker;
+
+	if (auth_guard_allows(worker->shared->guard, &req->client->remote,
+			      AUTH_GUARD_IDENTIFIER,
+			      turn_limits(worker)->bind_failures,
+			      loop_now(worker->loop)))
 		return false;
-	transport_stream_close(client->stream, STREAM_CLOSE_PROTOCOL);
+	worker->counters.binds_limited++;
+	turn_client_close(req->client, STREAM_CLOSE_PROTOCOL);
 	return true;
 }
 
@@ -93,9 +122,8 @@ int turn_bind_session(struct request *req, const struct allocation **out)
 		*out = turn_bind_owner(req->worker, id);
 		return 0;
 	}
-	if (guessed_enough(req->client))
+	if (guessed_enough(req))
 		return TURN_LATER;
-	req->client->bind_failures++;
 	code = turn_move_client(req, owner);
 	if (code == TURN_LATER)
 		req->worker->counters.binds_moved++;
@@ -105,20 +133,18 @@ int turn_bind_session(struct request *req, const struct allocation **out)
 
 int turn_connection_bind(struct request *req)
 {
-	struct client *client = req->client;
 	unsigned int owner;
 	const uint8_t *id = connection_id_read(req, &owner);
 	int code;
 
 	if (!id)
 		return STUN_CODE_BAD_REQUEST;
-	if (guessed_enough(client))
+	if (guessed_enough(req))
 		return TURN_LATER;
 	if (owner == req->worker->index)
 		code = bind_here(req, id);
 	else
 		code = turn_move_send(req, owner, id);
-	if (code != TURN_LATER)
-		client->bind_failures++;
+	turn_bind_failed(req->worker, &req->client->remote, code);
 	return code;
 }

@@ -34,7 +34,6 @@ struct move {
 	struct auth_account *account; /* a reference; NULL: nobody known */
 	bool authenticated; /* a request was, once */
 	bool whole; /* the request is handled there: no bind */
-	unsigned int bind_failures; /* when this one fails */
 	struct transaction tx;
 	uint8_t connection_id[TURN_CONNECTION_ID_LEN];
 	char listener[CONF_NAME_MAX];
@@ -106,7 +105,6 @@ static struct client *move_admit(struct move *move, struct turn_worker *worker)
 		return NULL;
 	}
 	move->parts.seal = NULL;
-	client->bind_failures = move->bind_failures;
 	return client;
 }
 
@@ -142,6 +140,7 @@ static void move_arrived(struct letter *letter)
 			move_drop(move);
 	} else {
 		code = move_bind(move, worker);
+		turn_bind_failed(worker, &move->remote, code);
 		if (code && !move_settle(move, worker, code))
 			move_drop(move);
 	}
@@ -162,7 +161,6 @@ static struct move *move_new(const struct request *req, unsigned int owner)
 	move->account = req->account ? auth_account_ref(req->account) : NULL;
 	move->authenticated = req->client->authenticated;
 	move->tx = req->tx;
-	move->bind_failures = req->client->bind_failures;
 	memcpy(move->listener, req->client->listener->name, CONF_NAME_MAX);
 	return move;
 }
@@ -193,7 +191,6 @@ int turn_move_send(struct request *req, unsigned int owner,
 	if (!move)
 		return STUN_CODE_SERVER_ERROR;
 	memcpy(move->connection_id, connection_id, TURN_CONNECTION_ID_LEN);
-	move->bind_failures++;
 	code = move_post(req, move, req->msg->len);
 	if (code == TURN_LATER)
 		req->worker->counters.binds_moved++;

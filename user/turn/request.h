@@ -105,6 +105,9 @@ int turn_request_in_time(const struct request *req);
  * there is one. 0, TURN_LATER when it is handled by another worker, or a STUN code.
  */
 int turn_bind_session(struct request *req, const struct allocation **out);
+/* Counts it as a guess if it was one: the code is that of turn_bind_find(). */
+void turn_bind_failed(struct turn_worker *worker, const union addr *from,
+		      int code);
 
 /* The handlers. */
 int turn_binding(struct request *req);

@@ -38,8 +38,8 @@ def listeners(lab):
         shutil.copyfile(source, path)
         os.chmod(path, 0o600)
     both = f"0.0.0.0:{lab.port}, [::]:{lab.port}"
-    # All clients have one address: as many challenges as they ask for.
-    return {"limits": {"reflection": 0},
+    # All clients have one address: as many challenges and mistakes as they like.
+    return {"limits": {"reflection": 0, "bind_failures": 0},
             "relay": {"address": ", ".join(map(lab.topo.relay.addr, lab.topo.versions))},
             "listener datagrams": {"transport": "udp", "address": both},
             "listener tls": {"transport": "tls", "address": f"0.0.0.0:{port}, [::]:{port}",
