@@ -8,8 +8,10 @@ router. The host sends everything to the first router, whatever the source.
 
 import contextlib
 import errno
+import json
 import os
 import shutil
+import socket
 import sys
 
 sys.dont_write_bytecode = True
@@ -29,6 +31,8 @@ if not shutil.which("nft"):
     tap.skip_all("nft is not installed (package nftables)")
 site = Site(routers=2)
 lab = Lab(topology=site)
+TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
+ROUTER_A = {4: "10.91.0.1", 6: "fd91::1"}  # RXA, as its provider has it
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
 
 
@@ -81,6 +85,12 @@ def redirects():
     return sum(int(line.split()[1]) for line in said.splitlines() if "InRedirects" in line)
 
 
+def rejected(server):
+    """Packets that the guard of the router's own link has refused."""
+    return next(row["rejected"] for row in json.loads(exits(server, "-j"))["exits"]
+                if row.get("link"))
+
+
 @test("no redirect teaches the host a way for all sources", 30)
 def _():
     with routers(), nothing_dropped(site):
@@ -118,6 +128,31 @@ def _():
         wait_for(lambda: " lost " not in exits(servers[0]), 5, "the exit is back")
         with nothing_dropped(site):
             reached(site, site.router[0], 4, 1)
+
+
+@test("what a provider sends with a source of the site is not handed to the other router", 30)
+def _():
+    # As a neighbour on A's link would: A's own route to Y leads to RXA for this source alone.
+    node = site.provider["a"]
+    with routers() as servers:
+        for version, source in ((4, "10.82.0.2"), (6, "fd82::2")):
+            to = site.peer.addr(version)
+            way = (f"-{version}", "route", "add", to, "via", ROUTER_A[version], "table", "77")
+            rule = (f"-{version}", "rule", "add", "from", source, "table", "77")
+            node.run("ip", *way)
+            node.run("ip", *rule)
+            with contextlib.closing(site.peer.bound(version, udp=True)) as far, \
+                 contextlib.closing(node.socket(version, socket.SOCK_DGRAM)) as sock:
+                sock.setsockopt(*TRANSPARENT[version], 1)
+                sock.bind((source, 0))
+                before = rejected(servers[0])
+                sock.sendto(b"?", far.getsockname()[:2])
+                wait_for(lambda before=before: rejected(servers[0]) == before + 1, 2,
+                         f"IPv{version}: it is refused")
+                # So that it could have come: the site's own does.
+                with contextlib.closing(site.client.bound(version, 1, udp=True)) as own:
+                    own.sendto(b"!", far.getsockname()[:2])
+                    equal(far.recv(8), b"!", "what arrives at Y")
 
 
 tap.main()

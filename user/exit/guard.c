@@ -9,6 +9,9 @@
  *                  hosts would keep them by destination alone, whatever the source
  *   chain forward:  in by the link of an exit, out by another's, source of any
  *                   exit                         count, drop
+ *                   in by the link of an exit, out by any other, source of any exit,
+ *                   destination of none, when there is an exit of another router
+ *                                                count, drop
  *   chain eN, of the link of exit N and of those behind it with the same link:
  *              link-local (IPv6) or none           let pass
  *              source of one of them               count, let pass
@@ -34,7 +37,7 @@
 #include "exit/tunnel.h"
 
 /* One more whenever this file makes other rules of the same configuration. */
-#define RULES 4
+#define RULES 5
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -128,6 +131,15 @@ static int sets_want(const struct conf *conf, struct range_sets *out)
 	return err;
 }
 
+/* Are there exits of routers that packets are handed to? */
+static bool hands(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->exit_count; i++)
+		if (exit_hands(&conf->exits[i]))
+			return true;
+	return false;
+}
+
 static void source_match(struct nft_batch *batch, sa_family_t family,
 			 size_t exit, bool inside)
 {
@@ -137,6 +149,18 @@ static void source_match(struct nft_batch *batch, sa_family_t family,
 	batch_family(batch, family);
 	batch_source(batch, family, family == AF_INET6 ? 16 : 4);
 	batch_lookup(batch, name, inside);
+}
+
+/* It is not for a source of any exit. */
+static void beyond_match(struct nft_batch *batch, sa_family_t family)
+{
+	bool v6 = family == AF_INET6;
+	char name[32];
+
+	set_name(name, ALL, family);
+	batch_payload(batch, NFT_PAYLOAD_NETWORK_HEADER, v6 ? 24 : 16,
+		      v6 ? 16 : 4);
+	batch_lookup(batch, name, false);
 }
 
 /* An address of this host on the device that the packet leaves by. */
@@ -233,14 +257,8 @@ static void rest_rules(struct nft_batch *batch, const char *chain, size_t exit,
 	batch_rule_end(batch);
 }
 
-/*
- * What a provider sends with a source of ours is forged: it does not go through us to
- * another one. Routers on a wire that they share send back by the same link.
- */
-static void forged_rule(struct nft_batch *batch, const char *link, size_t exit,
-			sa_family_t family)
+static void forged_begin(struct nft_batch *batch, const char *link)
 {
-	const uint32_t group = EXIT_GROUP;
 	char name[IFNAMSIZ] = "";
 
 	snprintf(name, sizeof(name), "%s", link);
@@ -249,12 +267,37 @@ static void forged_rule(struct nft_batch *batch, const char *link, size_t exit,
 	batch_equal(batch, name, sizeof(name));
 	batch_meta(batch, NFT_META_OIFNAME);
 	batch_differs(batch, name, sizeof(name));
-	batch_meta(batch, NFT_META_OIFGROUP);
-	batch_equal(batch, &group, sizeof(group));
-	source_match(batch, family, ALL, true);
+}
+
+static void forged_end(struct nft_batch *batch, size_t exit)
+{
 	count(batch, REJECTS, exit);
 	batch_verdict(batch, NF_DROP, NULL);
 	batch_rule_end(batch);
+}
+
+/*
+ * What a provider sends with a source of ours is forged: it does not go through us to
+ * another one, by our link or by another router's. Routers on a wire that they share
+ * send back by the same link.
+ */
+static void forged_rules(struct nft_batch *batch, const struct conf *conf,
+			 size_t exit, sa_family_t family)
+{
+	const char *link = conf->exits[exit].link;
+	const uint32_t group = EXIT_GROUP;
+
+	forged_begin(batch, link);
+	batch_meta(batch, NFT_META_OIFGROUP);
+	batch_equal(batch, &group, sizeof(group));
+	source_match(batch, family, ALL, true);
+	forged_end(batch, exit);
+	if (!hands(conf))
+		return;
+	forged_begin(batch, link);
+	source_match(batch, family, ALL, true);
+	beyond_match(batch, family);
+	forged_end(batch, exit);
 }
 
 static void redirect_rule(struct nft_batch *batch, sa_family_t family,
@@ -272,11 +315,7 @@ static void redirect_rule(struct nft_batch *batch, sa_family_t family,
 
 static void redirect_rules(struct nft_batch *batch, const struct conf *conf)
 {
-	bool hands = false;
-
-	for (size_t i = 0; i < conf->exit_count; i++)
-		hands |= exit_hands(&conf->exits[i]);
-	if (!hands)
+	if (!hands(conf))
 		return;
 	redirect_rule(batch, AF_INET, IPPROTO_ICMP, REDIRECT_V4);
 	redirect_rule(batch, AF_INET6, IPPROTO_ICMPV6, REDIRECT_V6);
@@ -330,8 +369,8 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 		rest_rules(batch, chain, first, AF_INET);
 		rest_rules(batch, chain, first, AF_INET6);
 	}
-	forged_rule(batch, link, first, AF_INET);
-	forged_rule(batch, link, first, AF_INET6);
+	forged_rules(batch, conf, first, AF_INET);
+	forged_rules(batch, conf, first, AF_INET6);
 	link_rule(batch, "forward", link, chain);
 	link_rule(batch, "output", link, chain);
 }
