@@ -430,6 +430,27 @@ def _(engine):
         mtu_set(1500, 1500)
 
 
+@case("legs of unlike MTU go on wire when segments are made to fit the narrower one", only="wire")
+def _(engine):
+    narrow = {"listener main": {"mss": 1400}}
+    try:
+        for near, far, more in ((9000, 1500, narrow), (1500, 9000, {})):
+            mtu_set(near, far)
+            changes = config(engine, **more)
+            for version in (4, 6):
+                data, peer, client = pair(engine, changes=changes, version=version)
+                swap(data, peer, BULK // 6, f"{near}/{far}")
+                client.close()
+        # What clients send is not asked to be shorter here.
+        mtu_set(9000, 1500)
+        data, _, client = lab.pair(changes=config(engine))
+        used, why = engines.carried_by(lab.server(), data)
+        check(used != "wire" and "segments" in why, f"{used} (why: {why!r})")
+        client.close()
+    finally:
+        mtu_set(1500, 1500)
+
+
 def routes_forget():
     """No host remembers a narrow link."""
     for node in (lab.topo.client, lab.topo.relay, lab.topo.peer):

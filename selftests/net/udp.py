@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import stun, tap, turn  # noqa: E402
 from culvertlab.data import payload, same  # noqa: E402
 from culvertlab.lab import Lab, need_namespaces, need_version  # noqa: E402
+from culvertlab.packets import Tap  # noqa: E402
 from culvertlab.stun import (ALLOCATE, CHANNEL_BIND, CONNECT, CONNECTION_BIND,  # noqa: E402
                              CREATE_PERMISSION, REFRESH, SEND)
 from culvertlab.tap import check, equal  # noqa: E402
@@ -455,8 +456,13 @@ def _():
     client, peer = allocated(attrs=[(stun.DONT_FRAGMENT, b"")]), peer_of()
     address = peer.getsockname()
     client.permit(address[0])
-    client.sock.sendall(send_message(address, bytes(1400), (stun.DONT_FRAGMENT, b"")))
-    same(from_relay(peer, client), bytes(1400), "what fits")
+    tapped = lab.keep(Tap(*lab.topo.legs[3]))
+    for attrs, want in (([(stun.DONT_FRAGMENT, b"")], True), ([], False)):
+        client.sock.sendall(send_message(address, bytes(1400), *attrs))
+        same(from_relay(peer, client), bytes(1400), "what fits")
+        equal([packet[6] >> 6 & 1 == 1 for packet, outgoing in tapped.packets()
+               if not outgoing and packet[0] == 0x45 and packet[9] == socket.IPPROTO_UDP], [want],
+              "the DF bits of what was sent")
     before = lab.server(LISTENER).counters()["datagrams_unsent"]
     client.sock.sendall(send_message(address, bytes(3000), (stun.DONT_FRAGMENT, b"")))
     wait_for(lambda: lab.server(LISTENER).counters()["datagrams_unsent"] == before + 1, 5,
