@@ -52,8 +52,8 @@ def many():
     """The two exits with so many prefixes that nftables finds the exit of what is forwarded."""
     made = sections()
     for name, ours, other in (("exit isp-a", "10.181", "fd81:1"), ("exit isp-b", "10.182", "fd82:1")):
-        made[name]["prefix"] = [made[name]["prefix"],
-                                *(f"{ours}.{n}.0/24, {other}:{n}::/64" for n in range(60))]
+        made[name]["prefix"] = [made[name]["prefix"], *(f"{ours}.{n}.0/24" for n in range(60)),
+                                *(f"{other}:{n}::/64" for n in range(510))]
     return made
 
 

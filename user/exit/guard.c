@@ -13,8 +13,8 @@
  *                   destination of none, when there is an exit of another router
  *                                                count, drop
  *   chain eN, of the link of exit N and of those behind it with the same link:
- *              link-local (IPv6) or none           let pass
  *              source of one of them               count, let pass
+ *              link-local (IPv6) or none           let pass
  *              of nobody, an address of this link  count, let pass
  *              else                                count, reject
  *
@@ -348,7 +348,6 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 
 	snprintf(chain, sizeof(chain), "e%zu", first);
 	batch_chain(batch, chain);
-	special_rules(batch, chain);
 	for (size_t i = first; i < conf->exit_count; i++) {
 		if (!shares(conf, first, i))
 			continue;
@@ -361,6 +360,7 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 		source_rule(batch, chain, i, AF_INET);
 		source_rule(batch, chain, i, AF_INET6);
 	}
+	special_rules(batch, chain);
 	if (open != ALL) {
 		batch_rule_begin(batch, chain);
 		count(batch, PACKETS, open);
@@ -411,6 +411,9 @@ static int apply(struct nft *nft, struct range_sets *guard,
 
 	if (!conf || !exit_wanted(conf))
 		return sets_remove(nft, &table, guard, change);
+	if (guard->exact && !again)
+		return 0;
+	guard->exact = false;
 	comment_make(conf, comment);
 	err = sets_want(conf, &want);
 	if (!err)
@@ -421,6 +424,7 @@ static int apply(struct nft *nft, struct range_sets *guard,
 	if (!err)
 		err = sets_commit(nft, &table, conf, open ? &wider : &want,
 				  guard, change);
+	guard->exact = !err && !open && !change->dry;
 	sets_clear(&want);
 	sets_clear(&wider);
 	return err;

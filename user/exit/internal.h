@@ -46,9 +46,21 @@
 /*
  * Prefixes of a family up to which a packet is compared with each (IPv4: a rule) or
  * has its own routes (IPv6). Above, nftables finds the exit (steer.c).
+ *
+ * Nanoseconds that a router takes for a packet, Linux 6.18 (make bench-exits), and
+ * without exits 560 (IPv4) and 660:
+ *
+ *   prefixes      4     10    100    300   1000  10000
+ *   IPv4, rules   2124  2470  6856  16346  50672     -
+ *   IPv4, map     2092  2160  2461   2503   2459  2726
+ *   IPv6, routes     -  1582  1685   1799   1880  2140
+ *   IPv6, map        -  1829  2003   2202   2264  2465
+ *
+ * Routes are the cheaper ones, however many, but each is a request: 3000 prefixes take
+ * 140 ms to be there, 10,000 in a map 75.
  */
-#define FEW_V4 16
-#define FEW_V6 100
+#define FEW_V4 4
+#define FEW_V6 1000
 
 #define LOOPBACK 1 /* index of lo in every network namespace */
 
@@ -257,6 +269,7 @@ struct range_sets {
 		SETS_NOBODYS, /* it is there, but not ours */
 		SETS_KNOWN,
 	} state;
+	bool exact; /* known, and as the configuration has it */
 };
 
 void sets_clear(struct range_sets *sets);
