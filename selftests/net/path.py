@@ -7,6 +7,7 @@ goes in comes out, byte for byte, and of every pair it is known which engine had
 """
 
 import contextlib
+import json
 import os
 import random
 import select
@@ -17,7 +18,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import boxes, engines, stun, tap  # noqa: E402
+from culvertlab import boxes, engines, pins, stun, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, Worker, payload, ping, question, receive,  # noqa: E402
                              receive_slowly, receive_to_end, reset, same, send_until_blocked,
                              sender, swap, toward, unacknowledged)
@@ -449,6 +450,66 @@ def _(engine):
         client.close()
     finally:
         mtu_set(1500, 1500)
+
+
+class Spare:
+    """One more link between relay and peer, which nothing goes by yet."""
+
+    def __init__(self):
+        self.relay, self.peer = lab.topo.relay, lab.topo.peer
+        self.relay.run("ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare",
+                       "netns", os.path.basename(self.peer.path))
+        for node, number in ((self.relay, 1), (self.peer, 2)):
+            node.run("ip", "addr", "add", f"10.78.2.{number}/24", "dev", "spare")
+            node.run("ip", "addr", "add", f"fd78:2::{number}/64", "dev", "spare", "nodad")
+            node.run("ip", "link", "set", "spare", "up")
+        with self.relay.entered():
+            self.index = socket.if_nametoindex("spare")
+
+    def lead(self, relayed, peer):
+        """From now on both ends of a pair's leg send by it."""
+        near, far = ("fd78:2::1", "fd78:2::2") if ":" in peer else ("10.78.2.1", "10.78.2.2")
+        self.relay.run("ip", "route", "replace", peer, "via", far)
+        self.peer.run("ip", "route", "replace", relayed, "via", near)
+
+    def bytes(self):
+        """What has come by it to the relay, and left."""
+        rows = json.loads(self.relay.run("ip", "-s", "-j", "link", "show", "dev", "spare"))
+        return [rows[0]["stats64"][way]["bytes"] for way in ("rx", "tx")]
+
+    def remove(self):
+        self.relay.run("ip", "link", "del", "spare")
+
+
+@case("a link comes, the way moves to it in the middle of a transfer, and it goes", only="wire")
+def _(engine):
+    changes = config(engine)
+    for version in (4, 6):
+        data, peer, client = pair(engine, changes=changes, version=version)
+        swap(data, peer, MIB, "before")
+        spare = Spare()
+        try:
+            name = f"link-{spare.index}-ingress"
+            wait_for(lambda name=name: name in pins.names(lab.topo.relay), 5, "it has programs")
+            lab.far.set("both", rate=20, queue=50)  # a second and more, if it stayed there
+            before = lab.far.stats()["up"]["data"]
+            job = Worker(swap, data, peer, 3 * MIB, "moving")
+            wait_for(lambda before=before: lab.far.stats()["up"]["data"] > before + 200, 5,
+                     "it is under way")
+            spare.lead(client.relayed[0], peer.getsockname()[0])
+            job.finish()
+            lab.far.clear()
+            swap(data, peer, MIB, "by the new link")
+            before = min(spare.bytes())
+            check(before > 2 * MIB, f"by the new link: {spare.bytes()}")
+            job = Worker(swap, data, peer, 20 * MIB, "moving back")
+            wait_for(lambda spare=spare, before=before: min(spare.bytes()) > before + MIB, 5,
+                     "the next is under way")
+        finally:
+            spare.remove()
+        job.finish()
+        engines.on(lab.server(), data, engine)
+        client.close()
 
 
 def routes_forget():
