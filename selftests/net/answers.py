@@ -711,7 +711,7 @@ def _():
     ping(lab.keep(good.bind(cid)), lab.accept(listener))
 
 
-@row("row 35: a request without USERNAME, REALM or NONCE but with integrity is 400 or 401")
+@row("row 35: a request without USERNAME, REALM or NONCE but with integrity is 400")
 def _():
     client = lab.client()
     client.challenge()

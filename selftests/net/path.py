@@ -186,8 +186,8 @@ ACCIDENTS = [
 def accidents(engine, action, ms=0):
     """Each of ACCIDENTS once, with this action."""
     changes = config(engine)
-    lab.server(changes)
-    ruled = 0
+    server, ruled = lab.server(changes), 0
+    before = engines.totals(server)[engine]
     for what, where, way, match, which in ACCIDENTS:
         box = lab.near if where == "near" else lab.far
         first, count = (which, 1) if which > 0 else (1, -which)
@@ -202,6 +202,10 @@ def accidents(engine, action, ms=0):
         ruled += box.stats()[way]["ruled"] > had
     # Whether there is a bare ACK at some point is the stacks' affair.
     check(ruled >= len(ACCIDENTS) - 4, f"only {ruled} of {len(ACCIDENTS)} accidents happened")
+    # What meets with one at the join may go on by another engine.
+    had = engines.totals(server)[engine] - before
+    tap.note(f"{engine} had {had} of {len(ACCIDENTS)} pairs")
+    check(had > len(ACCIDENTS) // 2, f"{engine} had {had} of {len(ACCIDENTS)} pairs")
 
 
 @case("any one segment around the join or the end is lost", 60)

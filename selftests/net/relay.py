@@ -121,6 +121,7 @@ def _(engine):
     data = lab.keep(client.bind(cid, b"EHLO me\r\n"))
     same(receive(data, 11), b"220 ready\r\n", "banner")
     same(receive(peer, 9), b"EHLO me\r\n", "reply")
+    engines.on(lab.server(), data, engine)
     for _ in range(50):
         ping(data, peer, b"line\r\n")
 
