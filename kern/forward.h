@@ -122,6 +122,8 @@ static __noinline int forward_check(struct __sk_buff *skb,
 	if (s->flags & TCP_SYN)
 		return WIRE_DROP_SYN;
 	verdict = segment_latch(s, t->from);
+	if (verdict == SEGMENT_UP && !segment_near(s, t->from, t->to))
+		return WIRE_DROP_SEQUENCE;
 	if (verdict != SEGMENT_PASS)
 		return verdict;
 	return segment_check(s, t->from, t->to);
@@ -130,11 +132,9 @@ static __noinline int forward_check(struct __sk_buff *skb,
 /*
  * A bare acknowledgement for our own socket. The remote has gone on by wire, so
  * it is numbered beyond what the socket has received, perhaps beyond its window,
- * and would be refused with what it acknowledges. Not below what the socket may
- * have received since the join, either: hence well within the window.
+ * and would be refused with what it acknowledges. The end of that window at the
+ * join is within it for good, and not below what may have been received since.
  */
-#define UP_AHEAD 32768
-
 static __noinline int forward_up(struct __sk_buff *skb, struct work *work,
 				 const struct wire_leg *from)
 {
@@ -142,11 +142,10 @@ static __noinline int forward_up(struct __sk_buff *skb, struct work *work,
 	__u32 seq = p->payload_at + __builtin_offsetof(struct tcp_head, seq);
 	__u32 check =
 		p->payload_at + __builtin_offsetof(struct tcp_head, check);
-	__be32 was = work->before.seq,
-	       next = bpf_htonl(from->received + UP_AHEAD);
+	__be32 was = work->before.seq, next = bpf_htonl(from->offered);
 
 	if (work->segment.flags & TCP_SYN ||
-	    !before(from->received + UP_AHEAD, work->segment.seq))
+	    !before(from->offered, work->segment.seq))
 		return TC_ACT_UNSPEC;
 	work->before.seq = next;
 	if (bpf_skb_store_bytes(skb, seq, &work->before.seq, sizeof(next), 0) ||

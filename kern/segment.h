@@ -146,6 +146,22 @@ static __always_inline bool segment_foreign(const struct segment *s,
 	       *(volatile __u32 *)&to->flags & WIRE_LEG_LATCHED;
 }
 
+/*
+ * Whether our own socket may hear of a bare acknowledgement: its number is one that
+ * the other end, or that socket at the time of the join, would take or answer.
+ */
+static __always_inline bool segment_near(const struct segment *s,
+					 const struct wire_leg *from,
+					 const struct wire_leg *to)
+{
+	__u32 seq = s->seq + from->seq_delta;
+
+	if (before(seq, (__u32)to->acked - window_least(to)))
+		return false;
+	return !before(to->right, seq) || !before(from->offered, s->seq) ||
+	       segment_ahead(s, from, seq - to->right);
+}
+
 /* Whether the other end would take or answer it. */
 static __always_inline int segment_check(const struct segment *s,
 					 const struct wire_leg *from,

@@ -102,7 +102,7 @@ struct wire_leg {
 	__u32 packets; /* forwarded from this leg, modulo 2^32 */
 	__u64 told_ns; /* when its remote was last sent a packet-too-big of ours */
 	__u32 tsval; /* highest the other end has been sent on: as it reads it */
-	__u8 zero2[4];
+	__u32 offered; /* received space, constant: our socket's window ended there */
 	__u64 challenged_ns; /* the same of a challenge ACK of ours */
 };
 

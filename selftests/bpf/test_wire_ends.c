@@ -249,12 +249,14 @@ static struct craft latched(struct world *w)
 }
 
 /* For our socket, as if nothing had gone by wire; whether it arrives so. */
-static bool numbered(struct world *w, uint32_t seq, uint32_t expected)
+static bool numbered(struct world *w, uint32_t offered, uint32_t seq,
+		     uint32_t expected)
 {
 	struct craft c = latched(w);
 	uint8_t *tcp = frame_l4(&w->out);
 
 	w->pair.leg[0].sent_end = 2000000 + 100000;
+	w->pair.leg[0].offered = offered;
 	world_set(w);
 	c.seq = seq;
 	world_send(w, &c);
@@ -269,14 +271,31 @@ static bool numbered(struct world *w, uint32_t seq, uint32_t expected)
 
 static void test_latch_numbers(struct world *w)
 {
+	const uint32_t offered = 2032768, least = 2000000 - 100000;
 	const char *name = family_name(w);
 
-	lab_check(numbered(w, 2100000, 2032768) &&
-			  numbered(w, 2000001, 2000001),
+	lab_check(numbered(w, offered, 2100000, offered) &&
+			  numbered(w, offered, 2000001, 2000001),
 		  "%s: an ACK for the socket is numbered for it", name);
-	lab_check(numbered(w, 2000000, 2000000) &&
-			  numbered(w, 1999999, 1999999),
+	lab_check(numbered(w, 2000000, 2100000, 2000000) &&
+			  numbered(w, 2001000, 2100000, 2001000) &&
+			  numbered(w, 2200000, 2100000, 2100000),
+		  "%s: in the window that it had", name);
+	lab_check(numbered(w, offered, 2000000, 2000000) &&
+			  numbered(w, offered, 1999999, 1999999),
 		  "%s: a probe stays as it is", name);
+	lab_check(numbered(w, offered, least, least) &&
+			  !numbered(w, offered, least - 1, least - 1) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE),
+		  "%s: an old one may be a window old", name);
+	/* The peer offers less than our socket did, or more. */
+	lab_check(!numbered(w, offered, 2100256, offered) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE) &&
+			  numbered(w, offered, 2100255, offered) &&
+			  !numbered(w, 2200000, 2200001, 2200000) &&
+			  world_dropped(w, WIRE_DROP_SEQUENCE) &&
+			  numbered(w, 2200000, 2200000, 2200000),
+		  "%s: one beyond both windows is nobody's", name);
 }
 
 static void test_latch(struct world *w, struct ring_buffer *ring)

@@ -306,6 +306,7 @@ static inline void lab_leg(struct wire_leg *leg, const struct wire_key *key,
 	leg->local_port = key->local_port;
 	leg->latch = from->write_seq + from_more;
 	leg->received = from->rcv_nxt;
+	leg->offered = from->rcv_wup + from->rcv_wnd;
 	leg->seq_delta = to->write_seq + to_more - from->rcv_nxt;
 	leg->ack_delta = to->rcv_nxt - leg->latch;
 	leg->tsval_delta = to->timestamp - from->ts_recent;

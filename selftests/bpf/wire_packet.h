@@ -307,6 +307,8 @@ static inline void world_join(struct world *w, int family,
 {
 	struct wire_snapshot client = {
 		.rcv_nxt = spaces->client_received,
+		.rcv_wup = spaces->client_received,
+		.rcv_wnd = 32768,
 		.write_seq = spaces->client_sent,
 		.snd_una = spaces->client_sent,
 		.snd_wnd = 100000,
@@ -321,7 +323,7 @@ static inline void world_join(struct world *w, int family,
 	struct wire_key keys[WIRE_LEGS] = { 0 };
 	struct wire_leg where;
 
-	peer.rcv_nxt = spaces->peer_received;
+	peer.rcv_nxt = peer.rcv_wup = spaces->peer_received;
 	peer.write_seq = peer.snd_una = spaces->peer_sent;
 	peer.timestamp = 700000;
 	peer.ts_recent = 800000;

@@ -159,10 +159,14 @@ static void offsets_are_each_others_inverse(void **state)
 	(void)state;
 	for (int i = 0; i < 10000; i++) {
 		uint32_t more = any32(&seed) % 100000;
+		uint32_t room = any32(&seed) % 100000;
 
 		usual(legs);
 		for (int leg = 0; leg < WIRE_LEGS; leg++) {
 			legs[leg].rcv_nxt = any32(&seed);
+			/* Some of the window that was offered is used up. */
+			legs[leg].rcv_wup = legs[leg].rcv_nxt - 1000;
+			legs[leg].rcv_wnd = 1000 + room;
 			legs[leg].snd_una = any32(&seed);
 			legs[leg].write_seq =
 				legs[leg].snd_una + any32(&seed) % 10000;
@@ -183,6 +187,7 @@ static void offsets_are_each_others_inverse(void **state)
 		assert_int_equal(client->latch, legs[0].write_seq + more);
 		assert_int_equal(peer->latch, legs[1].write_seq);
 		assert_int_equal(client->received, legs[0].rcv_nxt);
+		assert_int_equal(client->offered, legs[0].rcv_nxt + room);
 		assert_int_equal(peer->sent_end, legs[1].rcv_nxt);
 		/* Never behind what we have sent so far. */
 		assert_true((int32_t)(legs[0].ts_recent + client->tsval_delta -

@@ -135,6 +135,9 @@ static void leg_offsets(const struct wire_snapshot *from,
 	leg->ack_delta = to->rcv_nxt - from_sent;
 	leg->latch = from_sent;
 	leg->received = from->rcv_nxt;
+	leg->offered = from->rcv_wup + from->rcv_wnd;
+	if (before(leg->offered, leg->received))
+		leg->offered = leg->received;
 	leg->window_shift_in = shift_in(from);
 	leg->window_shift_out = shift_out(from);
 	leg->sent_end = from->rcv_nxt;
