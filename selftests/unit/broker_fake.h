@@ -31,6 +31,7 @@ struct fake_socket {
 	bool foreign; /* no TCP socket of this network namespace */
 	bool translated;
 	bool closed; /* by a reset */
+	bool closing; /* so, as soon as it is made silent */
 	bool datagrams; /* a bound UDP socket: the local side of key is where */
 	bool hidden; /* another gets its datagrams */
 };
@@ -247,8 +248,10 @@ static inline void fake_silence(int fd)
 {
 	struct fake_socket *s = fake_by_fd(fd);
 
-	if (s)
-		s->silent = true;
+	if (!s)
+		return;
+	s->silent = true;
+	s->closed |= s->closing;
 }
 
 static inline int fake_reset(const struct wire_key *key, uint32_t seq,

@@ -1112,7 +1112,10 @@ static void an_end_while_latched_is_told_by_resets(void **state)
 	assert_int_equal(fake_flow_count(), 0);
 }
 
-/* Found at the activation, or by looking where that never comes. */
+/*
+ * Found at the activation, though it waits for a lock until then, or by looking where
+ * that never comes.
+ */
 static void a_reset_that_a_socket_swallowed_is_told(void **state)
 {
 	struct rig *rig = *state;
@@ -1133,7 +1136,8 @@ static void a_reset_that_a_socket_swallowed_is_told(void **state)
 			event.pair = pair.pair;
 			event.generation = pair.generation;
 			fake.resets = 0;
-			fake.sockets[leg].closed = true;
+			fake.sockets[leg].closed = looked;
+			fake.sockets[leg].closing = true;
 			for (int i = 0; looked && i < 12; i++)
 				places_sweep(rig->broker);
 			if (!looked)
@@ -1145,6 +1149,7 @@ static void a_reset_that_a_socket_swallowed_is_told(void **state)
 			assert_int_equal(fake.resets, 2);
 			assert_int_equal(fake_flow_count(), 0);
 			fake.sockets[leg].closed = false;
+			fake.sockets[leg].closing = false;
 		}
 	}
 }

@@ -213,16 +213,21 @@ void place_latch(struct broker *broker, uint32_t index, struct session *owner,
 
 static void sockets_silence(struct broker *broker, struct place *place)
 {
-	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (place->fds[leg] >= 0)
 			broker->ops->silence(place->fds[leg]);
+}
+
+static void sockets_close(struct place *place)
+{
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		fd_close(&place->fds[leg]);
-	}
 }
 
 /*
  * A reset that waited in a socket's backlog during the join, behind all that was
- * looked at, has ended that socket and reached nobody else.
+ * looked at, has ended that socket and reached nobody else. Who takes the socket's
+ * lock has the backlog emptied: to be looked for once more after the last time.
  */
 static bool reset_swallowed(struct broker *broker, uint32_t index)
 {
@@ -247,9 +252,10 @@ void place_activate(struct broker *broker, uint32_t index)
 		place_ended(broker, index);
 		return;
 	}
+	sockets_silence(broker, place);
 	if (reset_swallowed(broker, index))
 		return;
-	sockets_silence(broker, place);
+	sockets_close(place);
 	state_set(broker, place, PLACE_ACTIVE, &broker->queues[PLACE_ACTIVE]);
 	/* Before it is told: a relay that knows the pair finds it again. */
 	__atomic_store_n(&broker->records[index].unlatched, TOLD,
@@ -309,6 +315,7 @@ void place_ended(struct broker *broker, uint32_t index)
 		return;
 	}
 	sockets_silence(broker, place);
+	sockets_close(place);
 	ended_tell(broker, index);
 	list_del(&place->owner_link);
 	place->owner = NULL;
