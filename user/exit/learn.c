@@ -135,6 +135,24 @@ int learn_parse(const uint8_t *packet, size_t len, union addr *from,
 	return 0;
 }
 
+static int payload_take(const struct nlattr *attr, void *arg)
+{
+	if (mnl_attr_get_type(attr) == NFULA_PAYLOAD)
+		*(const struct nlattr **)arg = attr;
+	return MNL_CB_OK;
+}
+
+int learn_message(const struct nlmsghdr *msg, union addr *from, union addr *to)
+{
+	const struct nlattr *payload = NULL;
+
+	mnl_attr_parse(msg, sizeof(struct nfgenmsg), payload_take, &payload);
+	if (!payload)
+		return -EINVAL;
+	return learn_parse(mnl_attr_get_payload(payload),
+			   mnl_attr_get_payload_len(payload), from, to);
+}
+
 static void entry_forget(struct learner *learner, struct entry *entry)
 {
 	rtnl_route(learner->rtnl, &entry->route, false);
@@ -449,22 +467,11 @@ static void heard(struct learner *learner, const union addr *from,
 			(struct pending){ *from, *to };
 }
 
-static int payload_take(const struct nlattr *attr, void *arg)
-{
-	if (mnl_attr_get_type(attr) == NFULA_PAYLOAD)
-		*(const struct nlattr **)arg = attr;
-	return MNL_CB_OK;
-}
-
 static int message_take(const struct nlmsghdr *msg, void *arg)
 {
-	const struct nlattr *payload = NULL;
 	union addr from, to;
 
-	mnl_attr_parse(msg, sizeof(struct nfgenmsg), payload_take, &payload);
-	if (payload &&
-	    !learn_parse(mnl_attr_get_payload(payload),
-			 mnl_attr_get_payload_len(payload), &from, &to))
+	if (!learn_message(msg, &from, &to))
 		heard(arg, &from, &to);
 	return MNL_CB_OK;
 }

@@ -21,6 +21,9 @@ bool learn_wanted(const struct conf *conf);
 int learn_parse(const uint8_t *packet, size_t len, union addr *from,
 		union addr *to);
 
+/* The same of a message of the kernel's log that has such a packet. */
+int learn_message(const struct nlmsghdr *msg, union addr *from, union addr *to);
+
 /* Forgets what is there, then listens. rtnl stays the caller's. */
 int learner_new(struct loop *loop, const struct conf *conf, struct rtnl *rtnl,
 		struct learner **out);

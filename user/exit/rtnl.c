@@ -164,6 +164,7 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
 	owner = attributes.at[FRA_PROTOCOL];
 	if (!ip_family(head->family) || !owner ||
+	    !mnl_attr_get_payload_len(owner) ||
 	    mnl_attr_get_u8(owner) != EXIT_PROTOCOL)
 		return MNL_CB_OK;
 	rule = exit_array_add((void **)&state->rules, &state->rule_count,
@@ -349,17 +350,18 @@ static int link_take(const struct nlmsghdr *msg, void *arg)
 	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
 	struct attributes attributes = { .max = IFLA_GROUP };
 	struct exit_host *host = arg;
+	const struct nlattr *name;
 	struct exit_link *link;
 
 	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
-	if (!attributes.at[IFLA_IFNAME])
+	name = attributes.at[IFLA_IFNAME];
+	if (!name || mnl_attr_validate(name, MNL_TYPE_NUL_STRING) < 0)
 		return MNL_CB_OK;
 	link = exit_array_add((void **)&host->links, &host->link_count,
 			      sizeof(*link));
 	if (!link)
 		return out_of_memory();
-	snprintf(link->name, sizeof(link->name), "%s",
-		 mnl_attr_get_str(attributes.at[IFLA_IFNAME]));
+	snprintf(link->name, sizeof(link->name), "%s", mnl_attr_get_str(name));
 	link->index = head->ifi_index;
 	link->group = number(&attributes, IFLA_GROUP, 0);
 	link->mtu = number(&attributes, IFLA_MTU, 0);
