@@ -383,11 +383,12 @@ def churn(count):
 @test("what is taken away comes back while others change devices all the time", 60)
 def _():
     router()
+    table = re.search(r"from 10\.81\.0\.0/24 lookup (\d+)", rules())[1]
     busy = churn(100)
     try:
         for _ in range(8):
-            site.relay.run("ip", "route", "del", "default", "table", "20001")
-            wait_for(lambda: "via" in site.relay.run("ip", "route", "show", "table", "20001"), 5,
+            site.relay.run("ip", "route", "del", "default", "table", table)
+            wait_for(lambda: "via" in site.relay.run("ip", "route", "show", "table", table), 5,
                      "the route is back")
     finally:
         busy.stop()

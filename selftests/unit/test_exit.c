@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Exits: which rules and routes are wanted, and what the guards let pass. */
 #include <errno.h>
+#include <fcntl.h>
+#include <libmnl/libmnl.h>
 #include <linux/rtnetlink.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "exit/internal.h"
 #include "exit/learn.h"
 #include "exit/order.h"
@@ -147,9 +150,9 @@ static void longer_prefixes_are_asked_first(void **state)
 				      "suppress_prefixlength 0 "
 				      "suppress_ifgroup 20000 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20019 from 10.9.0.0/16 "
-				      "lookup 20004 protocol 200"));
+				      "lookup 20010 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20027 from 10.0.0.0/8 "
-				      "lookup 20001 protocol 200"));
+				      "lookup 20013 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20150 from 10.9.0.0/16 "
 				      "unreachable protocol 200"));
 	assert_true(rule_there(&want,
@@ -165,18 +168,18 @@ static void each_source_has_its_routes(void **state)
 	(void)state;
 	wanted(true, &want);
 	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
-				       "if90002 table 20001 metric 1024 proto "
+				       "if90002 table 20013 metric 1024 proto "
 				       "200"));
 	assert_true(route_there(&want, "ip -4 route 192.0.2.0/24 dev if90002 "
-				       "table 20001 metric 256 proto 200"));
+				       "table 20013 metric 256 proto 200"));
 	assert_true(route_there(&want, "ip -4 route unreachable default table "
-				       "20001 metric 4294967295 proto 200"));
+				       "20013 metric 4294967295 proto 200"));
 	/* A link with two ends needs no next hop. */
 	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
-				       "20004 metric 1024 proto 200"));
+				       "20010 metric 1024 proto 200"));
 	/* The wider prefix lets it pass, too, if the link is lost. */
 	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
-				       "if90002 table 20004 metric 1025 proto "
+				       "if90002 table 20010 metric 1025 proto "
 				       "200"));
 	assert_true(route_there(&want,
 				"ip -6 route default from 2001:db8:a::/48 via "
@@ -288,18 +291,18 @@ static void each_exit_of_a_source_has_its_metric(void **state)
 				"if90003 table 20000 metric 1025 proto 200"));
 	/* Two choices of both, in either order: tables behind the exits'. */
 	assert_true(rule_there(&want, "ip -4 rule pref 20027 from 10.0.0.0/8 "
-				      "lookup 20003 protocol 200"));
+				      "lookup 20113 protocol 200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20019 from 10.9.0.0/16 "
-				      "lookup 20004 protocol 200"));
+				      "lookup 20010 protocol 200"));
 	assert_true(route_there(&want, "ip -4 route default dev if90003 table "
-				       "20003 metric 1025 proto 200"));
+				       "20113 metric 1025 proto 200"));
 	assert_true(route_there(&want, "ip -4 route default via 192.0.2.1 dev "
-				       "if90002 table 20004 metric 1025 proto "
+				       "if90002 table 20010 metric 1025 proto "
 				       "200"));
 	assert_true(route_there(&want, "ip -4 route unreachable default table "
-				       "20004 metric 4294967295 proto 200"));
+				       "20010 metric 4294967295 proto 200"));
 	assert_false(route_there(&want, "ip -4 route unreachable default table "
-					"20001 metric 4294967295 proto 200"));
+					"20013 metric 4294967295 proto 200"));
 	exit_state_clear(&want);
 	conf_unref(conf);
 }
@@ -343,6 +346,88 @@ static void beyond_an_exit_each_source_has_its_own_way(void **state)
 	conf_unref(conf);
 }
 
+/* The table of a prefix's choice, and of the exit of that name alone. */
+static void tables_find(const struct conf *conf, const char *prefix,
+			const char *name, uint32_t *shared, uint32_t *alone)
+{
+	const struct prefix want = prefix_of(prefix);
+	struct exit_order order;
+
+	*shared = *alone = 0;
+	assert_int_equal(exit_order_make(conf, &order), 0);
+	for (size_t i = 0; i < order.source_count; i++)
+		if (!prefix_compare(&order.sources[i].prefix, &want))
+			*shared = order.choices[order.sources[i].choice].table;
+	for (size_t i = 0; i < conf->exit_count; i++)
+		if (!strcmp(conf->exits[i].name, name))
+			*alone = order.tables[i];
+	exit_order_clear(&order);
+}
+
+/* Nor of others that come and go, unless two fall on one place. */
+static void tables_do_not_depend_on_the_order_of_sections(void **state)
+{
+	static const char a[] = "[exit a]\nlink = wan0\nprefix = 10.0.0.0/8\n";
+	static const char b[] = "[exit b]\nlink = wan1\nprefix = 10.9.0.0/16\n";
+	static const char *const orders[][3] = {
+		{ a, b, "" },
+		{ b, a, "" },
+		{ "[exit 0]\nlink = wan2\nprefix = 10.7.0.0/16\n", b, a },
+	};
+	uint32_t first[2], found[2];
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct conf *conf;
+		char text[256];
+
+		snprintf(text, sizeof(text), "%s%s%s", orders[i][0],
+			 orders[i][1], orders[i][2]);
+		conf = conf_of(text);
+		tables_find(conf, "10.9.0.0/16", "a", &found[0], &found[1]);
+		if (!i)
+			memcpy(first, found, sizeof(first));
+		assert_true(found[0] > EXIT_TABLE && found[1] > EXIT_TABLE);
+		assert_int_not_equal(found[0], found[1]);
+		assert_memory_equal(first, found, sizeof(first));
+		conf_unref(conf);
+	}
+}
+
+/* As many exits as there may be, each with a prefix in the one before. */
+static void no_two_tables_have_one_number(void **state)
+{
+	static char text[CONF_EXITS_MAX * 64];
+	bool taken[TABLES_MOST + CONF_EXITS_MAX] = { false };
+	struct exit_order order;
+	struct conf *conf = NULL;
+	size_t len = (size_t)sprintf(text, USABLE);
+
+	(void)state;
+	for (unsigned int i = 0; i < CONF_EXITS_MAX; i++)
+		len += (size_t)sprintf(text + len,
+				       "[exit %u]\nlink = w%u\n"
+				       "prefix = 2001:db8::/%u\n",
+				       i, i, 32 + i);
+	assert_int_equal(
+		conf_parse(text, len, "test.conf", report, NULL, &conf), 0);
+	assert_int_equal(exit_order_make(conf, &order), 0);
+	for (size_t i = 0; i < CONF_EXITS_MAX; i++) {
+		assert_false(taken[order.tables[i] - EXIT_TABLE - 1]);
+		taken[order.tables[i] - EXIT_TABLE - 1] = true;
+	}
+	assert_int_equal(order.choice_count, CONF_EXITS_MAX);
+	for (size_t i = 0; i < order.choice_count; i++)
+		if (order.choices[i].count > 1) {
+			uint32_t at = order.choices[i].table - EXIT_TABLE - 1;
+
+			assert_false(taken[at]);
+			taken[at] = true;
+		}
+	exit_order_clear(&order);
+	conf_unref(conf);
+}
+
 /* Its next hop is another router, in a subnet of the site. */
 static void another_router_is_handed_its_sources(void **state)
 {
@@ -356,6 +441,8 @@ static void another_router_is_handed_its_sources(void **state)
 	host_make(&lab, true);
 	lab.links[2].index = lab.ways[3].link = 90004;
 	assert_true(exit_wanted(conf));
+	/* In a wider one of another link, too. */
+	lab.ways[1].to = prefix_of("2001:db8:a::/48");
 	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
 	assert_true(route_there(&want, "ip -6 route default from "
 				       "2001:db8:f::/48 via 2001:db8:a:1::9 "
@@ -580,6 +667,47 @@ static void a_router_that_is_silent_takes_its_exit_away(void **state)
 	conf_unref(conf);
 }
 
+/* A kernel that gives no answer: the socket is none any more. */
+static struct rtnl *rtnl_broken(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), next = dup(null);
+	struct rtnl *rtnl;
+
+	assert_true(next > null);
+	close(next);
+	/* The lowest number that is free, which is the one of before. */
+	assert_int_equal(rtnl_open(&rtnl), 0);
+	assert_int_equal(dup2(null, next), next);
+	close(null);
+	return rtnl;
+}
+
+static void a_loss_that_is_known_does_not_wait_for_other_answers(void **state)
+{
+	struct conf *conf = watched_exits();
+	struct rtnl *rtnl = rtnl_broken();
+	uint64_t now = clock_ms();
+	struct health *health;
+	bool changed = false;
+	char buf[256];
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+	struct ifinfomsg *head = mnl_nlmsg_put_extra_header(msg, sizeof(*head));
+
+	(void)state;
+	assert_int_equal(health_new(conf, &health), 0);
+	assert_true(health_tell_link(health, "wan0", true, now));
+	msg->nlmsg_type = RTM_DELLINK;
+	head->ifi_family = AF_UNSPEC;
+	mnl_attr_put_strz(msg, IFLA_IFNAME, "wan0");
+	assert_true(health_news(health, msg));
+	assert_true(health_look(health, rtnl, now, &changed) < 0);
+	assert_true(changed);
+	assert_true(health_link_lost(health, "wan0"));
+	rtnl_close(rtnl);
+	health_free(health);
+	conf_unref(conf);
+}
+
 /* Its exit's ways, though the link is up. */
 static void assert_own_way(struct conf *conf, struct lab_host *lab, bool there)
 {
@@ -670,7 +798,7 @@ static void another_exit_is_tunnelled_to_at_its_anycast_address(void **state)
 	tunnels_wanted(conf, &lab, &want);
 	assert_true(route_there(&want, FAR_V6));
 	assert_true(route_there(&want, "ip -4 route default " FAR_END
-				       "dev if90009 table 20002 metric 1024 "
+				       "dev if90009 table 20111 metric 1024 "
 				       "proto 200"));
 	/* Ours is where others tunnel to. */
 	assert_true(route_there(
@@ -795,9 +923,9 @@ static void a_lost_link_leaves_unreachable_routes(void **state)
 	(void)state;
 	wanted(false, &want);
 	assert_false(route_there(&want, "ip -4 route default dev if90003 table "
-					"20004 metric 1024 proto 200"));
+					"20010 metric 1024 proto 200"));
 	assert_true(route_there(&want, "ip -4 route unreachable default table "
-				       "20004 metric 4294967295 proto 200"));
+				       "20010 metric 4294967295 proto 200"));
 	assert_true(route_there(&want, "ip -6 route unreachable default from "
 				       "2001:db8:b::/48 table 20000 metric "
 				       "4294967295 proto 200"));
@@ -1033,23 +1161,24 @@ static void many_prefixes_are_for_nftables_to_find(void **state)
 	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
 	assert_true(want.rule_count < 30 && want.route_count < 30);
 	assert_true(rule_there(&want, "ip -4 rule pref 20003 from 10.1.7.9/32 "
-				      "lookup 20002 protocol 200"));
+				      "lookup 20038 protocol 200"));
 	assert_true(rule_there(&want, "ip -6 rule pref 20003 from "
-				      "2001:db8:8::9/128 lookup 20002 protocol "
+				      "2001:db8:8::9/128 lookup 20038 protocol "
 				      "200"));
 	assert_true(rule_there(&want, "ip -4 rule pref 20140 fwmark "
-				      "0x20000/0x7fff0000 lookup 20002 "
+				      "0x260000/0x7fff0000 lookup 20038 "
 				      "protocol 200"));
-	assert_true(rule_there(&want, "ip -6 rule pref 20150 fwmark "
-				      "0x20000/0x7fff0000 unreachable protocol "
-				      "200"));
+	assert_true(rule_there(&want,
+			       "ip -6 rule pref 20150 fwmark "
+			       "0x260000/0x7fff0000 unreachable protocol "
+			       "200"));
 	assert_true(route_there(&want, "ip -6 route default dev if90003 table "
-				       "20002 metric 1024 proto 200"));
+				       "20038 metric 1024 proto 200"));
 	exit_state_clear(&want);
 	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &ranges, &count),
 			 0);
 	assert_int_equal(count, 2);
-	assert_steered(&ranges[0], "10.1.0.0", "10.5.76.0", 2);
+	assert_steered(&ranges[0], "10.1.0.0", "10.5.76.0", 38);
 	free(ranges);
 	/* The link is lost. */
 	lab.links[1].up = false;
@@ -1286,6 +1415,10 @@ int main(void)
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
 		cmocka_unit_test(a_notice_that_is_broken_is_refused),
+		cmocka_unit_test(tables_do_not_depend_on_the_order_of_sections),
+		cmocka_unit_test(no_two_tables_have_one_number),
+		cmocka_unit_test(
+			a_loss_that_is_known_does_not_wait_for_other_answers),
 		cmocka_unit_test(exits_without_links_want_nothing),
 		cmocka_unit_test(a_lack_of_memory_leaks_nothing),
 	};

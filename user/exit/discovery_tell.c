@@ -30,7 +30,7 @@
 #define TELL_MOST 100
 #define BEHIND    10 /* what the guards reject is not told of twice */
 
-static bool hosts_wanted(const struct conf *conf)
+bool discovery_tells(const struct conf *conf)
 {
 	for (size_t i = 0; i < conf->exit_count; i++)
 		if (conf->exits[i].discovery_host_count)
@@ -90,7 +90,7 @@ void discovery_guard_put(struct nft_batch *batch, const struct conf *conf)
 	const uint32_t local = RTN_LOCAL;
 
 	batch_counter(batch, DISCOVERY_TOLD);
-	if (!hosts_wanted(conf))
+	if (!discovery_tells(conf))
 		return;
 	hosts_put(batch, conf);
 	batch_rule_begin(batch, "output");
@@ -120,10 +120,8 @@ static void errors_pass(struct nft_batch *batch)
 void discovery_tell_put(struct nft_batch *batch, const struct conf *conf)
 {
 	batch->family = NFPROTO_IPV6;
-	/* What is removed must be there. */
-	batch_table_add(batch, COMMENT, false);
-	batch_table_remove(batch);
-	if (conf && hosts_wanted(conf)) {
+	batch_table_clear(batch, COMMENT, false);
+	if (conf && discovery_tells(conf)) {
 		batch_table_add(batch, COMMENT, false);
 		batch_chain_hooked(batch, "forward", NF_INET_FORWARD, BEHIND);
 		hosts_put(batch, conf);
@@ -141,7 +139,7 @@ void discovery_tell_put(struct nft_batch *batch, const struct conf *conf)
 
 void discovery_tell_adopt(struct nft_batch *batch, const struct conf *conf)
 {
-	if (!hosts_wanted(conf))
+	if (!discovery_tells(conf))
 		return;
 	batch->family = NFPROTO_IPV6;
 	batch_table_add(batch, COMMENT, false);

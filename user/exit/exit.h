@@ -20,7 +20,7 @@
 /* What of the kernel is ours, all of it documented in culvertd(8). */
 #define EXIT_PROTOCOL 200u /* of rules and routes */
 #define EXIT_LEARNT   201u /* of routes that a host has learnt */
-#define EXIT_TABLE    20000u /* of IPv6; the exits' own ones of IPv4 follow */
+#define EXIT_TABLE    20000u /* of IPv6; those by exits' names follow (order.h) */
 #define EXIT_PRIORITY 20000u /* of the first rule */
 #define EXIT_GROUP    20000u /* the interface group of links */
 #define EXIT_NFTABLE  "culvert_guard"

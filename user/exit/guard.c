@@ -47,22 +47,12 @@
 #define REDIRECT_V4 5 /* types of ICMP and ICMPv6 */
 #define REDIRECT_V6 137
 
-/* FNV-1a: to tell one configuration from another, against no adversary. */
-static uint64_t digest_add(uint64_t digest, const void *data, size_t len)
-{
-	const uint8_t *bytes = data;
-
-	for (size_t i = 0; i < len; i++)
-		digest = (digest ^ bytes[i]) * UINT64_C(0x100000001b3);
-	return digest;
-}
-
 static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 {
-	uint64_t digest = UINT64_C(0xcbf29ce484222325);
+	uint64_t digest = EXIT_DIGEST;
 	const uint8_t rules = RULES;
 
-	digest = digest_add(digest, &rules, sizeof(rules));
+	digest = exit_digest(digest, &rules, sizeof(rules));
 
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		const struct conf_exit *exit = &conf->exits[i];
@@ -70,23 +60,23 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 
 		bool hands = exit_hands(exit);
 
-		digest = digest_add(digest, link, strlen(link) + 1);
-		digest = digest_add(digest, &hands, sizeof(hands));
-		digest = digest_add(digest, &exit->unchecked,
-				    sizeof(exit->unchecked));
+		digest = exit_digest(digest, link, strlen(link) + 1);
+		digest = exit_digest(digest, &hands, sizeof(hands));
+		digest = exit_digest(digest, &exit->unchecked,
+				     sizeof(exit->unchecked));
 		/* These alone are in sets that do not change by elements. */
 		if (exit->discover)
-			digest = digest_add(digest, exit->prefixes,
-					    exit->prefix_count *
-						    sizeof(exit->prefixes[0]));
-		digest = digest_add(digest, exit->tunnel_peers,
-				    exit->tunnel_peer_count *
-					    sizeof(exit->tunnel_peers[0]));
-		digest = digest_add(digest, exit->discovery_hosts,
-				    exit->discovery_host_count *
-					    sizeof(exit->discovery_hosts[0]));
-		digest = digest_add(digest, &exit->discover,
-				    sizeof(exit->discover));
+			digest = exit_digest(digest, exit->prefixes,
+					     exit->prefix_count *
+						     sizeof(exit->prefixes[0]));
+		digest = exit_digest(digest, exit->tunnel_peers,
+				     exit->tunnel_peer_count *
+					     sizeof(exit->tunnel_peers[0]));
+		digest = exit_digest(digest, exit->discovery_hosts,
+				     exit->discovery_host_count *
+					     sizeof(exit->discovery_hosts[0]));
+		digest = exit_digest(digest, &exit->discover,
+				     sizeof(exit->discover));
 	}
 	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, %016" PRIx64, digest);
 }
@@ -384,7 +374,23 @@ static void table_make(struct nft_batch *batch, const struct conf *conf)
 		if (is_first(conf, i))
 			link_put(batch, conf, i);
 	tunnel_guard_put(batch, conf);
-	discovery_tell_put(batch, conf);
+}
+
+/*
+ * The kernel may refuse the table by which hosts are told: it lacks nft_dup_ipv6, or
+ * another process owns it. That hosts go on by the tunnel costs them a detour; without
+ * guards any source would go out.
+ */
+static void untold(const struct conf *conf, int err)
+{
+	if (discovery_tells(conf))
+		log_warn(ROOM,
+			 "event=hosts_not_told table=\"ip6 %s\" error=\"%s\" "
+			 "effect=\"no host learns of its exit router ([exit] "
+			 "discovery_host), packets go on by the tunnel\" "
+			 "hint=\"is the kernel's nft_dup_ipv6 there, and the "
+			 "table nobody else's? then restart culvertd\"",
+			 EXIT_NFTABLE, strerror(-err));
 }
 
 static void table_forget(struct nft_batch *batch)
@@ -403,7 +409,9 @@ static int apply(struct nft *nft, struct range_sets *guard,
 		.comment = comment,
 		.effect = "nothing keeps a foreign source off a link",
 		.make = table_make,
+		.beside = discovery_tell_put,
 		.adopt = discovery_tell_adopt,
+		.without = untold,
 		.forget = table_forget,
 	};
 	struct range_sets want = { .state = SETS_UNKNOWN }, wider = want;

@@ -388,6 +388,8 @@ uint64_t health_due(const struct health *health)
 int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 		bool *changed)
 {
+	int first = 0;
+
 	for (size_t i = 0; i < health->count; i++) {
 		struct watched *one = &health->all[i];
 		bool there;
@@ -398,14 +400,16 @@ int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 		err = one->link[0] ?
 			      rtnl_link_up(rtnl, one->link, &there) :
 			      rtnl_host_route(rtnl, &one->anycast, &there);
-		if (err)
-			return err;
+		if (err) {
+			first = first ? first : err;
+			continue;
+		}
 		one->asked = false;
 		health->changed |= watched_tell(one, there, now_ms);
 	}
 	*changed = health->changed;
 	health->changed = false;
-	return 0;
+	return first;
 }
 
 bool health_link_lost(const struct health *health, const char *link)

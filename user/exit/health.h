@@ -37,8 +37,9 @@ void health_ask(struct health *health);
 /* A message of rtnetlink: true when a look may find something else than before. */
 bool health_news(struct health *health, const struct nlmsghdr *msg);
 /*
- * Looks for what news were of, all of it at first. 0 or a negative
- * errno; *changed: another state than before counts now.
+ * Looks for what news were of, all of it at first. 0 or a negative errno, of the first
+ * that could not be looked at and will be next time. In any case *changed tells whether
+ * another state than before counts now: a loss that is known does not wait for the rest.
  */
 int health_look(struct health *health, struct rtnl *rtnl, uint64_t now_ms,
 		bool *changed);

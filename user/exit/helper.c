@@ -315,7 +315,7 @@ static void news_ready(struct watch *watch, uint32_t events)
 		int left = (int)len;
 
 		/* What did not fit may have concerned us. */
-		if (len < 0 && errno == ENOBUFS) {
+		if (len < 0 && exit_news_lost(errno)) {
 			health_ask(helper->health);
 			concern = true;
 			continue;

@@ -163,6 +163,15 @@ struct exit_differ {
 void exit_state_missing(const struct exit_state *want,
 			const struct exit_state *have,
 			const struct exit_differ *differ);
+/*
+ * FNV-1a, which begins with EXIT_DIGEST: to tell one thing from another, against no
+ * adversary.
+ */
+#define EXIT_DIGEST UINT64_C(0xcbf29ce484222325)
+uint64_t exit_digest(uint64_t digest, const void *data, size_t len);
+
+/* Of libmnl: the socket's queue, or the buffer for one message, was too small. */
+bool exit_news_lost(int err);
 /* In the words of ip(8). */
 void exit_rule_format(const struct exit_rule *rule, char out[EXIT_TEXT]);
 void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT]);

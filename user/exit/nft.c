@@ -24,6 +24,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname setsockopt sendto recvmsg close");
 
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
 #define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
+#define PROBE         "culvert_probe"
 #define TRIES         8 /* while others change nftables */
 #define ELEMENTS_ROOM (1 << 16) /* bytes of a message of a set */
 
@@ -31,7 +32,8 @@ struct nft {
 	struct mnl_socket *socket; /* the tables' owner */
 	struct mnl_socket *watch;
 	uint32_t port, sequence;
-	bool shared; /* the kernel knows no owners that leave their table */
+	bool asked; /* the kernel, whether it knows owners that leave their table */
+	bool shared; /* it does not */
 	bool missed; /* somebody changed something while we did not listen */
 	bool pending; /* a table of ours was touched by a change not told of yet */
 };
@@ -152,6 +154,7 @@ static int table_take(const struct nlmsghdr *msg, void *arg)
 		if (data && len > 2 && len - 2 <= NFT_COMMENT_MAX &&
 		    !data[len - 1])
 			memcpy(found->comment, data + 2, len - 2);
+		found->flags = nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS);
 		if (nftnl_table_is_set(table, NFTNL_TABLE_OWNER))
 			found->owner =
 				nftnl_table_get_u32(table, NFTNL_TABLE_OWNER);
@@ -160,7 +163,8 @@ static int table_take(const struct nlmsghdr *msg, void *arg)
 	return MNL_CB_OK;
 }
 
-int nft_table_read(struct nft *nft, const char *name, struct nft_found *out)
+static int table_read(struct nft *nft, uint16_t family, const char *name,
+		      struct nft_found *out)
 {
 	struct nftnl_table *table = nftnl_table_alloc();
 	char buf[NETLINK_ROOM];
@@ -170,29 +174,55 @@ int nft_table_read(struct nft *nft, const char *name, struct nft_found *out)
 		return -ENOMEM;
 	memset(out, 0, sizeof(*out));
 	nftnl_table_set_str(table, NFTNL_TABLE_NAME, name);
-	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETTABLE, NFPROTO_INET, 0,
+	request = nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETTABLE, family, 0,
 					++nft->sequence);
 	nftnl_table_nlmsg_build_payload(request, table);
 	nftnl_table_free(table);
 	return ask(nft, request, table_take, out);
 }
 
+int nft_table_read(struct nft *nft, const char *name, struct nft_found *out)
+{
+	return table_read(nft, NFPROTO_INET, name, out);
+}
+
+/* Somebody else may have made tables of these names, without an owner. */
+static int before_read(struct nft *nft, struct nft_batch *batch)
+{
+	static const uint16_t families[2] = { NFPROTO_INET, NFPROTO_IPV6 };
+	struct nft_found found;
+	int err = 0;
+
+	for (size_t i = 0; i < 2 && !err; i++) {
+		err = table_read(nft, families[i], batch->table, &found);
+		batch->before[i] = err ? batch->flags : found.flags;
+		/* Or a family that the kernel does not have. */
+		if (err == -ENOENT || err == -EAFNOSUPPORT ||
+		    err == -EOPNOTSUPP)
+			err = 0;
+	}
+	return err;
+}
+
 static int commit_once(struct nft *nft, const struct nft_change *change,
-		       uint32_t generation)
+		       uint32_t flags, uint32_t generation)
 {
 	struct nft_batch batch = { .table = change->table,
 				   .sequence = &nft->sequence,
-				   .flags = nft->shared ? 0 : TABLE_OURS,
+				   .flags = flags,
 				   .family = NFPROTO_INET };
 	bool anew = change->how == NFT_REPLACE || change->how == NFT_REMOVE;
-	int err = batch_begin(&batch, generation);
+	int err = anew ? before_read(nft, &batch) : 0;
 
+	if (!err)
+		err = batch_begin(&batch, generation);
 	if (err)
 		return err;
-	/* What is removed must be there, and something must be answered. */
-	batch_table_add(&batch, change->comment, true);
+	/* Something must be answered. */
 	if (anew)
-		batch_table_remove(&batch);
+		batch_table_clear(&batch, change->comment, true);
+	else
+		batch_table_add(&batch, change->comment, true);
 	if (change->how == NFT_REPLACE)
 		batch_table_add(&batch, change->comment, false);
 	if (change->fill)
@@ -210,11 +240,11 @@ static int commit_once(struct nft *nft, const struct nft_change *change,
  * generation says whether there was another change than this one.
  */
 static int commit_unheard(struct nft *nft, const struct nft_change *change,
-			  uint32_t generation)
+			  uint32_t flags, uint32_t generation)
 {
 	uint32_t now = 0;
 	int quiet = watch_listen(nft->watch, false);
-	int err = commit_once(nft, change, generation);
+	int err = commit_once(nft, change, flags, generation);
 
 	if (quiet || watch_listen(nft->watch, true) ||
 	    generation_read(nft, &now) ||
@@ -223,26 +253,38 @@ static int commit_unheard(struct nft *nft, const struct nft_change *change,
 	return err;
 }
 
-/* Without a table that we may own it is there all the same, if less firm. */
+/*
+ * Does the kernel know owners that leave their table? Asked of one that nobody has, of
+ * which nothing stays; what it refuses of ours may have other reasons. Without, tables
+ * are there all the same, if less firm.
+ */
+static bool owners_known(struct nft *nft)
+{
+	const struct nft_change probe = {
+		.how = NFT_CHANGE, .table = PROBE, .comment = PROBE, .dry = true
+	};
+	int err;
+
+	if (nft->asked)
+		return !nft->shared;
+	err = commit_once(nft, &probe, TABLE_OURS, 0);
+	nft->asked = true;
+	nft->shared = err == -EINVAL || err == -EOPNOTSUPP;
+	return !nft->shared;
+}
+
 int nft_commit(struct nft *nft, const struct nft_change *change)
 {
-	bool owned = !nft->shared;
+	uint32_t flags = owners_known(nft) ? TABLE_OURS : 0;
 	int err = -ERESTART;
 
-	for (int i = 0; i < TRIES && err; i++) {
+	for (int i = 0; i < TRIES && err == -ERESTART; i++) {
 		uint32_t generation;
 
 		err = generation_read(nft, &generation);
 		if (!err)
-			err = commit_unheard(nft, change, generation);
-		if ((err == -EINVAL || err == -EOPNOTSUPP) && !nft->shared)
-			nft->shared = true;
-		else if (err != -ERESTART)
-			break;
+			err = commit_unheard(nft, change, flags, generation);
 	}
-	/* It was not the owner that the kernel did not know. */
-	if (err && owned)
-		nft->shared = false;
 	return err;
 }
 
@@ -251,9 +293,16 @@ bool nft_owned(const struct nft *nft, const struct nft_found *found)
 	return found->owner == nft->port;
 }
 
-bool nft_adoptable(const struct nft *nft, const struct nft_found *found)
+bool nft_adoptable(struct nft *nft, const struct nft_found *found)
 {
-	return !found->owner && !nft->shared;
+	return !found->owner && found->flags & TABLE_PERSIST &&
+	       owners_known(nft);
+}
+
+bool nft_keepable(struct nft *nft, const struct nft_found *found)
+{
+	return found->owner || found->flags & TABLE_PERSIST ||
+	       !owners_known(nft);
 }
 
 int nft_fd(const struct nft *nft)
@@ -301,7 +350,7 @@ bool nft_touched(struct nft *nft)
 		int left = (int)len;
 
 		/* What was lost may have been of our table. */
-		if (len < 0 && errno == ENOBUFS) {
+		if (len < 0 && exit_news_lost(errno)) {
 			touched = true;
 			continue;
 		}

@@ -35,6 +35,7 @@ bool nft_touched(struct nft *nft);
 struct nft_found {
 	char comment[NFT_COMMENT_MAX];
 	uint32_t owner; /* 0: nobody */
+	uint32_t flags;
 };
 
 /* -ENOENT: there is none. */
@@ -74,6 +75,8 @@ int nft_commit(struct nft *nft, const struct nft_change *change);
 /* Has nobody but us been able to change it, since we took it? */
 bool nft_owned(const struct nft *nft, const struct nft_found *found);
 /* Would NFT_ADOPT change anything? */
-bool nft_adoptable(const struct nft *nft, const struct nft_found *found);
+bool nft_adoptable(struct nft *nft, const struct nft_found *found);
+/* May it be changed or adopted? One that others have made must be replaced. */
+bool nft_keepable(struct nft *nft, const struct nft_found *found);
 
 #endif

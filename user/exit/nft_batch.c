@@ -119,7 +119,7 @@ void batch_table_add(struct nft_batch *batch, const char *comment, bool tell)
 	nftnl_table_free(table);
 }
 
-void batch_table_remove(struct nft_batch *batch)
+static void table_remove(struct nft_batch *batch)
 {
 	struct nftnl_table *table = nftnl_table_alloc();
 
@@ -128,6 +128,17 @@ void batch_table_remove(struct nft_batch *batch)
 	else
 		batch->error = -ENOMEM;
 	nftnl_table_free(table);
+}
+
+/* What is removed must be there, and what is there is added only with its own flags. */
+void batch_table_clear(struct nft_batch *batch, const char *comment, bool tell)
+{
+	uint32_t flags = batch->flags;
+
+	batch->flags = batch->before[batch->family == NFPROTO_IPV6];
+	batch_table_add(batch, comment, tell);
+	batch->flags = flags;
+	table_remove(batch);
 }
 
 static struct nftnl_chain *chain_new(struct nft_batch *batch, const char *name)

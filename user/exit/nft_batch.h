@@ -28,6 +28,7 @@ struct nft_batch {
 	struct nftnl_rule *rule; /* under way */
 	uint32_t *sequence; /* of messages on this socket */
 	uint32_t flags; /* of tables */
+	uint32_t before[2]; /* the same of what is there, families inet and ip6 */
 	uint16_t family; /* of the table, NFPROTO_INET at first */
 	int error;
 };
@@ -44,7 +45,7 @@ void batch_free(struct nft_batch *batch);
 
 void batch_table_add(struct nft_batch *batch, const char *comment, bool tell);
 /* There or not, it is gone then. */
-void batch_table_remove(struct nft_batch *batch);
+void batch_table_clear(struct nft_batch *batch, const char *comment, bool tell);
 /* A chain to jump to. */
 void batch_chain(struct nft_batch *batch, const char *name);
 void batch_chain_hooked(struct nft_batch *batch, const char *name,

@@ -7,6 +7,10 @@
  * longest own prefix, comes first, for answers come that way; then the greater weight,
  * then the earlier section.
  *
+ * A table's number is where a digest of its exits' names falls among TABLES_MOST, or the
+ * next that is free: exits first, by name, then choices, by address. When two fall on one
+ * place a reload may move the second; packets under way to it may then be refused, once.
+ *
  * The prefixes lie in each other or side by side: sorted by address, the wider first,
  * those around one are a stack.
  */
@@ -37,7 +41,60 @@ struct sweep {
 		int owner; /* index, or -1 */
 	} around[DEPTH_MAX];
 	size_t depth;
+	bool taken[TABLES_MOST];
+	uint32_t beyond; /* tables for which there was no place */
 };
+
+static uint32_t table_take(struct sweep *sweep, uint64_t digest)
+{
+	for (uint32_t i = 0; i < TABLES_MOST; i++) {
+		uint32_t at = (uint32_t)((digest + i) % TABLES_MOST);
+
+		if (!sweep->taken[at]) {
+			sweep->taken[at] = true;
+			return EXIT_TABLE + 1 + at;
+		}
+	}
+	return EXIT_TABLE + 1 + TABLES_MOST + sweep->beyond++;
+}
+
+static uint64_t name_digest(const struct conf_exit *exit)
+{
+	return exit_digest(EXIT_DIGEST, exit->name, strlen(exit->name));
+}
+
+static void exits_number(struct sweep *sweep, struct exit_order *order)
+{
+	const struct conf_exit *exits = sweep->conf->exits;
+	uint8_t named[CONF_EXITS_MAX] = { 0 }; /* by name */
+
+	for (size_t i = 0; i < sweep->conf->exit_count; i++) {
+		size_t at = i;
+
+		for (;
+		     at && strcmp(exits[named[at - 1]].name, exits[i].name) > 0;
+		     at--)
+			named[at] = named[at - 1];
+		named[at] = (uint8_t)i;
+	}
+	for (size_t i = 0; i < sweep->conf->exit_count; i++)
+		order->tables[named[i]] =
+			table_take(sweep, name_digest(&exits[named[i]]));
+}
+
+/* Of several exits, in whatever order. */
+static uint64_t choice_digest(const struct conf *conf,
+			      const struct exit_choice *choice)
+{
+	uint64_t digest = 0;
+
+	for (size_t i = 0; i < choice->count; i++)
+		digest += name_digest(&conf->exits[choice->exits[i]]);
+	if (choice->owner >= 0)
+		digest = exit_digest(digest, conf->exits[choice->owner].name,
+				     strlen(conf->exits[choice->owner].name));
+	return digest;
+}
 
 static int entry_compare(const void *left, const void *right)
 {
@@ -164,7 +221,7 @@ static void choice_fill(const struct conf *conf, struct exit_choice *choice)
 	}
 }
 
-static int choice_find(const struct sweep *sweep, struct exit_order *order,
+static int choice_find(struct sweep *sweep, struct exit_order *order,
 		       size_t *out)
 {
 	uint64_t allowed = sweep->around[sweep->depth - 1].allowed;
@@ -185,17 +242,16 @@ static int choice_find(const struct sweep *sweep, struct exit_order *order,
 	choice->allowed = allowed;
 	choice->owner = owner;
 	choice_fill(sweep->conf, choice);
-	/* Of one exit alone it is that exit's number, whatever else there is. */
-	choice->table = EXIT_TABLE + 1 +
-			(choice->count == 1 ?
-				 choice->exits[0] :
-				 (uint32_t)sweep->conf->exit_count +
-					 order->shared_count++);
+	/* Of one exit alone it is that exit's, whatever else there is. */
+	choice->table =
+		choice->count == 1 ?
+			order->tables[choice->exits[0]] :
+			table_take(sweep, choice_digest(sweep->conf, choice));
 	*out = order->choice_count - 1;
 	return 0;
 }
 
-static int source_add(const struct sweep *sweep, struct exit_order *order)
+static int source_add(struct sweep *sweep, struct exit_order *order)
 {
 	struct exit_source *source = exit_array_add((void **)&order->sources,
 						    &order->source_count,
@@ -245,6 +301,7 @@ int exit_order_make(const struct conf *conf, struct exit_order *out)
 	if (err)
 		return err;
 	unchecked_find(&sweep);
+	exits_number(&sweep, &order);
 	err = entries_sweep(&sweep, entries, count, &order);
 	free(entries);
 	if (err)

@@ -15,7 +15,7 @@ struct exit_choice {
 	size_t count;
 	uint64_t allowed; /* the same as bits */
 	int owner; /* index, or -1 */
-	uint32_t table; /* of IPv4 */
+	uint32_t table; /* of IPv4, or of many prefixes */
 	bool ipv4; /* some source of IPv4 has it */
 };
 
@@ -29,10 +29,13 @@ struct exit_order {
 	struct exit_source *sources;
 	struct exit_choice *choices; /* each once */
 	size_t source_count, choice_count;
-	uint32_t shared_count; /* choices of several exits */
+	uint32_t tables[CONF_EXITS_MAX]; /* of exits alone, by index */
 };
 
 /*
+ * Tables are numbered by the names of their exits: what a reload does not touch keeps
+ * its number, and so its packets their way, in whatever order sections stand.
+ *
  * Each prefix of an exit that leads somewhere, its own or authorised there, once. Of
  * prefixes around an address the longest says all: what the others allow is in its
  * choice. Pure. 0 or -ENOMEM.

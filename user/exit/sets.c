@@ -103,6 +103,7 @@ int sets_look(struct nft *nft, const struct sets_table *table, bool again,
 	int err = nft_table_read(nft, table->name, &found);
 
 	if (!err && (strcmp(found.comment, table->comment) != 0 ||
+		     !nft_keepable(nft, &found) ||
 		     (known && again && !nft_owned(nft, &found))))
 		err = -ENOENT;
 	if (!err && known)
@@ -131,6 +132,7 @@ struct filling {
 	struct part *parts; /* one for each set */
 	size_t gone, come; /* in all */
 	bool whole;
+	bool alone; /* without what goes with the table */
 };
 
 static void filling_clear(struct filling *filling)
@@ -177,6 +179,8 @@ static void table_fill(struct nft_batch *batch, const struct filling *filling)
 		batch_set(batch, want->all[i].name, want->all[i].family,
 			  filling->table->format != NULL);
 	filling->table->make(batch, filling->conf);
+	if (filling->table->beside && !filling->alone)
+		filling->table->beside(batch, filling->conf);
 }
 
 static void filling_put(struct nft_batch *batch, void *arg)
@@ -186,7 +190,7 @@ static void filling_put(struct nft_batch *batch, void *arg)
 
 	if (filling->whole)
 		table_fill(batch, filling);
-	else if (filling->table->adopt)
+	else if (filling->table->adopt && !filling->alone)
 		filling->table->adopt(batch, filling->conf);
 	for (size_t i = 0; i < want->count; i++) {
 		const struct part *part = &filling->parts[i];
@@ -233,6 +237,21 @@ static void change_told(struct exit_change *change, char sign,
 		change->error = err;
 }
 
+/* With what goes with the table, or else without. */
+static int filling_commit(struct nft *nft, const struct nft_change *what,
+			  struct filling *filling)
+{
+	int err = nft_commit(nft, what);
+
+	if (!err || !filling->table->without)
+		return err;
+	filling->alone = true;
+	if (nft_commit(nft, what))
+		return err;
+	filling->table->without(filling->conf, err);
+	return 0;
+}
+
 int sets_commit(struct nft *nft, const struct sets_table *table,
 		const struct conf *conf, struct range_sets *want,
 		struct range_sets *have, struct exit_change *change)
@@ -254,7 +273,7 @@ int sets_commit(struct nft *nft, const struct sets_table *table,
 	bool differs = filling.whole || filling.come || filling.gone;
 
 	if (!err && (differs || (have->state == SETS_NOBODYS && !what.dry))) {
-		err = nft_commit(nft, &what);
+		err = filling_commit(nft, &what, &filling);
 		/* A plan beside the helper, whose table this is. */
 		if (what.dry && err == -EPERM)
 			err = 0;

@@ -25,8 +25,13 @@ struct sets_table {
 	const char *effect; /* of its not being there, for a message */
 	/* Chains and rules, when the sets are there. */
 	void (*make)(struct nft_batch *batch, const struct conf *conf);
-	/* What goes with its adoption, and with its end; NULL: nothing. */
+	/*
+	 * What goes with it, its adoption, and its end; NULL: nothing. What the kernel
+	 * refuses of the first two is left out, and told by `without`.
+	 */
+	void (*beside)(struct nft_batch *batch, const struct conf *conf);
 	void (*adopt)(struct nft_batch *batch, const struct conf *conf);
+	void (*without)(const struct conf *conf, int err);
 	void (*forget)(struct nft_batch *batch);
 	/* Of maps: names of chains, and back. NULL: sets have none. */
 	void (*format)(uint16_t chain, char out[BATCH_NAME]);

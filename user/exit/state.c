@@ -47,6 +47,20 @@ void exit_rest_drop(struct mnl_socket *socket, char *answer, size_t room,
 		len = mnl_socket_recvfrom(socket, answer, room);
 }
 
+uint64_t exit_digest(uint64_t digest, const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+
+	for (size_t i = 0; i < len; i++)
+		digest = (digest ^ bytes[i]) * UINT64_C(0x100000001b3);
+	return digest;
+}
+
+bool exit_news_lost(int err)
+{
+	return err == ENOBUFS || err == ENOSPC;
+}
+
 void exit_state_clear(struct exit_state *state)
 {
 	free(state->rules);

@@ -132,15 +132,20 @@ static bool link_up(const struct exit_host *host, int index)
 	return false;
 }
 
-/* Another router is where a subnet of ours has its address. */
+/* Another router is where a subnet of ours has its address: the longest, as ever. */
 static int hop_link(const struct exit_host *host, const union addr *hop)
 {
-	for (size_t i = 0; hop && i < host->way_count; i++)
-		if (host->ways[i].kernel &&
-		    prefix_contains(&host->ways[i].to, hop) &&
-		    link_up(host, host->ways[i].link))
-			return host->ways[i].link;
-	return 0;
+	const struct exit_way *found = NULL;
+
+	for (size_t i = 0; hop && i < host->way_count; i++) {
+		const struct exit_way *way = &host->ways[i];
+
+		if (way->kernel && prefix_contains(&way->to, hop) &&
+		    link_up(host, way->link) &&
+		    (!found || way->to.bits > found->to.bits))
+			found = way;
+	}
+	return found ? found->link : 0;
 }
 
 int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
@@ -312,7 +317,7 @@ uint32_t exit_source_table(const struct conf *conf,
 					choice->exits[i] == choice->owner)))
 			continue;
 		/* The table knows of links alone, and of those the kernel itself. */
-		return i ? EXIT_TABLE + 1u + choice->exits[i] : choice->table;
+		return i ? order->tables[choice->exits[i]] : choice->table;
 	}
 	return 0;
 }
@@ -480,7 +485,7 @@ static int many_add(const struct making *m, sa_family_t family)
 		const uint8_t alone = (uint8_t)i;
 
 		if (exit_leads(&m->conf->exits[i]))
-			err = table_add(m, family, EXIT_TABLE + 1 + alone,
+			err = table_add(m, family, m->order->tables[alone],
 					&alone, 1);
 	}
 	for (size_t i = 0; i < m->order->choice_count && !err; i++) {

@@ -28,6 +28,7 @@
 SYSCALLS(SYSCALLS_SUPERVISOR, "wait4 kill");
 SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll");
 
+/* What one that ends may take; one that hangs would keep old routes for good. */
 #define STOP_LIMIT_MS 5000
 
 static int exit_start(struct supervisor *sup)
@@ -91,9 +92,19 @@ uint64_t supervisor_exit_due(const struct supervisor *sup)
 {
 	const struct supervisor_role *role = &sup->exit.role;
 
-	if (!role->kept || role->pid || sup->stopping)
+	if (!role->kept || sup->stopping)
 		return UINT64_MAX;
+	if (role->pid)
+		return sup->exit.renewed ? sup->exit.kill_at_ms : UINT64_MAX;
 	return role->restart.at_ms;
+}
+
+static void exit_kill(pid_t pid)
+{
+	log_error("main",
+		  "event=exit_killed reason=\"it did not stop within %d s\"",
+		  STOP_LIMIT_MS / 1000);
+	kill(pid, SIGKILL);
 }
 
 void supervisor_exit_tend(struct supervisor *sup)
@@ -102,6 +113,11 @@ void supervisor_exit_tend(struct supervisor *sup)
 
 	if (clock_ms() < supervisor_exit_due(sup))
 		return;
+	if (sup->exit.role.pid) {
+		exit_kill(sup->exit.role.pid);
+		sup->exit.kill_at_ms = clock_ms() + STOP_LIMIT_MS;
+		return;
+	}
 	err = exit_start(sup);
 	if (!err)
 		return;
@@ -145,6 +161,8 @@ void supervisor_exit_renew(struct supervisor *sup)
 {
 	if (!sup->exit.role.pid)
 		return;
+	if (!sup->exit.renewed)
+		sup->exit.kill_at_ms = clock_ms() + STOP_LIMIT_MS;
 	sup->exit.renewed = true;
 	fd_close(&sup->exit.role.channel);
 }
@@ -163,11 +181,7 @@ void supervisor_exit_stop(struct supervisor *sup)
 					.events = POLLIN };
 
 		if (clock_ms() >= until) {
-			log_error("main",
-				  "event=exit_killed reason=\"it did not stop "
-				  "within %d s\"",
-				  STOP_LIMIT_MS / 1000);
-			kill(role->pid, SIGKILL);
+			exit_kill(role->pid);
 			waitpid(role->pid, NULL, 0);
 			break;
 		}

@@ -36,6 +36,7 @@ struct supervisor_exit {
 	struct supervisor_role role;
 	bool renewed; /* it was told to end, for the next one */
 	int notice; /* what one said last, for the next relay; -1: nothing */
+	uint64_t kill_at_ms; /* then, if it has not */
 };
 
 struct supervisor {

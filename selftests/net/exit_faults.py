@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What goes wrong around exits and must not show: reloads, lost news, tables of others."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from culvertlab import proc, tap  # noqa: E402
+from culvertlab.exits import Router  # noqa: E402
+from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, refused  # noqa: E402
+from culvertlab.tap import check, equal  # noqa: E402
+from culvertlab.wait import wait_for  # noqa: E402
+
+test = tap.test
+if os.geteuid():
+    tap.skip_all("needs root")
+if not shutil.which("nft"):
+    tap.skip_all("nft is not installed (package nftables)")
+site = Site()
+lab = Lab(topology=site)
+SECONDS = 4  # of packets while sections change places
+RATE = 1000
+
+
+def sections(many=False, **more):
+    """The two exits; with many prefixes nftables finds a packet's."""
+    made = {}
+    for number, key in ((81, "a"), (82, "b")):
+        extra = [f"10.1{number}.{net}.0/24" for net in range(20 if many else 0)]
+        made[f"exit isp-{key}"] = {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
+                                   "prefix": ", ".join([*PREFIX[key].values(), *extra]), **more}
+    return made
+
+
+def router(exits):
+    return contextlib.closing(Router(lab, site.relay, exits))
+
+
+def table_of(prefix):
+    """The routing table that a rule of IPv4 leads this prefix to."""
+    said = site.relay.run("ip", "rule")
+    return re.search(rf"from {re.escape(prefix)} lookup (\d+)", said)[1]
+
+
+def turn(server):
+    """The sections change places, and the server is told; the condition that it has followed."""
+    names = [name for name in server.sections if name.startswith("exit ")]
+    server.sections.update([(name, server.sections.pop(name)) for name in reversed(names)])
+    server.write_config()
+    ready = server.log_count(r"event=exits_ready")
+    server.process.child.send_signal(signal.SIGHUP)
+    return lambda: server.log_count(r"event=exits_ready") > ready
+
+
+class Stream:
+    """Datagrams of both prefixes to Y, RATE a second in all; all that come are counted."""
+
+    def __init__(self, stack):
+        self.far = stack.enter_context(contextlib.closing(site.peer.bound(4, udp=True)))
+        self.far.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        self.near = [stack.enter_context(contextlib.closing(site.client.bound(4, index, udp=True)))
+                     for index in (0, 1)]
+        for sock in self.near:
+            sock.connect(self.far.getsockname()[:2])
+        self.sent, self.errors, self.begun = 0, 0, time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self.begun
+
+    def send_until(self, done):
+        """Keeps the rate until the condition holds."""
+        while not done():
+            while self.sent + self.errors < self.seconds() * RATE:
+                try:
+                    self.near[self.sent % 2].send(b"?")
+                    self.sent += 1
+                except OSError:
+                    self.errors += 1
+            time.sleep(0.0005)
+
+    def arrived(self):
+        count = 0
+        self.far.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while count < self.sent:
+                self.far.recv(8)
+                count += 1
+        return count
+
+
+def swapped(many):
+    """Two sections change places, again and again, while packets of both pass."""
+    with router(sections(many)) as running, contextlib.ExitStack() as stack, nothing_dropped(site):
+        stream = Stream(stack)
+        for second in range(1, SECONDS):
+            stream.send_until(turn(running.server))
+            stream.send_until(lambda second=second: stream.seconds() >= second)
+        equal(stream.errors, 0, "errors at the host")
+        equal(stream.arrived(), stream.sent, "packets that arrive, of those sent")
+        tap.note(f"{stream.sent} packets, 0 lost")
+
+
+@test("two sections that change places in a reload lose no packet, of few prefixes", 40)
+def _():
+    swapped(False)
+
+
+@test("two sections that change places in a reload lose no packet, of many prefixes", 40)
+def _():
+    swapped(True)
+
+
+def names(server, change, count=80):
+    """That many alternative names of to_a, each of which is in all news of the link."""
+    lines = [f"link property {change} dev to_a altname {number:0127}\n" for number in range(count)]
+    # The C library would look for addresses for ever.
+    os.kill(server.relay_pid(), signal.SIGSTOP)
+    subprocess.run(site.relay.command(["ip", "-batch", "-"]), input="".join(lines), text=True,
+                   check=True)
+
+
+@test("news too long to be read are no news missed: a group that somebody changes is ours again")
+def _():
+    with router(sections()) as running:
+        names(running.server, "add")
+        try:
+            site.relay.run("ip", "link", "set", "to_a", "group", "0")
+            wait_for(lambda: "group 20000" in site.relay.run("ip", "link", "show", "to_a"), 5,
+                     "the group is that of exits' links")
+        finally:
+            names(running.server, "del")
+            os.kill(running.server.relay_pid(), signal.SIGCONT)
+
+
+@test("a guard that somebody else has made in our name, without an owner, becomes ours", 20)
+def _():
+    site.relay.run("nft", "add", "table", "inet", "culvert_guard")
+    site.relay.run("nft", "add", "table", "inet", "culvert_exits")
+    with router(sections()):
+        said = site.relay.run("nft", "list", "ruleset")
+        for name in ("culvert_guard", "culvert_exits"):
+            check(re.search(rf"table inet {name} \{{ # progname culvertd\b", said) or
+                  re.search(rf"table inet {name} \{{[^}}]*flags [^\n]*owner", said),
+                  f"nobody owns {name}:\n{said[:600]}")
+        check(refused(site, site.client, 6, 2), "a foreign source goes out")
+
+
+@test("without the table by which hosts are told of exits guards hold, and the log says so", 20)
+def _():
+    exits = sections(tunnel_peer="fd81::9", discovery_host="fd82::/64")
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(subprocess.Popen(
+            site.relay.command(["nft", "-i"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, text=True))
+        stack.callback(other.kill)
+        other.stdin.write("add table ip6 culvert_guard { flags owner; }\n")
+        other.stdin.flush()
+        wait_for(lambda: "ip6 culvert_guard" in site.relay.run("nft", "list", "tables"), 5,
+                 "another process owns the table")
+        with router(exits) as running:
+            check(running.server.log_count(r"event=hosts_not_told .*effect=.*hint="),
+                  f"the log:\n{running.server.log()}")
+            check(refused(site, site.client, 6, 2), "a foreign source goes out")
+            other.kill()
+            other.wait()
+
+
+@test("an exit role that hangs is killed after a reload, and the new configuration is in force", 30)
+def _():
+    with router(sections()) as running:
+        server = running.server
+        pid = next(pid for pid in proc.children(server.process.pid)
+                   if int(proc.status_field(pid, "CapPrm"), 16) & 1 << 12 and
+                   pid != server.relay_pid())
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(turn(server), 10, "exits with the new order")
+        check(server.log_count(r"event=exit_killed reason="), "nothing is told of it")
+        check(not os.path.exists(f"/proc/{pid}"), "it is still there")
+
+
+tap.main()
