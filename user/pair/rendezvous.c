@@ -3,9 +3,9 @@
 #include "pair/rendezvous.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "base/list.h"
+#include "base/secret.h"
 
 static struct waiting_leg *leg_of(struct table_node *node)
 {
@@ -31,7 +31,8 @@ static struct waiting_leg *leg_find(const struct rendezvous *rendezvous,
 	for (; node; node = table_next(node)) {
 		struct waiting_leg *leg = leg_of(node);
 
-		if (leg->token_len == len && !memcmp(leg->token, token, len))
+		if (leg->token_len == len &&
+		    secret_equal(leg->token, token, len))
 			return leg;
 	}
 	return NULL;
