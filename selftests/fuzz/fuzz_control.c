@@ -176,6 +176,7 @@ static void reply_feed(const uint8_t *data, size_t len)
 	struct control_allocation *allocations;
 	struct control_connection *connections;
 	struct control_engine *engines;
+	struct control_exit *exits;
 	size_t count, total;
 
 	if (control_answer_parse((const char *)data, len, &answer))
@@ -195,6 +196,8 @@ static void reply_feed(const uint8_t *data, size_t len)
 			control_connections_free(connections, count);
 		if (!control_answer_engines(answer, &engines, &count))
 			free(engines);
+		if (!control_answer_exits(answer, &exits, &count))
+			free(exits);
 	}
 	control_answer_free(answer);
 }

@@ -185,6 +185,40 @@ def _():
         wait_for(lambda: allocated(first, 1) == RXA.addr(4, 1), 5, "B's address is given again")
 
 
+@test("what an exit was, and for how long it has not been, is told, and so is what it has counted", 40)
+def _():
+    with both() as (first, _):
+        for way in (4, 6):
+            announce(way)
+        become(first, "up", "up")
+        before = first.rows()["isp-b"]["changes"]
+        withdraw(4)
+        become(first, "up", "dead")
+        row = first.rows()["isp-b"]
+        equal((row["was"], row["changes"]), ("up", before + 1), "the last change")
+        check("up to dead, " in first.exits(), first.exits())
+        check(first.server.log_count("event=exit_changed exit=isp-b was=up now=dead"), "no line")
+        for source in ("10.82.0.2", "10.82.0.1"):
+            said = first.exits("trace", source, "10.99.0.1")
+            check("isp-b is dead for it now" in said and "unreachable" in said, said)
+        said = first.exits("trace", "fd82::2", "fd99::1")
+        check("dead" not in said and f"via {RXB.addr(6)}" in said, said)
+        equal(refused(site, site.client, 4, 1), TOLD[4], "what the host is told")
+        reached(site, site.client, 4, 0)
+
+        def told():
+            """By the control socket, which needs no root."""
+            said = json.loads(first.server.control_request(b'{"v":1,"cmd":"exits"}\n'))
+            return {row["name"]: row for row in said["data"]["exits"]}
+        # Counted every five seconds.
+        wait_for(lambda: told()["isp-b"]["rejected"] and told()["isp-a"]["packets"], 10, "counts")
+        equal((told()["isp-b"]["state"], told()["isp-b"]["was"]), ("dead", "up"), "told")
+        within(told()["isp-b"]["since_ms"], 1, 30000, "milliseconds")
+        announce(4)
+        become(first, "up", "up")
+        equal(first.rows()["isp-b"]["was"], "dead", "the last change")
+
+
 class Losses:
     """Takes host routes away itself, and hears when nftables are changed behind that."""
 

@@ -72,6 +72,9 @@ def _():
             for version in (4, 6):
                 for index in (0, 1):
                     reached(site, node, version, index)
+        for source, far in (("10.82.0.2", "10.99.0.1"), ("fd82::2", "fd99::1")):
+            said = exits(servers[0], "trace", source, far)
+            check(f"tunnelled to {ANYCAST['b']}" in said and "by culvert_tunnel" in said, said)
         for server in servers:
             said = exits(server)
             equal(said.count(" up "), 2, f"exits that are up in:\n{said}")
@@ -111,6 +114,9 @@ def _():
         first.run("ip", "-6", "route", "del", *way)
         try:
             wait_for(lambda: told(servers[0])[0]["isp-b"]["state"] == "lost", 5, "the exit is lost")
+            for source, far in (("10.82.0.2", "10.99.0.1"), ("fd82::2", "fd99::1")):
+                said = exits(servers[0], "trace", source, far)
+                check("isp-b is dead for it" in said and "unreachable" in said, said)
             with nothing_dropped(site):
                 for version in (4, 6):
                     begun = time.monotonic()

@@ -1076,6 +1076,52 @@ static void engines_go_through_whole(void **state)
 	control_answer_free(answer);
 }
 
+static void exits_go_through_whole(void **state)
+{
+	const struct control_exit sent[2] = {
+		{ .name = "isp-a", .state = "up", .was = "" },
+		{ .name = "isp-b",
+		  .state = "dead",
+		  .was = "up",
+		  .since_ms = 7,
+		  .changes = 3,
+		  .packets = 44,
+		  .rejected = 5 },
+	};
+	const struct control_exits exits = { .rows = sent,
+					     .count = 2,
+					     .tunnel_refused = 1,
+					     .hosts_told = 2,
+					     .told = 3,
+					     .forged = 4 };
+	struct control_exit *got;
+	struct control_answer *answer;
+	char *json;
+	size_t count;
+	int fd;
+
+	(void)state;
+	control_reply_exits(reply_await(&fd, "{\"v\":1,\"cmd\":\"exits\"}\n"),
+			    &exits);
+	answer = answer_hear(fd);
+	assert_int_equal(control_answer_exits(answer, &got, &count), 0);
+	assert_int_equal(count, 2);
+	assert_string_equal(got[0].name, "isp-a");
+	assert_string_equal(got[0].was, "");
+	assert_string_equal(got[1].state, "dead");
+	assert_string_equal(got[1].was, "up");
+	assert_int_equal(got[1].since_ms, 7);
+	assert_int_equal(got[1].changes, 3);
+	assert_int_equal(got[1].packets, 44);
+	assert_int_equal(got[1].rejected, 5);
+	json = control_answer_json(answer);
+	assert_non_null(strstr(json, "\"tunnel_refused\":1,\"hosts_told\":2,"
+				     "\"told\":3,\"forged\":4"));
+	free(json);
+	free(got);
+	control_answer_free(answer);
+}
+
 static void long_lists_are_cut_not_lost(void **state)
 {
 	/* Names long enough for the longest reply to be reached. */
@@ -1240,6 +1286,7 @@ int main(void)
 		TEST(allocations_go_through_whole),
 		TEST(connections_go_through_whole),
 		TEST(engines_go_through_whole),
+		TEST(exits_go_through_whole),
 		TEST(long_lists_are_cut_not_lost),
 		cmocka_unit_test(odd_replies_are_not_trusted),
 		cmocka_unit_test(decoding_survives_a_lack_of_memory),

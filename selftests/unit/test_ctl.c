@@ -173,6 +173,7 @@ static void handle(void *arg, const struct control_request *request,
 	case CONTROL_RELOAD:
 		control_reply_error(reply, "culvert.conf:3: something wrong");
 		break;
+	case CONTROL_EXITS:
 	case CONTROL_KICK:
 	case CONTROL_DRAIN:
 	case CONTROL_UNDRAIN:

@@ -1232,7 +1232,7 @@ static void dead_sources(struct exit_notice *out)
 
 static void what_is_dead_is_told_to_the_byte(void **state)
 {
-	struct exit_notice notice, read;
+	struct exit_notice notice = { .dead = NULL }, read;
 	union addr addr;
 	int fd;
 
@@ -1255,10 +1255,49 @@ static void what_is_dead_is_told_to_the_byte(void **state)
 	exit_notice_clear(&notice);
 }
 
+/* One exit up, one whose link is down and comes; what is told survives the way. */
+static void what_an_exit_was_is_remembered(void **state)
+{
+	struct conf *conf = two_exits();
+	struct exit_notice notice = { .tunnels = { .refused = 9 } }, read;
+	struct lab_host lab;
+	int fd;
+
+	(void)state;
+	host_make(&lab, false);
+	assert_int_equal(
+		history_new(conf, 100, &notice.exits, &notice.exit_count), 0);
+	assert_int_equal(notice.exit_count, 2);
+	history_look(notice.exits, 2, conf, &lab.host, 100);
+	assert_string_equal(notice.exits[1].name, "b");
+	assert_string_equal(notice.exits[1].state, "down");
+	assert_string_equal(notice.exits[1].was, "");
+	host_make(&lab, true);
+	history_look(notice.exits, 2, conf, &lab.host, 200);
+	history_look(notice.exits, 2, conf, &lab.host, 300);
+	assert_string_equal(notice.exits[1].was, "down");
+	assert_string_equal(notice.exits[1].state, "up");
+	assert_int_equal(notice.exits[1].changed_ms, 200);
+	assert_int_equal(notice.exits[1].changes, 1);
+	assert_int_equal(notice.exits[0].changes, 0);
+	fd = exit_notice_pack(&notice);
+	assert_int_equal(exit_notice_unpack(fd, &read), 0);
+	assert_true(exit_notice_same(&notice, &read));
+	assert_int_equal(read.tunnels.refused, 9);
+	exit_notice_clear(&read);
+	close(fd);
+	memset(notice.exits[0].was, 'x', sizeof(notice.exits[0].was));
+	fd = exit_notice_pack(&notice);
+	assert_int_equal(exit_notice_unpack(fd, &read), -EBADMSG);
+	close(fd);
+	exit_notice_clear(&notice);
+	conf_unref(conf);
+}
+
 /* Cut short, too long, out of order: nothing of it is taken. */
 static void a_notice_that_is_broken_is_refused(void **state)
 {
-	struct exit_notice notice, read;
+	struct exit_notice notice = { .dead = NULL }, read;
 	struct addr_span first;
 	int fd;
 
@@ -1414,6 +1453,7 @@ int main(void)
 		cmocka_unit_test(the_longest_prefix_of_a_map_counts),
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
+		cmocka_unit_test(what_an_exit_was_is_remembered),
 		cmocka_unit_test(a_notice_that_is_broken_is_refused),
 		cmocka_unit_test(tables_do_not_depend_on_the_order_of_sections),
 		cmocka_unit_test(no_two_tables_have_one_number),

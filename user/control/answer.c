@@ -5,6 +5,7 @@
  */
 #include "control/answer.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -302,6 +303,37 @@ void answer_engines(struct answer *answer, const struct control_engine *rows,
 		if (!row_append(answer, i, engine_json(&rows[i])))
 			break;
 	list_tail(answer);
+}
+
+static json_t *exit_json(const struct control_exit *row)
+{
+	json_t *object = json_object();
+
+	set(&object, "name", string(row->name));
+	set(&object, "state", string(row->state));
+	set(&object, "was", string(row->was));
+	set(&object, "since_ms", number(row->since_ms));
+	set(&object, "changes", number(row->changes));
+	set(&object, "packets", number(row->packets));
+	set(&object, "rejected", number(row->rejected));
+	return object;
+}
+
+void answer_exits(struct answer *answer, const struct control_exits *exits)
+{
+	char text[160];
+
+	list_head(answer, CONTROL_EXITS, exits->count);
+	for (size_t i = 0; i < exits->count; i++)
+		if (!row_append(answer, i, exit_json(&exits->rows[i])))
+			break;
+	snprintf(text, sizeof(text),
+		 "],\"tunnel_refused\":%" PRIu64 ",\"hosts_told\":%" PRIu64
+		 ",\"told\":%" PRIu64 ",\"forged\":%" PRIu64,
+		 exits->tunnel_refused, exits->hosts_told, exits->told,
+		 exits->forged);
+	append_text(answer, text);
+	tail(answer);
 }
 
 void control_allocations_free(struct control_allocation *rows, size_t count)

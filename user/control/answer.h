@@ -30,5 +30,6 @@ void answer_connections(struct answer *answer,
 			size_t total);
 void answer_engines(struct answer *answer, const struct control_engine *rows,
 		    size_t count);
+void answer_exits(struct answer *answer, const struct control_exits *exits);
 
 #endif

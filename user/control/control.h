@@ -26,6 +26,7 @@ enum control_command {
 	CONTROL_ALLOCATIONS,
 	CONTROL_CONNECTIONS,
 	CONTROL_ENGINES,
+	CONTROL_EXITS,
 	CONTROL_KICK,
 	CONTROL_DRAIN,
 	CONTROL_UNDRAIN,
@@ -99,6 +100,20 @@ struct control_engine {
 	size_t fallback_count;
 };
 
+/* An exit as its helper has told of it, every five seconds and at each change. */
+struct control_exit {
+	const char *name;
+	const char *state, *was; /* was empty: it has not changed */
+	uint64_t since_ms; /* of that state, or from the helper's start */
+	uint64_t changes, packets, rejected;
+};
+
+struct control_exits {
+	const struct control_exit *rows;
+	size_t count;
+	uint64_t tunnel_refused, hosts_told, told, forged;
+};
+
 /* Free an array and what its rows own; accept NULL. */
 void control_allocations_free(struct control_allocation *rows, size_t count);
 void control_connections_free(struct control_connection *rows, size_t count);
@@ -120,6 +135,9 @@ void control_reply_connections(struct control_reply *reply,
 			       size_t count, size_t total);
 void control_reply_engines(struct control_reply *reply,
 			   const struct control_engine *rows, size_t count);
+
+void control_reply_exits(struct control_reply *reply,
+			 const struct control_exits *exits);
 
 /*
  * Called on the server's loop for each valid request. The reply may be finished

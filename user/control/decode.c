@@ -372,6 +372,33 @@ int control_answer_engines(const struct control_answer *answer,
 	return list_decode(answer, &kind, rows, count, NULL);
 }
 
+static int exit_decode(const json_t *row, void *to)
+{
+	struct control_exit *out = to;
+	bool ok = true;
+
+	out->name = text(row, "name", &ok);
+	out->state = text(row, "state", &ok);
+	out->was = text(row, "was", &ok);
+	out->since_ms = number(row, "since_ms", &ok);
+	out->changes = number(row, "changes", &ok);
+	out->packets = number(row, "packets", &ok);
+	out->rejected = number(row, "rejected", &ok);
+	return ok ? 0 : -EPROTO;
+}
+
+int control_answer_exits(const struct control_answer *answer,
+			 struct control_exit **rows, size_t *count)
+{
+	static const struct row_kind kind = {
+		.key = "exits",
+		.size = sizeof(struct control_exit),
+		.decode = exit_decode,
+	};
+
+	return list_decode(answer, &kind, rows, count, NULL);
+}
+
 void control_json_text(FILE *out, const char *text)
 {
 	json_t *string = json_string(text);

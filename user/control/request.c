@@ -15,6 +15,7 @@ static const char *const command_names[] = {
 	[CONTROL_ALLOCATIONS] = "allocations",
 	[CONTROL_CONNECTIONS] = "connections",
 	[CONTROL_ENGINES] = "engines",
+	[CONTROL_EXITS] = "exits",
 	[CONTROL_KICK] = "kick",
 	[CONTROL_DRAIN] = "drain",
 	[CONTROL_UNDRAIN] = "undrain",
@@ -55,7 +56,7 @@ static const char *command_parse(const json_t *root,
 		return NULL;
 	}
 	return "unknown command; there are status, allocations, connections, "
-	       "engines, kick, drain, undrain, reload, forget and stop";
+	       "engines, exits, kick, drain, undrain, reload, forget and stop";
 }
 
 static const char *limit_parse(const json_t *root,

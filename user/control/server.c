@@ -195,6 +195,7 @@ static void command_log(const struct client *client,
 	case CONTROL_ALLOCATIONS:
 	case CONTROL_CONNECTIONS:
 	case CONTROL_ENGINES:
+	case CONTROL_EXITS:
 		return;
 	case CONTROL_KICK:
 	case CONTROL_DRAIN:
@@ -533,5 +534,14 @@ void control_reply_engines(struct control_reply *reply,
 	struct answer answer = { .text = NULL };
 
 	answer_engines(&answer, rows, count);
+	reply_finish(reply, &answer);
+}
+
+void control_reply_exits(struct control_reply *reply,
+			 const struct control_exits *exits)
+{
+	struct answer answer = { .text = NULL };
+
+	answer_exits(&answer, exits);
 	reply_finish(reply, &answer);
 }

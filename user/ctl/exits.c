@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * exits: asks the kernel, not the daemon, what became of the [exit] sections: what
- * leads packets to their exit goes on without one.
+ * leads packets to their exit goes on without one. What was before, only a daemon knows.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "conf/conf.h"
@@ -25,9 +26,65 @@ static const char *hint(int err)
 	}
 }
 
+/* What a daemon tells, if one runs. */
+struct told {
+	struct control_answer *answer;
+	struct control_exit *rows; /* their texts are the answer's */
+	size_t count;
+};
+
+static void told_ask(struct ctl *ctl, const struct conf *conf, struct told *out)
+{
+	const struct control_request request = { .command = CONTROL_EXITS };
+	const char *path = strcmp(ctl->path, CTL_SOCKET) != 0 ? ctl->path :
+								conf->control;
+
+	*out = (struct told){ .answer = NULL };
+	if (control_client_new(path, &ctl->client) ||
+	    control_client_ask(ctl->client, &request, CTL_TIMEOUT_MS,
+			       &out->answer))
+		return;
+	if (control_answer_error(out->answer) ||
+	    control_answer_exits(out->answer, &out->rows, &out->count))
+		out->count = 0;
+}
+
+static void told_clear(struct told *told)
+{
+	free(told->rows);
+	control_answer_free(told->answer);
+}
+
+/* NULL: nothing is known. */
+static const struct control_exit *told_find(const struct told *told,
+					    const char *name)
+{
+	for (size_t i = 0; i < told->count; i++)
+		if (!strcmp(told->rows[i].name, name))
+			return &told->rows[i];
+	return NULL;
+}
+
+struct row_grid {
+	struct grid *grid;
+	const struct told *told;
+};
+
+static void change_cell(struct grid *grid, const struct control_exit *told)
+{
+	char ago[HUMAN_LEN];
+
+	if (told && *told->was)
+		grid_cell(grid, "%s to %s, %s ago", told->was, told->state,
+			  human_duration(told->since_ms, ago));
+	else
+		grid_cell(grid, "%s", told ? "none" : "not known");
+}
+
 static void row_cells(void *arg, const struct exit_row *row)
 {
-	struct grid *grid = arg;
+	const struct row_grid *rows = arg;
+	struct grid *grid = rows->grid;
 	const struct conf_exit *exit = row->exit;
 
 	grid_cell(grid, "%s", exit->name);
@@ -44,6 +101,7 @@ static void row_cells(void *arg, const struct exit_row *row)
 	else
 		grid_cell(grid, "%s", "");
 	grid_cell(grid, "%" PRIu64, row->rejects);
+	change_cell(grid, told_find(rows->told, exit->name));
 }
 
 static void learnt_cells(void *arg, const struct exit_learnt *learnt)
@@ -79,18 +137,20 @@ static int learnt_show(FILE *out, const struct exit_tunnels *tunnels)
 	return err;
 }
 
-static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
+static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf,
+			       const struct told *told)
 {
 	static const char *const titles[] = {
-		"EXIT",    "LINK",     "STATE",     ">PREFIXES", "BY",
-		"GUARDED", ">PACKETS", ">REJECTED", NULL
+		"EXIT",    "LINK",     "STATE",     ">PREFIXES",   "BY",
+		"GUARDED", ">PACKETS", ">REJECTED", "LAST CHANGE", NULL
 	};
 	struct exit_tunnels tunnels = { 0 };
 	struct grid grid;
+	const struct row_grid rows = { &grid, told };
 	int err;
 
-	grid_init(&grid, titles, 8);
-	err = exit_each(conf, row_cells, &grid);
+	grid_init(&grid, titles, 9);
+	err = exit_each(conf, row_cells, (void *)&rows);
 	if (!err)
 		err = grid_print(&grid, ctl->out);
 	if (!err)
@@ -111,7 +171,18 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf)
 struct json_rows {
 	FILE *out;
 	const char *separator;
+	const struct told *told; /* NULL: of no matter */
 };
+
+/* Members that are there if a daemon has told them. */
+static void change_json(FILE *out, const struct control_exit *told)
+{
+	if (!told)
+		return;
+	fprintf(out,
+		",\"was\":\"%s\",\"since_ms\":%" PRIu64 ",\"changes\":%" PRIu64,
+		told->was, told->since_ms, told->changes);
+}
 
 static void row_json(void *arg, const struct exit_row *row)
 {
@@ -124,9 +195,11 @@ static void row_json(void *arg, const struct exit_row *row)
 	fprintf(rows->out,
 		",\"state\":\"%s\",\"prefixes\":%zu,\"by\":\"%s\","
 		"\"guarded\":%s,"
-		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64 "}",
+		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64,
 		row->state, row->exit->prefix_count, row->by,
 		row->guarded ? "true" : "false", row->packets, row->rejects);
+	change_json(rows->out, told_find(rows->told, row->exit->name));
+	fputs("}", rows->out);
 	rows->separator = ",";
 }
 
@@ -144,10 +217,11 @@ static void learnt_json(void *arg, const struct exit_learnt *learnt)
 	rows->separator = ",";
 }
 
-static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf)
+static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf,
+			       const struct told *told)
 {
-	struct json_rows rows = { ctl->out, "" };
-	struct json_rows learnt = { ctl->out, "" };
+	struct json_rows rows = { ctl->out, "", told };
+	struct json_rows learnt = { ctl->out, "", NULL };
 	struct exit_tunnels tunnels = { 0 };
 	int err;
 
@@ -180,11 +254,14 @@ static enum ctl_exit changes_tell(struct ctl *ctl, const char *what,
 enum ctl_exit ctl_exits(struct ctl *ctl)
 {
 	struct conf *conf;
+	struct told told;
 	enum ctl_exit code;
 
 	if (ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
-	code = ctl->json ? rows_json(ctl, conf) : rows_show(ctl, conf);
+	told_ask(ctl, conf, &told);
+	code = (ctl->json ? rows_json : rows_show)(ctl, conf, &told);
+	told_clear(&told);
 	conf_unref(conf);
 	return code;
 }
@@ -217,6 +294,7 @@ static const char *trace_reason(const struct exit_trace *trace)
 static void trace_show(FILE *out, const struct exit_trace *trace)
 {
 	char from[ADDR_STRLEN], prefix[ADDR_STRLEN], hop[ADDR_STRLEN];
+	char anycast[ADDR_STRLEN];
 	bool via = addr_family(&trace->gateway) != AF_UNSPEC;
 
 	addr_format_host(&trace->from, from);
@@ -226,10 +304,15 @@ static void trace_show(FILE *out, const struct exit_trace *trace)
 			prefix_format(&trace->prefix, prefix));
 	else
 		fprintf(out, "%s belongs to no exit\n", from);
+	if (trace->exit && trace->dead)
+		fprintf(out, "exit %s is dead for it now\n", trace->exit->name);
 	if (trace->unreachable) {
 		fprintf(out, "unreachable: there is no way for it now\n");
 		return;
 	}
+	if (addr_family(&trace->anycast) != AF_UNSPEC)
+		fprintf(out, "tunnelled to %s\n",
+			addr_format_host(&trace->anycast, anycast));
 	fprintf(out, "goes %s%s%sby %s, table %u: %s\n", via ? "via " : "",
 		via ? addr_format_host(&trace->gateway, hop) : "",
 		via ? " " : "", trace->device, trace->table,
@@ -241,8 +324,10 @@ static void trace_show(FILE *out, const struct exit_trace *trace)
 
 static void trace_json(FILE *out, const struct exit_trace *trace)
 {
-	char hop[ADDR_STRLEN] = "";
+	char hop[ADDR_STRLEN] = "", anycast[ADDR_STRLEN] = "";
 
+	if (addr_family(&trace->anycast) != AF_UNSPEC)
+		addr_format_host(&trace->anycast, anycast);
 	if (addr_family(&trace->gateway) != AF_UNSPEC)
 		addr_format_host(&trace->gateway, hop);
 	fputs("{\"v\":1,\"exit\":", out);
@@ -250,9 +335,10 @@ static void trace_json(FILE *out, const struct exit_trace *trace)
 	fputs(",\"device\":", out);
 	control_json_text(out, trace->device);
 	fprintf(out,
-		",\"gateway\":\"%s\",\"table\":%u,\"unreachable\":%s,"
-		"\"rejected\":%s}\n",
-		hop, trace->table, trace->unreachable ? "true" : "false",
+		",\"gateway\":\"%s\",\"anycast\":\"%s\",\"table\":%u,"
+		"\"dead\":%s,\"unreachable\":%s,\"rejected\":%s}\n",
+		hop, anycast, trace->table, trace->dead ? "true" : "false",
+		trace->unreachable ? "true" : "false",
 		trace->rejected ? "true" : "false");
 }
 

@@ -35,10 +35,31 @@ bool exit_leads(const struct conf_exit *exit);
 /* Does any? */
 bool exit_wanted(const struct conf *conf);
 
+/* Tunnels between exit routers, as the guards have counted them. */
+struct exit_tunnels {
+	uint64_t refused; /* from strangers, or for nobody; 0 without tunnels */
+	uint64_t told; /* hosts, that another exit would be the right one */
+	uint64_t heard, forged; /* by this host: taken for true, or not */
+};
+
+/* What has become of an exit since its helper was started. */
+struct exit_history {
+	char name[CONF_NAME_MAX];
+	uint32_t index; /* in the configuration */
+	char state[14]; /* as in struct exit_row, but that routes are not looked at */
+	char was[14]; /* before the last change; empty: there was none */
+	uint64_t changed_ms; /* clock_ms() of that, or of the start */
+	uint64_t changes;
+	uint64_t packets, rejects; /* as in struct exit_row */
+};
+
 /* What others may want to know of the exits. */
 struct exit_notice {
 	struct addr_span *dead; /* sources without a way out, in order */
 	size_t dead_count;
+	struct exit_history *exits; /* those that lead somewhere */
+	size_t exit_count;
+	struct exit_tunnels tunnels;
 };
 
 bool exit_notice_same(const struct exit_notice *a, const struct exit_notice *b);
@@ -113,13 +134,6 @@ struct exit_row {
 int exit_each(const struct conf *conf,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
 
-/* Tunnels between exit routers, as the guards have counted them. */
-struct exit_tunnels {
-	uint64_t refused; /* from strangers, or for nobody; 0 without tunnels */
-	uint64_t told; /* hosts, that another exit would be the right one */
-	uint64_t heard, forged; /* by this host: taken for true, or not */
-};
-
 /* What this host has learnt: packets from there to there are tunnelled. */
 struct exit_learnt {
 	union addr from, to, anycast;
@@ -138,9 +152,12 @@ struct exit_trace {
 	union addr from, to;
 	const struct conf_exit *exit; /* whose source it is; NULL: nobody's */
 	struct prefix prefix; /* by which it is */
+	bool dead; /* that exit cannot be left by with this prefix now */
 	bool unreachable; /* then nothing below is set */
 	char device[IF_NAMESIZE];
 	union addr gateway; /* AF_UNSPEC: none, the destination is on the link */
+	union addr
+		anycast; /* it is tunnelled to that address; AF_UNSPEC: it is not */
 	uint32_t table; /* that has the route; RT_TABLE_MAIN: as without exits */
 	const struct conf_exit *guard; /* of that device; NULL: none */
 	bool rejected; /* by that guard */

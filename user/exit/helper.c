@@ -38,6 +38,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname recvmsg setsockopt ioctl close");
 #define HEAL_MS   100
 #define HEAL_FREE 10 /* in a row without waiting that long */
 #define RETRY_MS  10000
+#define COUNT_MS  5000 /* between two looks at what has been counted */
 #define NEWS_ROOM (4 << 20) /* bytes of messages not read yet */
 
 struct exit_helper {
@@ -59,6 +60,9 @@ struct exit_helper {
 	struct exit_listener listener;
 	struct exit_notice told;
 	bool told_once;
+	struct exit_history *history;
+	size_t history_count;
+	struct timer count;
 	uint64_t applied_ms;
 	unsigned int hurried; /* since it was quiet */
 	bool nft_touched; /* somebody touched a table of ours */
@@ -144,13 +148,48 @@ static int all_apply(struct exit_helper *helper, struct exit_change *change)
 	return open ? open : routes ? routes : steer ? steer : guard;
 }
 
-/* What is refused is what nftables have been told to refuse. */
+/* What is refused; if nftables could not be told so, the relay still is. */
+static int dead_find(const struct exit_helper *helper, struct exit_notice *out)
+{
+	struct range_sets want = { .state = SETS_UNKNOWN };
+	int err;
+
+	if (helper->steer.state == SETS_KNOWN)
+		return steer_dead(&helper->steer, &out->dead, &out->dead_count);
+	err = steer_maps(helper->conf, &helper->host, &want);
+	if (!err)
+		err = steer_dead(&want, &out->dead, &out->dead_count);
+	sets_clear(&want);
+	return err;
+}
+
+static int notice_make(struct exit_helper *helper, struct exit_notice *out)
+{
+	struct exit_notice notice = { .tunnels = helper->told.tunnels };
+	size_t size = helper->history_count * sizeof(notice.exits[0]);
+	int err = dead_find(helper, &notice);
+
+	if (err)
+		return err;
+	notice.exits = calloc(1, size + 1);
+	if (!notice.exits) {
+		exit_notice_clear(&notice);
+		return -ENOMEM;
+	}
+	memcpy(notice.exits, helper->history, size);
+	notice.exit_count = helper->history_count;
+	exit_tunnels_read(helper->nft, &notice.tunnels);
+	*out = notice;
+	return 0;
+}
+
 static void notice_tell(struct exit_helper *helper)
 {
-	struct exit_notice notice = { .dead = NULL };
+	struct exit_notice notice;
 
-	if (helper->steer.state != SETS_KNOWN ||
-	    steer_dead(&helper->steer, &notice.dead, &notice.dead_count))
+	history_look(helper->history, helper->history_count, helper->conf,
+		     &helper->host, clock_ms());
+	if (notice_make(helper, &notice))
 		return;
 	if (helper->told_once && exit_notice_same(&notice, &helper->told)) {
 		exit_notice_clear(&notice);
@@ -160,6 +199,16 @@ static void notice_tell(struct exit_helper *helper)
 	exit_notice_clear(&helper->told);
 	helper->told = notice;
 	helper->told_once = true;
+}
+
+static void count_timed(struct timer *timer)
+{
+	struct exit_helper *helper =
+		list_entry(timer, struct exit_helper, count);
+
+	history_count(helper->history, helper->history_count, helper->nft);
+	notice_tell(helper);
+	timer_arm(helper->loop, timer, COUNT_MS, count_timed);
 }
 
 static void heal_timed(struct timer *timer);
@@ -406,10 +455,14 @@ static int helper_start(struct exit_helper *helper)
 				 false, &change);
 	if (err)
 		return err;
+	err = history_new(helper->conf, begun, &helper->history,
+			  &helper->history_count);
+	if (err)
+		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
 	if (all_apply(helper, &change))
 		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
-	notice_tell(helper);
+	count_timed(&helper->count);
 	if (learn_wanted(helper->conf) &&
 	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
 			       &helper->learner)) != 0)
@@ -485,6 +538,7 @@ void exit_free(struct exit_helper *helper)
 		return;
 	timer_cancel(helper->loop, &helper->timer);
 	timer_cancel(helper->loop, &helper->settle);
+	timer_cancel(helper->loop, &helper->count);
 	loop_undefer(&helper->look);
 	loop_undefer(&helper->heal);
 	watch_del(helper->loop, &helper->news_watch);
@@ -500,6 +554,7 @@ void exit_free(struct exit_helper *helper)
 	exit_host_clear(&helper->host);
 	health_free(helper->health);
 	exit_notice_clear(&helper->told);
+	free(helper->history);
 	conf_unref(helper->conf);
 	free(helper);
 }

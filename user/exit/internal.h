@@ -194,6 +194,11 @@ const struct exit_link *exit_link_find(const struct exit_host *host,
 /* The link by which an exit is left, 0 while there is none; pure. */
 int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 		    sa_family_t family);
+/* As struct exit_row has it. want, have NULL: routes are taken for there. Pure. */
+const char *exit_state_name(const struct conf_exit *exit,
+			    const struct exit_host *host,
+			    const struct exit_state *want,
+			    const struct exit_state *have);
 /* Does nftables find the exits of a family's forwarded packets? Pure. */
 bool exit_mapped(const struct exit_order *order, sa_family_t family);
 /* The table that a source takes then; 0: there is no way for it. Pure. */
@@ -304,6 +309,9 @@ int guard_counters(struct nft *nft, size_t exit, uint64_t *packets,
 int steer_apply(struct nft *nft, struct range_sets *steer,
 		const struct conf *conf, const struct exit_host *host,
 		bool again, struct exit_change *change);
+/* What the maps should be; for sets_clear, also after a failure. Pure. 0 or -ENOMEM. */
+int steer_maps(const struct conf *conf, const struct exit_host *host,
+	       struct range_sets *out);
 /* What it refuses, for the caller to free, in order; pure. 0 or -ENOMEM. */
 int steer_dead(const struct range_sets *steer, struct addr_span **out,
 	       size_t *count);
@@ -318,5 +326,18 @@ int steer_mark(const struct conf *conf, const struct exit_host *host,
 
 /* Is it one of our tables of nftables? */
 bool exit_nftable_is(const char *name);
+
+/* Fills in what nftables have counted of an exit. 0 or a negative errno (show.c). */
+int exit_row_count(struct nft *nft, size_t exit, struct exit_row *row);
+int exit_tunnels_read(struct nft *nft, struct exit_tunnels *out);
+
+/* What has become of the exits (history.c). 0 or -ENOMEM. */
+int history_new(const struct conf *conf, uint64_t now_ms,
+		struct exit_history **out, size_t *count);
+/* Logs those that are in another state than before. */
+void history_look(struct exit_history *all, size_t count,
+		  const struct conf *conf, const struct exit_host *host,
+		  uint64_t now_ms);
+void history_count(struct exit_history *all, size_t count, struct nft *nft);
 
 #endif

@@ -3,7 +3,7 @@
  * What the helper tells its process's parent, as a file in memory: it has any length,
  * is taken whole or not at all, and goes on by its descriptor to whom it is for.
  *
- * A head, then as many addresses as it says. Both sides are of one program.
+ * A head, then as many exits and addresses as it says. Both sides are of one program.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,20 +21,31 @@ SYSCALLS(SYSCALLS_RELAY, "fstat newfstatat pread64");
 #define DEAD_MOST (1u << 20) /* more than any configuration makes */
 
 struct head {
-	uint64_t dead_count;
+	uint64_t exit_count, dead_count;
+	struct exit_tunnels tunnels;
 };
 
 void exit_notice_clear(struct exit_notice *notice)
 {
 	free(notice->dead);
+	free(notice->exits);
 	*notice = (struct exit_notice){ .dead = NULL };
+}
+
+static bool same(const void *a, size_t a_count, const void *b, size_t b_count,
+		 size_t size)
+{
+	return a_count == b_count &&
+	       (!a_count || !memcmp(a, b, a_count * size));
 }
 
 bool exit_notice_same(const struct exit_notice *a, const struct exit_notice *b)
 {
-	return a->dead_count == b->dead_count &&
-	       (!a->dead_count ||
-		!memcmp(a->dead, b->dead, a->dead_count * sizeof(a->dead[0])));
+	return same(a->dead, a->dead_count, b->dead, b->dead_count,
+		    sizeof(a->dead[0])) &&
+	       same(a->exits, a->exit_count, b->exits, b->exit_count,
+		    sizeof(a->exits[0])) &&
+	       !memcmp(&a->tunnels, &b->tunnels, sizeof(a->tunnels));
 }
 
 static int put(int fd, const void *bytes, size_t len)
@@ -54,13 +65,18 @@ static int put(int fd, const void *bytes, size_t len)
 
 int exit_notice_pack(const struct exit_notice *notice)
 {
-	const struct head head = { .dead_count = notice->dead_count };
+	const struct head head = { .exit_count = notice->exit_count,
+				   .dead_count = notice->dead_count,
+				   .tunnels = notice->tunnels };
 	int fd = memfd_create("culvert.exits", MFD_CLOEXEC);
 	int err;
 
 	if (fd < 0)
 		return -errno;
 	err = put(fd, &head, sizeof(head));
+	if (!err)
+		err = put(fd, notice->exits,
+			  notice->exit_count * sizeof(notice->exits[0]));
 	if (!err)
 		err = put(fd, notice->dead,
 			  notice->dead_count * sizeof(notice->dead[0]));
@@ -94,27 +110,55 @@ static bool spans_valid(const struct addr_span *spans, size_t count)
 	return true;
 }
 
+/* Their texts end. */
+static bool exits_valid(const struct exit_history *exits, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!memchr(exits[i].name, '\0', sizeof(exits[i].name)) ||
+		    !memchr(exits[i].state, '\0', sizeof(exits[i].state)) ||
+		    !memchr(exits[i].was, '\0', sizeof(exits[i].was)))
+			return false;
+	return true;
+}
+
+static int lists_read(int fd, struct exit_notice *notice)
+{
+	const size_t exits = notice->exit_count * sizeof(notice->exits[0]);
+	const size_t dead = notice->dead_count * sizeof(notice->dead[0]);
+	struct stat info;
+	int err;
+
+	if (fstat(fd, &info) < 0)
+		return -errno;
+	if ((size_t)info.st_size != sizeof(struct head) + exits + dead)
+		return -EBADMSG;
+	notice->exits = calloc(1, exits + 1);
+	notice->dead = calloc(1, dead + 1);
+	if (!notice->exits || !notice->dead)
+		return -ENOMEM;
+	err = get(fd, notice->exits, exits, sizeof(struct head));
+	if (!err)
+		err = get(fd, notice->dead, dead, sizeof(struct head) + exits);
+	if (!err && (!exits_valid(notice->exits, notice->exit_count) ||
+		     !spans_valid(notice->dead, notice->dead_count)))
+		err = -EBADMSG;
+	return err;
+}
+
 int exit_notice_unpack(int fd, struct exit_notice *out)
 {
 	struct exit_notice notice = { .dead = NULL };
 	struct head head;
-	struct stat info;
 	int err = get(fd, &head, sizeof(head), 0);
 
 	if (err)
 		return err;
-	if (head.dead_count > DEAD_MOST || fstat(fd, &info) < 0 ||
-	    (size_t)info.st_size !=
-		    sizeof(head) + head.dead_count * sizeof(notice.dead[0]))
+	if (head.dead_count > DEAD_MOST || head.exit_count > CONF_EXITS_MAX)
 		return -EBADMSG;
+	notice.exit_count = head.exit_count;
 	notice.dead_count = head.dead_count;
-	notice.dead = calloc(head.dead_count + 1, sizeof(notice.dead[0]));
-	if (!notice.dead)
-		return -ENOMEM;
-	err = get(fd, notice.dead, head.dead_count * sizeof(notice.dead[0]),
-		  sizeof(head));
-	if (!err && !spans_valid(notice.dead, notice.dead_count))
-		err = -EBADMSG;
+	notice.tunnels = head.tunnels;
+	err = lists_read(fd, &notice);
 	if (err)
 		exit_notice_clear(&notice);
 	else

@@ -12,7 +12,7 @@ static bool routes_there(const struct exit_state *want,
 			 const struct exit_state *have, int link,
 			 sa_family_t family)
 {
-	for (size_t i = 0; i < want->route_count; i++)
+	for (size_t i = 0; want && i < want->route_count; i++)
 		if (want->routes[i].link == link &&
 		    want->routes[i].to.family == family &&
 		    !exit_route_there(have, &want->routes[i]))
@@ -44,10 +44,10 @@ static bool prefix_dead(const struct exit_host *host,
 	return false;
 }
 
-static const char *exit_state_name(const struct conf_exit *exit,
-				   const struct exit_host *host,
-				   const struct exit_state *want,
-				   const struct exit_state *have)
+const char *exit_state_name(const struct conf_exit *exit,
+			    const struct exit_host *host,
+			    const struct exit_state *want,
+			    const struct exit_state *have)
 {
 	const struct exit_link *link = exit_link_find(host, exit);
 
@@ -80,6 +80,20 @@ static const char *method_name(const struct exit_order *order)
 	return names[1][has[1]][mapped[has[1]]];
 }
 
+int exit_row_count(struct nft *nft, size_t exit, struct exit_row *row)
+{
+	uint64_t dead = 0;
+	int err = guard_counters(nft, exit, &row->packets, &row->rejects);
+
+	row->guarded = !err;
+	if (!err || err == -ENOENT)
+		err = steer_counter(nft, exit, &dead);
+	if (err && err != -ENOENT)
+		return err;
+	row->rejects += dead;
+	return 0;
+}
+
 static int
 rows_tell(const struct conf *conf, struct nft *nft,
 	  const struct exit_order *order, const struct exit_host *host,
@@ -88,20 +102,15 @@ rows_tell(const struct conf *conf, struct nft *nft,
 {
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		struct exit_row row = { .exit = &conf->exits[i] };
-		uint64_t dead = 0;
 		int err;
 
 		if (!exit_leads(row.exit))
 			continue;
 		row.by = method_name(order);
 		row.state = exit_state_name(row.exit, host, want, have);
-		err = guard_counters(nft, i, &row.packets, &row.rejects);
-		row.guarded = !err;
-		if (!err || err == -ENOENT)
-			err = steer_counter(nft, i, &dead);
-		if (err && err != -ENOENT)
+		err = exit_row_count(nft, i, &row);
+		if (err)
 			return err;
-		row.rejects += dead;
 		fn(arg, &row);
 	}
 	return 0;
@@ -144,7 +153,7 @@ int exit_each(const struct conf *conf,
 	return err;
 }
 
-int exit_tunnels(struct exit_tunnels *out)
+int exit_tunnels_read(struct nft *nft, struct exit_tunnels *out)
 {
 	struct exit_tunnels tunnels = { 0 };
 	const struct {
@@ -156,18 +165,27 @@ int exit_tunnels(struct exit_tunnels *out)
 		{ LEARN_HEARD, &tunnels.heard },
 		{ LEARN_FORGED, &tunnels.forged },
 	};
-	struct nft *nft = NULL;
-	int err = nft_open(&nft);
+	int err = 0;
 
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]) && !err;
 	     i++)
 		err = nft_counter_read(nft, EXIT_NFTABLE, counters[i].name,
 				       counters[i].value);
-	nft_close(nft);
 	if (err && err != -ENOENT)
 		return err;
 	*out = tunnels;
 	return 0;
+}
+
+int exit_tunnels(struct exit_tunnels *out)
+{
+	struct nft *nft = NULL;
+	int err = nft_open(&nft);
+
+	if (!err)
+		err = exit_tunnels_read(nft, out);
+	nft_close(nft);
+	return err;
 }
 
 int exit_learnt_each(void (*fn)(void *arg, const struct exit_learnt *learnt),

@@ -225,8 +225,8 @@ static const struct sets_table steers = {
 	.read = chain_read,
 };
 
-static int maps_want(const struct conf *conf, const struct exit_host *host,
-		     struct range_sets *out)
+int steer_maps(const struct conf *conf, const struct exit_host *host,
+	       struct range_sets *out)
 {
 	int err = 0;
 
@@ -250,7 +250,7 @@ int steer_apply(struct nft *nft, struct range_sets *steer,
 
 	if (!conf || !exit_wanted(conf))
 		return sets_remove(nft, &steers, steer, change);
-	err = maps_want(conf, host, &want);
+	err = steer_maps(conf, host, &want);
 	if (!err)
 		err = sets_look(nft, &steers, again, &want, steer);
 	if (!err)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "exit/internal.h"
+#include "exit/tunnel.h"
 
 static void source_tell(const struct conf *conf, struct exit_trace *out)
 {
@@ -41,16 +42,32 @@ static void guard_tell(const struct conf *conf, struct exit_trace *out)
 	out->rejected = out->guard && !passes;
 }
 
-static int forwarded_mark(struct rtnl *rtnl, const struct conf *conf,
-			  const union addr *from, uint32_t *mark)
+/* What the helper makes of this host, and of the exit that the source belongs to. */
+static int state_tell(struct rtnl *rtnl, const struct conf *conf,
+		      struct exit_trace *out, uint32_t *mark)
 {
-	struct exit_host host = { 0 };
+	struct exit_host host = { .health = NULL };
+	struct health *health = NULL;
 	int err = rtnl_host(rtnl, conf, &host);
 
 	if (!err)
-		err = steer_mark(conf, &host, from, mark);
+		err = exit_health(conf, rtnl, &health);
+	host.health = health;
+	if (!err)
+		err = steer_mark(conf, &host, &out->from, mark);
+	if (!err && out->exit && exit_leads(out->exit))
+		out->dead = exit_dead(&host, out->exit, &out->prefix);
 	exit_host_clear(&host);
+	health_free(health);
 	return err;
+}
+
+/* The device of all tunnels does not say where to. */
+static void tunnel_tell(struct exit_trace *out)
+{
+	if (strcmp(out->device, EXIT_TUNNEL) != 0 || !out->exit ||
+	    !tunnel_anycast(out->exit, &out->prefix, &out->anycast))
+		out->anycast = (union addr){ .sa = { .sa_family = AF_UNSPEC } };
 }
 
 int exit_trace(const struct conf *conf, const union addr *from,
@@ -64,23 +81,25 @@ int exit_trace(const struct conf *conf, const union addr *from,
 
 	if (addr_family(from) != addr_family(to))
 		return -EAFNOSUPPORT;
+	source_tell(conf, &trace);
 	err = rtnl_open(&rtnl);
 	if (!err)
 		err = rtnl_find(rtnl, NULL, from, 0, 0, &back);
-	if (!err && !back.local)
-		err = forwarded_mark(rtnl, conf, from, &mark);
+	if (!err)
+		err = state_tell(rtnl, conf, &trace, &mark);
+	/* This host's own are routed before nftables mark them. */
 	if (!err)
 		err = rtnl_find(rtnl, from, to, back.local ? 0 : back.link,
-				mark, &way);
+				back.local ? 0 : mark, &way);
 	rtnl_close(rtnl);
 	trace.unreachable = err == -EHOSTUNREACH || err == -ENETUNREACH;
 	if (err && !trace.unreachable)
 		return err;
-	source_tell(conf, &trace);
 	trace.table = way.table;
 	trace.gateway = way.gateway;
 	if (way.link && if_indextoname((unsigned int)way.link, trace.device))
 		guard_tell(conf, &trace);
+	tunnel_tell(&trace);
 	*out = trace;
 	return 0;
 }

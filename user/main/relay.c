@@ -279,6 +279,7 @@ static void relay_end(struct relay *relay)
 	turn_shared_free(relay->shared);
 	turn_settings_unref(relay->settings);
 	store_free(relay->store);
+	exit_notice_clear(&relay->exits);
 	conf_unref(relay->conf);
 	crypto_wipe(relay->nonce_secret, sizeof(relay->nonce_secret));
 	free(relay);

@@ -526,6 +526,9 @@ void relay_control(void *arg, const struct control_request *request,
 			    sizeof(struct control_engine), engines_each,
 			    engines_done);
 		return;
+	case CONTROL_EXITS:
+		relay_exits_show(relay, reply);
+		return;
 	case CONTROL_KICK:
 		query_start(relay, request, reply, 0, kick_each, kick_done);
 		return;

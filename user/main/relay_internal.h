@@ -11,6 +11,7 @@
 #include "auth/auth.h"
 #include "conf/conf.h"
 #include "control/control.h"
+#include "exit/exit.h"
 #include "loop/loop.h"
 #include "store/store.h"
 #include "turn/turn.h"
@@ -52,6 +53,7 @@ struct relay {
 	struct turn_settings *settings; /* made of it */
 	struct relay_worker workers[CONF_MAX_WORKERS];
 	unsigned int worker_count;
+	struct exit_notice exits; /* what their helper has said last */
 	uint64_t started_ms;
 	uint64_t config_loads;
 	uint8_t nonce_secret[AUTH_SECRET_LEN];
@@ -114,6 +116,8 @@ int relay_broker(struct relay *relay, int worker, int fd);
 void relay_broker_lost(struct relay_worker *worker);
 /* What the exits' helper has said; fd stays the caller's (relay_exits.c). */
 void relay_exits(struct relay *relay, int fd);
+/* Answers a control client that asks for it. */
+void relay_exits_show(const struct relay *relay, struct control_reply *reply);
 /* A control client asked for a reload: answered when it has ended. */
 void relay_reload_request(struct relay *relay, struct control_reply *reply);
 void relay_reload_free(struct relay *relay);

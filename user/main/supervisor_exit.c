@@ -159,10 +159,17 @@ void supervisor_exit_hear(struct supervisor *sup)
 
 void supervisor_exit_renew(struct supervisor *sup)
 {
+	struct pollfd left = { .fd = sup->exit.role.channel, .events = POLLIN };
+
 	if (!sup->exit.role.pid)
 		return;
 	if (!sup->exit.renewed)
 		sup->exit.kill_at_ms = clock_ms() + STOP_LIMIT_MS;
+	/* What it has said is not lost: the next one takes its time. */
+	while (left.fd >= 0 && poll(&left, 1, 0) > 0) {
+		supervisor_exit_hear(sup);
+		left.fd = sup->exit.role.channel;
+	}
 	sup->exit.renewed = true;
 	fd_close(&sup->exit.role.channel);
 }
