@@ -100,6 +100,17 @@ static int refresh(struct tc *tc, enum stun_family family, int lifetime)
 	return tc_ask(tc);
 }
 
+/* With a transaction ID that looks like none. */
+static int refresh_by_zeroes(struct tc *tc, enum stun_family family)
+{
+	tc_begin(tc, STUN_REFRESH);
+	memset(tc->out + 8, 0, sizeof(tc->txid));
+	memset(tc->txid, 0, sizeof(tc->txid));
+	stun_put_u8(&tc->w, STUN_ATTR_REQUESTED_ADDRESS_FAMILY,
+		    (uint8_t)family);
+	return tc_ask(tc);
+}
+
 static void done(struct tc *tc)
 {
 	assert_int_equal(refresh(tc, 0, 0), 0);
@@ -382,6 +393,7 @@ static void each_family_has_its_own_time(void **state)
 		rig_tick(&rig, 10);
 	}
 	assert_int_equal(refresh(&tc, STUN_FAMILY_IPV6, 600), 443);
+	assert_int_equal(refresh_by_zeroes(&tc, STUN_FAMILY_IPV6), 443);
 	assert_int_equal(refresh(&tc, STUN_FAMILY_IPV4, 600), 0);
 	done(&tc);
 }

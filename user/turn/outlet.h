@@ -14,7 +14,8 @@ struct outlet {
 	struct port_claim *claim; /* on it when closed, for pairs on wire */
 	struct timer expiry;
 	uint64_t expires_ms;
-	uint8_t end_txid[STUN_TXID_LEN]; /* of the Refresh that has ended it */
+	bool refreshed_away; /* closed by the Refresh of end_txid, not by time */
+	uint8_t end_txid[STUN_TXID_LEN];
 	bool closed;
 };
 

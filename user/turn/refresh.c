@@ -44,7 +44,8 @@ static int outlet_find(const struct request *req,
 	if (!code && family != AF_UNSPEC)
 		outlet = turn_outlet_made(allocation, family);
 	if (outlet && outlet->closed &&
-	    memcmp(outlet->end_txid, req->tx.txid, STUN_TXID_LEN) != 0)
+	    (!outlet->refreshed_away ||
+	     memcmp(outlet->end_txid, req->tx.txid, STUN_TXID_LEN) != 0))
 		outlet = NULL;
 	/* A family that does not exist is not the allocation's either. */
 	if (!outlet && (code || family != AF_UNSPEC))
@@ -62,6 +63,7 @@ static void lifetime_set(const struct request *req,
 	if (outlet && lifetime_ms) {
 		turn_outlet_prolong(outlet, lifetime_ms);
 	} else if (outlet) {
+		outlet->refreshed_away = true;
 		memcpy(outlet->end_txid, req->tx.txid, STUN_TXID_LEN);
 		turn_outlet_end(outlet, "refresh");
 	} else if (lifetime_ms) {
