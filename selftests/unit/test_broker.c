@@ -829,6 +829,40 @@ static void expiry_is_by_allocation(void **state)
 	assert_int_equal(ended.end, WIRE_END_EXPIRED);
 }
 
+/* In how many ms the next sweep is, `swept` now or not. */
+static uint64_t sweep_in(struct rig *rig, bool swept)
+{
+	struct timer *sweep = &rig->broker->sweep;
+
+	assert_true(sweep->armed);
+	if (swept)
+		sweep->fn(sweep);
+	return sweep->due_ms - loop_now(rig->loop);
+}
+
+static void what_only_carries_is_swept_seldom(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_expire expire = { .type = BROKER_EXPIRE,
+					.allocation = 7 };
+	struct broker_answer pair;
+
+	joined(rig, &pair);
+	assert_in_range(sweep_in(rig, true), 1, 1000);
+	unlatch(rig, &pair);
+	assert_in_range(sweep_in(rig, false), 1, 1000);
+	rig->broker->records[pair.pair].expires_ns = 0;
+	assert_in_range(sweep_in(rig, true), 9000, 10001);
+	/* A new time: looked at soon, then when it has come. */
+	expire.expires_ns = clock_ns() + 5000000000;
+	request(rig, rig->channel, &expire, sizeof(expire), NULL, 0);
+	assert_in_range(sweep_in(rig, false), 1, 1000);
+	assert_in_range(sweep_in(rig, true), 4000, 5001);
+	end(rig, &pair, WIRE_END_FIN);
+	assert_in_range(sweep_in(rig, false), 1, 1000);
+	assert_in_range(sweep_in(rig, true), 1, 1000);
+}
+
 static void a_latch_that_never_opens_is_reset(void **state)
 {
 	struct rig *rig = *state;
@@ -1351,6 +1385,7 @@ int main(void)
 		WITH_RIG(a_reset_hits_both_ends),
 		WITH_RIG(a_reset_waits_for_the_last_user),
 		WITH_RIG(expiry_is_by_allocation),
+		WITH_RIG(what_only_carries_is_swept_seldom),
 		WITH_RIG(a_latch_that_never_opens_is_reset),
 		WITH_RIG(lost_events_are_found),
 		WITH_RIG(one_that_has_ended_is_not_called_active),

@@ -163,6 +163,7 @@ struct broker {
 	unsigned int late_count;
 	struct timer late;
 	struct timer sweep; /* armed while a place is not free */
+	bool sweep_quiet; /* it is far off, for nothing but events is waited for */
 
 	struct wire_lane *lane_records; /* shared with BPF */
 	struct wire_lease *lease; /* so, too */
@@ -202,6 +203,8 @@ struct place *place_find(struct broker *broker, uint32_t index,
 uint32_t place_index(const struct broker *broker, const struct place *place);
 /* Time-outs, expiries, what an event that was lost would have told. */
 void places_sweep(struct broker *broker);
+/* There is something to be looked at that no event tells, or a new time. */
+void places_sweep_soon(struct broker *broker);
 /* The end: resets every pair. */
 void places_reset_all(struct broker *broker);
 

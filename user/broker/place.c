@@ -28,12 +28,14 @@
 #include "broker/internal.h"
 
 #define SECOND_NS        1000000000ull
+#define MILLISECOND_NS   1000000ull
 #define LATCH_LIMIT_NS   (30 * SECOND_NS)
 #define LINGER_FIN_NS    (10 * SECOND_NS)
 #define LINGER_RESET_NS  (1 * SECOND_NS)
 #define TOLD             2 /* wire_pair.unlatched */
 #define REST_NS          (SECOND_NS / 10)
 #define SWEEP_MS         1000 /* every place that is in use is looked at */
+#define SWEEP_QUIET_MS   10000 /* where events tell all but what is due */
 #define SWEEP_FEW        1024 /* in use: more are swept in so many slices */
 #define SWEEP_SLICES     10
 #define LATE_MS          50
@@ -92,6 +94,14 @@ void places_free(struct broker *broker)
 
 static void sweep_run(struct timer *timer);
 
+void places_sweep_soon(struct broker *broker)
+{
+	if (broker->sweep.armed && !broker->sweep_quiet)
+		return;
+	broker->sweep_quiet = false;
+	timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
+}
+
 /* The one place where a state changes. */
 static void state_set(struct broker *broker, struct place *place,
 		      enum place_state state, struct list *queue)
@@ -101,8 +111,8 @@ static void state_set(struct broker *broker, struct place *place,
 	place->state = state;
 	list_del(&place->queue_link);
 	list_add_tail(&place->queue_link, queue);
-	if (state != PLACE_FREE && !broker->sweep.armed)
-		timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
+	if (state != PLACE_FREE)
+		places_sweep_soon(broker);
 }
 
 static void record_state(struct broker *broker, uint32_t index,
@@ -547,14 +557,49 @@ void places_sweep(struct broker *broker)
 	queue_look(broker, PLACE_ACTIVE, now);
 }
 
+/* The first pair that expires: when, at most `latest`. */
+static uint64_t expiry_first(const struct broker *broker, uint64_t latest)
+{
+	const struct list *pos;
+
+	list_for_each(pos, &broker->queues[PLACE_ACTIVE]) {
+		uint32_t index = place_index(
+			broker, list_entry(pos, struct place, queue_link));
+		uint64_t expires_ns = broker->records[index].expires_ns;
+
+		if (expires_ns && expires_ns < latest)
+			latest = expires_ns;
+	}
+	return latest;
+}
+
+/*
+ * Pairs that only carry packets end by an event or by their time. An event is lost
+ * where very many come at once; but then others linger, and are swept for.
+ */
+static bool sweep_is_quiet(const struct broker *broker)
+{
+	uint32_t used = broker->capacity - broker->counts[PLACE_FREE];
+
+	return used == broker->counts[PLACE_ACTIVE] && used <= SWEEP_FEW;
+}
+
 static void sweep_run(struct timer *timer)
 {
 	struct broker *broker = list_entry(timer, struct broker, sweep);
+	uint64_t delay = SWEEP_MS / sweep_slices(broker), now, first;
 
 	places_sweep(broker);
-	if (broker->counts[PLACE_FREE] < broker->capacity)
-		timer_arm(broker->loop, timer, SWEEP_MS / sweep_slices(broker),
-			  sweep_run);
+	if (broker->counts[PLACE_FREE] == broker->capacity)
+		return;
+	broker->sweep_quiet = sweep_is_quiet(broker);
+	if (broker->sweep_quiet) {
+		now = clock_ns();
+		first = expiry_first(broker,
+				     now + SWEEP_QUIET_MS * MILLISECOND_NS);
+		delay = first > now ? (first - now) / MILLISECOND_NS + 1 : 1;
+	}
+	timer_arm(broker->loop, timer, delay, sweep_run);
 }
 
 /* A flow without a pair, or of one that does not know it. */

@@ -349,6 +349,8 @@ static void expire(struct session *session, struct input *input)
 	}
 	/* A walk over many pairs: others have their turn before the next. */
 	session->worked = true;
+	if (broker->counts[PLACE_FREE] < broker->capacity)
+		places_sweep_soon(broker);
 	list_for_each(pos, &session->places) {
 		struct wire_pair *record = &broker->records[place_index(
 			broker, list_entry(pos, struct place, owner_link))];
