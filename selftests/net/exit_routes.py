@@ -224,6 +224,40 @@ def _():
         ping(data, peer)
 
 
+@test("connections survive an outage of 2 s of their provider, on every engine", 60)
+def _():
+    names = [name for name in engines.chosen() if not engines.missing(lab, name)]
+    users = {f"user {name}": {"realm": "example.org", "password": "secret", "engine": engines.order(name)}
+             for name in names}
+    server = router(engine={"order": ", ".join(names), "wire": "always"}, **users)
+    pairs = []
+    for name in names:
+        client = lab.keep(turn.Control(site.client, (site.relay.addr(4, 1), server.port), name, "secret"))
+        client.allocate()
+        data, peer, _ = lab.pair(client)
+        engines.on(server, data, name)
+        ping(data, peer)
+        pairs.append((name, data, peer))
+    site.relay.run("ip", "link", "set", "to_b", "down")
+    down = time.monotonic()
+    try:
+        for _, data, peer in pairs:
+            peer.sendall(b"while it is down")
+            data.sendall(b"that way, too")
+        holds_for(lambda: server.process.status is None, max(0, 2 - (time.monotonic() - down)),
+                  "the daemon runs on")
+    finally:
+        site.relay.run("ip", "link", "set", "to_b", "up")
+        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+    with nothing_dropped(site):
+        for name, data, peer in pairs:
+            equal(turn.recv_exact(data, 16), b"while it is down", f"{name}: bytes to the client")
+            equal(turn.recv_exact(peer, 13), b"that way, too", f"{name}: bytes to the peer")
+            ping(data, peer)
+            engines.on(server, data, name)
+    tap.note("on " + ", ".join(names))
+
+
 @test("a source that no provider knows is told so: ICMPv6 code 5, and nothing is dropped outside")
 def _():
     server = router()
