@@ -101,10 +101,11 @@ demo: ## relay 1 GiB each way through three namespaces (root)
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/demo.py
 
-bench: ## measure culvert beside HAProxy, nginx and coturn (root)
-	@tools/deps build bench
+bench: ## measure culvert beside HAProxy, nginx, coturn, babeld and BIRD (root)
+	@tools/deps build check bench routing
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/bench.py
+	@BUILD=$(BUILD) python3 selftests/bench/exit_cost.py --quick
 
 bench-quick: ## the same, short, within 5 minutes (root)
 	@tools/deps build bench
@@ -116,7 +117,7 @@ bench-packets: ## datagrams of UDP allocations per CPU-second beside coturn (roo
 	@$(MAKE) --no-print-directory $(ALL_CORES) all bench-tools
 	@BUILD=$(BUILD) python3 selftests/bench/packets.py
 
-bench-exits: ## cost of choosing an exit, and fail-over, beside ip rule and BIRD (root)
+bench-exits: ## cost of choosing an exit, fail-over, beside ip rule, babeld, BIRD (root)
 	@tools/deps build check bench routing
 	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@BUILD=$(BUILD) python3 selftests/bench/exit_cost.py

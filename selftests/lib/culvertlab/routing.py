@@ -75,17 +75,31 @@ class BirdOfHosts(_Daemon):
                                  "bird")
 
 
-class BirdOfSources(_Daemon):
-    """BIRD with a static default route for each source, IPv6, which it puts into the kernel."""
+class BabeldOfSources(Babeld):
+    """babeld that tells the others of default routes of these sources, IPv6, so dear."""
 
-    def __init__(self, lab, node, hop, sources):
+    def __init__(self, lab, node, links, sources, metric):
+        super().__init__(lab, node, links,
+                         [f"ip ::/0 eq 0 src-ip {source} src-eq {source.split('/')[1]} "
+                          f"proto 4 metric {metric}" for source in sources])
+
+
+class BirdOfSources(_Daemon):
+    """BIRD with a static default route for each source, IPv6, by the first of these hops that is
+    there; it puts them into the kernel."""
+
+    program = "bird"
+
+    def __init__(self, lab, node, hops, sources):
         need("bird")
         base = os.path.join(lab.dir, f"bird{lab.next_number()}")
-        _write(f"{base}.conf", [
-            "router id 192.0.2.1;", "protocol device { }", "ipv6 sadr table sources;",
-            "protocol kernel { ipv6 sadr { table sources; export all; }; }",
-            "protocol static { ipv6 sadr { table sources; };",
-            *[f"  route ::/0 from {source} via {hop};" for source in sources], "}"])
+        lines = ["router id 192.0.2.1;", "protocol device { }", "ipv6 sadr table sources;",
+                 "protocol kernel { ipv6 sadr { table sources; export all; }; }"]
+        for place, hop in enumerate(hops):
+            lines += ["protocol static {",
+                      f"  ipv6 sadr {{ table sources; preference {200 - place}; }};",
+                      *[f"  route ::/0 from {source} via {hop};" for source in sources], "}"]
+        _write(f"{base}.conf", lines)
         self.process = lab.spawn(node, ["bird", "-f", "-c", f"{base}.conf", "-s", f"{base}.ctl"],
                                  "bird")
 
