@@ -224,6 +224,21 @@ def _():
         ping(data, peer)
 
 
+@test("a link whose source validation is strict draws a warning that says what to do")
+def _():
+    check(not router().log_count("event=exit_strict"), "a warning without a reason")
+    lab.stop_server()
+    site.relay.run("sysctl", "-qw", "net.ipv4.conf.to_b.rp_filter=1")
+    try:
+        server = router()
+        equal(server.log_count("event=exit_strict exit=isp-b link=to_b "), 1, "warnings of B's")
+        equal(server.log_count("event=exit_strict"), 1, "warnings")
+        check("rp_filter=2" in server.log(), "what to do")
+    finally:
+        site.relay.run("sysctl", "-qw", "net.ipv4.conf.to_b.rp_filter=0")
+        lab.stop_server()
+
+
 @test("connections survive an outage of 2 s of their provider, on every engine", 60)
 def _():
     names = [name for name in engines.chosen() if not engines.missing(lab, name)]

@@ -66,6 +66,7 @@ void supervisor_exit_start(struct supervisor *sup)
 			 "system's routes, whatever their source\"");
 		return;
 	}
+	supervisor_strict_tell(sup->conf);
 	err = exit_start(sup);
 	if (err)
 		hint_log("exit_process", err);
