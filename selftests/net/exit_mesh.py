@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import tap  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.mesh import ANYCAST, ROUTER, Mesh, mesh_sections  # noqa: E402
+from culvertlab.mesh import ANYCAST, ROUTER, TUNNEL, Mesh, mesh_sections  # noqa: E402
 from culvertlab.packets import checksum, packed  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.site import nothing_dropped, reached, refused  # noqa: E402
@@ -36,6 +36,9 @@ if not shutil.which("nft"):
 site = Mesh()
 lab = Lab(topology=site)
 FREEBIND = 78  # IPV6_FREEBIND
+# The device in the words of ip(8), and what fits into a tunnel by an Ethernet.
+DEVICE, FITS = {"vxlan-gpe": ("vxlan external gpe dstport 4790", 1444),
+                "ip6tnl": ("ip6tnl mode any external", 1460)}[TUNNEL]
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
 
 
@@ -99,7 +102,7 @@ def _():
         equal(first.node.run("ip", "-6", "route", "show", "table", "all", "proto", "200"), "",
               "routes that are left")
         plan = exits(first, "plan")
-        for words in ("+ ip link add culvert_tunnel up mtu 1444 type vxlan external gpe",
+        for words in (f"+ ip link add culvert_tunnel up mtu {FITS} type {DEVICE}",
                       f"+ ip -6 route default from fd82::/48 encap ip6 id 0 src {ROUTER['a']} "
                       f"dst {ANYCAST['b']} csum dev culvert_tunnel",
                       "+ ip -4 route default encap ip6", "+ table inet culvert_guard"):
@@ -156,7 +159,7 @@ def _():
                 sock.connect((site.peer.addr(version), 9))
                 sock.send(bytes(1500 - (28 if version == 4 else 48)))
                 wait_for(lambda sock=sock, level=level, size=size:
-                         sock.getsockopt(level, size) == 1444, 2, f"IPv{version}: the path's MTU")
+                         sock.getsockopt(level, size) == FITS, 2, f"IPv{version}: the path's MTU")
 
 
 def gpe(inner):
@@ -175,10 +178,18 @@ def datagram(source, to, port):
 
 def tunnelled(node, source, to, port):
     """Sends Y what a host of B's prefix would, in a tunnel, from any address."""
+    inner = datagram("fd82::2", site.peer.addr(6), port)
+    if TUNNEL == "ip6tnl":
+        with node.entered(), contextlib.closing(socket.socket(
+                socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_IPV6)) as raw:
+            raw.setsockopt(socket.IPPROTO_IPV6, FREEBIND, 1)
+            raw.bind((source, 0))
+            raw.sendto(inner, (to, 0))
+        return
     with contextlib.closing(node.socket(6, socket.SOCK_DGRAM)) as sock:
         sock.setsockopt(socket.IPPROTO_IPV6, FREEBIND, 1)
         sock.bind((source, 0))
-        sock.sendto(gpe(datagram("fd82::2", site.peer.addr(6), port)), (to, 4790))
+        sock.sendto(gpe(inner), (to, 4790))
 
 
 @test("nobody but a tunnel peer has packets let out: forged outer headers, inside and outside", 30)

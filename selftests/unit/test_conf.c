@@ -695,6 +695,13 @@ static void exits_that_contradict_themselves_are_refused(void **state)
 		"7 error: [exit a] health: found probe with unchecked = yes, "
 		"an exit that any other may stand in for; allowed: link or "
 		"anycast\n");
+	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\ntunnel = ip6tnl\n"
+		       "tunnel_peer = 2001:db8::1\n"
+		       "[exit b]\nprefix = 2001:db8:b::/48\n"
+		       "tunnel_peer = 2001:db8::2\n"
+		       "[exit c]\nprefix = 2001:db8:c::/48\n",
+		"8 error: [exit b] tunnel: found another one than [exit a] "
+		"has; allowed: one for all exits with tunnels\n");
 	refused(USABLE "[exit a]\nprefix = 2001:db8::/32\nhealth = probe\n"
 		       "[exit b]\nprefix = 2001:db8:b::/48\n"
 		       "next_hop = 2001:db8::2\nhealth = probe\n"

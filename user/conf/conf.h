@@ -42,6 +42,12 @@ enum conf_health {
 	CONF_HEALTH_PROBE,
 };
 
+/* What packets are tunnelled in. */
+enum conf_tunnel {
+	CONF_TUNNEL_GPE,
+	CONF_TUNNEL_IP6,
+};
+
 /* A file that a key names, read along with the configuration. */
 struct conf_file {
 	char *path;
@@ -173,6 +179,7 @@ struct conf_exit {
 	enum conf_health health;
 	uint64_t probe_interval_ms;
 	unsigned int probe_losses; /* unanswered in a row */
+	enum conf_tunnel tunnel; /* the same of all exits that have tunnels */
 	union addr *tunnel_peers;
 	size_t tunnel_peer_count;
 	struct prefix *discovery_hosts; /* of IPv6 */

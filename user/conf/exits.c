@@ -322,12 +322,36 @@ static void exit_check(struct parser *p, const struct section *s)
 		health_check(p, s, exit);
 }
 
+/* There is one device for all tunnels. */
+static void tunnels_check(struct parser *p)
+{
+	const struct conf_exit *first = NULL;
+	struct section *s = NULL;
+	char label[CONF_LABEL_MAX];
+
+	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL) {
+		const struct conf_exit *exit = &p->conf->exits[s->index];
+
+		if (!exit->tunnel_peer_count && !exit->discover)
+			continue;
+		if (!first)
+			first = exit;
+		if (exit->tunnel != first->tunnel)
+			conf_error(p, s->line,
+				   "%s tunnel: found another one than [exit "
+				   "%s] has; allowed: one for all exits with "
+				   "tunnels",
+				   conf_label(s->kind, s, label), first->name);
+	}
+}
+
 void conf_exits_check(struct parser *p)
 {
 	struct section *s = NULL;
 
 	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL)
 		exit_check(p, s);
+	tunnels_check(p);
 	if (p->conf->exit_count)
 		sources_make(p);
 }

@@ -47,6 +47,11 @@ static const char *const seccomp_names[] = {
 	NULL,
 };
 
+static const char *const tunnel_names[] = {
+	[CONF_TUNNEL_GPE] = "vxlan-gpe",
+	[CONF_TUNNEL_IP6] = "ip6tnl",
+	NULL,
+};
 static const char *const health_names[] = {
 	[CONF_HEALTH_LINK] = "link",
 	[CONF_HEALTH_ANYCAST] = "anycast",
@@ -661,6 +666,16 @@ const struct key conf_keys[] = {
 		  "Packets are taken out of tunnels from the peers of any exit,\n"
 		  "and from nobody else; one that is an address of this host is\n"
 		  "the source of its own tunnelled packets." },
+	{ EXIT(tunnel), .name = "tunnel", .type = KEY_WORD,
+	  .words = tunnel_names, .preset = "vxlan-gpe",
+	  .help = "What packets are tunnelled in, the same at both ends and in all\n"
+		  "exits of a file: vxlan-gpe (UDP port 4790) or ip6tnl (IPv6 and\n"
+		  "IPv4 in IPv6 and nothing between, RFC 2473, for routers that\n"
+		  "know that alone and for 16 bytes more in each packet).\n"
+		  "The kernel takes ip6tnl for addresses of a device alone: with a\n"
+		  ".Cm link\n"
+		  "here give lo the anycast addresses (ip address add ... dev lo).\n"
+		  "Other tunnels of either kind do not pass the link of an exit." },
 	{ EXIT(discovery_hosts), .name = "discovery_host", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,
 	  .second = offsetof(struct conf_exit, discovery_host_count),

@@ -69,6 +69,8 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 			digest = exit_digest(digest, exit->prefixes,
 					     exit->prefix_count *
 						     sizeof(exit->prefixes[0]));
+		digest = exit_digest(digest, &exit->tunnel,
+				     sizeof(exit->tunnel));
 		digest = exit_digest(digest, exit->tunnel_peers,
 				     exit->tunnel_peer_count *
 					     sizeof(exit->tunnel_peers[0]));

@@ -103,6 +103,7 @@ struct exit_link {
 	int index;
 	uint32_t group;
 	bool up; /* administratively, and there is a carrier */
+	bool ip6tnl; /* RFC 2473's kind of device */
 	uint32_t mtu;
 };
 

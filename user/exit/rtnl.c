@@ -345,6 +345,22 @@ bool exit_flags_up(unsigned int flags)
 	return (flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
 }
 
+/* Is a device of this kind? */
+static bool kind_is(const struct nlattr *info, const char *kind)
+{
+	const struct nlattr *attr;
+
+	if (info)
+		mnl_attr_for_each_nested(
+			attr,
+			info) if (mnl_attr_get_type(attr) == IFLA_INFO_KIND &&
+				  mnl_attr_validate(attr,
+						    MNL_TYPE_NUL_STRING) >=
+					  0) return !strcmp(mnl_attr_get_str(attr),
+							    kind);
+	return false;
+}
+
 static int link_take(const struct nlmsghdr *msg, void *arg)
 {
 	const struct ifinfomsg *head = mnl_nlmsg_get_payload(msg);
@@ -366,6 +382,7 @@ static int link_take(const struct nlmsghdr *msg, void *arg)
 	link->group = number(&attributes, IFLA_GROUP, 0);
 	link->mtu = number(&attributes, IFLA_MTU, 0);
 	link->up = exit_flags_up(head->ifi_flags);
+	link->ip6tnl = kind_is(attributes.at[IFLA_LINKINFO], "ip6tnl");
 	return MNL_CB_OK;
 }
 

@@ -21,6 +21,14 @@ bool tunnel_wanted(const struct conf *conf)
 	return learn_wanted(conf);
 }
 
+enum conf_tunnel tunnel_kind(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->exit_count; i++)
+		if (conf->exits[i].tunnel_peer_count || conf->exits[i].discover)
+			return conf->exits[i].tunnel;
+	return CONF_TUNNEL_GPE;
+}
+
 bool tunnel_anycast(const struct conf_exit *exit, const struct prefix *prefix,
 		    union addr *out)
 {

@@ -2,7 +2,8 @@
 /*
  * Tunnels between the exit routers of a site (virtual DMZ, section 5.2.2).
  *
- * One device serves all of them, VXLAN-GPE over IPv6, and each route says where to: to
+ * One device serves all of them, VXLAN-GPE over IPv6 or RFC 2473's packets in IPv6
+ * ([exit] tunnel), and each route says where to: to
  * the anycast address that the exit router with the right link has for the prefix.
  * What cannot be reached there has no such route, and the unreachable one behind it
  * tells the host.
@@ -24,6 +25,8 @@
 bool tunnel_leads(const struct conf_exit *exit);
 /* Is there anybody to tunnel to, or from? */
 bool tunnel_wanted(const struct conf *conf);
+/* In what? */
+enum conf_tunnel tunnel_kind(const struct conf *conf);
 /*
  * The address of the routers that serve a prefix of an exit: of IPv6, for IPv4 that
  * of the first prefix of IPv6. False: there is none.

@@ -2,6 +2,7 @@
 /*
  * What the guards' table has for tunnels: nobody but the site's own exit routers can
  * have packets taken out of one, and what comes out leaves by an exit or not at all.
+ * VXLAN-GPE stands for what [exit] tunnel says.
  *
  *   chain prerouting:  VXLAN-GPE by an exit's link, or out of a tunnel    drop
  *   chain input:       VXLAN-GPE from a tunnel peer                       let pass
@@ -41,13 +42,23 @@ static void device_match(struct nft_batch *batch, uint32_t key,
 	batch_equal(batch, name, sizeof(name));
 }
 
-static void tunnelled_match(struct nft_batch *batch)
+/* The protocols over IPv6 of each kind of tunnel, 0 behind them. */
+static const uint8_t protocols[][3] = {
+	[CONF_TUNNEL_GPE] = { IPPROTO_UDP },
+	[CONF_TUNNEL_IP6] = { IPPROTO_IPV6, IPPROTO_IPIP },
+};
+
+static void tunnelled_match(struct nft_batch *batch, uint8_t protocol)
 {
-	const uint8_t protocol = IPPROTO_UDP;
 	const uint16_t port = htons(TUNNEL_PORT);
 
+	/* Those over IPv4 are something else. */
+	if (protocol != IPPROTO_UDP)
+		batch_family(batch, AF_INET6);
 	batch_meta(batch, NFT_META_L4PROTO);
 	batch_equal(batch, &protocol, sizeof(protocol));
+	if (protocol != IPPROTO_UDP)
+		return;
 	batch_payload(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(port));
 	batch_equal(batch, &port, sizeof(port));
 }
@@ -59,13 +70,16 @@ static void refuse(struct nft_batch *batch)
 	batch_rule_end(batch);
 }
 
-static void tunnelled_refuse(struct nft_batch *batch, const char *chain,
-			     uint32_t key, const char *device)
+static void tunnelled_refuse(struct nft_batch *batch, const uint8_t *protocol,
+			     const char *chain, uint32_t key,
+			     const char *device)
 {
-	batch_rule_begin(batch, chain);
-	device_match(batch, key, device);
-	tunnelled_match(batch);
-	refuse(batch);
+	for (; *protocol; protocol++) {
+		batch_rule_begin(batch, chain);
+		device_match(batch, key, device);
+		tunnelled_match(batch, *protocol);
+		refuse(batch);
+	}
 }
 
 static void peers_put(struct nft_batch *batch, const struct conf *conf)
@@ -82,17 +96,17 @@ static void peers_put(struct nft_batch *batch, const struct conf *conf)
 	free(ranges);
 }
 
-static void arriving_rules(struct nft_batch *batch)
+static void arriving_rules(struct nft_batch *batch, uint8_t protocol)
 {
 	batch_rule_begin(batch, "input");
 	batch_family(batch, AF_INET6);
-	tunnelled_match(batch);
+	tunnelled_match(batch, protocol);
 	batch_source(batch, AF_INET6, 16);
 	batch_lookup(batch, PEERS, true);
 	batch_verdict(batch, NFT_RETURN, NULL);
 	batch_rule_end(batch);
 	batch_rule_begin(batch, "input");
-	tunnelled_match(batch);
+	tunnelled_match(batch, protocol);
 	refuse(batch);
 }
 
@@ -105,10 +119,11 @@ static void leaving_reject(struct nft_batch *batch, sa_family_t family)
 	batch_rule_end(batch);
 }
 
-static void link_rules(struct nft_batch *batch, const char *link)
+static void link_rules(struct nft_batch *batch, const uint8_t *protocol,
+		       const char *link)
 {
-	tunnelled_refuse(batch, "prerouting", NFT_META_IIFNAME, link);
-	tunnelled_refuse(batch, "output", NFT_META_OIFNAME, link);
+	tunnelled_refuse(batch, protocol, "prerouting", NFT_META_IIFNAME, link);
+	tunnelled_refuse(batch, protocol, "output", NFT_META_OIFNAME, link);
 	batch_rule_begin(batch, "forward");
 	device_match(batch, NFT_META_IIFNAME, link);
 	device_match(batch, NFT_META_OIFNAME, EXIT_TUNNEL);
@@ -121,6 +136,8 @@ static void link_rules(struct nft_batch *batch, const char *link)
 
 void tunnel_guard_put(struct nft_batch *batch, const struct conf *conf)
 {
+	const uint8_t *protocol = protocols[tunnel_kind(conf)];
+
 	if (!tunnel_wanted(conf))
 		return;
 	batch_chain_hooked(batch, "prerouting", NF_INET_PRE_ROUTING, EARLY);
@@ -128,15 +145,17 @@ void tunnel_guard_put(struct nft_batch *batch, const struct conf *conf)
 	batch_chain(batch, LEAVING);
 	batch_counter(batch, TUNNEL_REFUSED);
 	peers_put(batch, conf);
-	tunnelled_refuse(batch, "prerouting", NFT_META_IIFNAME, EXIT_TUNNEL);
-	arriving_rules(batch);
+	tunnelled_refuse(batch, protocol, "prerouting", NFT_META_IIFNAME,
+			 EXIT_TUNNEL);
+	for (const uint8_t *each = protocol; *each; each++)
+		arriving_rules(batch, *each);
 	batch_rule_begin(batch, "forward");
 	device_match(batch, NFT_META_IIFNAME, EXIT_TUNNEL);
 	batch_verdict(batch, NFT_JUMP, LEAVING);
 	batch_rule_end(batch);
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
 		if (conf->exits[i].link)
-			link_rules(batch, conf->exits[i].link);
+			link_rules(batch, protocol, conf->exits[i].link);
 	leaving_reject(batch, AF_INET);
 	leaving_reject(batch, AF_INET6);
 	discovery_guard_put(batch, conf);

@@ -9,12 +9,24 @@
 
 #include "exit/tunnel.h"
 
-#define KIND         "vxlan"
 #define REQUEST_SIZE 512
-#define OVERHEAD     56 /* IPv6, UDP and VXLAN-GPE around an IP packet */
-#define MTU_USUAL    1444 /* by an Ethernet */
+#define MTU_USUAL    1500 /* of an Ethernet */
 #define MTU_LEAST    1280 /* of IPv6 */
-#define ENCAP_CSUM   0x0001 /* TUNNEL_CSUM of the kernel: RFC 8200 wants one */
+/* Of linux/if_tunnel.h, which does not get on with net/if.h. */
+#define IPTUN_PROTO            9
+#define IPTUN_COLLECT_METADATA 19
+#define ENCAP_CSUM             0x0001 /* TUNNEL_CSUM of the kernel: RFC 8200 wants one */
+
+/* By enum conf_tunnel. */
+static const struct {
+	const char *kind;
+	const char *words; /* of ip(8) */
+	uint32_t overhead; /* around an IP packet */
+} kinds[] = {
+	/* IPv6, UDP and the header. */
+	[CONF_TUNNEL_GPE] = { "vxlan", "vxlan external gpe dstport 4790", 56 },
+	[CONF_TUNNEL_IP6] = { "ip6tnl", "ip6tnl mode any external", 40 },
+};
 
 void tunnel_encap_take(const struct nlattr *attr, struct exit_route *route)
 {
@@ -105,7 +117,7 @@ int tunnel_look(struct rtnl *rtnl, const struct conf *conf,
 }
 
 /* What fits by every link that leads to another end; 0: there is none now. */
-static uint32_t mtu_fitting(const struct exit_host *host)
+static uint32_t mtu_fitting(const struct exit_host *host, uint32_t overhead)
 {
 	uint32_t least = 0;
 
@@ -119,7 +131,7 @@ static uint32_t mtu_fitting(const struct exit_host *host)
 		}
 	if (!least)
 		return 0;
-	return least < MTU_LEAST + OVERHEAD ? MTU_LEAST : least - OVERHEAD;
+	return least < MTU_LEAST + overhead ? MTU_LEAST : least - overhead;
 }
 
 static struct nlmsghdr *device_request(char *buf, uint16_t type, int index)
@@ -137,7 +149,7 @@ static struct nlmsghdr *device_request(char *buf, uint16_t type, int index)
 	return request;
 }
 
-static int device_add(struct rtnl *rtnl, uint32_t mtu)
+static int device_add(struct rtnl *rtnl, enum conf_tunnel kind, uint32_t mtu)
 {
 	char buf[REQUEST_SIZE] = "";
 	struct nlmsghdr *request = device_request(buf, RTM_NEWLINK, 0);
@@ -147,12 +159,21 @@ static int device_add(struct rtnl *rtnl, uint32_t mtu)
 	mnl_attr_put_strz(request, IFLA_IFNAME, EXIT_TUNNEL);
 	mnl_attr_put_u32(request, IFLA_MTU, mtu);
 	info = mnl_attr_nest_start(request, IFLA_LINKINFO);
-	mnl_attr_put_strz(request, IFLA_INFO_KIND, KIND);
+	mnl_attr_put_strz(request, IFLA_INFO_KIND, kinds[kind].kind);
 	data = mnl_attr_nest_start(request, IFLA_INFO_DATA);
-	mnl_attr_put_u8(request, IFLA_VXLAN_COLLECT_METADATA, 1);
-	mnl_attr_put_u8(request, IFLA_VXLAN_LEARNING, 0);
-	mnl_attr_put_u16(request, IFLA_VXLAN_PORT, htons(TUNNEL_PORT));
-	mnl_attr_put(request, IFLA_VXLAN_GPE, 0, NULL);
+	switch (kind) {
+	case CONF_TUNNEL_GPE:
+		mnl_attr_put_u8(request, IFLA_VXLAN_COLLECT_METADATA, 1);
+		mnl_attr_put_u8(request, IFLA_VXLAN_LEARNING, 0);
+		mnl_attr_put_u16(request, IFLA_VXLAN_PORT, htons(TUNNEL_PORT));
+		mnl_attr_put(request, IFLA_VXLAN_GPE, 0, NULL);
+		break;
+	case CONF_TUNNEL_IP6:
+		/* Of IPv4 and IPv6. */
+		mnl_attr_put_u8(request, IPTUN_PROTO, 0);
+		mnl_attr_put(request, IPTUN_COLLECT_METADATA, 0, NULL);
+		break;
+	}
 	mnl_attr_nest_end(request, data);
 	mnl_attr_nest_end(request, info);
 	return rtnl_exchange(rtnl, request, NULL, NULL);
@@ -167,8 +188,9 @@ static int device_set(struct rtnl *rtnl, int index, uint32_t mtu)
 	return rtnl_exchange(rtnl, request, NULL, NULL);
 }
 
-static int device_make(struct rtnl *rtnl, const struct exit_link *device,
-		       uint32_t mtu, struct exit_change *change)
+static int device_make(struct rtnl *rtnl, enum conf_tunnel kind,
+		       const struct exit_link *device, uint32_t mtu,
+		       struct exit_change *change)
 {
 	char text[120];
 	int err = 0;
@@ -177,15 +199,26 @@ static int device_make(struct rtnl *rtnl, const struct exit_link *device,
 		snprintf(text, sizeof(text), "ip link set %s mtu %u up",
 			 EXIT_TUNNEL, mtu);
 	else
-		snprintf(text, sizeof(text),
-			 "ip link add %s up mtu %u type %s external gpe "
-			 "dstport %d",
-			 EXIT_TUNNEL, mtu, KIND, TUNNEL_PORT);
+		snprintf(text, sizeof(text), "ip link add %s up mtu %u type %s",
+			 EXIT_TUNNEL, mtu, kinds[kind].words);
 	if (!change->dry)
 		err = device ? device_set(rtnl, device->index, mtu) :
-			       device_add(rtnl, mtu);
+			       device_add(rtnl, kind, mtu);
 	exit_change_note(change, true, text, err);
 	return err;
+}
+
+static void device_remove(struct rtnl *rtnl, const struct exit_link *device,
+			  struct exit_change *change)
+{
+	char buf[REQUEST_SIZE] = "";
+	int err = 0;
+
+	if (!change->dry)
+		err = rtnl_exchange(
+			rtnl, device_request(buf, RTM_DELLINK, device->index),
+			NULL, NULL);
+	exit_change_note(change, false, "ip link " EXIT_TUNNEL, err);
 }
 
 int tunnel_make(struct rtnl *rtnl, const struct conf *conf,
@@ -193,17 +226,24 @@ int tunnel_make(struct rtnl *rtnl, const struct conf *conf,
 {
 	const struct exit_link *device = exit_link_named(host, EXIT_TUNNEL);
 	struct exit_host anew = { 0 };
-	uint32_t mtu = mtu_fitting(host);
+	enum conf_tunnel kind;
+	uint32_t mtu;
 	int err;
 
 	if (!conf || !tunnel_wanted(conf))
 		return 0;
+	kind = tunnel_kind(conf);
+	mtu = mtu_fitting(host, kinds[kind].overhead);
+	if (device && device->ip6tnl != (kind == CONF_TUNNEL_IP6)) {
+		device_remove(rtnl, device, change);
+		device = NULL;
+	}
 	if (device && device->up && (!mtu || device->mtu == mtu))
 		return 0;
 	if (!mtu)
-		mtu = device ? device->mtu : MTU_USUAL;
+		mtu = device ? device->mtu : MTU_USUAL - kinds[kind].overhead;
 	/* Without it the sources of the tunnels are unreachable; the rest holds. */
-	if (device_make(rtnl, device, mtu, change))
+	if (device_make(rtnl, kind, device, mtu, change))
 		return 0;
 	if (change->dry) {
 		host->tunnel = TUNNEL_PLANNED;
@@ -221,14 +261,7 @@ void tunnel_unmake(struct rtnl *rtnl, const struct conf *conf,
 		   const struct exit_host *host, struct exit_change *change)
 {
 	const struct exit_link *device = exit_link_named(host, EXIT_TUNNEL);
-	char buf[REQUEST_SIZE] = "";
-	int err = 0;
 
-	if (!device || (conf && tunnel_wanted(conf)))
-		return;
-	if (!change->dry)
-		err = rtnl_exchange(
-			rtnl, device_request(buf, RTM_DELLINK, device->index),
-			NULL, NULL);
-	exit_change_note(change, false, "ip link " EXIT_TUNNEL, err);
+	if (device && !(conf && tunnel_wanted(conf)))
+		device_remove(rtnl, device, change);
 }

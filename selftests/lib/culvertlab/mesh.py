@@ -9,6 +9,8 @@ The router I sends everything that leaves the site to RXA, whatever the source, 
 them has the anycast address of each prefix. The exit routers know each other's by I.
 """
 
+import os
+
 from .site import HOP, NETS, PREFIX, Site
 from .topo import Node
 
@@ -18,6 +20,8 @@ ANYCAST = {"a": f"fd81::{SUFFIX}", "b": f"fd82::{SUFFIX}"}
 # Of the links between I and each exit router; I is .1, the router .2.
 INNER = {"a": 86, "b": 87}
 ROUTER = {"a": "fd86::2", "b": "fd87::2"}
+# What packets are tunnelled in; not every kernel has ip6tnl.
+TUNNEL = os.environ.get("TUNNEL", "vxlan-gpe")
 OWN = {"a": 11, "b": 13}  # the router's own hosts in each prefix of the site
 
 
@@ -26,7 +30,7 @@ def mesh_sections(own):
     made = {}
     for key, site48 in (("a", "fd81::/48"), ("b", "fd82::/48")):
         made[f"exit isp-{key}"] = {"prefix": f"{PREFIX[key][4]}, {site48}",
-                                   "tunnel_peer": ROUTER[key]}
+                                   "tunnel_peer": ROUTER[key], "tunnel": TUNNEL}
     made[f"exit isp-{own}"] |= {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())}
     return made
 
@@ -55,6 +59,8 @@ class Mesh(Site):
         for key, net in INNER.items():
             self._address("i", f"to_r{key}", net, 1)
             self._address(f"r{key}", "lan", net, 2)
+            if TUNNEL == "ip6tnl":
+                self._batch(f"r{key}", [f"addr add {ANYCAST[key]}/128 dev lo"])
             self._batch(f"r{key}", [line for own in (81, 82, 85) for line in (
                 f"addr add 10.{own}.0.{OWN[key]}/32 dev lo",
                 f"addr add fd{own}::{OWN[key]}/128 dev lo")])

@@ -22,6 +22,7 @@ import json
 import os
 import secrets
 
+from .server import PATIENCE
 from .tap import check, equal
 from .topo import NETNS_DIR, Node, collect_garbage, run
 
@@ -196,6 +197,7 @@ class Site:
 
 def reached(site, node, version, index, timeout=3):
     """One connection from an address of a node to Y, a byte each way, closed by both."""
+    timeout *= PATIENCE
     with contextlib.closing(site.peer.listen(version)) as listener:
         listener.settimeout(timeout)
         with contextlib.closing(node.connect(listener.getsockname()[:2], index, timeout)) as sock:
