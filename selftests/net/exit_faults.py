@@ -108,6 +108,8 @@ def swapped(many):
             stream.send_until(lambda second=second: stream.seconds() >= second)
         equal(stream.errors, 0, "errors at the host")
         equal(stream.arrived(), stream.sent, "packets that arrive, of those sent")
+        equal(running.server.log_count(r"event=exits_ready .* changes=[1-9]"), 1,
+              "times that the kernel was changed, the start included")
         tap.note(f"{stream.sent} packets, 0 lost")
 
 

@@ -314,7 +314,7 @@ struct conf {
 	size_t realm_count; /* 1 at least; the first is the default */
 	struct conf_user *users;
 	size_t user_count;
-	struct conf_exit *exits;
+	struct conf_exit *exits; /* by name */
 	size_t exit_count;
 	struct conf_sources *sources; /* of all exits: conf_exit_of */
 	struct conf_alternate *alternates;

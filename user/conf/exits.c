@@ -345,10 +345,40 @@ static void tunnels_check(struct parser *p)
 	}
 }
 
+static int name_compare(const void *left, const void *right)
+{
+	const struct conf_exit *a = left, *b = right;
+
+	return strcmp(a->name, b->name);
+}
+
+/*
+ * By name: what the kernel is told of an exit has its index in it, and stays when
+ * sections change places.
+ */
+static void exits_sort(struct parser *p)
+{
+	struct conf_exit *exits = p->conf->exits;
+	struct section *s = NULL;
+
+	if (!p->conf->exit_count)
+		return;
+	qsort(exits, p->conf->exit_count, sizeof(*exits), name_compare);
+	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL) {
+		struct conf_exit named = { .name = s->name };
+
+		s->index = (size_t)((struct conf_exit *)bsearch(
+					    &named, exits, p->conf->exit_count,
+					    sizeof(*exits), name_compare) -
+				    exits);
+	}
+}
+
 void conf_exits_check(struct parser *p)
 {
 	struct section *s = NULL;
 
+	exits_sort(p);
 	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL)
 		exit_check(p, s);
 	tunnels_check(p);

@@ -5,7 +5,7 @@
  * A source may leave by every exit whose provider lets it pass: one with a prefix
  * around it, its own or authorised, or one that checks nothing. The owner, with the
  * longest own prefix, comes first, for answers come that way; then the greater weight,
- * then the earlier section.
+ * then the lesser name, which conf has them by.
  *
  * A table's number is where a digest of its exits' names falls among TABLES_MOST, or the
  * next that is free: exits first, by name, then choices, by address. When two fall on one
@@ -66,20 +66,9 @@ static uint64_t name_digest(const struct conf_exit *exit)
 static void exits_number(struct sweep *sweep, struct exit_order *order)
 {
 	const struct conf_exit *exits = sweep->conf->exits;
-	uint8_t named[CONF_EXITS_MAX] = { 0 }; /* by name */
 
-	for (size_t i = 0; i < sweep->conf->exit_count; i++) {
-		size_t at = i;
-
-		for (;
-		     at && strcmp(exits[named[at - 1]].name, exits[i].name) > 0;
-		     at--)
-			named[at] = named[at - 1];
-		named[at] = (uint8_t)i;
-	}
 	for (size_t i = 0; i < sweep->conf->exit_count; i++)
-		order->tables[named[i]] =
-			table_take(sweep, name_digest(&exits[named[i]]));
+		order->tables[i] = table_take(sweep, name_digest(&exits[i]));
 }
 
 /* Of several exits, in whatever order. */
