@@ -16,6 +16,7 @@ ATTACH, DETACH, GETREGS, SETREGS, SYSCALL = 16, 17, 12, 13, 24
 NUMBERS = {"write": 1, "mmap": 9, "socket": 41, "fork": 57, "execve": 59, "kill": 62, "mkdir": 83,
            "ptrace": 101, "mount": 165, "openat": 257, "prlimit64": 302, "bpf": 321, "io_uring_setup": 425}
 EXEC = 4  # PROT_EXEC
+STOPS = 10000  # tries to find a thread in a system call
 
 
 class Regs(ctypes.Structure):
@@ -55,22 +56,32 @@ def _write(pid, at, data):
     return at
 
 
-def _attached(pid, function):
-    _ptrace(ATTACH, pid)
-    os.waitpid(pid, 0)
+def _stop(pid):
+    """Stops the thread behind a `syscall` instruction; its registers.
+
+    It may just have something to do: then what lies before its next instruction is another one.
+    """
     regs = Regs()
-    _ptrace(GETREGS, pid, ctypes.byref(regs))
-    result = function(regs)
+    for _ in range(STOPS):
+        _ptrace(ATTACH, pid)
+        os.waitpid(pid, 0)
+        _ptrace(GETREGS, pid, ctypes.byref(regs))
+        if ctypes.c_longlong(regs.orig_rax).value >= 0:
+            return regs
+        _ptrace(DETACH, pid)
+        os.sched_yield()
+    raise AssertionError(f"process {pid} does not wait in the kernel")
+
+
+def _attached(pid, function):
+    result = function(_stop(pid))
     _ptrace(DETACH, pid)
     return result
 
 
 def call(pid, name, *arguments):
     """The call's result (negative errno), or SIGSYS when a filter has refused it."""
-    _ptrace(ATTACH, pid)
-    os.waitpid(pid, 0)
-    regs, other = Regs(), Regs()
-    _ptrace(GETREGS, pid, ctypes.byref(regs))
+    regs, other = _stop(pid), Regs()
     ctypes.pointer(other)[0] = regs
     other.rip -= 2
     other.rax, other.orig_rax = NUMBERS[name], ctypes.c_ulonglong(-1).value
