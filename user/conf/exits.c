@@ -354,14 +354,14 @@ static int name_compare(const void *left, const void *right)
 
 /*
  * By name: what the kernel is told of an exit has its index in it, and stays when
- * sections change places.
+ * sections change places. What has errors, as two of a name, is not used.
  */
 static void exits_sort(struct parser *p)
 {
 	struct conf_exit *exits = p->conf->exits;
 	struct section *s = NULL;
 
-	if (!p->conf->exit_count)
+	if (!p->conf->exit_count || p->errors || p->no_memory)
 		return;
 	qsort(exits, p->conf->exit_count, sizeof(*exits), name_compare);
 	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL) {
