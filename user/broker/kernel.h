@@ -54,7 +54,7 @@ struct kernel {
 	struct broker *broker;
 	struct loop *loop;
 	char dir[PIN_PATH]; /* PIN/net-<inode> */
-	int lock; /* abstract socket: one broker in a network namespace */
+	int lock; /* record lock: one broker in a network namespace */
 	bool adopted; /* the maps are those of an earlier broker */
 	struct wire_bpf *bpf;
 	struct pin_header header;

@@ -365,12 +365,12 @@ static void exits_sort(struct parser *p)
 		return;
 	qsort(exits, p->conf->exit_count, sizeof(*exits), name_compare);
 	while ((s = conf_section_next(p, s, SECTION_EXIT)) != NULL) {
-		struct conf_exit named = { .name = s->name };
+		const struct conf_exit named = { .name = s->name };
+		const struct conf_exit *at =
+			bsearch(&named, exits, p->conf->exit_count,
+				sizeof(*exits), name_compare);
 
-		s->index = (size_t)((struct conf_exit *)bsearch(
-					    &named, exits, p->conf->exit_count,
-					    sizeof(*exits), name_compare) -
-				    exits);
+		s->index = (size_t)(at - exits);
 	}
 }
 

@@ -715,7 +715,7 @@ const struct key conf_keys[] = {
 		  "With 0 it is the last resort.\n"
 		  "It also orders the exits that are\n"
 		  ".Cm authorised\n"
-		  "for a source." },
+		  "for a source; those of the same weight stand by name." },
 	{ EXIT(engines.order), .name = "engine", .type = KEY_ENGINES,
 	  .second = offsetof(struct conf_exit, engines.count),
 	  .shown = "as in [engine]",
