@@ -177,6 +177,7 @@ static void reply_feed(const uint8_t *data, size_t len)
 	struct control_connection *connections;
 	struct control_engine *engines;
 	struct control_exit *exits;
+	struct control_loss *losses;
 	size_t count, total;
 
 	if (control_answer_parse((const char *)data, len, &answer))
@@ -198,6 +199,8 @@ static void reply_feed(const uint8_t *data, size_t len)
 			free(engines);
 		if (!control_answer_exits(answer, &exits, &count))
 			free(exits);
+		if (!control_answer_losses(answer, &losses, &count))
+			free(losses);
 	}
 	control_answer_free(answer);
 }

@@ -359,6 +359,20 @@ def _():
             reached(site, site.client, 6, 1)
 
 
+def held_back(router):
+    """What is said of a router whose own exit's link is up, but not taken for it."""
+    wait_for(lambda: router.rows()["isp-a"]["state"] == "held", 1, "it is held back")
+    within(router.rows()["isp-a"]["held_ms"], 1, 32000, "milliseconds that it is held back")
+    check("held for " in router.exits(), router.exits())
+    equal(router.exits("plan").strip(), "nothing to be changed", "the plan")
+    for version in (4, 6):
+        said = router.exits("trace", site.client.addr(version, 0), site.peer.addr(version))
+        check("isp-a is dead for it now: held for " in said and "unreachable" in said, said)
+    told = json.loads(router.server.control_request(b'{"v":1,"cmd":"exits"}\n'))["data"]
+    equal([row["state"] for row in told["exits"] if row["name"] == "isp-a"], ["held"], "told")
+    check(any(one["what"] == "to_a" and one["held_ms"] for one in told["losses"]), told)
+
+
 @test("a link that flaps ten times a second leaves its exit refused until it is calm", 40)
 def _():
     # The addresses stay, and the routes by them come back with the link.
@@ -379,7 +393,7 @@ def _():
         for version in (4, 6):
             equal(refused(site, site.client, version, 0), TOLD[version], "the host is told")
         check("UP" in RXA.run("ip", "-br", "link", "show", "to_a"), "the link is down")
-        equal(first.rows()["isp-a"]["state"], "lost", "the state of the exit")
+        held_back(first)
         become(first, "up", "dead")
         for version in (4, 6):
             RXA.run("ip", f"-{version}", "route", "replace", "default", "via", HOP["a"][version])

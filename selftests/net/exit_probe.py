@@ -119,7 +119,7 @@ def _():
             reached(site, site.client, version, 1)
         with stopped(RXB):
             begun = time.monotonic()
-            wait_for(lambda: state(first) == "lost", 3, "the exit is lost")
+            wait_for(lambda: state(first) == "silent", 3, "the exit is silent")
             tap.note(f"refused after {time.monotonic() - begun:.2f} s")
             for version in (4, 6):
                 begun = time.monotonic()
@@ -127,6 +127,9 @@ def _():
                 # An error that comes while connect() has the socket counts with the next SYN.
                 within(time.monotonic() - begun, 0, 1.9, "seconds until the error")
                 reached(site, site.client, version, 0)
+            equal(first.exits("plan").strip(), "nothing to be changed", "the plan")
+            said = first.exits("trace", "fd82::2", "fd99::1")
+            check("isp-b is dead for it now: silent" in said and "unreachable" in said, said)
         wait_for(lambda: state(first) == "up", 5, "it is back")
         for version in (4, 6):
             reached(site, site.client, version, 1)

@@ -1088,13 +1088,20 @@ static void exits_go_through_whole(void **state)
 		  .packets = 44,
 		  .rejected = 5 },
 	};
+	const struct control_loss lost[2] = {
+		{ .what = "wan0", .held_ms = 900 },
+		{ .what = "2001:db8::1", .silent = true },
+	};
 	const struct control_exits exits = { .rows = sent,
 					     .count = 2,
+					     .losses = lost,
+					     .loss_count = 2,
 					     .tunnel_refused = 1,
 					     .hosts_told = 2,
 					     .told = 3,
 					     .forged = 4 };
 	struct control_exit *got;
+	struct control_loss *losses;
 	struct control_answer *answer;
 	char *json;
 	size_t count;
@@ -1114,6 +1121,14 @@ static void exits_go_through_whole(void **state)
 	assert_int_equal(got[1].changes, 3);
 	assert_int_equal(got[1].packets, 44);
 	assert_int_equal(got[1].rejected, 5);
+	assert_int_equal(control_answer_losses(answer, &losses, &count), 0);
+	assert_int_equal(count, 2);
+	assert_string_equal(losses[0].what, "wan0");
+	assert_int_equal(losses[0].held_ms, 900);
+	assert_false(losses[0].silent);
+	assert_string_equal(losses[1].what, "2001:db8::1");
+	assert_true(losses[1].silent);
+	free(losses);
 	json = control_answer_json(answer);
 	assert_non_null(strstr(json, "\"tunnel_refused\":1,\"hosts_told\":2,"
 				     "\"told\":3,\"forged\":4"));

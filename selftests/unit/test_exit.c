@@ -1232,12 +1232,15 @@ static void dead_sources(struct exit_notice *out)
 
 static void what_is_dead_is_told_to_the_byte(void **state)
 {
+	const struct exit_loss lost = { .what = "wan0", .until_ms = 5 };
 	struct exit_notice notice = { .dead = NULL }, read;
 	union addr addr;
 	int fd;
 
 	(void)state;
 	dead_sources(&notice);
+	notice.losses = (struct exit_losses){ calloc(1, sizeof(lost)), 1 };
+	notice.losses.all[0] = lost;
 	assert_int_equal(notice.dead_count, 2);
 	assert_span(&notice.dead[0], "10.9.0.0", "10.9.255.255");
 	assert_span(&notice.dead[1],
@@ -1250,7 +1253,13 @@ static void what_is_dead_is_told_to_the_byte(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(exit_notice_unpack(fd, &read), 0);
 	assert_true(exit_notice_same(&notice, &read));
+	read.losses.all[0].until_ms++;
+	assert_false(exit_notice_same(&notice, &read));
 	exit_notice_clear(&read);
+	close(fd);
+	memset(notice.losses.all[0].what, 'x', sizeof(lost.what));
+	fd = exit_notice_pack(&notice);
+	assert_int_equal(exit_notice_unpack(fd, &read), -EBADMSG);
 	close(fd);
 	exit_notice_clear(&notice);
 }

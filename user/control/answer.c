@@ -319,6 +319,16 @@ static json_t *exit_json(const struct control_exit *row)
 	return object;
 }
 
+static json_t *loss_json(const struct control_loss *row)
+{
+	json_t *object = json_object();
+
+	set(&object, "what", string(row->what));
+	set(&object, "silent", json_boolean(row->silent));
+	set(&object, "held_ms", number(row->held_ms));
+	return object;
+}
+
 void answer_exits(struct answer *answer, const struct control_exits *exits)
 {
 	char text[160];
@@ -326,6 +336,10 @@ void answer_exits(struct answer *answer, const struct control_exits *exits)
 	list_head(answer, CONTROL_EXITS, exits->count);
 	for (size_t i = 0; i < exits->count; i++)
 		if (!row_append(answer, i, exit_json(&exits->rows[i])))
+			break;
+	append_text(answer, "],\"losses\":[");
+	for (size_t i = 0; i < exits->loss_count; i++)
+		if (!row_append(answer, i, loss_json(&exits->losses[i])))
 			break;
 	snprintf(text, sizeof(text),
 		 "],\"tunnel_refused\":%" PRIu64 ",\"hosts_told\":%" PRIu64

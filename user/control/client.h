@@ -58,6 +58,9 @@ int control_answer_engines(const struct control_answer *answer,
 			   struct control_engine **rows, size_t *count);
 int control_answer_exits(const struct control_answer *answer,
 			 struct control_exit **rows, size_t *count);
+/* Of the same answer. */
+int control_answer_losses(const struct control_answer *answer,
+			  struct control_loss **rows, size_t *count);
 void control_answer_free(struct control_answer *answer); /* accepts NULL */
 
 /* Understands one reply line; for tests and fuzzing. -EPROTO or -ENOMEM. */

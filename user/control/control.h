@@ -108,9 +108,18 @@ struct control_exit {
 	uint64_t changes, packets, rejected;
 };
 
+/* A link or an anycast address that is lost although the kernel has it. */
+struct control_loss {
+	const char *what;
+	bool silent; /* it answers no probe; else: it flapped, and is held back */
+	uint64_t held_ms; /* held back: for so long, if it stays */
+};
+
 struct control_exits {
 	const struct control_exit *rows;
 	size_t count;
+	const struct control_loss *losses;
+	size_t loss_count;
 	uint64_t tunnel_refused, hosts_told, told, forged;
 };
 

@@ -399,6 +399,29 @@ int control_answer_exits(const struct control_answer *answer,
 	return list_decode(answer, &kind, rows, count, NULL);
 }
 
+static int loss_decode(const json_t *row, void *to)
+{
+	struct control_loss *out = to;
+	bool ok = true;
+
+	out->what = text(row, "what", &ok);
+	out->silent = boolean(row, "silent", &ok);
+	out->held_ms = number(row, "held_ms", &ok);
+	return ok ? 0 : -EPROTO;
+}
+
+int control_answer_losses(const struct control_answer *answer,
+			  struct control_loss **rows, size_t *count)
+{
+	static const struct row_kind kind = {
+		.key = "losses",
+		.size = sizeof(struct control_loss),
+		.decode = loss_decode,
+	};
+
+	return list_decode(answer, &kind, rows, count, NULL);
+}
+
 void control_json_text(FILE *out, const char *text)
 {
 	json_t *string = json_string(text);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "conf/conf.h"
 #include "ctl/ctl.h"
 #include "ctl/grid.h"
@@ -31,7 +32,29 @@ struct told {
 	struct control_answer *answer;
 	struct control_exit *rows; /* their texts are the answer's */
 	size_t count;
+	struct exit_losses losses;
 };
+
+static int losses_take(struct told *out)
+{
+	struct control_loss *rows;
+	uint64_t now = clock_ms();
+	size_t count;
+	int err = control_answer_losses(out->answer, &rows, &count);
+
+	if (err)
+		return err;
+	out->losses.all = calloc(count + 1, sizeof(out->losses.all[0]));
+	for (size_t i = 0; out->losses.all && i < count; i++) {
+		struct exit_loss *loss = &out->losses.all[out->losses.count++];
+
+		snprintf(loss->what, sizeof(loss->what), "%s", rows[i].what);
+		loss->silent = rows[i].silent;
+		loss->until_ms = now + rows[i].held_ms;
+	}
+	free(rows);
+	return out->losses.all ? 0 : -ENOMEM;
+}
 
 static void told_ask(struct ctl *ctl, const struct conf *conf, struct told *out)
 {
@@ -45,13 +68,15 @@ static void told_ask(struct ctl *ctl, const struct conf *conf, struct told *out)
 			       &out->answer))
 		return;
 	if (control_answer_error(out->answer) ||
-	    control_answer_exits(out->answer, &out->rows, &out->count))
+	    control_answer_exits(out->answer, &out->rows, &out->count) ||
+	    losses_take(out))
 		out->count = 0;
 }
 
 static void told_clear(struct told *told)
 {
 	free(told->rows);
+	free(told->losses.all);
 	control_answer_free(told->answer);
 }
 
@@ -81,6 +106,17 @@ static void change_cell(struct grid *grid, const struct control_exit *told)
 		grid_cell(grid, "%s", told ? "none" : "not known");
 }
 
+static void state_cell(struct grid *grid, const struct exit_row *row)
+{
+	char text[HUMAN_LEN];
+
+	if (row->held_ms)
+		grid_cell(grid, "%s for %s", row->state,
+			  human_duration(row->held_ms, text));
+	else
+		grid_cell(grid, "%s", row->state);
+}
+
 static void row_cells(void *arg, const struct exit_row *row)
 {
 	const struct row_grid *rows = arg;
@@ -89,7 +125,7 @@ static void row_cells(void *arg, const struct exit_row *row)
 
 	grid_cell(grid, "%s", exit->name);
 	grid_cell(grid, "%s", exit->link ? exit->link : "");
-	grid_cell(grid, "%s", row->state);
+	state_cell(grid, row);
 	grid_cell(grid, "%zu", exit->prefix_count);
 	grid_cell(grid, "%s", row->by);
 	grid_cell(grid, "%s",
@@ -150,7 +186,7 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf,
 	int err;
 
 	grid_init(&grid, titles, 9);
-	err = exit_each(conf, row_cells, (void *)&rows);
+	err = exit_each(conf, &told->losses, row_cells, (void *)&rows);
 	if (!err)
 		err = grid_print(&grid, ctl->out);
 	if (!err)
@@ -193,10 +229,11 @@ static void row_json(void *arg, const struct exit_row *row)
 	fputs(",\"link\":", rows->out);
 	control_json_text(rows->out, row->exit->link ? row->exit->link : "");
 	fprintf(rows->out,
-		",\"state\":\"%s\",\"prefixes\":%zu,\"by\":\"%s\","
+		",\"state\":\"%s\",\"held_ms\":%" PRIu64
+		",\"prefixes\":%zu,\"by\":\"%s\","
 		"\"guarded\":%s,"
 		"\"packets\":%" PRIu64 ",\"rejected\":%" PRIu64,
-		row->state, row->exit->prefix_count, row->by,
+		row->state, row->held_ms, row->exit->prefix_count, row->by,
 		row->guarded ? "true" : "false", row->packets, row->rejects);
 	change_json(rows->out, told_find(rows->told, row->exit->name));
 	fputs("}", rows->out);
@@ -226,7 +263,7 @@ static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf,
 	int err;
 
 	fputs("{\"v\":1,\"exits\":[", ctl->out);
-	err = exit_each(conf, row_json, &rows);
+	err = exit_each(conf, &told->losses, row_json, &rows);
 	if (!err)
 		err = exit_tunnels(&tunnels);
 	fprintf(ctl->out,
@@ -269,12 +306,16 @@ enum ctl_exit ctl_exits(struct ctl *ctl)
 enum ctl_exit ctl_exits_plan(struct ctl *ctl)
 {
 	struct conf *conf;
+	struct told told;
 	size_t changes;
 	int err;
 
 	if (ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
-	err = exit_plan(conf, ctl->json ? NULL : ctl->out, &changes);
+	told_ask(ctl, conf, &told);
+	err = exit_plan(conf, &told.losses, ctl->json ? NULL : ctl->out,
+			&changes);
+	told_clear(&told);
 	conf_unref(conf);
 	if (err)
 		return ctl_fail(ctl, "cannot plan: %s", hint(err));
@@ -291,6 +332,19 @@ static const char *trace_reason(const struct exit_trace *trace)
 		       "within the site, or by another router";
 }
 
+static void dead_show(FILE *out, const struct exit_trace *trace)
+{
+	char text[HUMAN_LEN];
+
+	if (!trace->exit || !trace->dead)
+		return;
+	fprintf(out, "exit %s is dead for it now%s%s", trace->exit->name,
+		trace->why ? ": " : "", trace->why ? trace->why : "");
+	if (trace->held_ms)
+		fprintf(out, " for %s", human_duration(trace->held_ms, text));
+	fputs("\n", out);
+}
+
 static void trace_show(FILE *out, const struct exit_trace *trace)
 {
 	char from[ADDR_STRLEN], prefix[ADDR_STRLEN], hop[ADDR_STRLEN];
@@ -304,8 +358,7 @@ static void trace_show(FILE *out, const struct exit_trace *trace)
 			prefix_format(&trace->prefix, prefix));
 	else
 		fprintf(out, "%s belongs to no exit\n", from);
-	if (trace->exit && trace->dead)
-		fprintf(out, "exit %s is dead for it now\n", trace->exit->name);
+	dead_show(out, trace);
 	if (trace->unreachable) {
 		fprintf(out, "unreachable: there is no way for it now\n");
 		return;
@@ -336,8 +389,10 @@ static void trace_json(FILE *out, const struct exit_trace *trace)
 	control_json_text(out, trace->device);
 	fprintf(out,
 		",\"gateway\":\"%s\",\"anycast\":\"%s\",\"table\":%u,"
-		"\"dead\":%s,\"unreachable\":%s,\"rejected\":%s}\n",
+		"\"dead\":%s,\"why\":\"%s\",\"held_ms\":%" PRIu64
+		",\"unreachable\":%s,\"rejected\":%s}\n",
 		hop, anycast, trace->table, trace->dead ? "true" : "false",
+		trace->why ? trace->why : "", trace->held_ms,
 		trace->unreachable ? "true" : "false",
 		trace->rejected ? "true" : "false");
 }
@@ -347,6 +402,7 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 	struct exit_trace trace;
 	union addr from, to;
 	struct conf *conf;
+	struct told told;
 	int err;
 
 	if (addr_parse(ctl->id, 0, &from) || addr_parse(ctl->other, 0, &to))
@@ -354,9 +410,11 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 				ctl->id, ctl->other);
 	if (ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
-	err = exit_trace(conf, &from, &to, &trace);
+	told_ask(ctl, conf, &told);
+	err = exit_trace(conf, &told.losses, &from, &to, &trace);
 	if (!err)
 		(ctl->json ? trace_json : trace_show)(ctl->out, &trace);
+	told_clear(&told);
 	conf_unref(conf);
 	return err ? ctl_fail(ctl, "cannot trace: %s", hint(err)) : CTL_OK;
 }

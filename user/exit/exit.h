@@ -53,8 +53,23 @@ struct exit_history {
 	uint64_t packets, rejects; /* as in struct exit_row */
 };
 
+/*
+ * What is lost although the kernel has it: known only to who has watched it for a while.
+ */
+struct exit_loss {
+	char what[ADDR_STRLEN]; /* the link, or the anycast address */
+	bool silent; /* who has it answers no probe; else it is held back (health.c) */
+	uint64_t until_ms; /* clock_ms(): held back until then, if it stays */
+};
+
+struct exit_losses {
+	struct exit_loss *all;
+	size_t count;
+};
+
 /* What others may want to know of the exits. */
 struct exit_notice {
+	struct exit_losses losses;
 	struct addr_span *dead; /* sources without a way out, in order */
 	size_t dead_count;
 	struct exit_history *exits; /* those that lead somewhere */
@@ -102,9 +117,11 @@ void exit_free(struct exit_helper *helper);
 
 /*
  * Prints what exit_new would change now, a line each; *changes counts them.
- * Changes nothing. 0 or a negative errno: -EPERM without CAP_NET_ADMIN.
+ * Changes nothing. `losses`, here and below: what a helper that runs has told; NULL:
+ * nothing. 0 or a negative errno: -EPERM without CAP_NET_ADMIN.
  */
-int exit_plan(const struct conf *conf, FILE *out, size_t *changes);
+int exit_plan(const struct conf *conf, const struct exit_losses *losses,
+	      FILE *out, size_t *changes);
 
 /*
  * Removes everything that is ours, printing a line each (out NULL: none). 0;
@@ -117,9 +134,11 @@ struct exit_row {
 	const struct conf_exit *exit;
 	/*
 	 * "up"; "down", "missing": its link; "lost": the routes that should be, or
-	 * the way to the other router; "dead": the host route to an anycast address
+	 * the way to the other router; "dead": the host route to an anycast address;
+	 * "held", "silent": as struct exit_loss has it
 	 */
 	const char *state;
+	uint64_t held_ms; /* that it stays "held" at least; else 0 */
 	/*
 	 * How a packet's exit is found, IPv4's way and IPv6's: "rules" or "subtrees",
 	 * which is what few prefixes have, or "map", of nftables
@@ -131,7 +150,7 @@ struct exit_row {
 };
 
 /* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */
-int exit_each(const struct conf *conf,
+int exit_each(const struct conf *conf, const struct exit_losses *losses,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
 
 /* What this host has learnt: packets from there to there are tunnelled. */
@@ -153,6 +172,8 @@ struct exit_trace {
 	const struct conf_exit *exit; /* whose source it is; NULL: nobody's */
 	struct prefix prefix; /* by which it is */
 	bool dead; /* that exit cannot be left by with this prefix now */
+	const char *why; /* "held", "silent"; NULL: as the kernel has it */
+	uint64_t held_ms; /* as in struct exit_row */
 	bool unreachable; /* then nothing below is set */
 	char device[IF_NAMESIZE];
 	union addr gateway; /* AF_UNSPEC: none, the destination is on the link */
@@ -167,7 +188,8 @@ struct exit_trace {
  * Asks the kernel. 0; -EAFNOSUPPORT: one is IPv4, the other IPv6; or another
  * negative errno.
  */
-int exit_trace(const struct conf *conf, const union addr *from,
-	       const union addr *to, struct exit_trace *out);
+int exit_trace(const struct conf *conf, const struct exit_losses *losses,
+	       const union addr *from, const union addr *to,
+	       struct exit_trace *out);
 
 #endif

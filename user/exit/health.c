@@ -427,19 +427,109 @@ bool health_lost(const struct health *health, const union addr *anycast)
 	return one && one->lost;
 }
 
+static const struct watched *prefix_find(const struct health *health,
+					 const struct conf_exit *exit,
+					 const struct prefix *prefix)
+{
+	union addr anycast;
+
+	if (exit->link)
+		return link_find(health, exit->link);
+	if (!exit_watched(exit, prefix, &anycast))
+		return NULL;
+	return watched_find(health, exit->health, &anycast);
+}
+
 bool health_exit_lost(const struct health *health, const struct conf_exit *exit,
 		      const struct prefix *prefix)
 {
-	const struct watched *one;
-	union addr anycast;
+	const struct watched *one = prefix_find(health, exit, prefix);
 
-	if (!exit_watched(exit, prefix, &anycast))
-		return false;
-	one = watched_find(health, exit->health, &anycast);
 	return one && one->lost;
 }
 
-int exit_health(const struct conf *conf, struct rtnl *rtnl, struct health **out)
+static bool is_held(const struct watched *one)
+{
+	return one->lost && one->there;
+}
+
+static bool is_silent(const struct watched *one)
+{
+	return one->kind == CONF_HEALTH_PROBE && !one->there;
+}
+
+const char *health_why(const struct health *health,
+		       const struct conf_exit *exit,
+		       const struct prefix *prefix, uint64_t now_ms,
+		       uint64_t *held_ms)
+{
+	const struct watched *one = prefix_find(health, exit, prefix);
+
+	if (!one || !one->lost)
+		return NULL;
+	if (is_held(one))
+		*held_ms = one->due_ms > now_ms ? one->due_ms - now_ms : 0;
+	return is_held(one) ? "held" : is_silent(one) ? "silent" : NULL;
+}
+
+static void watched_name(const struct watched *one, char out[ADDR_STRLEN])
+{
+	if (one->kind == CONF_HEALTH_LINK)
+		snprintf(out, ADDR_STRLEN, "%s", one->link);
+	else
+		addr_format_host(&one->anycast, out);
+}
+
+int health_losses(const struct health *health, struct exit_losses *out)
+{
+	struct exit_losses losses = { .all = NULL };
+
+	for (size_t i = 0; i < health->count; i++) {
+		const struct watched *one = &health->all[i];
+		struct exit_loss *loss;
+
+		if (!is_held(one) && !is_silent(one))
+			continue;
+		loss = exit_array_add((void **)&losses.all, &losses.count,
+				      sizeof(*loss));
+		if (!loss) {
+			free(losses.all);
+			return -ENOMEM;
+		}
+		watched_name(one, loss->what);
+		loss->silent = is_silent(one);
+		loss->until_ms = loss->silent ? 0 : one->due_ms;
+	}
+	*out = losses;
+	return 0;
+}
+
+static void loss_recall(struct watched *one, const struct exit_loss *loss)
+{
+	if (loss->silent && one->kind == CONF_HEALTH_PROBE)
+		one->there = false;
+	else if (loss->silent || !one->there)
+		return;
+	one->lost = true;
+	one->due_ms = loss->until_ms;
+	/* The next loss in a row is no first one. */
+	one->losses = one->losses ? one->losses : 1;
+}
+
+void health_recall(struct health *health, const struct exit_losses *losses)
+{
+	char name[ADDR_STRLEN];
+
+	for (size_t i = 0; i < health->count && losses->count; i++) {
+		watched_name(&health->all[i], name);
+		for (size_t k = 0; k < losses->count; k++)
+			if (!strcmp(losses->all[k].what, name))
+				loss_recall(&health->all[i], &losses->all[k]);
+	}
+}
+
+int exit_health(const struct conf *conf, struct rtnl *rtnl,
+		const struct exit_losses *losses, struct health **out)
 {
 	struct health *health = NULL;
 	bool changed;
@@ -447,6 +537,8 @@ int exit_health(const struct conf *conf, struct rtnl *rtnl, struct health **out)
 
 	if (!err)
 		err = health_look(health, rtnl, clock_ms(), &changed);
+	if (!err && losses)
+		health_recall(health, losses);
 	if (err)
 		health_free(health);
 	else

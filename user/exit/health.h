@@ -12,6 +12,7 @@
 
 #include "conf/conf.h"
 
+struct exit_losses;
 struct health;
 struct nlmsghdr;
 struct rtnl;
@@ -63,5 +64,18 @@ bool health_lost(const struct health *health, const union addr *anycast);
 bool health_exit_lost(const struct health *health, const struct conf_exit *exit,
 		      const struct prefix *prefix);
 bool health_link_lost(const struct health *health, const char *link);
+/*
+ * Why a prefix is lost that the kernel has a way for: "silent", or "held", for *held_ms
+ * more at least. NULL: it is not, or the kernel has none.
+ */
+const char *health_why(const struct health *health,
+		       const struct conf_exit *exit,
+		       const struct prefix *prefix, uint64_t now_ms,
+		       uint64_t *held_ms);
+
+/* All that is lost in that way, its array for the caller to free. 0 or -ENOMEM. */
+int health_losses(const struct health *health, struct exit_losses *out);
+/* Takes that over, but for what the kernel has no way for (health_look before it). */
+void health_recall(struct health *health, const struct exit_losses *losses);
 
 #endif

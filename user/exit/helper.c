@@ -63,6 +63,7 @@ struct exit_helper {
 	struct exit_history *history;
 	size_t history_count;
 	struct timer count;
+	bool count_hurried; /* it is due within HEAL_MS */
 	uint64_t applied_ms;
 	unsigned int hurried; /* since it was quiet */
 	bool nft_touched; /* somebody touched a table of ours */
@@ -172,9 +173,11 @@ static int notice_make(struct exit_helper *helper, struct exit_notice *out)
 	if (err)
 		return err;
 	notice.exits = calloc(1, size + 1);
-	if (!notice.exits) {
+	err = notice.exits ? health_losses(helper->health, &notice.losses) :
+			     -ENOMEM;
+	if (err) {
 		exit_notice_clear(&notice);
-		return -ENOMEM;
+		return err;
 	}
 	memcpy(notice.exits, helper->history, size);
 	notice.exit_count = helper->history_count;
@@ -206,9 +209,18 @@ static void count_timed(struct timer *timer)
 	struct exit_helper *helper =
 		list_entry(timer, struct exit_helper, count);
 
+	helper->count_hurried = false;
 	history_count(helper->history, helper->history_count, helper->nft);
 	notice_tell(helper);
 	timer_arm(helper->loop, timer, COUNT_MS, count_timed);
+}
+
+/* What is held back may be so for longer now. */
+static void tell_soon(struct exit_helper *helper)
+{
+	if (!helper->count_hurried)
+		timer_arm(helper->loop, &helper->count, HEAL_MS, count_timed);
+	helper->count_hurried = true;
 }
 
 static void heal_timed(struct timer *timer);
@@ -266,8 +278,10 @@ static void look_deferred(struct deferred *deferred)
 	struct exit_helper *helper =
 		list_entry(deferred, struct exit_helper, look);
 
-	if (!look_now(helper))
+	if (!look_now(helper)) {
+		tell_soon(helper);
 		return;
+	}
 	steer_now(helper);
 	heal_now(helper);
 }
@@ -560,8 +574,9 @@ void exit_free(struct exit_helper *helper)
 }
 
 /* conf NULL: everything goes. */
-static int once_with(const struct conf *conf, struct rtnl *rtnl,
-		     struct nft *nft, struct exit_change *change)
+static int once_with(const struct conf *conf, const struct exit_losses *losses,
+		     struct rtnl *rtnl, struct nft *nft,
+		     struct exit_change *change)
 {
 	struct exit_host host = { .health = NULL };
 	struct health *health = NULL;
@@ -569,7 +584,7 @@ static int once_with(const struct conf *conf, struct rtnl *rtnl,
 	int err = rtnl_host(rtnl, conf, &host);
 
 	if (!err && conf)
-		err = exit_health(conf, rtnl, &health);
+		err = exit_health(conf, rtnl, losses, &health);
 	host.health = health;
 	/* What leads somewhere goes before what guards it. */
 	if (!err)
@@ -587,9 +602,10 @@ static int once_with(const struct conf *conf, struct rtnl *rtnl,
 	return err;
 }
 
-static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
+static int once(const struct conf *conf, const struct exit_losses *losses,
+		FILE *out, size_t *changes)
 {
-	struct exit_change change = { .out = out, .dry = dry };
+	struct exit_change change = { .out = out, .dry = conf != NULL };
 	struct nft *nft = NULL;
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
@@ -597,16 +613,17 @@ static int once(const struct conf *conf, FILE *out, bool dry, size_t *changes)
 	if (!err)
 		err = nft_open(&nft);
 	if (!err)
-		err = once_with(conf, rtnl, nft, &change);
+		err = once_with(conf, losses, rtnl, nft, &change);
 	nft_close(nft);
 	rtnl_close(rtnl);
 	*changes = change.count;
 	return err;
 }
 
-int exit_plan(const struct conf *conf, FILE *out, size_t *changes)
+int exit_plan(const struct conf *conf, const struct exit_losses *losses,
+	      FILE *out, size_t *changes)
 {
-	return once(conf, out, true, changes);
+	return once(conf, losses, out, changes);
 }
 
 int exit_remove(FILE *out, size_t *changes, pid_t *holder)
@@ -616,7 +633,7 @@ int exit_remove(FILE *out, size_t *changes, pid_t *holder)
 
 	if (lock < 0)
 		return lock;
-	err = once(NULL, out, false, changes);
+	err = once(NULL, NULL, out, changes);
 	close(lock);
 	return err;
 }

@@ -54,8 +54,9 @@ void history_look(struct exit_history *all, size_t count,
 		  uint64_t now_ms)
 {
 	for (size_t i = 0; i < count; i++) {
+		uint64_t held_ms;
 		const char *state = exit_state_name(&conf->exits[all[i].index],
-						    host, NULL, NULL);
+						    host, NULL, NULL, &held_ms);
 
 		if (strcmp(all[i].state, state) != 0)
 			changed(&all[i], state, now_ms);

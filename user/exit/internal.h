@@ -195,11 +195,14 @@ const struct exit_link *exit_link_find(const struct exit_host *host,
 /* The link by which an exit is left, 0 while there is none; pure. */
 int exit_link_index(const struct exit_host *host, const struct conf_exit *exit,
 		    sa_family_t family);
-/* As struct exit_row has it. want, have NULL: routes are taken for there. Pure. */
+/*
+ * As struct exit_row has it, *held_ms only of "held". want, have NULL: routes are taken
+ * for there.
+ */
 const char *exit_state_name(const struct conf_exit *exit,
 			    const struct exit_host *host,
 			    const struct exit_state *want,
-			    const struct exit_state *have);
+			    const struct exit_state *have, uint64_t *held_ms);
 /* Does nftables find the exits of a family's forwarded packets? Pure. */
 bool exit_mapped(const struct exit_order *order, sa_family_t family);
 /* The table that a source takes then; 0: there is no way for it. Pure. */
@@ -263,9 +266,9 @@ struct exit_change {
 	int error; /* the first */
 };
 
-/* As it is now, without a memory of what was (health.c). 0 or a negative errno. */
+/* As it is now, but for what others remember (health.c). 0 or a negative errno. */
 int exit_health(const struct conf *conf, struct rtnl *rtnl,
-		struct health **out);
+		const struct exit_losses *losses, struct health **out);
 
 /* One is done, or told of in a plan; err: it has failed, which is logged. */
 void exit_change_note(struct exit_change *change, bool there, const char *what,

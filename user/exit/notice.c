@@ -3,7 +3,7 @@
  * What the helper tells its process's parent, as a file in memory: it has any length,
  * is taken whole or not at all, and goes on by its descriptor to whom it is for.
  *
- * A head, then as many exits and addresses as it says. Both sides are of one program.
+ * A head, then as many exits, addresses and losses as it says. Both sides are of one program.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ SYSCALLS(SYSCALLS_RELAY, "fstat newfstatat pread64");
 #define DEAD_MOST (1u << 20) /* more than any configuration makes */
 
 struct head {
-	uint64_t exit_count, dead_count;
+	uint64_t exit_count, dead_count, loss_count;
 	struct exit_tunnels tunnels;
 };
 
@@ -29,6 +29,7 @@ void exit_notice_clear(struct exit_notice *notice)
 {
 	free(notice->dead);
 	free(notice->exits);
+	free(notice->losses.all);
 	*notice = (struct exit_notice){ .dead = NULL };
 }
 
@@ -45,6 +46,8 @@ bool exit_notice_same(const struct exit_notice *a, const struct exit_notice *b)
 		    sizeof(a->dead[0])) &&
 	       same(a->exits, a->exit_count, b->exits, b->exit_count,
 		    sizeof(a->exits[0])) &&
+	       same(a->losses.all, a->losses.count, b->losses.all,
+		    b->losses.count, sizeof(a->losses.all[0])) &&
 	       !memcmp(&a->tunnels, &b->tunnels, sizeof(a->tunnels));
 }
 
@@ -67,6 +70,7 @@ int exit_notice_pack(const struct exit_notice *notice)
 {
 	const struct head head = { .exit_count = notice->exit_count,
 				   .dead_count = notice->dead_count,
+				   .loss_count = notice->losses.count,
 				   .tunnels = notice->tunnels };
 	int fd = memfd_create("culvert.exits", MFD_CLOEXEC);
 	int err;
@@ -80,6 +84,9 @@ int exit_notice_pack(const struct exit_notice *notice)
 	if (!err)
 		err = put(fd, notice->dead,
 			  notice->dead_count * sizeof(notice->dead[0]));
+	if (!err)
+		err = put(fd, notice->losses.all,
+			  notice->losses.count * sizeof(notice->losses.all[0]));
 	if (!err)
 		return fd;
 	close(fd);
@@ -121,25 +128,41 @@ static bool exits_valid(const struct exit_history *exits, size_t count)
 	return true;
 }
 
+static bool losses_valid(const struct exit_losses *losses)
+{
+	for (size_t i = 0; i < losses->count; i++)
+		if (!memchr(losses->all[i].what, '\0',
+			    sizeof(losses->all[i].what)))
+			return false;
+	return true;
+}
+
 static int lists_read(int fd, struct exit_notice *notice)
 {
+	struct exit_losses *losses = &notice->losses;
 	const size_t exits = notice->exit_count * sizeof(notice->exits[0]);
 	const size_t dead = notice->dead_count * sizeof(notice->dead[0]);
+	const size_t lost = losses->count * sizeof(losses->all[0]);
+	const size_t head = sizeof(struct head);
 	struct stat info;
 	int err;
 
 	if (fstat(fd, &info) < 0)
 		return -errno;
-	if ((size_t)info.st_size != sizeof(struct head) + exits + dead)
+	if ((size_t)info.st_size != head + exits + dead + lost)
 		return -EBADMSG;
 	notice->exits = calloc(1, exits + 1);
 	notice->dead = calloc(1, dead + 1);
-	if (!notice->exits || !notice->dead)
+	losses->all = calloc(1, lost + 1);
+	if (!notice->exits || !notice->dead || !losses->all)
 		return -ENOMEM;
-	err = get(fd, notice->exits, exits, sizeof(struct head));
+	err = get(fd, notice->exits, exits, head);
 	if (!err)
-		err = get(fd, notice->dead, dead, sizeof(struct head) + exits);
+		err = get(fd, notice->dead, dead, head + exits);
+	if (!err)
+		err = get(fd, losses->all, lost, head + exits + dead);
 	if (!err && (!exits_valid(notice->exits, notice->exit_count) ||
+		     !losses_valid(losses) ||
 		     !spans_valid(notice->dead, notice->dead_count)))
 		err = -EBADMSG;
 	return err;
@@ -153,10 +176,12 @@ int exit_notice_unpack(int fd, struct exit_notice *out)
 
 	if (err)
 		return err;
-	if (head.dead_count > DEAD_MOST || head.exit_count > CONF_EXITS_MAX)
+	if (head.dead_count > DEAD_MOST || head.loss_count > DEAD_MOST ||
+	    head.exit_count > CONF_EXITS_MAX)
 		return -EBADMSG;
 	notice.exit_count = head.exit_count;
 	notice.dead_count = head.dead_count;
+	notice.losses.count = head.loss_count;
 	notice.tunnels = head.tunnels;
 	err = lists_read(fd, &notice);
 	if (err)

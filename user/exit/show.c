@@ -2,6 +2,7 @@
 /* What the kernel has of each exit, asked of the kernel itself. */
 #include <errno.h>
 
+#include "base/clock.h"
 #include "exit/discovery.h"
 #include "exit/internal.h"
 #include "exit/learn.h"
@@ -44,17 +45,40 @@ static bool prefix_dead(const struct exit_host *host,
 	return false;
 }
 
+/* Of several prefixes the one that takes longest. */
+static const char *loss_name(const struct conf_exit *exit,
+			     const struct health *health, uint64_t *held_ms)
+{
+	const char *name = NULL;
+	uint64_t now = clock_ms();
+
+	for (size_t i = 0; i < exit->prefix_count; i++) {
+		uint64_t held = 0;
+		const char *why = health_why(health, exit, &exit->prefixes[i],
+					     now, &held);
+
+		if (!why || (name && held < *held_ms))
+			continue;
+		name = why;
+		*held_ms = held;
+	}
+	return name;
+}
+
 const char *exit_state_name(const struct conf_exit *exit,
 			    const struct exit_host *host,
 			    const struct exit_state *want,
-			    const struct exit_state *have)
+			    const struct exit_state *have, uint64_t *held_ms)
 {
 	const struct exit_link *link = exit_link_find(host, exit);
+	const char *loss = loss_name(exit, host->health, held_ms);
 
 	if (exit->link && !link)
 		return "missing";
 	if (link && !link->up)
 		return "down";
+	if (loss)
+		return loss;
 	if (family_lost(exit, host, want, have, AF_INET) ||
 	    family_lost(exit, host, want, have, AF_INET6))
 		return "lost";
@@ -107,7 +131,8 @@ rows_tell(const struct conf *conf, struct nft *nft,
 		if (!exit_leads(row.exit))
 			continue;
 		row.by = method_name(order);
-		row.state = exit_state_name(row.exit, host, want, have);
+		row.state = exit_state_name(row.exit, host, want, have,
+					    &row.held_ms);
 		err = exit_row_count(nft, i, &row);
 		if (err)
 			return err;
@@ -116,7 +141,7 @@ rows_tell(const struct conf *conf, struct nft *nft,
 	return 0;
 }
 
-int exit_each(const struct conf *conf,
+int exit_each(const struct conf *conf, const struct exit_losses *losses,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg)
 {
 	struct exit_state want = { 0 }, have = { 0 };
@@ -130,7 +155,7 @@ int exit_each(const struct conf *conf,
 	if (!err)
 		err = nft_open(&nft);
 	if (!err)
-		err = exit_health(conf, rtnl, &health);
+		err = exit_health(conf, rtnl, losses, &health);
 	if (!err)
 		err = rtnl_host(rtnl, conf, &host);
 	host.health = health;

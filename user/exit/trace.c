@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "exit/internal.h"
 #include "exit/tunnel.h"
 
@@ -44,19 +45,23 @@ static void guard_tell(const struct conf *conf, struct exit_trace *out)
 
 /* What the helper makes of this host, and of the exit that the source belongs to. */
 static int state_tell(struct rtnl *rtnl, const struct conf *conf,
-		      struct exit_trace *out, uint32_t *mark)
+		      const struct exit_losses *losses, struct exit_trace *out,
+		      uint32_t *mark)
 {
 	struct exit_host host = { .health = NULL };
 	struct health *health = NULL;
 	int err = rtnl_host(rtnl, conf, &host);
 
 	if (!err)
-		err = exit_health(conf, rtnl, &health);
+		err = exit_health(conf, rtnl, losses, &health);
 	host.health = health;
 	if (!err)
 		err = steer_mark(conf, &host, &out->from, mark);
 	if (!err && out->exit && exit_leads(out->exit))
 		out->dead = exit_dead(&host, out->exit, &out->prefix);
+	if (out->dead)
+		out->why = health_why(health, out->exit, &out->prefix,
+				      clock_ms(), &out->held_ms);
 	exit_host_clear(&host);
 	health_free(health);
 	return err;
@@ -70,8 +75,9 @@ static void tunnel_tell(struct exit_trace *out)
 		out->anycast = (union addr){ .sa = { .sa_family = AF_UNSPEC } };
 }
 
-int exit_trace(const struct conf *conf, const union addr *from,
-	       const union addr *to, struct exit_trace *out)
+int exit_trace(const struct conf *conf, const struct exit_losses *losses,
+	       const union addr *from, const union addr *to,
+	       struct exit_trace *out)
 {
 	struct exit_trace trace = { .from = *from, .to = *to };
 	struct rtnl *rtnl = NULL;
@@ -86,7 +92,7 @@ int exit_trace(const struct conf *conf, const union addr *from,
 	if (!err)
 		err = rtnl_find(rtnl, NULL, from, 0, 0, &back);
 	if (!err)
-		err = state_tell(rtnl, conf, &trace, &mark);
+		err = state_tell(rtnl, conf, losses, &trace, &mark);
 	/* This host's own are routed before nftables mark them. */
 	if (!err)
 		err = rtnl_find(rtnl, from, to, back.local ? 0 : back.link,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the exits' helper says, on its way to the workers and to control clients. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -31,19 +32,42 @@ void relay_exits(struct relay *relay, int fd)
 	relay->exits = notice;
 }
 
+/* NULL: there are none, or no memory. */
+static struct control_loss *losses_make(const struct exit_losses *losses,
+					uint64_t now)
+{
+	struct control_loss *rows =
+		losses->count ? calloc(losses->count, sizeof(*rows)) : NULL;
+
+	for (size_t i = 0; rows && i < losses->count; i++) {
+		const struct exit_loss *loss = &losses->all[i];
+
+		rows[i] = (struct control_loss){
+			.what = loss->what,
+			.silent = loss->silent,
+			.held_ms = loss->until_ms > now ? loss->until_ms - now :
+							  0,
+		};
+	}
+	return rows;
+}
+
 void relay_exits_show(const struct relay *relay, struct control_reply *reply)
 {
 	const struct exit_notice *notice = &relay->exits;
+	uint64_t now = clock_ms();
+	struct control_loss *losses = losses_make(&notice->losses, now);
 	struct control_exit rows[CONF_EXITS_MAX];
 	const struct control_exits exits = {
 		.rows = rows,
 		.count = notice->exit_count,
+		.losses = losses,
+		.loss_count = losses ? notice->losses.count : 0,
 		.tunnel_refused = notice->tunnels.refused,
 		.hosts_told = notice->tunnels.told,
 		.told = notice->tunnels.heard,
 		.forged = notice->tunnels.forged,
 	};
-	uint64_t now = clock_ms();
 
 	for (size_t i = 0; i < notice->exit_count; i++) {
 		const struct exit_history *exit = &notice->exits[i];
@@ -61,4 +85,5 @@ void relay_exits_show(const struct relay *relay, struct control_reply *reply)
 		};
 	}
 	control_reply_exits(reply, &exits);
+	free(losses);
 }

@@ -42,8 +42,8 @@ static void leftovers_tell(const struct supervisor *sup)
 {
 	size_t changes;
 
-	if (privilege_can_exit() && !exit_plan(sup->conf, NULL, &changes) &&
-	    changes)
+	if (privilege_can_exit() &&
+	    !exit_plan(sup->conf, NULL, NULL, &changes) && changes)
 		log_warn("main",
 			 "event=exits_left changes=%zu reason=\"an earlier "
 			 "culvertd had exits, this one has none\" "
