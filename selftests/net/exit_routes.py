@@ -231,7 +231,8 @@ def _():
     site.relay.run("sysctl", "-qw", "net.ipv4.conf.to_b.rp_filter=1")
     try:
         server = router()
-        equal(server.log_count("event=exit_strict exit=isp-b link=to_b "), 1, "warnings of B's")
+        equal(server.log_count('event=exit_strict where="link to_b of exit isp-b"'), 1,
+              "warnings of B's")
         equal(server.log_count("event=exit_strict"), 1, "warnings")
         check("rp_filter=2" in server.log(), "what to do")
     finally:

@@ -460,6 +460,8 @@ const struct ctl_command ctl_commands[] = {
 	  "what the configuration would change in the kernel", true },
 	{ "exits trace", "SRC DST", ctl_exits_trace,
 	  "which way a packet takes, and why", true },
+	{ "exits check", NULL, ctl_exits_check,
+	  "what on this host keeps exits from working", true },
 	{ "exits remove", NULL, ctl_exits_remove,
 	  "take rules, routes and guards out of the kernel", true },
 };

@@ -87,6 +87,7 @@ enum ctl_exit ctl_user_list(struct ctl *ctl);
 enum ctl_exit ctl_user_remove(struct ctl *ctl);
 enum ctl_exit ctl_exits(struct ctl *ctl);
 enum ctl_exit ctl_exits_plan(struct ctl *ctl);
+enum ctl_exit ctl_exits_check(struct ctl *ctl);
 enum ctl_exit ctl_exits_remove(struct ctl *ctl);
 enum ctl_exit ctl_exits_trace(struct ctl *ctl);
 

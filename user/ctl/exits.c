@@ -419,6 +419,64 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 	return err ? ctl_fail(ctl, "cannot trace: %s", hint(err)) : CTL_OK;
 }
 
+struct findings {
+	struct ctl *ctl;
+	const char *separator;
+	size_t wrong, all;
+};
+
+static void finding_show(void *arg, const struct exit_finding *finding)
+{
+	struct findings *findings = arg;
+
+	findings->all++;
+	findings->wrong += finding->wrong;
+	fprintf(findings->ctl->out, "%s: %s: %s; %s\n",
+		finding->wrong ? "wrong" : "look", finding->where,
+		finding->what, finding->hint);
+}
+
+static void finding_json(void *arg, const struct exit_finding *finding)
+{
+	struct findings *findings = arg;
+	FILE *out = findings->ctl->out;
+
+	findings->wrong += finding->wrong;
+	fprintf(out, "%s{\"name\":\"%s\",\"wrong\":%s,\"where\":",
+		findings->separator, finding->name,
+		finding->wrong ? "true" : "false");
+	control_json_text(out, finding->where);
+	fputs(",\"what\":", out);
+	control_json_text(out, finding->what);
+	fputs(",\"hint\":", out);
+	control_json_text(out, finding->hint);
+	fputs("}", out);
+	findings->separator = ",";
+}
+
+enum ctl_exit ctl_exits_check(struct ctl *ctl)
+{
+	struct findings findings = { .ctl = ctl, .separator = "" };
+	struct conf *conf;
+	int err;
+
+	if (ctl_conf_load(ctl, &conf))
+		return CTL_FAILED;
+	if (ctl->json)
+		fputs("{\"v\":1,\"findings\":[", ctl->out);
+	err = exit_check(conf, ctl->json ? finding_json : finding_show,
+			 &findings);
+	if (ctl->json)
+		fputs("]}\n", ctl->out);
+	else if (!err && !findings.all)
+		fputs("nothing found\n", ctl->out);
+	conf_unref(conf);
+	if (err)
+		return ctl_fail(ctl, "cannot look at everything: %s",
+				hint(err));
+	return findings.wrong ? CTL_FAILED : CTL_OK;
+}
+
 enum ctl_exit ctl_exits_remove(struct ctl *ctl)
 {
 	size_t changes;

@@ -52,7 +52,7 @@ static const struct option_info options[OPTIONS] = {
 	[OPTION_PIN] = { 'p', "pin", "DIR", " flush ",
 			 "flush: [engine] pin; else " CTL_PIN },
 	[OPTION_CONFIG] = { 'c', "config", "FILE",
-			    " user add  user list  user remove  exits  exits plan  exits trace ",
+			    " user add  user list  user remove  exits  exits plan  exits trace  exits check ",
 			    "user, exits: culvertd's configuration; else\n" CTL_CONF },
 	[OPTION_REALM] = { 'r', "realm", "REALM",
 			   " user add  user list  user remove ",

@@ -30,9 +30,13 @@ void exit_change_note(struct exit_change *change, bool there, const char *what,
 	/* One of them is enough: there may be thousands. */
 	if (!err || change->error)
 		return;
+	change->error = err;
+	if (change->failed) {
+		snprintf(change->failed, EXIT_TEXT, "%s", what);
+		return;
+	}
 	log_error(ROOM, "event=exit_change_failed %s=\"%s\" error=\"%s\"",
 		  there ? "add" : "remove", what, strerror(-err));
-	change->error = err;
 }
 
 static void rule_differs(void *arg, const struct exit_rule *rule)

@@ -153,6 +153,26 @@ struct exit_row {
 int exit_each(const struct conf *conf, const struct exit_losses *losses,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
 
+/* Something on this host that keeps exits from working, or may. */
+struct exit_finding {
+	const char *name; /* a word, for programs */
+	bool wrong; /* it does; else it may, and somebody should look */
+	char where[96], what[160], hint[128];
+};
+
+/* Of the settings of the kernel alone. */
+void exit_settings_check(const struct conf *conf,
+			 void (*fn)(void *arg,
+				    const struct exit_finding *finding),
+			 void *arg);
+/*
+ * Of all that is known; needs CAP_SYS_ADMIN, for the kernel is tried in a network
+ * namespace of its own. 0 or a negative errno: it was not looked at all of it.
+ */
+int exit_check(const struct conf *conf,
+	       void (*fn)(void *arg, const struct exit_finding *finding),
+	       void *arg);
+
 /* What this host has learnt: packets from there to there are tunnelled. */
 struct exit_learnt {
 	union addr from, to, anycast;

@@ -573,10 +573,8 @@ void exit_free(struct exit_helper *helper)
 	free(helper);
 }
 
-/* conf NULL: everything goes. */
-static int once_with(const struct conf *conf, const struct exit_losses *losses,
-		     struct rtnl *rtnl, struct nft *nft,
-		     struct exit_change *change)
+int exit_once(const struct conf *conf, const struct exit_losses *losses,
+	      struct rtnl *rtnl, struct nft *nft, struct exit_change *change)
 {
 	struct exit_host host = { .health = NULL };
 	struct health *health = NULL;
@@ -613,7 +611,7 @@ static int once(const struct conf *conf, const struct exit_losses *losses,
 	if (!err)
 		err = nft_open(&nft);
 	if (!err)
-		err = once_with(conf, losses, rtnl, nft, &change);
+		err = exit_once(conf, losses, rtnl, nft, &change);
 	nft_close(nft);
 	rtnl_close(rtnl);
 	*changes = change.count;

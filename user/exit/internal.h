@@ -225,6 +225,8 @@ void rtnl_close(struct rtnl *rtnl); /* accepts NULL */
 uint32_t rtnl_port(const struct rtnl *rtnl); /* notes of ours bear it */
 /* What of the kernel is ours, sorted. */
 int rtnl_state(struct rtnl *rtnl, struct exit_state *out);
+/* Everybody's rules of a family, as the kernel tells of them. */
+int rtnl_rules(struct rtnl *rtnl, sa_family_t family, mnl_cb_t each, void *arg);
 /* What was learnt (learn.h), likewise. */
 int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out);
 /* Links, and what of the main table the configuration has to do with. */
@@ -262,6 +264,7 @@ int rtnl_exchange(struct rtnl *rtnl, struct nlmsghdr *request, mnl_cb_t each,
 struct exit_change {
 	FILE *out; /* a line each; NULL: none */
 	bool dry; /* tells, changes nothing */
+	char *failed; /* EXIT_TEXT bytes for the first that failed; NULL: logged */
 	size_t count;
 	int error; /* the first */
 };
@@ -273,6 +276,9 @@ int exit_health(const struct conf *conf, struct rtnl *rtnl,
 /* One is done, or told of in a plan; err: it has failed, which is logged. */
 void exit_change_note(struct exit_change *change, bool there, const char *what,
 		      int err);
+/* All of it at once (helper.c). conf NULL: everything goes. */
+int exit_once(const struct conf *conf, const struct exit_losses *losses,
+	      struct rtnl *rtnl, struct nft *nft, struct exit_change *change);
 /* conf NULL: nothing is wanted. The host's tunnel device is made, if need be. */
 int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	       struct exit_host *host, struct exit_change *change);

@@ -252,8 +252,7 @@ static int learnt_take(const struct nlmsghdr *msg, void *arg)
 	return taken;
 }
 
-static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
-		      void *arg)
+int rtnl_rules(struct rtnl *rtnl, sa_family_t family, mnl_cb_t each, void *arg)
 {
 	char buf[REQUEST_SIZE] = "";
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buf);
@@ -262,7 +261,7 @@ static int rules_dump(struct rtnl *rtnl, uint8_t family, mnl_cb_t each,
 	request->nlmsg_type = RTM_GETRULE;
 	request->nlmsg_flags = NLM_F_DUMP;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
-	head->family = family;
+	head->family = (uint8_t)family;
 	return rtnl_exchange(rtnl, request, each, arg);
 }
 
@@ -291,7 +290,7 @@ static int state_dump(struct rtnl *rtnl, struct exit_state *out)
 	int err = 0;
 
 	for (size_t i = 0; i < 2 && !err; i++) {
-		err = rules_dump(rtnl, families[i], rule_take, &state);
+		err = rtnl_rules(rtnl, families[i], rule_take, &state);
 		if (!err)
 			err = routes_dump(rtnl, families[i], EXIT_PROTOCOL, 0,
 					  route_take, &state);

@@ -51,6 +51,18 @@ static void leftovers_tell(const struct supervisor *sup)
 			 changes);
 }
 
+/* What only may be wrong is for who asks (culvertctl exits check). */
+static void setting_tell(void *arg, const struct exit_finding *finding)
+{
+	(void)arg;
+	if (finding->wrong)
+		log_warn("main",
+			 "event=exit_%s where=\"%s\" reason=\"%s\" "
+			 "hint=\"%s\"",
+			 finding->name, finding->where, finding->what,
+			 finding->hint);
+}
+
 void supervisor_exit_start(struct supervisor *sup)
 {
 	int err;
@@ -66,7 +78,7 @@ void supervisor_exit_start(struct supervisor *sup)
 			 "system's routes, whatever their source\"");
 		return;
 	}
-	supervisor_strict_tell(sup->conf);
+	exit_settings_check(sup->conf, setting_tell, NULL);
 	err = exit_start(sup);
 	if (err)
 		hint_log("exit_process", err);

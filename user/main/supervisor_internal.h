@@ -109,7 +109,6 @@ void supervisor_broker_tend(struct supervisor *sup); /* if it is time */
 void supervisor_broker_stop(struct supervisor *sup);
 
 /* Warns of links whose IPv4 the kernel drops, whatever the routes say (strict.c). */
-void supervisor_strict_tell(const struct conf *conf);
 /* Starts it if that is wanted and allowed; logs why not. With all privileges. */
 void supervisor_exit_start(struct supervisor *sup);
 void supervisor_exit_died(struct supervisor *sup, int status);
