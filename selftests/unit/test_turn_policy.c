@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which peers are refused: special addresses, their spellings, allow and deny. */
+#include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -300,24 +305,28 @@ static void rules_may_be_for_ports(void **state)
 static void knows_the_broadcast_addresses_of_a_network(void **state)
 {
 	static const struct {
-		const char *addr, *mask, *low, *high;
+		const char *addr;
+		unsigned int bits;
+		const char *low, *high;
 	} rows[] = {
-		{ "192.0.2.77", "255.255.255.0", "192.0.2.0", "192.0.2.255" },
-		{ "192.0.2.77", "255.255.255.252", "192.0.2.76", "192.0.2.79" },
-		{ "192.0.2.77", "255.255.255.254", NULL, NULL },
-		{ "192.0.2.77", "255.255.255.255", NULL, NULL },
-		{ "10.1.2.3", "255.0.0.0", "10.0.0.0", "10.255.255.255" },
-		{ "2001:db8::77", "ffff:ffff:ffff:ffff::", "2001:db8::", NULL },
-		{ "2001:db8::77", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-		  NULL, NULL },
-		{ "2001:db8::77", "255.255.255.0", NULL, NULL },
+		{ "192.0.2.77", 24, "192.0.2.0", "192.0.2.255" },
+		{ "192.0.2.77", 30, "192.0.2.76", "192.0.2.79" },
+		{ "192.0.2.77", 31, NULL, NULL },
+		{ "192.0.2.77", 32, NULL, NULL },
+		{ "192.0.2.77", 128, NULL, NULL },
+		{ "10.1.2.3", 8, "10.0.0.0", "10.255.255.255" },
+		{ "10.1.2.3", 13, "10.0.0.0", "10.7.255.255" },
+		{ "10.1.2.3", 0, "0.0.0.0", "255.255.255.255" },
+		{ "2001:db8::77", 64, "2001:db8::", NULL },
+		{ "2001:db8::77", 126, "2001:db8::74", NULL },
+		{ "2001:db8::77", 127, NULL, NULL },
+		{ "2001:db8::77", 128, NULL, NULL },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		union addr addr = addr_of(rows[i].addr), out[2], want;
-		union addr mask = addr_of(rows[i].mask);
-		size_t count = turn_policy_edges(&addr, &mask, out);
+		size_t count = turn_own_edges(&addr, rows[i].bits, out);
 
 		assert_int_equal(count, !!rows[i].low + !!rows[i].high);
 		if (rows[i].low) {
@@ -378,6 +387,39 @@ static void reads_the_addresses_of_this_machine(void **state)
 	assert_int_equal(here.count, 0);
 }
 
+/* 400 alternative names of 124 bytes: the kernel says 50 KB of one link. */
+static int names_add(void)
+{
+	FILE *ip = popen("ip -batch -", "w");
+
+	assert_non_null(ip);
+	fputs("link set lo up\n", ip);
+	for (int i = 0; i < 400; i++)
+		fprintf(ip, "link property add dev lo altname n%0123d\n", i);
+	return pclose(ip);
+}
+
+/* The C library's getifaddrs() does not come back from such a link. */
+static void reads_links_of_many_names(void **state)
+{
+	struct own_addresses here = { 0 };
+	bool changed;
+
+	(void)state;
+	if (unshare(CLONE_NEWNET)) {
+		print_message("# no network namespace: %s\n", strerror(errno));
+		skip();
+	}
+	assert_int_equal(names_add(), 0);
+	alarm(10);
+	assert_int_equal(turn_own_addresses_read(&here, &changed), 0);
+	alarm(0);
+	assert_true(turn_own_link_up(&here, "lo"));
+	assert_int_equal(here.up_count, 1);
+	assert_true(here.count >= 3);
+	turn_own_addresses_clear(&here);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -393,6 +435,8 @@ int main(void)
 		cmocka_unit_test(knows_the_broadcast_addresses_of_a_network),
 		cmocka_unit_test(lists_what_an_ipv6_address_may_mean),
 		cmocka_unit_test(reads_the_addresses_of_this_machine),
+		/* Leaves the machine's network for one of its own. */
+		cmocka_unit_test(reads_links_of_many_names),
 	};
 
 	return cmocka_run_group_tests_name("turn policy", tests, setup, NULL);

@@ -3,51 +3,13 @@
 #ifndef TURN_POLICY_H
 #define TURN_POLICY_H
 
-#include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/addr.h"
 #include "conf/conf.h"
-
-struct own_flags {
-	union addr host;
-	uint32_t flags; /* IFA_F_*; of several devices all that one has */
-};
-
-/*
- * The addresses of this machine, and what is as good as one: its networks'
- * broadcast addresses; and its links. Read again at most once a second.
- */
-struct own_addresses {
-	union addr *list;
-	size_t count;
-	struct own_flags
-		*flags; /* of addresses with any that matters, see rank.h */
-	size_t flags_count;
-	char (*up)[IF_NAMESIZE]; /* names of links that are up, with a carrier */
-	size_t up_count;
-	uint64_t next_ms; /* not read again before */
-};
-
-/* 0 or a negative errno; what was known stays on failure. */
-int turn_own_addresses_read(struct own_addresses *own, bool *changed);
-void turn_own_addresses_clear(struct own_addresses *own);
-/* Is there such a link, up and with a carrier? */
-bool turn_own_link_up(const struct own_addresses *own, const char *name);
-/* IFA_F_DEPRECATED and such, of an address of this machine; 0 of another one. */
-uint32_t turn_own_flags(const struct own_addresses *own,
-			const union addr *host);
-/* Asks the kernel for those; the list is the caller's. 0 or a negative errno. */
-int turn_own_flags_read(struct own_flags **out, size_t *count);
-
-/*
- * The lowest address of the network and, of IPv4, the highest. Returns how many
- * there are: none when the network has no more than two addresses. Pure.
- */
-size_t turn_policy_edges(const union addr *addr, const union addr *mask,
-			 union addr out[2]);
+#include "turn/own.h"
 
 /* Loopback, link-local, multicast, 0/8, ::, broadcast, 240/4. Pure. */
 bool turn_policy_special(const union addr *addr);

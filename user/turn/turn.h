@@ -78,7 +78,8 @@ struct turn_worker_params {
 
 /*
  * Builds a worker. Call in any thread before its loop runs. 0, -ENOMEM, -EMFILE,
- * -EINVAL (index, engine names), -ENODEV (no engine), or what getifaddrs says.
+ * -EINVAL (index, engine names), -ENODEV (no engine), or what reading its
+ * own addresses says (own.h).
  */
 int turn_worker_new(const struct turn_worker_params *params,
 		    struct turn_worker **out);
