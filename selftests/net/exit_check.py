@@ -152,13 +152,14 @@ def _():
             if one["name"] == "networkd")
     equal(told(), ["routes", "rules"], "told nothing")
     equal(told("etc/systemd/networkd.conf", BOTH), [], "told by its file")
-    equal(told("etc/systemd/networkd.conf", " ManageForeignRoutes = no # as ever"), ["routes", "rules"],
-          "there are no comments behind a value")
+    equal(told("etc/systemd/networkd.conf", " ManageForeignRoutes = no # as ever"),
+          ["routes", "rules"], "there are no comments behind a value")
     equal(told("run/systemd/networkd.conf.d/10.conf", BOTH,
                "etc/systemd/networkd.conf.d/20.conf", "ManageForeignRoutes=yes"), ["routes"],
           "the last one counts")
     equal(told("run/systemd/networkd.conf.d/10.conf", BOTH,
-               "etc/systemd/networkd.conf.d/10.conf", ""), ["routes", "rules"], "one hides the other")
+               "etc/systemd/networkd.conf.d/10.conf", ""), ["routes", "rules"],
+          "one hides the other")
     equal(told("etc/systemd/networkd.conf", "#ManageForeignRoutes=no\\n[Other]\\n" + BOTH),
           ["routes", "rules"], "comments and other sections")
 
