@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Bandwidth limits: what a user, an allocation and a realm get, on every engine, within 5 %."""
+"""Bandwidth limits: what a user, an allocation and a realm get, on every engine, within 5 % of any 2 s."""
 
 import contextlib
 import os
@@ -146,7 +146,9 @@ def measured(loads, seconds=SECONDS):
     """Each load's share of its rate; again while one lacks a bit: the machine may be busy."""
     pump = Pump(loads)
     with contextlib.closing(pump):
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                pump.run(0.5)  # what has come meanwhile is not of the next time
             took = pump.run(seconds)
             shares = {load.name: load.share(took) for load in loads}
             if all(shares[load.name] >= load.least for load in loads):
@@ -188,7 +190,7 @@ def _():
         equal(used, "splice" if engine in ("wire", "sockmap") else engine, f"engine of {name}")
         if engine == "wire":
             equal(why, "its bandwidth has a limit", f"why {name} is not on wire")
-    hold(measured(loads))
+    hold(measured(loads), high=1.02)
     check(lab.server().counters()["rate_delays"] > 0, "rate_delays")
 
 
@@ -206,17 +208,17 @@ def _():
         client.allocate()
         realm.add(*lab.pair(client)[:2])
     loads.append(realm)
-    hold(measured(loads, 2), high=1.08)
+    hold(measured(loads, 2), high=1.03)
     server.sections["realm example.org"]["bandwidth_per_allocation"] = RATE // 2
     server.write_config()
     equal(server.reload(), "reloaded")
     for load in loads[:2]:
         load.rate = RATE // 2
     measured(loads, 0.5)  # what was under way at the old rate
-    hold(measured(loads, 2), high=1.08)
+    hold(measured(loads, 2), high=1.03)
 
 
-@tap.test("datagrams: within 5 %, not shut out by connections; silence earns 100 ms", 60)
+@tap.test("datagrams: within 5 %, not shut out by connections; silence earns 30 ms", 60)
 def _():
     need_namespaces(lab)
     lab.server(config(**users(["up", "down", "mixed"], bandwidth=RATE)))
@@ -231,7 +233,7 @@ def _():
     within(sum(parts), 0.95, 1.05, "connections and datagrams together")
     with contextlib.closing(Pump([])) as nothing:
         nothing.run(1)
-    hold(measured(loads, 1), 0.95, 1.13)
+    hold(measured(loads, 1), high=1.05)
 
 
 @tap.test("what is slowed down arrives whole, with its end, on each engine", 30)

@@ -17,7 +17,7 @@
 
 /* Bytes of a second at 8 Mbit/s, of the credit, of a share. */
 #define PER_S  1000000u
-#define CREDIT (PER_S / 10)
+#define CREDIT ((unsigned int)(PER_S * RATE_BURST_NS / SECOND))
 #define SHARE  (PER_S / 100)
 
 static struct rate_bucket bucket, other;
@@ -169,7 +169,7 @@ static void a_slow_rate_passes_whole_datagrams(void **state)
 	     now += SECOND / 100)
 		if (rates_pass(&rates, 1400, now))
 			sum += 1400;
-	assert_in_range(sum, 80000 - 1400, 80000 + 800 + 1400);
+	assert_in_range(sum, 80000 - 1400, 80000 + 240 + 1400);
 }
 
 /* A stream that always waits does not keep datagrams out; both are within. */
