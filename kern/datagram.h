@@ -35,15 +35,14 @@ struct crossing {
 	struct work *work;
 	struct wire_lane_leg *from;
 	const struct wire_lane_leg *to;
-	const struct wire_lane *lane;
 };
 
 _Static_assert(sizeof(struct wire_lane_key) == sizeof(struct wire_key) &&
 		       __builtin_offsetof(struct wire_lane_key, family) ==
 			       __builtin_offsetof(struct wire_key, family) &&
-		       __builtin_offsetof(struct wire_lane_leg, local_port) ==
+		       __builtin_offsetof(struct wire_lane_key, local_port) ==
 			       __builtin_offsetof(struct wire_leg, local_port),
-	       "lane keys and legs begin as those of pairs");
+	       "a lane's key begins as a pair's key and leg do");
 
 static __always_inline bool lanes_leased(struct work *work)
 {
@@ -77,6 +76,17 @@ static __always_inline bool datagram_load(struct __sk_buff *skb,
 	return bpf_ntohs(head->length) == rest;
 }
 
+static __always_inline bool lane_key_is(const struct wire_lane_key *one,
+					const struct wire_lane_key *other)
+{
+	const __u32 *a = (const __u32 *)one, *b = (const __u32 *)other;
+	__u32 differ = 0;
+
+	for (__u32 i = 0; i < sizeof(*one) / 4; i++)
+		differ |= a[i] ^ b[i];
+	return !differ;
+}
+
 /* The lane that the key in work->packet and this channel lead to. */
 static __always_inline bool lane_look(struct crossing *t, __be16 channel)
 {
@@ -98,13 +108,11 @@ static __always_inline bool lane_look(struct crossing *t, __be16 channel)
 	lane = bpf_map_lookup_elem(&wire_lanes, &work->index);
 	if (!lane)
 		return false;
-	t->lane = lane;
 	t->from = &lane->leg[leg];
 	t->to = &lane->leg[leg ^ 1];
 	/* A flow that is deleted while it is read may be another lane's by now. */
 	return *(volatile __u32 *)&lane->state == WIRE_LANE_ON &&
-	       leg_is((struct wire_leg *)t->from, &work->packet.key) &&
-	       (leg == WIRE_PEER || channel == lane->channel) &&
+	       lane_key_is(&t->from->key, key) &&
 	       *(volatile __u64 *)&lane->expires_ns > work->now &&
 	       t->from->device == t->skb->ifindex;
 }
@@ -156,11 +164,11 @@ static __always_inline void datagram_head(const struct crossing *t)
 
 	if (t->work->leg == WIRE_PEER)
 		length += CHANNEL_DATA_HEAD;
-	d->after.source = t->to->local_port;
-	d->after.dest = t->to->remote_port;
+	d->after.source = t->to->key.local_port;
+	d->after.dest = t->to->key.remote_port;
 	d->after.length = bpf_htons(length);
 	d->after.check = d->before.check;
-	d->after.channel = t->lane->channel;
+	d->after.channel = t->to->key.channel;
 	d->after.told = bpf_htons(d->payload);
 }
 
@@ -180,8 +188,8 @@ static __always_inline void datagram_ip(const struct crossing *t, __u32 length)
 		ip->id = whole ? 0 : (__be16)bpf_get_prandom_u32();
 		ip->frag_off = whole ? bpf_htons(IPV4_WHOLE) : 0;
 		ip->ttl = wire_hop_limit;
-		ip->saddr = *(__u32 *)t->to->local;
-		ip->daddr = *(__u32 *)t->to->remote;
+		ip->saddr = *(__u32 *)t->to->key.local;
+		ip->daddr = *(__u32 *)t->to->key.remote;
 		ip->check = 0;
 		ip->check = ~sum_fold(sum_words(ip, 5));
 		return;
@@ -189,8 +197,8 @@ static __always_inline void datagram_ip(const struct crossing *t, __u32 length)
 	p->ip.words[0] = bpf_htonl(6 << 28);
 	p->ip.v6.payload_len = bpf_htons(length);
 	p->ip.v6.hop_limit = wire_hop_limit;
-	__builtin_memcpy(&p->ip.v6.saddr, t->to->local, 16);
-	__builtin_memcpy(&p->ip.v6.daddr, t->to->remote, 16);
+	__builtin_memcpy(&p->ip.v6.saddr, t->to->key.local, 16);
+	__builtin_memcpy(&p->ip.v6.daddr, t->to->key.remote, 16);
 }
 
 /* What both headers change of the sum that the checksum is of. */
@@ -330,7 +338,7 @@ static __noinline int datagram_forward(struct __sk_buff *skb, struct work *work)
 		return TC_ACT_UNSPEC;
 	work->fib.l4_protocol = IPPROTO_UDP;
 	if (route_find(skb, &work->fib, work->packet.key.family,
-		       (const struct wire_leg *)t.to,
+		       (const struct wire_leg *)&t.to->key,
 		       datagram_size(work)) != ROUTE_FOUND)
 		return TC_ACT_UNSPEC;
 	datagram_head(&t);

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised whenever the meaning or layout of anything in this file changes. */
-#define WIRE_VERSION 5
+#define WIRE_VERSION 6
 
 /* A TCP connection of this host, seen from a packet that arrives on it. */
 struct wire_key {
@@ -214,9 +214,9 @@ struct wire_lane_key {
 };
 
 struct wire_lane_leg {
-	__u8 remote[16], local[16];
-	__be16 remote_port, local_port;
+	struct wire_lane_key key; /* of its flow */
 	__u32 device; /* by which its datagrams come; others go up the stack */
+	__u32 zero;
 	/* By BPF: sent on from this leg's remote; bytes of what the peer sees. */
 	__u64 packets, bytes;
 };
@@ -232,9 +232,6 @@ struct wire_lane {
 	__u32 generation; /* raised when the place is given to another channel */
 	__u64 expires_ns; /* CLOCK_MONOTONIC: whichever ends first of channel,
 			   * permission and allocation */
-	__be16 channel;
-	__u8 family;
-	__u8 zero[13];
 	struct wire_lane_leg leg[WIRE_LEGS];
 };
 
@@ -306,7 +303,7 @@ WIRE_ASSERT(wire_leg, 128);
 WIRE_ASSERT(wire_pair, 384);
 WIRE_ASSERT(wire_event, 16);
 WIRE_ASSERT(wire_lane_key, 40);
-WIRE_ASSERT(wire_lane_leg, 56);
+WIRE_ASSERT(wire_lane_leg, 64);
 WIRE_ASSERT(wire_lane, 144);
 WIRE_ASSERT(wire_lane_look, 32);
 WIRE_ASSERT(sockmap_flow, 64);

@@ -45,20 +45,6 @@ static void lease_write(struct lanes *l, uint64_t until_ns)
 	map_set(l->w.lab.wire->maps.wire_lease, &zero, &lease);
 }
 
-static struct wire_lane_key lane_key(const struct lanes *l, int leg)
-{
-	const struct wire_lane_leg *from = &l->lane.leg[leg];
-	struct wire_lane_key key = { .family = l->lane.family };
-
-	memcpy(key.remote, from->remote, 16);
-	memcpy(key.local, from->local, 16);
-	key.remote_port = from->remote_port;
-	key.local_port = from->local_port;
-	if (leg == WIRE_CLIENT)
-		key.channel = l->lane.channel;
-	return key;
-}
-
 /* A lane in place 0 between the client and the peer of world_leg(). */
 static void lane_open(struct lanes *l, int family)
 {
@@ -67,23 +53,21 @@ static void lane_open(struct lanes *l, int family)
 	l->lane.state = WIRE_LANE_ON;
 	l->lane.generation = 1;
 	l->lane.expires_ns = now_ns() + 1000000000000;
-	l->lane.channel = htons(CHANNEL);
-	l->lane.family = family;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		struct wire_lane_leg *to = &l->lane.leg[leg];
+		struct wire_lane_key *key = &l->lane.leg[leg].key;
 		struct wire_flow flow = { .pair = 0, .leg = leg };
-		struct wire_lane_key key;
 		struct wire_leg where;
 
 		memset(&where, 0, sizeof(where));
 		world_leg(&where, family, leg + 1);
-		memcpy(to->remote, where.remote, 16);
-		memcpy(to->local, where.local, 16);
-		to->remote_port = where.remote_port;
-		to->local_port = where.local_port;
-		to->device = CLIENT_DEVICE;
-		key = lane_key(l, leg);
-		map_set(l->w.lab.wire->maps.wire_lane_flows, &key, &flow);
+		memcpy(key->remote, where.remote, 16);
+		memcpy(key->local, where.local, 16);
+		key->remote_port = where.remote_port;
+		key->local_port = where.local_port;
+		key->family = family;
+		key->channel = leg == WIRE_CLIENT ? htons(CHANNEL) : 0;
+		l->lane.leg[leg].device = CLIENT_DEVICE;
+		map_set(l->w.lab.wire->maps.wire_lane_flows, key, &flow);
 	}
 	lane_write(l);
 	lease_write(l, now_ns() + 1000000000000);
@@ -92,7 +76,7 @@ static void lane_open(struct lanes *l, int family)
 /* A datagram from leg's remote; from the client ChannelData of `size` bytes. */
 static void datagram_make(struct lanes *l, int leg, size_t size)
 {
-	const struct wire_lane_leg *from = &l->lane.leg[leg];
+	const struct wire_lane_key *from = &l->lane.leg[leg].key;
 	struct craft c = { .family = l->w.family,
 			   .from = from->remote,
 			   .to = from->local };
@@ -139,7 +123,7 @@ static bool partial(struct frame *f)
 static bool relayed(struct lanes *l, int leg, bool summed)
 {
 	struct world *w = &l->w;
-	const struct wire_lane_leg *to = &l->lane.leg[!leg];
+	const struct wire_lane_key *to = &l->lane.leg[!leg].key;
 	bool v4 = w->family == AF_INET;
 	uint8_t *ip = w->out.data + HEAD_L3, *udp = frame_l4(&w->out);
 	size_t in = leg == WIRE_CLIENT ? 12 : 8, out = 20 - in;
@@ -350,10 +334,10 @@ static void test_ends(struct lanes *l, int family)
 		lane_write(l);
 		expect_up(l, "on a lane that is off one");
 		l->lane.state = WIRE_LANE_ON;
-		l->lane.leg[leg].remote_port ^= 1;
+		l->lane.leg[leg].key.remote_port ^= 1;
 		lane_write(l);
 		expect_up(l, "on a place of another lane one");
-		l->lane.leg[leg].remote_port ^= 1;
+		l->lane.leg[leg].key.remote_port ^= 1;
 		lane_write(l);
 		lease_write(l, now_ns() - 100000000);
 		expect_up(l, "without a broker one");

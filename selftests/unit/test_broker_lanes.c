@@ -185,17 +185,19 @@ static void a_lane_is_made_and_ended(void **state)
 	struct rig *rig = *state;
 	size_t files = open_files();
 	struct wire_lane *lane = made(rig, rig->channels[0], 7);
-	const struct wire_lane_leg *client = &lane->leg[WIRE_CLIENT];
-	const struct wire_lane_leg *peer = &lane->leg[WIRE_PEER];
+	const struct wire_lane_key *client = &lane->leg[WIRE_CLIENT].key;
+	const struct wire_lane_key *peer = &lane->leg[WIRE_PEER].key;
 
 	assert_int_equal(lane->state, WIRE_LANE_ON);
-	assert_int_equal(lane->channel, htons(0x4001));
-	assert_int_equal(lane->family, AF_INET);
+	assert_int_equal(client->channel, htons(0x4001));
+	assert_int_equal(client->family, AF_INET);
 	assert_int_equal(client->remote[0], 192);
 	assert_int_equal(client->remote_port, htons(4000));
 	assert_int_equal(client->local_port, htons(LISTENER));
 	assert_int_equal(client->local[3], 200);
-	assert_int_equal(client->device, FAKE_DEVICE);
+	assert_int_equal(lane->leg[WIRE_CLIENT].device, FAKE_DEVICE);
+	assert_int_equal(peer->channel, 0);
+	assert_int_equal(peer->family, AF_INET);
 	assert_int_equal(peer->remote[0], 198);
 	assert_int_equal(peer->remote_port, htons(5000));
 	assert_int_equal(peer->local_port, htons(RELAYED));
@@ -317,8 +319,8 @@ static void a_lane_needs_the_relays_own_addresses(void **state)
 	*relayed = usual[1];
 	fake.insert_error = 0;
 	assert_int_equal(asked(rig, channel, &msg, &told), WIRE_OK);
-	assert_int_equal(rig->broker->lane_records[told.lane].leg[0].local[3],
-			 200);
+	assert_int_equal(
+		rig->broker->lane_records[told.lane].leg[0].key.local[3], 200);
 #undef REFUSED
 }
 

@@ -111,29 +111,10 @@ struct lane *lane_find(const struct session *session, uint64_t id)
 	return NULL;
 }
 
-static void key_of(const struct wire_lane *record, int leg,
-		   struct wire_lane_key *out)
-{
-	const struct wire_lane_leg *from = &record->leg[leg];
-
-	*out = (struct wire_lane_key){
-		.remote_port = from->remote_port,
-		.local_port = from->local_port,
-		.family = record->family,
-		.channel = leg == WIRE_CLIENT ? record->channel : 0,
-	};
-	memcpy(out->remote, from->remote, sizeof(out->remote));
-	memcpy(out->local, from->local, sizeof(out->local));
-}
-
 static void unhook(struct broker *broker, const struct wire_lane *record)
 {
-	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		struct wire_lane_key key;
-
-		key_of(record, leg, &key);
-		broker->ops->lane_unhook(broker, &key);
-	}
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		broker->ops->lane_unhook(broker, &record->leg[leg].key);
 }
 
 static void state_set(struct wire_lane *record, enum wire_lane_state state)
@@ -337,17 +318,9 @@ static void record_fill(struct wire_lane *record, const struct request *req,
 	memset(record, 0, sizeof(*record));
 	record->generation = generation;
 	record->expires_ns = msg->expires_ns;
-	record->channel = htons(msg->channel);
-	record->family = msg->family;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		const struct wire_lane_key *key = &req->keys[leg];
-		struct wire_lane_leg *to = &record->leg[leg];
-
-		memcpy(to->remote, key->remote, sizeof(to->remote));
-		memcpy(to->local, key->local, sizeof(to->local));
-		to->remote_port = key->remote_port;
-		to->local_port = key->local_port;
-		to->device = req->devices[leg];
+		record->leg[leg].key = req->keys[leg];
+		record->leg[leg].device = req->devices[leg];
 	}
 }
 
