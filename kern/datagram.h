@@ -14,10 +14,15 @@
  * what stands before it must not be moved, so the payload is. Such a packet is known
  * by its checksum, the pseudo header's alone; that of another, which may happen to be
  * so, is mended by the same calls. Of all others the headers are moved, the shorter part.
+ *
+ * Where the legs are of two families the kernel takes or makes room for the difference of
+ * the IP headers behind the link's, which alone is moved: the UDP header keeps its place,
+ * and what is said above holds. The IP header is made anew in any case.
  */
 #ifndef KERN_DATAGRAM_H
 #define KERN_DATAGRAM_H
 
+#include "answer.h"
 #include "checksum.h"
 #include "maps.h"
 #include "packet.h"
@@ -140,10 +145,13 @@ static __always_inline __u64 datagram_pseudo(const struct work *work)
 			  bpf_ntohs(work->datagram.before.length));
 }
 
-/* As a socket judges; IPv4 may do without, IPv6 may not (RFC 8200 section 8.1). */
-static __always_inline bool datagram_intact(struct __sk_buff *skb,
-					    struct work *work)
+/*
+ * As a socket judges; IPv4 may do without, IPv6 may not (RFC 8200 section 8.1). The
+ * relay makes one for what goes from the one to the other.
+ */
+static __always_inline bool datagram_intact(const struct crossing *t)
 {
+	struct work *work = t->work;
 	const struct packet *p = &work->packet;
 	__u16 check = work->datagram.before.check;
 
@@ -151,54 +159,58 @@ static __always_inline bool datagram_intact(struct __sk_buff *skb,
 	    sum_fold(sum_words(&p->ip.v4, 5)) != 0xffff)
 		return false;
 	if (!check)
-		return p->key.family == AF_INET;
-	return sum_right(skb, work, datagram_pseudo(work),
+		return p->key.family == AF_INET && t->to->key.family == AF_INET;
+	return sum_right(t->skb, work, datagram_pseudo(work),
 			 bpf_ntohs(work->datagram.before.length), check);
+}
+
+/* How long it becomes, from the UDP header on. */
+static __always_inline __u32 datagram_length(const struct work *work)
+{
+	__u32 length = UDP_HEAD + work->datagram.payload;
+
+	return work->leg == WIRE_CLIENT ? length : length + CHANNEL_DATA_HEAD;
 }
 
 /* UDP and ChannelData headers for the other leg, but for the checksum. */
 static __always_inline void datagram_head(const struct crossing *t)
 {
 	struct datagram *d = &t->work->datagram;
-	__u32 length = UDP_HEAD + d->payload;
 
-	if (t->work->leg == WIRE_PEER)
-		length += CHANNEL_DATA_HEAD;
 	d->after.source = t->to->key.local_port;
 	d->after.dest = t->to->key.remote_port;
-	d->after.length = bpf_htons(length);
+	d->after.length = bpf_htons(datagram_length(t->work));
 	d->after.check = d->before.check;
 	d->after.channel = t->to->key.channel;
 	d->after.told = bpf_htons(d->payload);
 }
 
 /*
- * The IP header for the other leg, as the relay's sockets make it: to peers it may be
- * fragmented (RFC 8656 section 14.2), hence it has an identification; to clients not.
+ * work->packet becomes one of the other leg, its IP header as the relay's sockets make
+ * it: to peers it may be fragmented (RFC 8656 section 14.2), hence it has an
+ * identification; to clients not.
  */
 static __always_inline void datagram_ip(const struct crossing *t, __u32 length)
 {
+	const struct wire_lane_key *to = &t->to->key;
 	struct packet *p = &t->work->packet;
-	bool whole = t->work->leg == WIRE_PEER;
 	struct iphdr *ip = &p->ip.v4;
 
-	if (p->key.family == AF_INET) {
-		ip->tos = 0;
-		ip->tot_len = bpf_htons(IPV4_HEAD + length);
-		ip->id = whole ? 0 : (__be16)bpf_get_prandom_u32();
-		ip->frag_off = whole ? bpf_htons(IPV4_WHOLE) : 0;
-		ip->ttl = wire_hop_limit;
-		ip->saddr = *(__u32 *)t->to->key.local;
-		ip->daddr = *(__u32 *)t->to->key.remote;
-		ip->check = 0;
-		ip->check = ~sum_fold(sum_words(ip, 5));
+	p->key.family = to->family;
+	p->payload_at = ETH_HLEN + ip_head(to->family);
+	if (to->family == AF_INET6) {
+		ipv6_fill(&p->ip.v6, to->local, to->remote, length);
+		p->ip.v6.nexthdr = IPPROTO_UDP;
 		return;
 	}
-	p->ip.words[0] = bpf_htonl(6 << 28);
-	p->ip.v6.payload_len = bpf_htons(length);
-	p->ip.v6.hop_limit = wire_hop_limit;
-	__builtin_memcpy(&p->ip.v6.saddr, t->to->key.local, 16);
-	__builtin_memcpy(&p->ip.v6.daddr, t->to->key.remote, 16);
+	ipv4_fill(ip, to->local, to->remote, IPV4_HEAD + length);
+	ip->protocol = IPPROTO_UDP;
+	ip->id = 0;
+	if (t->work->leg == WIRE_CLIENT) {
+		ip->frag_off = 0;
+		ip->id = (__be16)bpf_get_prandom_u32();
+	}
+	ip->check = ~sum_fold(sum_words(ip, 5));
 }
 
 /* What both headers change of the sum that the checksum is of. */
@@ -224,6 +236,24 @@ static __always_inline struct changes datagram_change(const struct crossing *t)
 	else
 		by.rest += sum_words(&d->after.channel, 1);
 	return by;
+}
+
+/*
+ * The room for the other leg's IP header, if that is of another family: what follows
+ * the link's header moves nowhere, so a checksum to be completed stays in its place.
+ */
+static __always_inline long datagram_room(const struct crossing *t)
+{
+	__be16 type =
+		bpf_htons(t->to->key.family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
+
+	if (t->from->key.family == t->to->key.family)
+		return 0;
+	if (bpf_skb_change_proto(t->skb, type, 0))
+		return -1;
+	return bpf_skb_store_bytes(t->skb,
+				   __builtin_offsetof(struct ethhdr, h_proto),
+				   &type, sizeof(type), 0);
 }
 
 /* Stores both headers; `flags` of bpf_skb_store_bytes. */
@@ -264,7 +294,8 @@ static __noinline int datagram_write(const struct crossing *t)
 		if (!d->after.check)
 			d->after.check = 0xffff;
 	}
-	if (bpf_skb_adjust_room(t->skb, more, BPF_ADJ_ROOM_NET, 0) ||
+	if (datagram_room(t) ||
+	    bpf_skb_adjust_room(t->skb, more, BPF_ADJ_ROOM_NET, 0) ||
 	    datagram_store(t, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
 		return -1;
 	return 0;
@@ -296,14 +327,15 @@ static __always_inline long datagram_move(const struct crossing *t, __u32 from,
 /* The payload is moved; a device may complete the checksum. */
 static __noinline int datagram_write_partial(const struct crossing *t)
 {
+	struct changes by = datagram_change(t);
 	__u32 at = t->work->packet.payload_at;
 	__u32 check = at + __builtin_offsetof(struct datagram_head, check);
 	__u32 bare = at + UDP_HEAD, full = bare + CHANNEL_DATA_HEAD;
-	struct changes by = datagram_change(t);
 	bool client = t->work->leg == WIRE_CLIENT;
 	__u32 size = (client ? bare : full) + t->work->datagram.payload;
 
-	if (datagram_move(t, client ? full : bare, client ? bare : full,
+	if (datagram_room(t) ||
+	    datagram_move(t, client ? full : bare, client ? bare : full,
 			  size) ||
 	    datagram_store(t, BPF_F_INVALIDATE_HASH) ||
 	    bpf_l4_csum_replace(t->skb, check, 0, sum_difference(by.pseudo),
@@ -314,32 +346,26 @@ static __noinline int datagram_write_partial(const struct crossing *t)
 	return 0;
 }
 
-/* How long the IP packet becomes. */
-static __always_inline __u32 datagram_size(const struct work *work)
-{
-	return work->leg == WIRE_CLIENT ?
-		       work->packet.length - CHANNEL_DATA_HEAD :
-		       work->packet.length + CHANNEL_DATA_HEAD;
-}
-
 /* PACKET_UDP has arrived. */
 static __noinline int datagram_forward(struct __sk_buff *skb, struct work *work)
 {
 	struct crossing t = { .skb = skb, .work = work };
 	bool partial;
+	__u32 size;
 
 	if (!lanes_leased(work) || !datagram_load(skb, work) ||
-	    !lane_find(&t) || !datagram_intact(skb, work))
+	    !lane_find(&t) || !datagram_intact(&t))
 		return TC_ACT_UNSPEC;
 	partial = sum_partial(skb, datagram_pseudo(work),
 			      work->datagram.before.check);
 	if (partial &&
 	    (!work->datagram.payload || work->datagram.payload > MOVED_MOST))
 		return TC_ACT_UNSPEC;
+	size = ip_head(t.to->key.family) + datagram_length(work);
 	work->fib.l4_protocol = IPPROTO_UDP;
-	if (route_find(skb, &work->fib, work->packet.key.family,
+	if (route_find(skb, &work->fib, t.to->key.family,
 		       (const struct wire_leg *)&t.to->key,
-		       datagram_size(work)) != ROUTE_FOUND)
+		       size) != ROUTE_FOUND)
 		return TC_ACT_UNSPEC;
 	datagram_head(&t);
 	if (partial ? datagram_write_partial(&t) : datagram_write(&t))

@@ -80,10 +80,10 @@ static __always_inline __u32 forward_size(struct __sk_buff *skb,
 					  const struct work *work)
 {
 	const struct packet *p = &work->packet;
-	__u32 ip = p->key.family == AF_INET ? IPV4_HEAD : IPV6_HEAD;
 
 	if (skb->gso_size)
-		return ip + work->segment.head + skb->gso_size;
+		return ip_head(p->key.family) + work->segment.head +
+		       skb->gso_size;
 	return p->length;
 }
 

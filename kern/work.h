@@ -29,6 +29,11 @@ struct tcp_head {
 #define IPV4_HEAD 20
 #define IPV6_HEAD 40
 
+static __always_inline __u32 ip_head(__u32 family)
+{
+	return family == AF_INET ? IPV4_HEAD : IPV6_HEAD;
+}
+
 #define CHUNK 512 /* bytes of a packet summed at once: what the helper takes */
 
 #define PACKET_SOUND -1

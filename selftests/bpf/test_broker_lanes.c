@@ -141,7 +141,6 @@ static struct broker_lane lane_usual(void)
 	struct broker_lane msg = {
 		.type = BROKER_LANE,
 		.channel = CHANNEL,
-		.family = (uint8_t)addr_family(&rig.at_client),
 		.id = ++rig.id,
 		.expires_ns = clock_ns() + 100 * SECOND,
 		.client_port = htons(addr_port(&rig.at_client)),
@@ -223,16 +222,22 @@ static bool crosses(void)
 	       is_empty(rig.listener) && is_empty(rig.relayed);
 }
 
-static void ends_open(bool v4)
+static void ends_of_open(bool client_v4, bool peer_v4)
 {
-	rig.listener =
-		bound_at(v4 ? "10.1.0.1" : "fd01::1", 0, 0, &rig.at_listener);
-	rig.relayed =
-		bound_at(v4 ? "10.2.0.1" : "fd02::1", 0, 0, &rig.at_relayed);
-	rig.client = bound_in(rig.lab.client, v4 ? "10.1.0.2" : "fd01::2",
+	rig.listener = bound_at(client_v4 ? "10.1.0.1" : "fd01::1", 0, 0,
+				&rig.at_listener);
+	rig.relayed = bound_at(peer_v4 ? "10.2.0.1" : "fd02::1", 0, 0,
+			       &rig.at_relayed);
+	rig.client = bound_in(rig.lab.client,
+			      client_v4 ? "10.1.0.2" : "fd01::2",
 			      &rig.at_client);
-	rig.peer = bound_in(rig.lab.peer, v4 ? "10.2.0.2" : "fd02::2",
+	rig.peer = bound_in(rig.lab.peer, peer_v4 ? "10.2.0.2" : "fd02::2",
 			    &rig.at_peer);
+}
+
+static void ends_open(void)
+{
+	ends_of_open(true, true);
 }
 
 static void ends_close(void)
@@ -243,16 +248,18 @@ static void ends_close(void)
 	close(rig.peer);
 }
 
-static void test_life(bool v4)
+static void test_life(bool client_v4, bool peer_v4)
 {
 	struct broker_lane msg;
 	union addr taken;
 	struct wire_lane lane = { 0 };
 	uint32_t zero = 0;
-	const char *name = v4 ? "IPv4" : "IPv6";
+	char name[32];
 	int next;
 
-	ends_open(v4);
+	snprintf(name, sizeof(name), "IPv%d to IPv%d", client_v4 ? 4 : 6,
+		 peer_v4 ? 4 : 6);
+	ends_of_open(client_v4, peer_v4);
 	msg = lane_usual();
 	lab_check(asked(&msg, rig.listener, rig.relayed) == WIRE_OK &&
 			  crosses(),
@@ -298,7 +305,7 @@ static void test_addresses(void)
 	union addr any, at;
 	int wide, narrow;
 
-	ends_open(true);
+	ends_open();
 	wide = bound_at("0.0.0.0", 0, SO_REUSEADDR, &any);
 	msg = lane_usual();
 	lab_check(asked(&msg, wide, rig.relayed) == WIRE_OK,
@@ -358,7 +365,7 @@ static void test_hostile_descriptors(void)
 	union addr at;
 	int tcp, local, unbound, chosen, foreign, connected, back;
 
-	ends_open(true);
+	ends_open();
 	tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	local = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	unbound = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -398,7 +405,7 @@ static void test_altered(void)
 {
 	struct broker_lane msg;
 
-	ends_open(true);
+	ends_open();
 	if (system("ip xfrm policy add dir out src 10.2.0.1 dst 10.2.0.9 "
 		   "tmpl proto esp mode transport 2>/dev/null") == 0) {
 		msg = lane_usual();
@@ -424,7 +431,7 @@ static void test_altered(void)
 		  "tracked, but not translated");
 	lane_over(msg.id);
 	ends_close();
-	ends_open(true);
+	ends_open();
 	lab_run("nft add rule ip t out oifname vp meta l4proto "
 		"udp snat to 10.2.0.1:20000-20999");
 	if (sendto(rig.relayed, "x", 1, 0, &rig.at_peer.sa,
@@ -453,7 +460,7 @@ static void test_left(void)
 {
 	struct broker_lane msg;
 
-	ends_open(true);
+	ends_open();
 	msg = lane_usual();
 	lab_check(asked(&msg, rig.listener, rig.relayed) == WIRE_OK &&
 			  crosses(),
@@ -484,8 +491,8 @@ int main(void)
 	if (loop_new(&rig.loop))
 		lab_die("loop");
 	broker_open();
-	test_life(true);
-	test_life(false);
+	for (int form = 0; form < 4; form++)
+		test_life(!(form & 1), !(form & 2));
 	test_addresses();
 	test_hostile_descriptors();
 	test_altered();

@@ -2,7 +2,7 @@
 /*
  * Datagrams on a lane, crafted and run on wire_ingress one at a time: what is relayed
  * and how it looks then, what goes up the stack as it came, and that a forged, damaged
- * or odd one is always among the latter.
+ * or odd one is always among the latter. Between ends of one family and of two.
  */
 #include <time.h>
 
@@ -12,9 +12,29 @@
 #define CLIENT_DEVICE 1 /* test runs are of lo */
 
 struct lanes {
-	struct world w;
+	struct world w; /* its family is the client's */
+	bool mixed; /* the peer's is the other */
 	struct wire_lane lane; /* as it was set, then as it was left */
 };
+
+static const char *lane_name(const struct lanes *l)
+{
+	static char name[64];
+
+	snprintf(name, sizeof(name), "%s%s", family_name(&l->w),
+		 l->mixed ? ", peer of the other family" : "");
+	return name;
+}
+
+static bool leg_v4(const struct lanes *l, int leg)
+{
+	return (l->w.family == AF_INET) != (l->mixed && leg == WIRE_PEER);
+}
+
+static size_t leg_head(const struct lanes *l, int leg)
+{
+	return leg_v4(l, leg) ? 20 : 40;
+}
 
 static uint64_t now_ns(void)
 {
@@ -46,15 +66,15 @@ static void lease_write(struct lanes *l, uint64_t until_ns)
 }
 
 /* A lane in place 0 between the client and the peer of world_leg(). */
-static void lane_open(struct lanes *l, int family)
+static void lane_open(struct lanes *l)
 {
 	memset(&l->lane, 0, sizeof(l->lane));
-	l->w.family = family;
 	l->lane.state = WIRE_LANE_ON;
 	l->lane.generation = 1;
 	l->lane.expires_ns = now_ns() + 1000000000000;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
 		struct wire_lane_key *key = &l->lane.leg[leg].key;
+		int family = leg_v4(l, leg) ? AF_INET : AF_INET6;
 		struct wire_flow flow = { .pair = 0, .leg = leg };
 		struct wire_leg where;
 
@@ -77,7 +97,7 @@ static void lane_open(struct lanes *l, int family)
 static void datagram_make(struct lanes *l, int leg, size_t size)
 {
 	const struct wire_lane_key *from = &l->lane.leg[leg].key;
-	struct craft c = { .family = l->w.family,
+	struct craft c = { .family = from->family,
 			   .from = from->remote,
 			   .to = from->local };
 	size_t head = leg == WIRE_CLIENT ? 12 : 8;
@@ -124,14 +144,15 @@ static bool relayed(struct lanes *l, int leg, bool summed)
 {
 	struct world *w = &l->w;
 	const struct wire_lane_key *to = &l->lane.leg[!leg].key;
-	bool v4 = w->family == AF_INET;
+	bool v4 = to->family == AF_INET;
 	uint8_t *ip = w->out.data + HEAD_L3, *udp = frame_l4(&w->out);
 	size_t in = leg == WIRE_CLIENT ? 12 : 8, out = 20 - in;
 	size_t size = frame_l4_size(&w->in) - in;
 
 	if (w->verdict != TC_ACT_REDIRECT ||
 	    !world_counted(w, WIRE_COUNT_DATAGRAMS) ||
-	    w->out.size != w->in.size - in + out ||
+	    frame_get16(w->out.data + 12) != (v4 ? 0x0800 : 0x86dd) ||
+	    w->out.size != HEAD_L3 + leg_head(l, !leg) + out + size ||
 	    frame_l4_size(&w->out) != out + size ||
 	    frame_get16(udp + 4) != out + size)
 		return false;
@@ -144,11 +165,12 @@ static bool relayed(struct lanes *l, int leg, bool summed)
 	if (leg == WIRE_PEER &&
 	    (frame_get16(udp + 8) != CHANNEL || frame_get16(udp + 10) != size))
 		return false;
-	if (v4 && (ip[0] != 0x45 || ip[1] || ip[8] != 64 ||
+	if (v4 && (ip[0] != 0x45 || ip[1] || ip[8] != 64 || ip[9] != 17 ||
 		   frame_get16(ip + 6) != (leg == WIRE_PEER ? 0x4000 : 0) ||
 		   frame_sum(ip, 20, 0) != 0xffff))
 		return false;
-	if (!v4 && (frame_get32(ip) != 0x60000000 || ip[7] != 64))
+	if (!v4 &&
+	    (frame_get32(ip) != 0x60000000 || ip[6] != 17 || ip[7] != 64))
 		return false;
 	return summed ? frame_right(&w->out) : partial(&w->out);
 }
@@ -160,8 +182,7 @@ static void expect_up(struct lanes *l, const char *what)
 	datagram_run(l);
 	lab_check(world_up(&l->w) && before == l->lane.leg[0].packets +
 						       l->lane.leg[1].packets,
-		  "%s: %s goes up the stack as it came", family_name(&l->w),
-		  what);
+		  "%s: %s goes up the stack as it came", lane_name(l), what);
 }
 
 /* The same as from a virtual device: its checksum is to be completed. */
@@ -182,7 +203,7 @@ static bool relayed_half(struct lanes *l, int leg)
 		       frame_l4_size(&l->w.in) - in);
 }
 
-static void test_relayed(struct lanes *l, int family)
+static void test_relayed(struct lanes *l)
 {
 	static const size_t sizes[] = { 1, 2, 3, 60, 200, 1201, 1400 };
 	static const char *const names[] = { "client", "peer" };
@@ -191,7 +212,7 @@ static void test_relayed(struct lanes *l, int family)
 		bool whole = true, half = true;
 		uint64_t bytes = 0, packets = 0, times = l->w.summed ? 1 : 2;
 
-		lane_open(l, family);
+		lane_open(l);
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 			datagram_make(l, leg, sizes[i]);
 			datagram_run(l);
@@ -202,30 +223,29 @@ static void test_relayed(struct lanes *l, int family)
 			packets += times;
 		}
 		lab_check(whole, "%s: from the %s, of all lengths",
-			  family_name(&l->w), names[leg]);
+			  lane_name(l), names[leg]);
 		lab_check(half, "%s: the same with half a checksum",
-			  family_name(&l->w));
+			  lane_name(l));
 		lab_check(l->lane.leg[leg].packets == packets &&
 				  l->lane.leg[leg].bytes == bytes &&
 				  !l->lane.leg[!leg].packets,
-			  "%s: and counted", family_name(&l->w));
+			  "%s: and counted", lane_name(l));
 	}
-	lane_open(l, family);
+	lane_open(l);
 	datagram_make(l, WIRE_CLIENT, 0);
 	datagram_run(l);
 	lab_check(relayed(l, WIRE_CLIENT, true), "%s: an empty one",
-		  family_name(&l->w));
+		  lane_name(l));
 }
 
-static void test_forged(struct lanes *l, int family)
+static void test_forged(struct lanes *l)
 {
-	uint8_t *ip = l->w.in.data + HEAD_L3, *udp;
-	bool v4 = family == AF_INET;
+	uint8_t *ip = l->w.in.data + HEAD_L3;
+	uint8_t *udp = ip + leg_head(l, WIRE_CLIENT);
 
-	lane_open(l, family);
-	udp = l->w.in.data + HEAD_L3 + (v4 ? 20 : 40);
+	lane_open(l);
 	datagram_make(l, WIRE_CLIENT, 100);
-	ip[v4 ? 15 : 23] ^= 1;
+	ip[leg_v4(l, WIRE_CLIENT) ? 15 : 23] ^= 1;
 	frame_mend(&l->w.in);
 	expect_up(l, "ChannelData from another address");
 	datagram_make(l, WIRE_CLIENT, 100);
@@ -236,6 +256,12 @@ static void test_forged(struct lanes *l, int family)
 	frame_put16(udp + 8, CHANNEL + 1);
 	frame_mend(&l->w.in);
 	expect_up(l, "a channel that is not bound");
+	datagram_make(l, WIRE_CLIENT, 100);
+	memset(udp + 8, 0, 20);
+	frame_put32(udp + 12, 0x2112a442);
+	frame_mend(&l->w.in);
+	expect_up(l, "a STUN message of the client");
+	udp = ip + leg_head(l, WIRE_PEER);
 	datagram_make(l, WIRE_PEER, 100);
 	udp[1] ^= 1;
 	frame_mend(&l->w.in);
@@ -244,11 +270,6 @@ static void test_forged(struct lanes *l, int family)
 	udp[3] ^= 1;
 	frame_mend(&l->w.in);
 	expect_up(l, "to another relayed port");
-	datagram_make(l, WIRE_CLIENT, 100);
-	memset(udp + 8, 0, 20);
-	frame_put32(udp + 12, 0x2112a442);
-	frame_mend(&l->w.in);
-	expect_up(l, "a STUN message of the client");
 	/* What a peer sends may look like ChannelData of anybody. */
 	datagram_make(l, WIRE_PEER, 100);
 	frame_put16(udp + 8, CHANNEL);
@@ -256,21 +277,20 @@ static void test_forged(struct lanes *l, int family)
 	datagram_run(l);
 	lab_check(relayed(l, WIRE_PEER, true),
 		  "%s: a peer's payload that looks like ChannelData is payload",
-		  family_name(&l->w));
+		  lane_name(l));
 	datagram_make(l, WIRE_CLIENT, 100);
 	l->lane.leg[WIRE_CLIENT].device = 999;
 	lane_write(l);
 	expect_up(l, "one that comes by another device");
 }
 
-static void test_damaged(struct lanes *l, int family)
+static void test_damaged(struct lanes *l)
 {
-	bool v4 = family == AF_INET;
-	uint8_t *ip = l->w.in.data + HEAD_L3;
-	uint8_t *udp = ip + (v4 ? 20 : 40);
+	uint8_t *ip = l->w.in.data + HEAD_L3, *udp;
 
-	lane_open(l, family);
+	lane_open(l);
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		udp = ip + leg_head(l, leg);
 		datagram_make(l, leg, 100);
 		udp[50] ^= 1;
 		expect_up(l, "a damaged payload");
@@ -290,7 +310,7 @@ static void test_damaged(struct lanes *l, int family)
 		expect_up(l, "a frame cut short");
 		datagram_make(l, leg, 100);
 		frame_put16(udp + 6, 0);
-		if (v4) {
+		if (leg_v4(l, leg) && !l->mixed) {
 			datagram_run(l);
 			lab_check(l->w.verdict == TC_ACT_REDIRECT &&
 					  !frame_get16(frame_l4(&l->w.out) + 6),
@@ -299,6 +319,7 @@ static void test_damaged(struct lanes *l, int family)
 			expect_up(l, "no checksum, which IPv6 demands,");
 		}
 	}
+	udp = ip + leg_head(l, WIRE_CLIENT);
 	datagram_make(l, WIRE_CLIENT, 100);
 	frame_put16(udp + 10, 99);
 	frame_mend(&l->w.in);
@@ -307,12 +328,17 @@ static void test_damaged(struct lanes *l, int family)
 	frame_put16(udp + 10, 101);
 	frame_mend(&l->w.in);
 	expect_up(l, "ChannelData that says more than there is");
-	datagram_make(l, WIRE_CLIENT, 100);
-	if (!v4)
-		return;
+}
+
+static void test_headers(struct lanes *l, int leg)
+{
+	uint8_t *ip = l->w.in.data + HEAD_L3;
+
+	lane_open(l);
+	datagram_make(l, leg, 100);
 	ip[10] ^= 1;
 	expect_up(l, "a wrong IP checksum");
-	datagram_make(l, WIRE_CLIENT, 100);
+	datagram_make(l, leg, 100);
 	frame_put16(ip + 6, 0x2000);
 	frame_mend(&l->w.in);
 	expect_up(l, "a first fragment");
@@ -321,9 +347,9 @@ static void test_damaged(struct lanes *l, int family)
 	expect_up(l, "a later fragment");
 }
 
-static void test_ends(struct lanes *l, int family)
+static void test_ends(struct lanes *l)
 {
-	lane_open(l, family);
+	lane_open(l);
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
 		datagram_make(l, leg, 100);
 		l->lane.expires_ns = now_ns() - 100000000;
@@ -338,6 +364,10 @@ static void test_ends(struct lanes *l, int family)
 		lane_write(l);
 		expect_up(l, "on a place of another lane one");
 		l->lane.leg[leg].key.remote_port ^= 1;
+		l->lane.leg[leg].key.channel ^= 1;
+		lane_write(l);
+		expect_up(l, "or of another channel one");
+		l->lane.leg[leg].key.channel ^= 1;
 		lane_write(l);
 		lease_write(l, now_ns() - 100000000);
 		expect_up(l, "without a broker one");
@@ -346,24 +376,36 @@ static void test_ends(struct lanes *l, int family)
 		lease_write(l, now_ns() + 1000000000000);
 		datagram_run(l);
 		lab_check(relayed(l, leg, true), "%s: and else it passes",
-			  family_name(&l->w));
+			  lane_name(l));
 	}
 }
 
 /* What is too large for the way on is user space's to fragment. */
-static void test_large(struct lanes *l, int family)
+static void test_large(struct lanes *l)
 {
-	size_t ip = family == AF_INET ? 20 : 40;
+	size_t ip = leg_head(l, WIRE_CLIENT);
 
-	lane_open(l, family);
+	lane_open(l);
 	lab_run("ip link set vc mtu 1400");
 	datagram_make(l, WIRE_PEER, 1400 - ip - 8 - 4);
 	datagram_run(l);
 	lab_check(relayed(l, WIRE_PEER, true), "%s: as large as may be",
-		  family_name(&l->w));
+		  lane_name(l));
 	datagram_make(l, WIRE_PEER, 1400 - ip - 8 - 3);
 	expect_up(l, "a byte more");
 	lab_run("ip link set vc mtu 1500");
+}
+
+static void test_form(struct lanes *l)
+{
+	test_relayed(l);
+	test_forged(l);
+	test_damaged(l);
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		if (leg_v4(l, leg))
+			test_headers(l, leg);
+	test_ends(l);
+	test_large(l);
 }
 
 int main(void)
@@ -373,11 +415,10 @@ int main(void)
 	memset(&l, 0, sizeof(l));
 	world_open(&l.w);
 	while (world_next_form(&l.w)) {
-		test_relayed(&l, l.w.family);
-		test_forged(&l, l.w.family);
-		test_damaged(&l, l.w.family);
-		test_ends(&l, l.w.family);
-		test_large(&l, l.w.family);
+		l.mixed = false;
+		test_form(&l);
+		l.mixed = true;
+		test_form(&l);
 	}
 	return lab_end(&l.w.lab);
 }

@@ -88,7 +88,6 @@ static void lane_step(struct run *run, int channel)
 	struct broker_lane lane = {
 		.type = BROKER_LANE,
 		.channel = 0x4000 + byte(run) % 3,
-		.family = AF_INET,
 		.client = { 192, 0, 2, byte(run) % 3 },
 		.local = { 10, 0, 0, 200 },
 		.peer = { 192, 0, 2, byte(run) % 3 },
@@ -101,6 +100,7 @@ static void lane_step(struct run *run, int channel)
 	const int two[2] = { run->fds[what & 64 ? byte(run) % 10 : 8],
 			     run->fds[what & 64 ? byte(run) % 10 : 9] };
 
+	fake_by_fd(run->fds[9])->key.family = what & 16 ? AF_INET6 : AF_INET;
 	lane.id = expire.id = end.id = byte(run) % 5;
 	lane.expires_ns = expire.expires_ns = what & 32 ? 1 : UINT64_MAX;
 	if (what & 128)

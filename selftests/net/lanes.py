@@ -3,15 +3,17 @@
 """Channels of UDP allocations on wire: what the kernel relays, what it leaves to the daemon, and
 that no lane outlives its permission, its allocation or the processes that answer for it."""
 
+import contextlib
 import os
 import signal
+import socket
 import struct
 import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import proc, tap, turn  # noqa: E402
+from culvertlab import boxes, packets, proc, tap, turn  # noqa: E402
 from culvertlab.data import payload, same  # noqa: E402
 from culvertlab.lab import Lab, need_namespaces, need_root  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
@@ -22,11 +24,15 @@ lab = Lab()
 CHANNEL = 0x4001
 FIRST = 8  # datagrams that the daemon relays before it asks for a lane
 LEASE = 8  # seconds after which no lane is used without a broker, at the latest
+UDP_SEGMENT = 103
+HEAD = {4: 20, 6: 40}  # of IP
 
 
 def config(**sections):
+    relay = lab.topo.relay
     return {"listener datagrams": {"transport": "udp",
-                                   "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"}, **sections}
+                                   "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"},
+            "relay": {"address": f"{relay.addr(4)}, {relay.addr(6)}"}, **sections}
 
 
 def message(data, number=CHANNEL):
@@ -48,14 +54,15 @@ def drain(sock):
 
 
 class Channel:
-    """A client's channel to a peer; `number` of them may be bound by one client."""
+    """A client's channel to a peer, of another version if that is given; `number` of them may be
+    bound by one client."""
 
-    def __init__(self, server, version=4, client=None, number=CHANNEL):
-        self.server, self.number = server, number
+    def __init__(self, server, version=4, client=None, number=CHANNEL, to=None):
+        self.server, self.number, to = server, number, to or version
         self.client = client or lab.keep(turn.Datagrams(lab.topo.client, server.address(version)))
-        self.peer = lab.keep(lab.topo.peer.bound(version, udp=True))
+        self.peer = lab.keep(lab.topo.peer.bound(to, udp=True))
         if client is None:
-            self.client.allocate(*([turn.family(6)] if version == 6 else []), protocol=UDP)
+            self.client.allocate(*([turn.family(6)] if to == 6 else []), protocol=UDP)
         self.bind()
 
     def bind(self):
@@ -100,9 +107,29 @@ def wired(server):
     return server.counters()["datagrams_on_wire"]
 
 
-def both_ways(version):
+@contextlib.contextmanager
+def summed():
+    """What both ends send bears a whole checksum, which no device is to complete."""
+    ends = (lab.topo.legs[0], lab.topo.legs[3])
+    try:
+        for end in ends:
+            boxes.offload_set(*end, tx=0)
+        yield
+    finally:
+        for end in ends:
+            boxes.offload_set(*end, tx=1)
+
+
+def crossed(version, to):
+    """Both ways between two families, with checksums that are to be completed and whole ones."""
+    both_ways(version, to)
+    with summed():
+        both_ways(version, to, empty=True)
+
+
+def both_ways(version, to, empty=False):
     server = serve()
-    one = Channel(server, version).on_wire()
+    one = Channel(server, version, to=to).on_wire()
     first = server.counters()
     sizes = [0, 1, 2, 3, 4, 50, 200, 1200, 1400]
     for n, size in enumerate(sizes):
@@ -110,7 +137,8 @@ def both_ways(version):
         one.down(payload(size, n))
     last = server.counters()
     # Without a byte the kernel has nothing to move, where a checksum is to be completed.
-    equal(last["datagrams_on_wire"] - first["datagrams_on_wire"], 2 * len(sizes) - 2, "by wire")
+    equal(last["datagrams_on_wire"] - first["datagrams_on_wire"],
+          2 * len(sizes) - (0 if empty else 2), "by wire")
     for name in ("datagrams_to_peers", "datagrams_to_clients"):
         equal(last[name] - first[name], len(sizes), name)
     for name in ("bytes_to_peers", "bytes_to_clients"):
@@ -127,7 +155,9 @@ def both_ways(version):
 
 for each in (4, 6):
     tap.add(f"what goes by wire arrives whole and is counted (IPv{each})",
-            lambda version=each: both_ways(version))
+            lambda version=each: both_ways(version, version))
+    tap.add(f"the same from IPv{each} to the other family, with and without offloads",
+            lambda version=each: crossed(version, 10 - version))
 
 
 @tap.test("a burst keeps its order on the lane, both ways")
@@ -145,26 +175,26 @@ def _():
 
 
 def both_families(version):
-    """Channels of one client to a peer of each family: what the kernel can do of it, it does."""
-    relay = lab.topo.relay
-    server = serve(relay={"address": f"{relay.addr(4)}, {relay.addr(6)}"})
+    """Channels of one client to a peer of each family."""
+    server = serve()
     client = lab.keep(turn.Datagrams(lab.topo.client, server.address(version)))
     relayed = client.allocate_both(protocol=UDP)
     client.relayed = relayed[version]
     alike = Channel(server, version, client).on_wire()
     client.relayed = relayed[10 - version]
-    other = Channel(server, 10 - version, client, CHANNEL + 1)
-    for n in range(3 * FIRST):
-        other.up(payload(200, n))
-        other.down(payload(200, n))
+    other = Channel(server, 10 - version, client, CHANNEL + 1).on_wire()
     before = wired(server)
+    other.up(payload(200, 1))
+    other.down(payload(200, 2))
     client.relayed = relayed[version]
     alike.up(payload(1200, 1))
     alike.down(payload(1200, 2))
-    equal(wired(server), before + 2, "by wire")
+    equal(wired(server), before + 4, "by wire")
     equal(client.refresh(0, turn.family(10 - version)), 0, "the other family ends")
+    wait_for(lambda: not other.passes(), 5, "the other family's lane is gone")
+    before = wired(server)
     alike.up(payload(1200, 3))
-    equal(wired(server), before + 3, "by wire afterwards")
+    equal(wired(server), before + 1, "by wire afterwards")
     equal(client.refresh(0, turn.family(version)), 0, "the end")
     wait_for(lambda: not alike.passes(), 5, "the lane of what has ended is gone")
 
@@ -185,6 +215,75 @@ def _():
     before = wired(server)
     one.up(payload(4000, 1))
     equal(wired(server), before, "fragments by wire")
+
+
+def too_long(version, to):
+    """Each way up to what the shorter payload of the two families allows, not a byte more."""
+    server = serve()
+    one = Channel(server, version, to=to).on_wire()
+    least = {one.up: min(1500 - HEAD[version] - 12, 1500 - HEAD[to] - 8),
+             one.down: min(1500 - HEAD[to] - 8, 1500 - HEAD[version] - 12)}
+    for way, most in least.items():
+        for size, by_wire in ((most, 1), (most + 1, 0), (4000, 0)):
+            before = wired(server)
+            way(payload(size, size))
+            equal(wired(server) - before, by_wire, f"{way.__name__} {size} bytes, by wire")
+
+
+def watched(version, to):
+    """Packet sockets share the packets: what they have seen stays as it was."""
+    server = serve()
+    taps = {lab.keep(packets.Tap(lab.topo.relay, device)): family
+            for device, family in (("toclient", version), ("topeer", to))}
+    one = Channel(server, version, to=to).on_wire()
+    before = wired(server)
+    for at in taps:
+        at.forget()
+    data = payload(700, 1)
+    for way in (one.up, one.down):
+        way(data)
+        for at, family in taps.items():
+            seen = [(packet[0] >> 4, packet[-len(data):]) for packet, _ in at.packets()
+                    if len(packet) > len(data)]
+            equal(seen, [(family, data)], f"{way.__name__}, over IPv{family}")
+    equal(wired(server), before + 2, "by wire")
+
+
+def super_packet(version, to):
+    """UDP_SEGMENT: what a device would cut is the daemon's, what has been cut is the lane's."""
+    server = serve()
+    one = Channel(server, version, to=to).on_wire()
+    one.peer.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1200)
+    data = payload(3000, 1)
+    node, device = lab.topo.legs[3]
+    for offload, by_wire in ((1, 0), (0, 3)):
+        boxes.offload_set(node, device, gso=offload, tx=offload)
+        before = wired(server)
+        try:
+            one.peer.sendto(data, one.client.relayed)
+        finally:
+            boxes.offload_set(node, device, gso=1, tx=1)
+        for at in range(0, len(data), 1200):
+            same(one.client.sock.recv(65536), message(data[at:at + 1200]), f"from byte {at}")
+        equal(wired(server) - before, by_wire, f"by wire with offload {offload}")
+
+
+def permission_ends(version, to):
+    server = serve(limits={"permission_lifetime": "2s", "channel_lifetime": "1h"})
+    one = Channel(server, version, to=to).on_wire()
+    wait_for(lambda: not one.passes(), 10, "the permission has expired")
+    drain(one.peer)
+    wait_for(lambda: server.counters()["lanes"] == 0, 5, "the lane is gone")
+
+
+for each in (4, 6):
+    def add(name, function, version=each):
+        tap.add(f"from IPv{version} to the other family: {name}",
+                lambda: function(version, 10 - version))
+    add("what is too long for the way on goes by the daemon", too_long)
+    add("super-packets of UDP", super_packet)
+    add("what packet sockets see", watched)
+    add("a permission that ends takes the lane with it", permission_ends)
 
 
 @tap.test("another's channel number, another port and a padded message are no lane's")

@@ -196,14 +196,21 @@ def _(watch, version):
     watch.judge("long segments", 100)
 
 
-@test("datagrams on a lane both ways")
+@test("datagrams on a lane both ways, to a peer of each family")
 def _(watch, version):
+    relay = lab.topo.relay
     changes = {"listener datagrams": {"transport": "udp",
-                                      "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"}}
+                                      "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"},
+               "relay": {"address": f"{relay.addr(4)}, {relay.addr(6)}"}}
     server = lab.server(changes)
+    for to in (4, 6):
+        lane(watch, server, version, to)
+
+
+def lane(watch, server, version, to):
     client = lab.keep(turn.Datagrams(lab.topo.client, server.address(version)))
-    peer = lab.keep(lab.topo.peer.bound(version, udp=True))
-    client.allocate(*([turn.family(6)] if version == 6 else []), protocol=UDP)
+    peer = lab.keep(lab.topo.peer.bound(to, udp=True))
+    client.allocate(*([turn.family(6)] if to == 6 else []), protocol=UDP)
     equal(client.channel_bind_code(peer.getsockname(), CHANNEL), 0, "ChannelBind")
     peer.connect(client.relayed)
 

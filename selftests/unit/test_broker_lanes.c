@@ -120,7 +120,6 @@ static struct broker_lane lane_usual(uint64_t id)
 	return (struct broker_lane){
 		.type = BROKER_LANE,
 		.channel = 0x4001,
-		.family = AF_INET,
 		.id = id,
 		.expires_ns = clock_ns() + 100 * SECOND,
 		.client = { 192, 0, 2, (uint8_t)id },
@@ -300,8 +299,6 @@ static void a_lane_needs_the_relays_own_addresses(void **state)
 	REFUSED(listener->hidden = true, WIRE_NO_STATE);
 	REFUSED(relayed->hidden = true, WIRE_NO_STATE);
 	REFUSED(memset(relayed->key.local, 0, 16), WIRE_NO_LOCAL);
-	REFUSED(listener->key.family = AF_INET6, WIRE_NO_FAMILY);
-	REFUSED(relayed->key.family = AF_INET6, WIRE_NO_FAMILY);
 	REFUSED(msg.client[0] = 127, WIRE_NO_LOCAL);
 	REFUSED(msg.peer[0] = 224, WIRE_NO_LOCAL);
 	REFUSED(msg.peer[0] = 255, WIRE_NO_LOCAL);
@@ -322,6 +319,66 @@ static void a_lane_needs_the_relays_own_addresses(void **state)
 	assert_int_equal(
 		rig->broker->lane_records[told.lane].leg[0].key.local[3], 200);
 #undef REFUSED
+}
+
+static struct fake_socket *family_set(int fd, int family)
+{
+	struct fake_socket *s = fake_by_fd(fd);
+
+	s->key.family = (__u8)family;
+	return s;
+}
+
+/* 2001:db8::last */
+static void address_set(uint8_t out[16], uint8_t last)
+{
+	const uint8_t bytes[16] = { 0x20, 0x01, 0x0d, 0xb8, [15] = last };
+
+	memcpy(out, bytes, sizeof(bytes));
+}
+
+static void client_and_peer_may_be_of_two_families(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_lane msg = lane_usual(7), peer_v6, client_v6;
+	struct broker_lane_answer told;
+	const struct wire_lane *lane;
+
+	peer_v6 = client_v6 = msg;
+	address_set(peer_v6.peer, 9);
+	address_set(client_v6.client, 8);
+	address_set(client_v6.local, 1);
+	address_set(family_set(rig->fds[1], AF_INET6)->key.local, 2);
+	assert_int_equal(asked(rig, rig->channels[0], &peer_v6, &told),
+			 WIRE_OK);
+	lane = &rig->broker->lane_records[told.lane];
+	assert_int_equal(lane->leg[WIRE_CLIENT].key.family, AF_INET);
+	assert_int_equal(lane->leg[WIRE_PEER].key.family, AF_INET6);
+	assert_memory_equal(lane->leg[WIRE_PEER].key.remote, peer_v6.peer, 16);
+	assert_int_equal(fake_lane_flow_count(), 2);
+	end(rig, rig->channels[0], 7);
+	nothing_is_left(rig);
+	/* Each address is judged by its own leg's family. */
+	peer_v6.client[5] = 1;
+	assert_int_equal(asked(rig, rig->channels[0], &peer_v6, &told),
+			 WIRE_NO_STATE);
+	memset(msg.peer, 0, sizeof(msg.peer));
+	memset(msg.peer + 10, 0xff, 2);
+	memcpy(msg.peer + 12, (uint8_t[]){ 198, 51, 100, 7 }, 4);
+	assert_int_equal(asked(rig, rig->channels[0], &msg, &told),
+			 WIRE_NO_LOCAL);
+	family_set(rig->fds[1], AF_INET);
+	assert_int_equal(asked(rig, rig->channels[0], &msg, &told),
+			 WIRE_NO_STATE);
+	nothing_is_left(rig);
+	rested(rig);
+	memset(fake_by_fd(rig->fds[1])->key.local + 4, 0, 12);
+	address_set(family_set(rig->fds[0], AF_INET6)->key.local, 1);
+	assert_int_equal(asked(rig, rig->channels[0], &client_v6, &told),
+			 WIRE_OK);
+	lane = &rig->broker->lane_records[told.lane];
+	assert_int_equal(lane->leg[WIRE_CLIENT].key.family, AF_INET6);
+	assert_int_equal(lane->leg[WIRE_PEER].key.family, AF_INET);
 }
 
 static void two_channels_of_a_client_are_two_lanes(void **state)
@@ -395,7 +452,6 @@ static void a_breach_closes_the_channel_and_its_lanes(void **state)
 	BREACH(msg.channel = 0x8000, msg, rig->fds[0], rig->fds[1], 2);
 	BREACH(msg.zero = 1, msg, rig->fds[0], rig->fds[1], 2);
 	BREACH(msg.zero2 = 1, msg, rig->fds[0], rig->fds[1], 2);
-	BREACH(msg.family = AF_UNIX, msg, rig->fds[0], rig->fds[1], 2);
 	BREACH(msg.client_port = 0, msg, rig->fds[0], rig->fds[1], 2);
 	BREACH(msg.peer_port = 0, msg, rig->fds[0], rig->fds[1], 2);
 	BREACH(msg.expires_ns = 0, msg, rig->fds[0], rig->fds[1], 2);
@@ -422,6 +478,7 @@ int main(void)
 		WITH_RIG(one_whose_time_is_up_is_answered_first),
 		WITH_RIG(lanes_end_with_their_channel),
 		WITH_RIG(a_lane_needs_the_relays_own_addresses),
+		WITH_RIG(client_and_peer_may_be_of_two_families),
 		WITH_RIG(two_channels_of_a_client_are_two_lanes),
 		WITH_RIG(places_run_out_and_rest),
 		WITH_RIG(a_breach_closes_the_channel_and_its_lanes),

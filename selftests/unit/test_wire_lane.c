@@ -107,7 +107,6 @@ static int ask(struct rig *rig, struct probe *probe)
 		.listener = rig->sockets[0],
 		.relayed = rig->sockets[1],
 		.channel = 0x4001,
-		.family = AF_INET,
 		.client = { 192, 0, 2, 1 },
 		.local = { 192, 0, 2, 2 },
 		.peer = { 192, 0, 2, 3 },
@@ -129,7 +128,6 @@ static uint64_t heard(struct rig *rig)
 	assert_int_equal(broker_hear(&rig->broker, &lane, sizeof(lane), fds, 2),
 			 BROKER_LANE);
 	assert_int_equal(lane.channel, 0x4001);
-	assert_int_equal(lane.family, AF_INET);
 	assert_int_equal(lane.client[3], 1);
 	assert_int_equal(lane.local[3], 2);
 	assert_int_equal(lane.peer[3], 3);

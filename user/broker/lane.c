@@ -197,8 +197,7 @@ static bool message_sane(const struct broker_lane *msg)
 {
 	return !msg->zero && !msg->zero2 && msg->channel >= CHANNEL_LEAST &&
 	       msg->channel <= CHANNEL_MOST && msg->client_port &&
-	       msg->peer_port && msg->expires_ns &&
-	       (msg->family == AF_INET || msg->family == AF_INET6);
+	       msg->peer_port && msg->expires_ns;
 }
 
 /* The first 4 bytes alone are an IPv4 address. */
@@ -212,7 +211,7 @@ static bool bytes_fit(const struct wire_lane_key *key)
 }
 
 /* One that a socket without special leave can neither send to nor be. */
-static bool address_odd(sa_family_t family, const uint8_t bytes[16])
+static bool address_odd(uint8_t family, const uint8_t bytes[16])
 {
 	struct in6_addr addr;
 
@@ -252,8 +251,6 @@ static enum wire_reason keys_make(struct broker *broker,
 
 	*client = *listener;
 	*peer = req->bound[WIRE_PEER];
-	if (client->family != msg->family || peer->family != msg->family)
-		return WIRE_NO_FAMILY;
 	client->channel = htons(msg->channel);
 	client->remote_port = msg->client_port;
 	peer->remote_port = msg->peer_port;
@@ -262,10 +259,13 @@ static enum wire_reason keys_make(struct broker *broker,
 	memcpy(peer->remote, msg->peer, sizeof(peer->remote));
 	if (!bytes_fit(client) || !bytes_fit(peer))
 		return WIRE_NO_STATE;
-	for (int leg = 0; leg < WIRE_LEGS; leg++)
-		if (address_odd(msg->family, req->keys[leg].remote) ||
-		    address_odd(msg->family, req->keys[leg].local))
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		const struct wire_lane_key *key = &req->keys[leg];
+
+		if (address_odd(key->family, key->remote) ||
+		    address_odd(key->family, key->local))
 			return WIRE_NO_LOCAL;
+	}
 	if (!is_any(listener->local) &&
 	    memcmp(client->local, listener->local, sizeof(client->local)) != 0)
 		return WIRE_NO_STATE;

@@ -198,8 +198,10 @@ struct wire_lane_wish {
 	int listener,
 		relayed; /* sockets; borrowed until `changed`, or the end */
 	uint16_t channel; /* its number */
-	uint8_t family;
-	/* IPv4: the first 4 bytes, then zeroes. Ports in network order. */
+	/*
+	 * Each is of its socket's family. IPv4: the first 4 bytes, then zeroes. Ports
+	 * in network order.
+	 */
 	uint8_t client[16], local[16], peer[16];
 	__be16 client_port, peer_port;
 	uint64_t expires_ns; /* CLOCK_MONOTONIC */

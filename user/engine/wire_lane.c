@@ -134,7 +134,6 @@ static struct wire_message *ask_make(uint64_t id,
 	body = &message->body.lane;
 	body->type = BROKER_LANE;
 	body->channel = wish->channel;
-	body->family = wish->family;
 	body->id = id;
 	body->expires_ns = wish->expires_ns;
 	memcpy(body->client, wish->client, sizeof(body->client));

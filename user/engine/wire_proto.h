@@ -31,7 +31,7 @@
 
 #include <culvert/kern_user.h>
 
-#define BROKER_PROTOCOL 2
+#define BROKER_PROTOCOL 3
 
 enum broker_type {
 	BROKER_HELLO = 1,
@@ -160,14 +160,14 @@ struct broker_sockmap_maps {
 
 /*
  * Asks for a lane: between the client, who sends to `local` at the listener's socket,
- * and the peer of the relayed socket. Both are bound, neither is connected. Ports are
- * in network order. Answered always, by LANE_ANSWER.
+ * and the peer of the relayed socket. Both are bound, neither is connected; the addresses
+ * of each leg are of its socket's family. Ports are in network order. Answered always, by
+ * LANE_ANSWER.
  */
 struct broker_lane {
 	uint32_t type;
 	uint16_t channel; /* its number */
-	uint8_t family; /* of all addresses */
-	uint8_t zero;
+	uint16_t zero;
 	uint64_t id; /* no two lanes of a channel to the broker are alike */
 	uint64_t expires_ns; /* CLOCK_MONOTONIC */
 	uint8_t client[16], local[16], peer[16];

@@ -147,18 +147,12 @@ static void ask(struct channel *channel)
 		.listener = turn_datagram_fd(client->port),
 		.relayed = udp_socket_fd(outlet_of(channel)->udp),
 		.channel = channel->number,
-		.family = (uint8_t)addr_family(&channel->peer),
 		.client_port = htons(addr_port(&client->remote)),
 		.peer_port = htons(addr_port(&channel->peer)),
 		.expires_ns = expires_ns(channel),
 	};
-
 	int err;
 
-	if (addr_family(&client->remote) != addr_family(&channel->peer)) {
-		refuse(channel, WIRE_NO_FAMILY);
-		return;
-	}
 	bytes_put(wish.client, &client->remote);
 	bytes_put(wish.local, &client->local);
 	bytes_put(wish.peer, &channel->peer);
