@@ -34,6 +34,9 @@
 #define CHANNEL_LEAST 0x4000
 #define CHANNEL_MOST  0x7fff
 
+/* A program may make no packet longer than four pages less what they share hold. */
+#define LENGTHENED_MOST 16000
+
 /* Between which legs a datagram goes: pointers alone, see struct work. */
 struct crossing {
 	struct __sk_buff *skb;
@@ -363,7 +366,8 @@ static __noinline int datagram_forward(struct __sk_buff *skb, struct work *work)
 		return TC_ACT_UNSPEC;
 	size = ip_head(t.to->key.family) + datagram_length(work);
 	work->fib.l4_protocol = IPPROTO_UDP;
-	if (route_find(skb, &work->fib, t.to->key.family,
+	if (size > LENGTHENED_MOST ||
+	    route_find(skb, &work->fib, t.to->key.family,
 		       (const struct wire_leg *)&t.to->key,
 		       size) != ROUTE_FOUND)
 		return TC_ACT_UNSPEC;

@@ -230,6 +230,25 @@ def too_long(version, to):
             equal(wired(server) - before, by_wire, f"{way.__name__} {size} bytes, by wire")
 
 
+@tap.test("datagrams beyond what a program may lengthen go by the daemon")
+def _():
+    legs = lab.topo.legs
+    server = serve()
+    try:
+        for node, device in legs:
+            node.run("ip", "link", "set", device, "mtu", "65535")
+        for version, to in ((4, 4), (4, 6), (6, 4), (6, 6)):
+            one = Channel(server, version, to=to).on_wire()
+            with summed():
+                for size, by_wire in ((15000, 1), (17000, 0), (65000, 0)):
+                    before = wired(server)
+                    one.down(payload(size, size))
+                    equal(wired(server) - before, by_wire, f"{size} bytes by wire")
+    finally:
+        for node, device in legs:
+            node.run("ip", "link", "set", device, "mtu", "1500")
+
+
 def watched(version, to):
     """Packet sockets share the packets: what they have seen stays as it was."""
     server = serve()
