@@ -249,23 +249,37 @@ def _():
             node.run("ip", "link", "set", device, "mtu", "1500")
 
 
+def header(packet):
+    """What an IP header says but for lengths, addresses, identification, flow label."""
+    if packet[0] >> 4 == 4:
+        return (4, packet[1], packet[6:8], packet[8], packet[9])
+    return (6, packet[0] << 4 & 0xF0 | packet[1] >> 4, packet[6], packet[7])
+
+
 def watched(version, to):
-    """Packet sockets share the packets: what they have seen stays as it was."""
+    """The kernel's datagrams look as the daemon's do; packet sockets share the packets, and what
+    they have seen stays as it was."""
     server = serve()
     taps = {lab.keep(packets.Tap(lab.topo.relay, device)): family
             for device, family in (("toclient", version), ("topeer", to))}
-    one = Channel(server, version, to=to).on_wire()
-    before = wired(server)
-    for at in taps:
-        at.forget()
+    one = Channel(server, version, to=to)
     data = payload(700, 1)
-    for way in (one.up, one.down):
-        way(data)
-        for at, family in taps.items():
-            seen = [(packet[0] >> 4, packet[-len(data):]) for packet, _ in at.packets()
-                    if len(packet) > len(data)]
-            equal(seen, [(family, data)], f"{way.__name__}, over IPv{family}")
-    equal(wired(server), before + 2, "by wire")
+    looks = []
+    for by_wire in (0, 2):
+        before = wired(server)
+        looks.append([])
+        for way in (one.up, one.down):
+            for at in taps:
+                at.forget()
+            way(data)
+            for at, family in taps.items():
+                seen = [packet for packet, _ in at.packets() if packet.endswith(data)]
+                equal([packet[0] >> 4 for packet in seen], [family], f"{way.__name__}, packets")
+                looks[-1] += map(header, seen)
+        equal(wired(server), before + by_wire, "by wire")
+        if not by_wire:
+            one.on_wire()
+    equal(*looks, "headers of the daemon's and the kernel's")
 
 
 def super_packet(version, to):
@@ -301,7 +315,7 @@ for each in (4, 6):
                 lambda: function(version, 10 - version))
     add("what is too long for the way on goes by the daemon", too_long)
     add("super-packets of UDP", super_packet)
-    add("what packet sockets see", watched)
+    add("packets look as without a lane", watched)
     add("a permission that ends takes the lane with it", permission_ends)
 
 
