@@ -92,7 +92,7 @@ check: ## install what tests need and run them all
 	@tools/deps build check browser servers routing
 	@tools/check $(BUILD)
 
-check-long: ## the same at nightly length: every engine, 10,000 joins each
+check-long: ## the same at nightly length: 10,000 joins, half an hour of load an engine
 	@tools/deps build check browser servers routing
 	@CULVERT_LONG=1 TEST_TIMEOUT=7200 tools/check $(BUILD)
 

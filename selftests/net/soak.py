@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Mixed load on every engine for minutes: what it took comes back, and the counters add up.
 
-SOAK_SECONDS, three minutes or with CULVERT_LONG half an hour, are shared by the engines; the seed
-is printed and SOAK_SEED repeats it.
+The engines run beside each other, each in a process and namespaces of its own, for SOAK_SECONDS:
+three minutes, with CULVERT_LONG half an hour. ENGINES=wire is that engine alone. The seed is
+printed and SOAK_SEED repeats it.
 """
 
 import os
 import random
+import re
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -18,34 +21,33 @@ from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
-lab = Lab()
+NAMES = engines.chosen()
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1800" if engines.LONG else "180"))
-NAMES = engines.chosen()
-SHARE = SECONDS / len(NAMES)
-RATE = 200 if engines.LONG else 25
+RATE = 20 if engines.LONG else 5  # of an engine: all of them share the processors
 WARM = 0.3  # of the time: then every pool and cache has what it needs
 PIPES = 2048  # in the pools of all workers at most
 GROWTH_KIB = 6144
+children = {}  # engine -> its script
 
 
-def left(server):
+def left(lab, server):
     """Pairs of every engine, and their entries in the kernel: ended ones linger for ten seconds."""
     return sum(row["pairs_now"] for row in server.engines()) + pins.flows(lab.topo.relay)
 
 
-def soak(engine):
+def soak(lab, engine):
     sections, port = mixed.listeners(lab)
     server = lab.server(engines.config(lab, engine, **sections), fresh=True)
     load = mixed.Load(lab, server, port, SEED)
-    load.run(SHARE * WARM, RATE)
+    load.run(SECONDS * WARM, RATE)
     load.finish()
     before = mixed.Held(server)
     again = mixed.Load(lab, server, port, SEED + 1)
     again.contexts = load.contexts
-    again.run(SHARE * (1 - WARM), RATE)
+    again.run(SECONDS * (1 - WARM), RATE)
     again.finish()
-    wait_for(lambda: left(server) == 0, 20, "no pair in any engine, no entry in the kernel")
+    wait_for(lambda: left(lab, server) == 0, 20, "no pair in any engine, no entry in the kernel")
     verified, ways = load.verified + again.verified, ("bytes_to_peers", "bytes_to_clients")
     # A pair that no engine has any more is counted when its last bytes are acknowledged.
     wait_for(lambda: all(server.counters()[way] >= verified for way in ways), 20,
@@ -63,7 +65,41 @@ def soak(engine):
     lab.stop_server()
 
 
-for _name in NAMES:
-    tap.add(f"{_name}: {SHARE:.0f} s of everything at once leave nothing behind",
-            lambda e=_name: soak(e), SHARE + 120)
-tap.main()
+def begin(engine):
+    """This script for one engine, beside us; it is told to end when we do."""
+    child = subprocess.Popen([sys.executable, os.path.abspath(__file__)], text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             env={**os.environ, "ENGINES": engine, "SOAK_SEED": str(SEED)})
+    tap.at_end(child.terminate)
+    return child
+
+
+def judge(engine):
+    """The verdict of an engine's script, and what it had to say; the first call begins all."""
+    if not children:
+        children.update({name: begin(name) for name in NAMES})
+    child = children[engine]
+    said = child.communicate()[0]
+    tap.note("\n".join(re.findall("^# ?(.*)", said, re.M)))
+    reason = re.search("# SKIP (.*)", said)
+    if reason:
+        tap.skip(reason[1])
+    equal(child.returncode, 0, "its exit status")
+
+
+def add(engine, function):
+    tap.add(f"{engine}: {SECONDS:.0f} s of everything at once leave nothing behind",
+            function, SECONDS + 180)
+
+
+def main():
+    if len(NAMES) == 1:
+        lab = Lab()
+        add(NAMES[0], lambda: soak(lab, NAMES[0]))
+    else:
+        for engine in NAMES:
+            add(engine, lambda e=engine: judge(e))
+    tap.main()
+
+
+main()

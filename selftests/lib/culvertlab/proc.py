@@ -38,8 +38,12 @@ class Process:
     def out(self):
         return _read(self.out_path)
 
-    def err(self):
-        return _read(self.err_path)
+    def err(self, since=0):
+        """What it has written to stderr, beyond the first `since` bytes."""
+        return _read(self.err_path, since)
+
+    def err_size(self):
+        return os.path.getsize(self.err_path)
 
     def wait_for_text(self, pattern, timeout=10, read=None):
         """Wait until the log holds a match; fails at once when the process ends without one."""
@@ -97,8 +101,9 @@ def _mortal():
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
-def _read(path):
+def _read(path, since=0):
     with open(path, "rb") as file:
+        file.seek(since)
         return file.read().decode(errors="replace")
 
 

@@ -185,12 +185,13 @@ class Culvertd:
 
     def reload(self):
         """SIGHUP; waits for the log to say how it went: "reloaded" or "reload_refused"."""
-        before = len(self._reloads())
+        before = self.process.err_size()
         self.process.child.send_signal(signal.SIGHUP)
-        return wait_for(lambda: self._reloads()[before:], 10, "the log tells of a reload")[-1]
+        return wait_for(lambda: self._reloads(before), 10, "the log tells of a reload")[-1]
 
-    def _reloads(self):
-        return re.findall(r"event=(reloaded|reload_refused|reload_failed)\b", self.log())
+    def _reloads(self, since):
+        return re.findall(r"event=(reloaded|reload_refused|reload_failed)\b",
+                          self.process.err(since))
 
     def counters(self):
         return self.ctl_json("status")["total"]
