@@ -39,14 +39,15 @@ BESIDE = ["10.82.1.0/24", "fd82:0:0:1::/64"]
 
 def sections(version=0):
     """Two exits with 10,000 prefixes in all, half of each family, side by side; every other
-    version has a quarter of them elsewhere, and another one beside that of the host."""
+    version has a quarter of them elsewhere, and another one beside that of the host.  Of IPv6
+    they are as long as the host's own, and found by a hash; of IPv4 the host's own is not."""
     made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
                                 "prefix": list(PREFIX[key].values())} for key in ("a", "b")}
     odd = version % 2
     for net in range(odd * MOVED, odd * MOVED + ALL // 2 - 2):
         here = made[f"exit isp-{'ab'[net % 2]}"]["prefix"]
         here.append(f"172.{16 + net // 4096}.{net // 16 % 256}.{net % 16 * 16}/28")
-        here.append(f"fd00:{net:x}::/48")
+        here.append(f"fd00:0:0:{net:x}::/64")
     if odd:
         made["exit isp-b"]["prefix"] += BESIDE
     for one in made.values():

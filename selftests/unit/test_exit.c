@@ -1104,7 +1104,7 @@ static void the_longest_prefix_of_a_map_counts(void **state)
 	size_t count;
 
 	(void)state;
-	assert_int_equal(ranges_of_map(sources, 8, &ranges, &count), 0);
+	assert_int_equal(ranges_of_map(sources, 8, 0, &ranges, &count), 0);
 	assert_int_equal(count, 9);
 	assert_steered(&ranges[0], "10.0.0.0", "10.9.0.0", 1);
 	assert_steered(&ranges[1], "10.9.0.0", "10.9.4.0", 2);
@@ -1117,8 +1117,45 @@ static void the_longest_prefix_of_a_map_counts(void **state)
 	assert_steered(&ranges[7], "255.0.0.0", "255.255.255.255", 3);
 	assert_steered(&ranges[8], "255.255.255.255", NULL, 4);
 	free(ranges);
-	assert_int_equal(ranges_of_map(sources, 0, &ranges, &count), 0);
+	assert_int_equal(ranges_of_map(sources, 0, 0, &ranges, &count), 0);
 	assert_int_equal(count, 0);
+	free(ranges);
+}
+
+/* Of those of one length each has its place in a hash, whatever lies beside it. */
+static void prefixes_of_one_length_stand_alone(void **state)
+{
+	struct range_source sources[] = {
+		{ prefix_of("10.0.0.0/24"), 1 },
+		{ prefix_of("10.0.1.0/24"), 1 },
+		{ prefix_of("10.0.2.0/25"), 1 },
+		{ prefix_of("10.0.2.128/25"), 1 },
+		{ prefix_of("10.0.4.0/23"), 2 },
+		{ prefix_of("10.0.5.0/24"), 1 },
+		{ prefix_of("172.16.0.0/12"), 5 },
+		{ prefix_of("255.255.254.0/23"), 3 },
+		{ prefix_of("255.255.255.0/24"), 4 },
+	};
+	struct addr_range *ranges;
+	size_t count;
+
+	(void)state;
+	assert_int_equal(ranges_of_map(sources, 9, 24, &ranges, &count), 0);
+	assert_int_equal(count, 8);
+	assert_steered(&ranges[0], "10.0.0.0", "10.0.1.0", 1);
+	assert_steered(&ranges[1], "10.0.1.0", "10.0.2.0", 1);
+	/* Two halves are one as well. */
+	assert_steered(&ranges[2], "10.0.2.0", "10.0.3.0", 1);
+	assert_steered(&ranges[3], "10.0.4.0", "10.0.5.0", 2);
+	assert_steered(&ranges[4], "10.0.5.0", "10.0.6.0", 1);
+	assert_steered(&ranges[5], "172.16.0.0", "172.32.0.0", 5);
+	assert_steered(&ranges[6], "255.255.254.0", "255.255.255.0", 3);
+	assert_steered(&ranges[7], "255.255.255.0", NULL, 4);
+	assert_int_equal(ranges_part(ranges, count, AF_INET, 0), 0);
+	assert_int_equal(ranges_part(ranges, count, AF_INET, 24), 7);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(ranges_part(&ranges[i], 1, AF_INET, 24),
+				 i < 7);
 	free(ranges);
 }
 
@@ -1140,6 +1177,19 @@ static struct conf *many_prefixes(unsigned int count)
 		conf_parse(text, len, "test.conf", report, NULL, &conf), 0);
 	free(text);
 	return conf;
+}
+
+static void the_length_of_most_prefixes_prevails(void **state)
+{
+	struct conf *few = many_prefixes(62), *many = many_prefixes(64);
+
+	(void)state;
+	assert_int_equal(ranges_bits(few, AF_INET), 0);
+	assert_int_equal(ranges_bits(few, AF_INET6), 0);
+	assert_int_equal(ranges_bits(many, AF_INET), 24);
+	assert_int_equal(ranges_bits(many, AF_INET6), 48);
+	conf_unref(few);
+	conf_unref(many);
 }
 
 static void many_prefixes_are_for_nftables_to_find(void **state)
@@ -1177,8 +1227,8 @@ static void many_prefixes_are_for_nftables_to_find(void **state)
 	exit_state_clear(&want);
 	assert_int_equal(steer_want(conf, &lab.host, AF_INET, &ranges, &count),
 			 0);
-	assert_int_equal(count, 2);
-	assert_steered(&ranges[0], "10.1.0.0", "10.5.76.0", 38);
+	assert_int_equal(count, 1101);
+	assert_steered(&ranges[0], "10.1.0.0", "10.1.1.0", 38);
 	free(ranges);
 	/* The link is lost. */
 	lab.links[1].up = false;
@@ -1219,7 +1269,7 @@ static void dead_sources(struct exit_notice *out)
 
 	host_make(&lab, false);
 	for (size_t i = 0; i < 2; i++) {
-		map = sets_add(&steer, "", families[i]);
+		map = sets_add(&steer, "", families[i], 0);
 		assert_non_null(map);
 		assert_int_equal(steer_want(conf, &lab.host, families[i],
 					    &map->ranges, &map->count),
@@ -1460,6 +1510,8 @@ int main(void)
 		cmocka_unit_test(sources_become_ranges_that_do_not_overlap),
 		cmocka_unit_test(ranges_of_two_are_those_of_either),
 		cmocka_unit_test(the_longest_prefix_of_a_map_counts),
+		cmocka_unit_test(prefixes_of_one_length_stand_alone),
+		cmocka_unit_test(the_length_of_most_prefixes_prevails),
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
 		cmocka_unit_test(what_an_exit_was_is_remembered),

@@ -4,20 +4,23 @@
  * does not authorise it, whatever the routes say. Its host is told at once
  * (ICMPv6 type 1 code 5, source address failed ingress policy; ICMP type 3 code 13).
  *
- *   chain forward, output:  oifname LINK jump eN
- *   chain output:  ICMP redirects are dropped, when there is an exit of another router:
- *                  hosts would keep them by destination alone, whatever the source
- *   chain forward:  in by the link of an exit, out by another's, source of any
- *                   exit                         count, drop
- *                   in by the link of an exit, out by any other, source of any exit,
- *                   destination of none, when there is an exit of another router
- *                                                count, drop
+ *   maps links_in, links_out:  LINK -> jump fN, LINK -> jump eN
+ *   chain forward:  iifname vmap links_in, oifname vmap links_out
+ *   chain output:   oifname vmap links_out
+ *                   ICMP redirects are dropped, when there is an exit of another
+ *                   router: hosts would keep them by destination alone, whatever the
+ *                   source
+ *   chain fN, in by the link of exit N:
+ *              out by another's, source of any exit            count, drop
+ *              out by any other, source of any exit, destination of none, when there
+ *              is an exit of another router                    count, drop
  *   chain eN, of the link of exit N and of those behind it with the same link:
  *              source of one of them               count, let pass
  *              link-local (IPv6) or none           let pass
  *              of nobody, an address of this link  count, let pass
  *              else                                count, reject
  *
+ * Sources are looked for by a hash first, where one length of prefixes prevails (sets.h).
  * What it has for tunnels is in tunnel_guard.c. A digest of all of this stands in the
  * table's comment, but not of the sources: they are sets, and change by elements.
  */
@@ -37,12 +40,15 @@
 #include "exit/tunnel.h"
 
 /* One more whenever this file makes other rules of the same configuration. */
-#define RULES 6
+#define RULES 7
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
 #define PACKETS "e%zu_packets"
 #define REJECTS "e%zu_rejects"
+
+#define LINKS_IN  "links_in"
+#define LINKS_OUT "links_out"
 
 #define REDIRECT_V4 5 /* types of ICMP and ICMPv6 */
 #define REDIRECT_V6 137
@@ -51,9 +57,11 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 {
 	uint64_t digest = EXIT_DIGEST;
 	const uint8_t rules = RULES;
+	const unsigned int bits[2] = { ranges_bits(conf, AF_INET),
+				       ranges_bits(conf, AF_INET6) };
 
 	digest = exit_digest(digest, &rules, sizeof(rules));
-
+	digest = exit_digest(digest, bits, sizeof(bits));
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		const struct conf_exit *exit = &conf->exits[i];
 		const char *link = exit->link ? exit->link : "";
@@ -100,7 +108,9 @@ static int sources_want(struct range_sets *out, const struct conf *conf,
 	char name[32];
 
 	set_name(name, exit, family);
-	set = sets_add(out, name, family);
+	/* What touches is one of all's: they are few, whatever their length. */
+	set = sets_add(out, name, family,
+		       exit == ALL ? 0 : ranges_bits(conf, family));
 	return set ? ranges_of_exit(conf, exit, family, &set->ranges,
 				    &set->count) :
 		     -ENOMEM;
@@ -132,15 +142,17 @@ static bool hands(const struct conf *conf)
 	return false;
 }
 
+/* bits > 0: only what is in the set beside that of the exit is looked for. */
 static void source_match(struct nft_batch *batch, sa_family_t family,
-			 size_t exit, bool inside)
+			 size_t exit, unsigned int bits, bool inside)
 {
-	char name[32];
+	char name[32], set[BATCH_NAME];
 
 	set_name(name, exit, family);
+	sets_name(name, bits, set);
 	batch_family(batch, family);
-	batch_source(batch, family, family == AF_INET6 ? 16 : 4);
-	batch_lookup(batch, name, inside);
+	batch_network(batch, family, bits);
+	batch_lookup(batch, set, inside);
 }
 
 /* It is not for a source of any exit. */
@@ -182,16 +194,12 @@ static void counter_put(struct nft_batch *batch, const char *format,
 	batch_counter(batch, name);
 }
 
-static void link_rule(struct nft_batch *batch, const char *base,
-		      const char *link, const char *chain)
+static void links_rule(struct nft_batch *batch, const char *base, uint32_t key,
+		       const char *map)
 {
-	char name[IFNAMSIZ] = "";
-
-	snprintf(name, sizeof(name), "%s", link);
 	batch_rule_begin(batch, base);
-	batch_meta(batch, NFT_META_OIFNAME);
-	batch_equal(batch, name, sizeof(name));
-	batch_verdict(batch, NFT_JUMP, chain);
+	batch_meta(batch, key);
+	batch_branch(batch, map);
 	batch_rule_end(batch);
 }
 
@@ -223,13 +231,23 @@ static void special_rules(struct nft_batch *batch, const char *chain)
 }
 
 static void source_rule(struct nft_batch *batch, const char *chain, size_t exit,
-			sa_family_t family)
+			sa_family_t family, unsigned int bits)
 {
 	batch_rule_begin(batch, chain);
-	source_match(batch, family, exit, true);
+	source_match(batch, family, exit, bits, true);
 	count(batch, PACKETS, exit);
 	batch_verdict(batch, NFT_RETURN, NULL);
 	batch_rule_end(batch);
+}
+
+static void source_rules(struct nft_batch *batch, const struct conf *conf,
+			 const char *chain, size_t exit, sa_family_t family)
+{
+	unsigned int bits = ranges_bits(conf, family);
+
+	if (bits)
+		source_rule(batch, chain, exit, family, bits);
+	source_rule(batch, chain, exit, family, 0);
 }
 
 /* What is of none of the link's exits. */
@@ -237,7 +255,7 @@ static void rest_rules(struct nft_batch *batch, const char *chain, size_t exit,
 		       sa_family_t family)
 {
 	batch_rule_begin(batch, chain);
-	source_match(batch, family, ALL, false);
+	source_match(batch, family, ALL, 0, false);
 	own_match(batch);
 	count(batch, PACKETS, exit);
 	batch_verdict(batch, NFT_RETURN, NULL);
@@ -249,14 +267,13 @@ static void rest_rules(struct nft_batch *batch, const char *chain, size_t exit,
 	batch_rule_end(batch);
 }
 
-static void forged_begin(struct nft_batch *batch, const char *link)
+static void forged_begin(struct nft_batch *batch, const char *chain,
+			 const char *link)
 {
 	char name[IFNAMSIZ] = "";
 
 	snprintf(name, sizeof(name), "%s", link);
-	batch_rule_begin(batch, "forward");
-	batch_meta(batch, NFT_META_IIFNAME);
-	batch_equal(batch, name, sizeof(name));
+	batch_rule_begin(batch, chain);
 	batch_meta(batch, NFT_META_OIFNAME);
 	batch_differs(batch, name, sizeof(name));
 }
@@ -274,20 +291,20 @@ static void forged_end(struct nft_batch *batch, size_t exit)
  * send back by the same link.
  */
 static void forged_rules(struct nft_batch *batch, const struct conf *conf,
-			 size_t exit, sa_family_t family)
+			 const char *chain, size_t exit, sa_family_t family)
 {
 	const char *link = conf->exits[exit].link;
 	const uint32_t group = EXIT_GROUP;
 
-	forged_begin(batch, link);
+	forged_begin(batch, chain, link);
 	batch_meta(batch, NFT_META_OIFGROUP);
 	batch_equal(batch, &group, sizeof(group));
-	source_match(batch, family, ALL, true);
+	source_match(batch, family, ALL, 0, true);
 	forged_end(batch, exit);
 	if (!hands(conf))
 		return;
-	forged_begin(batch, link);
-	source_match(batch, family, ALL, true);
+	forged_begin(batch, chain, link);
+	source_match(batch, family, ALL, 0, true);
 	beyond_match(batch, family);
 	forged_end(batch, exit);
 }
@@ -349,8 +366,8 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 			open = i;
 			continue;
 		}
-		source_rule(batch, chain, i, AF_INET);
-		source_rule(batch, chain, i, AF_INET6);
+		source_rules(batch, conf, chain, i, AF_INET);
+		source_rules(batch, conf, chain, i, AF_INET6);
 	}
 	special_rules(batch, chain);
 	if (open != ALL) {
@@ -361,17 +378,24 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 		rest_rules(batch, chain, first, AF_INET);
 		rest_rules(batch, chain, first, AF_INET6);
 	}
-	forged_rules(batch, conf, first, AF_INET);
-	forged_rules(batch, conf, first, AF_INET6);
-	link_rule(batch, "forward", link, chain);
-	link_rule(batch, "output", link, chain);
+	batch_link(batch, LINKS_OUT, link, chain);
+	snprintf(chain, sizeof(chain), "f%zu", first);
+	batch_chain(batch, chain);
+	forged_rules(batch, conf, chain, first, AF_INET);
+	forged_rules(batch, conf, chain, first, AF_INET6);
+	batch_link(batch, LINKS_IN, link, chain);
 }
 
 static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
 	batch_chain_hooked(batch, "forward", NF_INET_FORWARD, 0);
 	batch_chain_hooked(batch, "output", NF_INET_LOCAL_OUT, 0);
+	batch_links(batch, LINKS_IN);
+	batch_links(batch, LINKS_OUT);
+	links_rule(batch, "forward", NFT_META_IIFNAME, LINKS_IN);
+	links_rule(batch, "forward", NFT_META_OIFNAME, LINKS_OUT);
 	redirect_rules(batch, conf);
+	links_rule(batch, "output", NFT_META_OIFNAME, LINKS_OUT);
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
 		if (is_first(conf, i))
 			link_put(batch, conf, i);

@@ -492,27 +492,14 @@ static int bound_compare(const void *left, const void *right)
 	return order ? order : b->end - a->end;
 }
 
-int nft_ranges_read(struct nft *nft, const char *table, const char *set,
-		    uint16_t (*read)(const char *chain),
-		    struct addr_range **out, size_t *count)
+/* They are in order. How many ranges are made of them. */
+static size_t bounds_join(const struct bounds *bounds,
+			  struct addr_range *ranges)
 {
-	struct bounds bounds = { .read = read };
-	struct addr_range *ranges;
 	size_t made = 0;
-	int err = elements_dump(nft, table, set, &bounds);
 
-	ranges = err ? NULL : calloc(bounds.count + 1, sizeof(*ranges));
-	if (!err && !ranges)
-		err = -ENOMEM;
-	if (err) {
-		free(bounds.all);
-		return err;
-	}
-	if (bounds.count)
-		qsort(bounds.all, bounds.count, sizeof(*bounds.all),
-		      bound_compare);
-	for (size_t i = 0; i < bounds.count; i++) {
-		const struct bound *bound = &bounds.all[i];
+	for (size_t i = 0; i < bounds->count; i++) {
+		const struct bound *bound = &bounds->all[i];
 
 		if (!bound->end) {
 			memcpy(ranges[made].first, bound->at,
@@ -525,8 +512,45 @@ int nft_ranges_read(struct nft *nft, const char *table, const char *set,
 			ranges[made - 1].open = false;
 		}
 	}
+	return made;
+}
+
+static size_t bounds_widen(const struct bounds *bounds,
+			   const struct prefix *block,
+			   struct addr_range *ranges)
+{
+	struct prefix prefix = *block;
+
+	for (size_t i = 0; i < bounds->count; i++) {
+		memcpy(prefix.bytes, bounds->all[i].at, sizeof(prefix.bytes));
+		range_of_prefix(&prefix, &ranges[i]);
+		ranges[i].chain = bounds->all[i].chain;
+	}
+	return bounds->count;
+}
+
+int nft_ranges_read(struct nft *nft, const char *table, const char *set,
+		    const struct prefix *block,
+		    uint16_t (*read)(const char *chain),
+		    struct addr_range **out, size_t *count)
+{
+	struct bounds bounds = { .read = read };
+	struct addr_range *ranges;
+	int err = elements_dump(nft, table, set, &bounds);
+
+	ranges = err ? NULL : calloc(bounds.count + 1, sizeof(*ranges));
+	if (!err && !ranges)
+		err = -ENOMEM;
+	if (err) {
+		free(bounds.all);
+		return err;
+	}
+	if (bounds.count)
+		qsort(bounds.all, bounds.count, sizeof(*bounds.all),
+		      bound_compare);
+	*count = block ? bounds_widen(&bounds, block, ranges) :
+			 bounds_join(&bounds, ranges);
 	free(bounds.all);
 	*out = ranges;
-	*count = made;
 	return 0;
 }

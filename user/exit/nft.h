@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "exit/nft_batch.h"
+#include "exit/ranges.h"
 
 #define NFT_COMMENT_MAX 64
 
@@ -45,11 +46,13 @@ int nft_counter_read(struct nft *nft, const char *table, const char *name,
 		     uint64_t *out);
 
 /*
- * The ranges of a set, in order, for the caller to free; `read`, of a map, makes a
- * number of the name of a chain. -ENOENT: there is no such set; -EAGAIN: it was being
+ * The ranges of a set, in order, for the caller to free; each of its elements is a
+ * prefix like `block`, or NULL: the start or the end of a range. `read`, of a map, makes
+ * a number of the name of a chain. -ENOENT: there is no such set; -EAGAIN: it was being
  * changed.
  */
 int nft_ranges_read(struct nft *nft, const char *table, const char *set,
+		    const struct prefix *block,
 		    uint16_t (*read)(const char *chain),
 		    struct addr_range **out, size_t *count);
 

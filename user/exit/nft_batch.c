@@ -33,7 +33,10 @@ SYSCALLS(SYSCALLS_EXIT, "sendmsg recvfrom setsockopt");
 /* nft(8) shows the values of a set by these numbers of its own. */
 #define TYPE_IPV4 7
 #define TYPE_IPV6 8
+#define TYPE_NAME 41 /* of a link */
 #define TYPE_BITS 6 /* of each in a pair's */
+
+#define ORDER_HOST 1 /* of bytes, also its own number */
 
 #define PAIR_MS 1000 /* that a pair of addresses is remembered */
 
@@ -225,7 +228,7 @@ static void set_put(struct nft_batch *batch, struct nftnl_set *set)
 }
 
 void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
-	       bool map)
+	       bool blocks, bool map)
 {
 	struct nftnl_set *set = set_new(batch, name);
 	bool v6 = family == AF_INET6;
@@ -233,11 +236,35 @@ void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
 	if (!set)
 		return;
 	nftnl_set_set_u32(set, NFTNL_SET_FLAGS,
-			  NFT_SET_INTERVAL | (map ? NFT_SET_MAP : 0));
+			  (blocks ? 0 : NFT_SET_INTERVAL) |
+				  (map ? NFT_SET_MAP : 0));
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, v6 ? TYPE_IPV6 : TYPE_IPV4);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, v6 ? 16 : 4);
 	if (map)
 		nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
+	set_put(batch, set);
+}
+
+void batch_links(struct nft_batch *batch, const char *map)
+{
+	struct nftnl_udata_buf *data = nftnl_udata_buf_alloc(64);
+	struct nftnl_set *set = set_new(batch, map);
+
+	if (!set || !data) {
+		batch->error = -ENOMEM;
+		nftnl_udata_buf_free(data);
+		nftnl_set_free(set);
+		return;
+	}
+	/* For nft(8), which shows no names otherwise. */
+	nftnl_udata_put_u32(data, NFTNL_UDATA_SET_KEYBYTEORDER, ORDER_HOST);
+	nftnl_set_set_data(set, NFTNL_SET_USERDATA, nftnl_udata_buf_data(data),
+			   nftnl_udata_buf_len(data));
+	nftnl_udata_buf_free(data);
+	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_MAP);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, TYPE_NAME);
+	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, IFNAMSIZ);
+	nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
 	set_put(batch, set);
 }
 
@@ -269,7 +296,14 @@ static struct nftnl_set_elem *element_add(struct nftnl_set *set,
 	return element;
 }
 
-/* A start and, but for the last address, an end. False: no memory. */
+static void verdict_set(struct nftnl_set_elem *element, int code,
+			const char *chain)
+{
+	nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_VERDICT, (uint32_t)code);
+	nftnl_set_elem_set_str(element, NFTNL_SET_ELEM_CHAIN, chain);
+}
+
+/* A start and, but for blocks and the last address, an end. False: no memory. */
 static bool range_add(struct nftnl_set *set, const struct batch_elements *what,
 		      const struct addr_range *range)
 {
@@ -281,17 +315,47 @@ static bool range_add(struct nftnl_set *set, const struct batch_elements *what,
 		return false;
 	if (what->format) {
 		what->format(range->chain, chain);
-		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_VERDICT,
-				       (uint32_t)NFT_GOTO);
-		nftnl_set_elem_set_str(element, NFTNL_SET_ELEM_CHAIN, chain);
+		verdict_set(element, NFT_GOTO, chain);
 	}
-	if (range->open)
+	if (range->open || what->blocks)
 		return true;
 	element = element_add(set, range->behind, len);
 	if (element)
 		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS,
 				       NFT_SET_ELEM_INTERVAL_END);
 	return element != NULL;
+}
+
+static void elements_send(struct nft_batch *batch, struct nftnl_set *set,
+			  bool there)
+{
+	nftnl_set_elems_nlmsg_build_payload(
+		message_begin(batch,
+			      there ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM,
+			      there ? NLM_F_CREATE : 0),
+		set);
+	message_end(batch);
+	nftnl_set_free(set);
+}
+
+void batch_link(struct nft_batch *batch, const char *map, const char *link,
+		const char *chain)
+{
+	struct nftnl_set *set = set_new(batch, map);
+	struct nftnl_set_elem *element;
+	char name[IFNAMSIZ] = "";
+
+	if (!set)
+		return;
+	snprintf(name, sizeof(name), "%s", link);
+	element = element_add(set, (const uint8_t *)name, sizeof(name));
+	if (!element) {
+		batch->error = -ENOMEM;
+		nftnl_set_free(set);
+		return;
+	}
+	verdict_set(element, NFT_JUMP, chain);
+	elements_send(batch, set, true);
 }
 
 /* Those of one message, from `at` on; the first that is left. */
@@ -309,13 +373,7 @@ static size_t elements_put(struct nft_batch *batch,
 		}
 	if (!set)
 		return at;
-	nftnl_set_elems_nlmsg_build_payload(
-		message_begin(batch,
-			      there ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM,
-			      there ? NLM_F_CREATE : 0),
-		set);
-	message_end(batch);
-	nftnl_set_free(set);
+	elements_send(batch, set, there);
 	return at;
 }
 
@@ -335,7 +393,7 @@ void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		.set = set, .family = family, .ranges = ranges, .count = count
 	};
 
-	batch_set(batch, set, family, false);
+	batch_set(batch, set, family, false, false);
 	batch_elements(batch, &all, true);
 }
 
@@ -442,6 +500,19 @@ void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len)
 	static const uint8_t zero[16];
 
 	bitwise(batch, bits, zero, len);
+}
+
+void batch_network(struct nft_batch *batch, sa_family_t family,
+		   unsigned int bits)
+{
+	size_t len = family == AF_INET6 ? 16 : 4;
+	uint8_t mask[16] = { 0 };
+
+	for (unsigned int i = 0; i < bits; i++)
+		mask[i / 8] |= (uint8_t)(0x80 >> i % 8);
+	batch_source(batch, family, len);
+	if (bits && bits < 8 * len)
+		batch_mask(batch, mask, len);
 }
 
 static void compare(struct nft_batch *batch, uint32_t how, const void *data,

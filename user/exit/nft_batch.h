@@ -51,9 +51,12 @@ void batch_chain(struct nft_batch *batch, const char *name);
 void batch_chain_hooked(struct nft_batch *batch, const char *name,
 			uint32_t hook, int32_t priority);
 void batch_counter(struct nft_batch *batch, const char *name);
-/* A set of ranges of addresses; `map`: each with a chain to go to. */
+/*
+ * A set of ranges of addresses, or of `blocks`, prefixes of one length; `map`: each with
+ * a chain to go to.
+ */
 void batch_set(struct nft_batch *batch, const char *set, sa_family_t family,
-	       bool map);
+	       bool blocks, bool map);
 /* Elements of it, added or taken out; format NULL: they have no chains. */
 struct batch_elements {
 	const char *set;
@@ -61,12 +64,17 @@ struct batch_elements {
 	void (*format)(uint16_t chain, char out[BATCH_NAME]);
 	const struct addr_range *ranges;
 	size_t count;
+	bool blocks;
 };
 void batch_elements(struct nft_batch *batch, const struct batch_elements *what,
 		    bool there);
 /* A set of these ranges. */
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count);
+/* A map of links, and one of them, with the chain to jump to. */
+void batch_links(struct nft_batch *batch, const char *map);
+void batch_link(struct nft_batch *batch, const char *map, const char *link,
+		const char *chain);
 /* A set of pairs of addresses that packets make themselves, each for a second. */
 void batch_pairs(struct nft_batch *batch, const char *set, sa_family_t family,
 		 uint32_t most);
@@ -80,13 +88,16 @@ void batch_payload(struct nft_batch *batch, uint32_t base, uint32_t offset,
 		   size_t len);
 /* The first bytes of the source address, as many as that. */
 void batch_source(struct nft_batch *batch, sa_family_t family, size_t len);
+/* So many bits of it, and nothing behind them; 0: all of it. */
+void batch_network(struct nft_batch *batch, sa_family_t family,
+		   unsigned int bits);
 void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result);
 void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len);
 void batch_equal(struct nft_batch *batch, const void *data, size_t len);
 void batch_differs(struct nft_batch *batch, const void *data, size_t len);
 void batch_family(struct nft_batch *batch, sa_family_t family);
 void batch_lookup(struct nft_batch *batch, const char *set, bool inside);
-/* Goes to the chain that the map has for what was loaded. */
+/* Goes, or jumps, to the chain that the map has for what was loaded. */
 void batch_branch(struct nft_batch *batch, const char *map);
 /* Goes on once a second for each pair of source and destination. */
 void batch_pair_limit(struct nft_batch *batch, const char *set,

@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BLOCKS_LEAST 64 /* prefixes of one length, that a hash is worth it */
+
 static size_t width(sa_family_t family)
 {
 	return family == AF_INET6 ? 16 : 4;
 }
 
-static void range_make(const struct prefix *prefix, struct addr_range *out)
+void range_of_prefix(const struct prefix *prefix, struct addr_range *out)
 {
 	size_t len = width(prefix->family);
 	size_t byte = prefix->bits ? (prefix->bits - 1u) / 8 : 0;
@@ -29,6 +31,70 @@ static void range_make(const struct prefix *prefix, struct addr_range *out)
 		carry = sum >> 8;
 	}
 	out->open = carry != 0;
+}
+
+static void lengths_count(const struct prefix *prefixes, size_t count,
+			  sa_family_t family, size_t lengths[129])
+{
+	for (size_t i = 0; i < count; i++)
+		lengths[prefixes[i].bits] += prefixes[i].family == family;
+}
+
+unsigned int ranges_bits(const struct conf *conf, sa_family_t family)
+{
+	size_t lengths[129] = { BLOCKS_LEAST - 1 };
+	unsigned int best = 0;
+
+	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct conf_exit *exit = &conf->exits[i];
+
+		lengths_count(exit->prefixes, exit->prefix_count, family,
+			      lengths);
+		lengths_count(exit->authorised, exit->authorised_count, family,
+			      lengths);
+	}
+	for (unsigned int bits = 1; bits <= 128; bits++)
+		if (lengths[bits] > lengths[best])
+			best = bits;
+	return best;
+}
+
+static bool range_same(const struct addr_range *a, const struct addr_range *b)
+{
+	return a->chain == b->chain && a->open == b->open &&
+	       !memcmp(a->first, b->first, sizeof(a->first)) &&
+	       (a->open || !memcmp(a->behind, b->behind, sizeof(a->behind)));
+}
+
+static bool range_is_block(const struct addr_range *range, sa_family_t family,
+			   unsigned int bits)
+{
+	struct prefix prefix = { .family = family, .bits = (uint8_t)bits };
+	struct addr_range block;
+
+	for (size_t i = bits / 8; i < sizeof(range->first); i++)
+		if (range->first[i] & (i == bits / 8 ? 0xff >> bits % 8 : 0xff))
+			return false;
+	memcpy(prefix.bytes, range->first, sizeof(prefix.bytes));
+	range_of_prefix(&prefix, &block);
+	block.chain = range->chain;
+	return range_same(range, &block);
+}
+
+size_t ranges_part(struct addr_range *ranges, size_t count, sa_family_t family,
+		   unsigned int bits)
+{
+	size_t blocks = 0;
+
+	for (size_t i = 0; bits && i < count; i++) {
+		struct addr_range range = ranges[i];
+
+		if (!range_is_block(&range, family, bits))
+			continue;
+		ranges[i] = ranges[blocks];
+		ranges[blocks++] = range;
+	}
+	return blocks;
 }
 
 static int range_compare(const void *left, const void *right)
@@ -76,7 +142,7 @@ static size_t prefixes_take(const struct prefix *list, size_t count,
 
 	for (size_t i = 0; i < count; i++)
 		if (list[i].family == family)
-			range_make(&list[i], &out[taken++]);
+			range_of_prefix(&list[i], &out[taken++]);
 	return taken;
 }
 
@@ -96,7 +162,7 @@ int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
 	if (!ranges)
 		return -ENOMEM;
 	for (size_t i = 0; i < prefix_count; i++)
-		range_make(&prefixes[i], &ranges[i]);
+		range_of_prefix(&prefixes[i], &ranges[i]);
 	ranges_order(ranges, prefix_count, true, out, count);
 	return 0;
 }
@@ -141,29 +207,43 @@ static int map_compare(const void *left, const void *right)
 struct nest {
 	struct addr_range *out;
 	size_t count;
+	sa_family_t family;
+	unsigned int bits; /* of prefixes that are not joined; 0: all are */
 	struct addr_range around[129];
 	size_t depth;
 };
 
-/* [from, behind) goes where `of` does; what touches the one before is joined to it. */
+static bool joins(const struct nest *nest, const struct addr_range *last,
+		  const struct addr_range *range)
+{
+	if (last->open || last->chain != range->chain ||
+	    memcmp(last->behind, range->first, sizeof(last->behind)) != 0)
+		return false;
+	return !nest->bits ||
+	       (!range_is_block(last, nest->family, nest->bits) &&
+		!range_is_block(range, nest->family, nest->bits));
+}
+
+/* [from, behind) goes where `of` does. */
 static void range_emit(struct nest *nest, const uint8_t *from,
 		       const uint8_t *behind, bool open,
 		       const struct addr_range *of)
 {
 	struct addr_range *last = nest->count ? &nest->out[nest->count - 1] :
 						NULL;
+	struct addr_range range = { .open = open, .chain = of->chain };
 
 	if (of->chain == RANGE_NONE ||
 	    (!open && memcmp(from, behind, sizeof(of->first)) >= 0))
 		return;
-	if (!last || last->open || last->chain != of->chain ||
-	    memcmp(last->behind, from, sizeof(last->behind)) != 0) {
-		last = &nest->out[nest->count++];
-		*last = (struct addr_range){ .chain = of->chain };
-		memcpy(last->first, from, sizeof(last->first));
+	memcpy(range.first, from, sizeof(range.first));
+	memcpy(range.behind, behind, sizeof(range.behind));
+	if (last && joins(nest, last, &range)) {
+		memcpy(last->behind, behind, sizeof(last->behind));
+		last->open = open;
+	} else {
+		nest->out[nest->count++] = range;
 	}
-	memcpy(last->behind, behind, sizeof(last->behind));
-	last->open = open;
 }
 
 /* The innermost ends; the one around it goes on behind. */
@@ -201,9 +281,12 @@ static void nest_enter(struct nest *nest, const struct addr_range *inner)
 }
 
 int ranges_of_map(struct range_source *sources, size_t source_count,
-		  struct addr_range **out, size_t *count)
+		  unsigned int bits, struct addr_range **out, size_t *count)
 {
-	struct nest nest = { .count = 0 };
+	struct nest nest = {
+		.bits = bits,
+		.family = source_count ? sources[0].prefix.family : AF_UNSPEC,
+	};
 	struct addr_range range;
 
 	/* Each prefix begins one range and ends one, of the one around it. */
@@ -215,7 +298,7 @@ int ranges_of_map(struct range_source *sources, size_t source_count,
 	for (size_t i = 0; i < source_count; i++) {
 		if (i && !map_compare(&sources[i - 1], &sources[i]))
 			continue;
-		range_make(&sources[i].prefix, &range);
+		range_of_prefix(&sources[i].prefix, &range);
 		range.chain = sources[i].chain;
 		nest_enter(&nest, &range);
 	}
@@ -247,13 +330,6 @@ int ranges_union(const struct addr_range *one, size_t one_count,
 	*count = ranges_merge(both, one_count + other_count, false);
 	*out = both;
 	return 0;
-}
-
-static bool range_same(const struct addr_range *a, const struct addr_range *b)
-{
-	return a->chain == b->chain && a->open == b->open &&
-	       !memcmp(a->first, b->first, sizeof(a->first)) &&
-	       (a->open || !memcmp(a->behind, b->behind, sizeof(a->behind)));
 }
 
 int ranges_beyond(const struct addr_range *all, size_t all_count,

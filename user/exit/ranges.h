@@ -16,6 +16,15 @@ struct addr_range {
 	uint16_t chain; /* where its packets go, of a map (steer.c) */
 };
 
+void range_of_prefix(const struct prefix *prefix, struct addr_range *out);
+/*
+ * The length that most prefixes of the configuration have, in bits: the kernel finds one
+ * of them by a hash sooner than among ranges. 0: they are too few for that to matter.
+ */
+unsigned int ranges_bits(const struct conf *conf, sa_family_t family);
+/* Puts those that are a prefix of that length before the others; how many they are. */
+size_t ranges_part(struct addr_range *ranges, size_t count, sa_family_t family,
+		   unsigned int bits);
 /* Of one family, in order, for the caller to free. Pure. 0 or -ENOMEM. */
 int ranges_of_prefixes(const struct prefix *prefixes, size_t prefix_count,
 		       struct addr_range **out, size_t *count);
@@ -29,10 +38,11 @@ struct range_source {
 
 /*
  * The longest prefix counts: ranges that do not overlap, in order, for the caller to
- * free. Sorts `sources`, all of one family. Pure. 0 or -ENOMEM.
+ * free. What touches and goes the same way is one, but for prefixes of that length (bits;
+ * 0: any). Sorts `sources`, all of one family. Pure. 0 or -ENOMEM.
  */
 int ranges_of_map(struct range_source *sources, size_t source_count,
-		  struct addr_range **out, size_t *count);
+		  unsigned int bits, struct addr_range **out, size_t *count);
 
 /*
  * What may leave by an exit, in order, for the caller to free. Each prefix has a range,

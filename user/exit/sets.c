@@ -22,8 +22,16 @@
 
 #define READS 8 /* while others change nftables */
 
+void sets_name(const char *name, unsigned int bits, char out[BATCH_NAME])
+{
+	if (bits)
+		snprintf(out, BATCH_NAME, "%.20s_%u", name, bits);
+	else
+		snprintf(out, BATCH_NAME, "%s", name);
+}
+
 struct range_set *sets_add(struct range_sets *sets, const char *name,
-			   sa_family_t family)
+			   sa_family_t family, unsigned int bits)
 {
 	struct range_set *set =
 		exit_array_add((void **)&sets->all, &sets->count, sizeof(*set));
@@ -32,6 +40,7 @@ struct range_set *sets_add(struct range_sets *sets, const char *name,
 		return NULL;
 	snprintf(set->name, sizeof(set->name), "%s", name);
 	set->family = family;
+	set->bits = (uint8_t)bits;
 	return set;
 }
 
@@ -51,7 +60,8 @@ int sets_union(const struct range_sets *one, const struct range_sets *other,
 
 	for (size_t i = 0; i < one->count && !err; i++) {
 		const struct range_set *a = &one->all[i], *b = &other->all[i];
-		struct range_set *set = sets_add(&both, a->name, a->family);
+		struct range_set *set =
+			sets_add(&both, a->name, a->family, a->bits);
 
 		err = set ? ranges_union(a->ranges, a->count, b->ranges,
 					 b->count, &set->ranges, &set->count) :
@@ -64,14 +74,42 @@ int sets_union(const struct range_sets *one, const struct range_sets *other,
 	return err;
 }
 
+/* Of a set and the one beside it, if there is, or of that one alone. */
+static int ranges_read(struct nft *nft, const struct sets_table *table,
+		       const struct range_set *set, unsigned int bits,
+		       struct addr_range **out, size_t *count)
+{
+	const struct prefix block = { .family = set->family,
+				      .bits = (uint8_t)bits };
+	char name[BATCH_NAME];
+	int err = -EAGAIN;
+
+	sets_name(set->name, bits, name);
+	for (int i = 0; i < READS && err == -EAGAIN; i++)
+		err = nft_ranges_read(nft, table->name, name,
+				      bits ? &block : NULL, table->read, out,
+				      count);
+	return err;
+}
+
+/* What is in the set, and beside it. */
 static int set_read(struct nft *nft, const struct sets_table *table,
 		    struct range_set *set)
 {
-	int err = -EAGAIN;
+	struct addr_range *wide, *blocks = NULL;
+	size_t wide_count, block_count = 0;
+	int err = ranges_read(nft, table, set, 0, &wide, &wide_count);
 
-	for (int i = 0; i < READS && err == -EAGAIN; i++)
-		err = nft_ranges_read(nft, table->name, set->name, table->read,
-				      &set->ranges, &set->count);
+	if (err)
+		return err;
+	if (set->bits)
+		err = ranges_read(nft, table, set, set->bits, &blocks,
+				  &block_count);
+	if (!err)
+		err = ranges_union(wide, wide_count, blocks, block_count,
+				   &set->ranges, &set->count);
+	free(blocks);
+	free(wide);
 	return err;
 }
 
@@ -83,8 +121,9 @@ static int sets_read(struct nft *nft, const struct sets_table *table,
 	int err = 0;
 
 	for (size_t i = 0; i < want->count && !err; i++) {
-		struct range_set *set =
-			sets_add(&read, want->all[i].name, want->all[i].family);
+		struct range_set *set = sets_add(&read, want->all[i].name,
+						 want->all[i].family,
+						 want->all[i].bits);
 
 		err = set ? set_read(nft, table, set) : -ENOMEM;
 	}
@@ -123,6 +162,7 @@ int sets_look(struct nft *nft, const struct sets_table *table, bool again,
 struct part {
 	struct addr_range *gone, *come;
 	size_t gone_count, come_count;
+	size_t gone_blocks, come_blocks; /* of them, which are the first */
 };
 
 struct filling {
@@ -165,6 +205,12 @@ static int filling_make(struct filling *filling, const struct range_sets *have)
 			err = ranges_beyond(be->ranges, be->count, is->ranges,
 					    is->count, &part->come,
 					    &part->come_count);
+		if (err)
+			break;
+		part->gone_blocks = ranges_part(part->gone, part->gone_count,
+						be->family, be->bits);
+		part->come_blocks = ranges_part(part->come, part->come_count,
+						be->family, be->bits);
 		filling->gone += part->gone_count;
 		filling->come += part->come_count;
 	}
@@ -175,12 +221,43 @@ static void table_fill(struct nft_batch *batch, const struct filling *filling)
 {
 	const struct range_sets *want = filling->want;
 
-	for (size_t i = 0; i < want->count; i++)
-		batch_set(batch, want->all[i].name, want->all[i].family,
-			  filling->table->format != NULL);
+	bool map = filling->table->format != NULL;
+	char name[BATCH_NAME];
+
+	for (size_t i = 0; i < want->count; i++) {
+		const struct range_set *set = &want->all[i];
+
+		batch_set(batch, set->name, set->family, false, map);
+		sets_name(set->name, set->bits, name);
+		if (set->bits)
+			batch_set(batch, name, set->family, true, map);
+	}
 	filling->table->make(batch, filling->conf);
 	if (filling->table->beside && !filling->alone)
 		filling->table->beside(batch, filling->conf);
+}
+
+/* Takes these ranges of a set out, or puts them in. */
+static void ranges_put(struct nft_batch *batch, const struct filling *filling,
+		       const struct range_set *set,
+		       const struct addr_range *ranges, size_t count,
+		       size_t blocks, bool there)
+{
+	char name[BATCH_NAME];
+	struct batch_elements what = { .set = name,
+				       .family = set->family,
+				       .format = filling->table->format,
+				       .ranges = ranges,
+				       .count = blocks,
+				       .blocks = true };
+
+	sets_name(set->name, set->bits, name);
+	batch_elements(batch, &what, there);
+	what.set = set->name;
+	what.ranges += blocks;
+	what.count = count - blocks;
+	what.blocks = false;
+	batch_elements(batch, &what, there);
 }
 
 static void filling_put(struct nft_batch *batch, void *arg)
@@ -194,16 +271,11 @@ static void filling_put(struct nft_batch *batch, void *arg)
 		filling->table->adopt(batch, filling->conf);
 	for (size_t i = 0; i < want->count; i++) {
 		const struct part *part = &filling->parts[i];
-		struct batch_elements what = { .set = want->all[i].name,
-					       .family = want->all[i].family,
-					       .format = filling->table->format,
-					       .ranges = part->gone,
-					       .count = part->gone_count };
 
-		batch_elements(batch, &what, false);
-		what.ranges = part->come;
-		what.count = part->come_count;
-		batch_elements(batch, &what, true);
+		ranges_put(batch, filling, &want->all[i], part->gone,
+			   part->gone_count, part->gone_blocks, false);
+		ranges_put(batch, filling, &want->all[i], part->come,
+			   part->come_count, part->come_blocks, true);
 	}
 }
 

@@ -3,6 +3,12 @@
  * Tables of nftables with sets of ranges, brought to what is wanted by elements: one
  * that stays is never missing, whereas a set that is replaced whole is, for some
  * packets.
+ *
+ * Where many prefixes are of one length, a set may have another beside it for those
+ * alone, named for the length: a hash. There a source is found by one look where a range
+ * is searched for (40 instead of 400 ns among 10,000), and a prefix is one element
+ * instead of two. The length belongs to the table's comment: with another one the table
+ * is made anew.
  */
 #ifndef EXIT_SETS_H
 #define EXIT_SETS_H
@@ -14,6 +20,7 @@
 struct range_set {
 	char name[BATCH_NAME];
 	sa_family_t family;
+	uint8_t bits; /* of the prefixes that are in a set of their own; 0: none is */
 	struct addr_range *ranges; /* in order */
 	size_t count;
 };
@@ -40,7 +47,9 @@ struct sets_table {
 
 /* One more, empty; NULL: no memory. Good until the next one is added. */
 struct range_set *sets_add(struct range_sets *sets, const char *name,
-			   sa_family_t family);
+			   sa_family_t family, unsigned int bits);
+/* What the set beside it is called, of prefixes of that length; 0: the set itself. */
+void sets_name(const char *name, unsigned int bits, char out[BATCH_NAME]);
 
 /* Looks for the table, unless it is known. `again`: somebody may have changed it. */
 int sets_look(struct nft *nft, const struct sets_table *table, bool again,

@@ -4,7 +4,8 @@
  * of nftables, by a look at the source before the packet is routed.
  *
  *   map steer_4, steer_6:  ranges of sources -> chain to go to
- *   chain prerouting:      goes where the map says
+ *   map steer_4_24, ...:   the same of prefixes of the length that prevails (sets.h)
+ *   chain prerouting:      goes where the maps say
  *   chain toN:             marks the packet for table 20000 + N
  *   chain deadN:           marks it for nowhere; if that leaves it without a route,
  *                          counts for exit N, and rejects, once a second for a pair
@@ -33,7 +34,6 @@
 
 #include "exit/sets.h"
 
-#define COMMENT "exits of culvert, by source"
 #define PAIRS_MOST \
 	65536 /* told at the same time; others are dropped without a word */
 #define DEAD    0x100 /* in the number of a chain: of that exit, which is dead */
@@ -115,7 +115,9 @@ int steer_want(const struct conf *conf, const struct exit_host *host,
 			(struct range_source){ { AF_INET6, 10, { 0xfe, 0x80 } },
 					       RANGE_NONE };
 	exit_order_clear(&order);
-	err = sources ? ranges_of_map(sources, used, out, count) : -ENOMEM;
+	err = sources ? ranges_of_map(sources, used, ranges_bits(conf, family),
+				      out, count) :
+			-ENOMEM;
 	free(sources);
 	return err;
 }
@@ -186,21 +188,32 @@ static void chain_dead(struct nft_batch *batch, size_t exit)
 	batch_rule_end(batch);
 }
 
+/* What the map has for the source of a packet; bits > 0: the one beside it. */
+static void branch(struct nft_batch *batch, sa_family_t family,
+		   unsigned int bits)
+{
+	char map[BATCH_NAME];
+
+	sets_name(map_name(family), bits, map);
+	batch_rule_begin(batch, "prerouting");
+	batch_family(batch, family);
+	batch_network(batch, family, bits);
+	batch_branch(batch, map);
+	batch_rule_end(batch);
+}
+
 static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
-	(void)conf;
 	batch_chain_hooked(batch, "prerouting", NF_INET_PRE_ROUTING,
 			   NF_IP_PRI_MANGLE);
 	batch_chain(batch, "refuse");
 	for (size_t i = 0; i < 2; i++) {
 		batch_pairs(batch, pairs_name(families[i]), families[i],
 			    PAIRS_MOST);
-		batch_rule_begin(batch, "prerouting");
-		batch_family(batch, families[i]);
-		batch_source(batch, families[i],
-			     families[i] == AF_INET6 ? 16 : 4);
-		batch_branch(batch, map_name(families[i]));
-		batch_rule_end(batch);
+		if (ranges_bits(conf, families[i]))
+			branch(batch, families[i],
+			       ranges_bits(conf, families[i]));
+		branch(batch, families[i], 0);
 		batch_rule_begin(batch, "refuse");
 		batch_family(batch, families[i]);
 		batch_pair_limit(batch, pairs_name(families[i]), families[i]);
@@ -216,9 +229,14 @@ static void table_make(struct nft_batch *batch, const struct conf *conf)
 		chain_dead(batch, i);
 }
 
+static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
+{
+	snprintf(out, NFT_COMMENT_MAX, "exits of culvert, by source, /%u /%u",
+		 ranges_bits(conf, AF_INET), ranges_bits(conf, AF_INET6));
+}
+
 static const struct sets_table steers = {
 	.name = EXIT_STEERS,
-	.comment = COMMENT,
 	.effect = "forwarded packets are not led by their source",
 	.make = table_make,
 	.format = chain_format,
@@ -232,7 +250,8 @@ int steer_maps(const struct conf *conf, const struct exit_host *host,
 
 	for (size_t i = 0; i < 2 && !err; i++) {
 		struct range_set *map =
-			sets_add(out, map_name(families[i]), families[i]);
+			sets_add(out, map_name(families[i]), families[i],
+				 ranges_bits(conf, families[i]));
 
 		err = map ? steer_want(conf, host, families[i], &map->ranges,
 				       &map->count) :
@@ -246,15 +265,19 @@ int steer_apply(struct nft *nft, struct range_sets *steer,
 		bool again, struct exit_change *change)
 {
 	struct range_sets want = { .state = SETS_UNKNOWN };
+	char comment[NFT_COMMENT_MAX];
+	struct sets_table table = steers;
 	int err;
 
 	if (!conf || !exit_wanted(conf))
 		return sets_remove(nft, &steers, steer, change);
+	comment_make(conf, comment);
+	table.comment = comment;
 	err = steer_maps(conf, host, &want);
 	if (!err)
-		err = sets_look(nft, &steers, again, &want, steer);
+		err = sets_look(nft, &table, again, &want, steer);
 	if (!err)
-		err = sets_commit(nft, &steers, conf, &want, steer, change);
+		err = sets_commit(nft, &table, conf, &want, steer, change);
 	sets_clear(&want);
 	return err;
 }
