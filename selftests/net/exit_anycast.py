@@ -400,6 +400,29 @@ def _():
             reached(site, site.client, version, 0)
 
 
+@test("a route with six hundred next hops to an anycast address, or over it, is told apart", 40)
+def _():
+    def gone(to):  # ip(8) cannot list it, nor flush it
+        RXA.run("ip", "-6", "route", "del", to, "proto", "babel", "metric", "50")
+
+    def hops(to):
+        text = "".join(f"route append {to} via fe80::7:{number:x} dev lan proto babel metric 50\n"
+                       for number in range(1, 601))
+        proc_run(*RXA.command(["ip", "-6", "-batch", "-"]), input=text)
+
+    with both() as (first, _):
+        announce(4)
+        become(first, "up", "dead")
+        hops(ANYCAST["b"][6])
+        become(first, "up", "up")
+        hops(f"{ANYCAST['b'][6]}/64")
+        become(first, "up", "up")
+        gone(ANYCAST["b"][6])
+        become(first, "up", "dead")
+        check(not first.server.log_count("event=exits_not_looked_at"), first.server.log())
+        gone(f"{ANYCAST['b'][6]}/64")
+
+
 def has_anycast(node, key):
     """Has it the anycast addresses of this provider, to announce and as its own?"""
     found = []

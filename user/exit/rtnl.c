@@ -612,15 +612,69 @@ int rtnl_find(struct rtnl *rtnl, const union addr *from, const union addr *to,
 	return err;
 }
 
+/* Is it a route to one address alone, by which packets go? */
+static bool host_route_leads(const struct rtmsg *head)
+{
+	return head->rtm_dst_len == width(head->rtm_family) * 8 &&
+	       (head->rtm_type == RTN_UNICAST || head->rtm_type == RTN_LOCAL) &&
+	       !(head->rtm_flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN));
+}
+
 static int host_route_take(const struct nlmsghdr *msg, void *arg)
 {
-	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
-
-	*(bool *)arg = head->rtm_dst_len == width(head->rtm_family) * 8 &&
-		       (head->rtm_type == RTN_UNICAST ||
-			head->rtm_type == RTN_LOCAL) &&
-		       !(head->rtm_flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN));
+	*(bool *)arg = host_route_leads(mnl_nlmsg_get_payload(msg));
 	return MNL_CB_STOP;
+}
+
+struct host_look {
+	struct prefix to;
+	bool any, leads; /* of those to it the one with the least metric */
+	uint32_t metric;
+};
+
+static int host_look_take(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(msg);
+	struct attributes attributes = { .max = RTA_MAX };
+	struct host_look *look = arg;
+	struct prefix to;
+	uint32_t metric;
+
+	mnl_attr_parse(msg, sizeof(*head), attribute_take, &attributes);
+	prefix_take(&attributes, RTA_DST, head->rtm_family, head->rtm_dst_len,
+		    &to);
+	metric = number(&attributes, RTA_PRIORITY, 0);
+	if (head->rtm_src_len || prefix_compare(&to, &look->to) != 0 ||
+	    (look->any && look->metric <= metric))
+		return MNL_CB_OK;
+	look->any = true;
+	look->metric = metric;
+	look->leads = host_route_leads(head);
+	return MNL_CB_OK;
+}
+
+/*
+ * An answer is a page, and a route with hundreds of next hops, which may be the one to
+ * the address or any that covers it, does not fit. A dump has more room.
+ */
+static int host_route_search(struct rtnl *rtnl, const union addr *to,
+			     bool *there)
+{
+	struct host_look look = { .to = { .family = addr_family(to) } };
+	size_t len;
+	const uint8_t *bytes = addr_bytes(to, &len);
+	int err = -EINTR;
+
+	memcpy(look.to.bytes, bytes, len);
+	look.to.bits = (uint8_t)(len * 8);
+	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++) {
+		look.any = look.leads = false;
+		err = routes_dump(rtnl, (uint8_t)look.to.family, 0,
+				  RT_TABLE_MAIN, host_look_take, &look);
+	}
+	if (!err)
+		*there = look.leads;
+	return err;
 }
 
 int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there)
@@ -649,6 +703,8 @@ int rtnl_host_route(struct rtnl *rtnl, const union addr *to, bool *there)
 	case -EAGAIN:
 		*there = found;
 		return 0;
+	case -EMSGSIZE:
+		return host_route_search(rtnl, to, there);
 	default:
 		return err;
 	}
