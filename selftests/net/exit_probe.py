@@ -176,11 +176,22 @@ def _():
         finally:
             RXA.run("ip", "-6", "route", "replace", *way)
         wait_for(lambda: state(first) == "up" and asks(site.inner), 5, "it is asked again")
+        changes = first.rows()["isp-b"]["changes"]
+        check(changes >= 2, "the changes")
         # By a new helper, which the supervisor has started without privilege of its own.
         equal(first.server.reload(), "reloaded", "the reload")
         wait_for(lambda: first.server.log_count("event=exits_ready") == 2, 5, "another helper")
         check(asks(site.inner), "it asks nobody")
         equal(state(first), "up", "the state of B's exit")
+        equal(first.rows()["isp-b"]["changes"], changes, "changes that the new helper knows of")
+        with stopped(RXB):
+            wait_for(lambda: state(first) == "silent", 3, "the exit is silent")
+            equal(first.server.reload(), "reloaded", "the reload")
+            wait_for(lambda: first.server.log_count("event=exits_ready") == 3, 5, "another helper")
+            equal(state(first), "silent", "after a reload")
+            check(refused(site, site.client, 6, 1) in UNREACHABLE, "no error")
+            equal(first.rows()["isp-b"]["changes"], changes + 1, "changes of the exit")
+        wait_for(lambda: state(first) == "up", 5, "it is back")
 
 
 tap.main()

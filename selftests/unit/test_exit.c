@@ -1319,13 +1319,16 @@ static void what_an_exit_was_is_remembered(void **state)
 {
 	struct conf *conf = two_exits();
 	struct exit_notice notice = { .tunnels = { .refused = 9 } }, read;
+	struct exit_history *next;
 	struct lab_host lab;
+	size_t count;
 	int fd;
 
 	(void)state;
 	host_make(&lab, false);
-	assert_int_equal(
-		history_new(conf, 100, &notice.exits, &notice.exit_count), 0);
+	assert_int_equal(history_new(conf, NULL, 100, &notice.exits,
+				     &notice.exit_count),
+			 0);
 	assert_int_equal(notice.exit_count, 2);
 	history_look(notice.exits, 2, conf, &lab.host, 100);
 	assert_string_equal(notice.exits[1].name, "b");
@@ -1343,6 +1346,17 @@ static void what_an_exit_was_is_remembered(void **state)
 	assert_int_equal(exit_notice_unpack(fd, &read), 0);
 	assert_true(exit_notice_same(&notice, &read));
 	assert_int_equal(read.tunnels.refused, 9);
+	/* The next helper's: "a" is as before, and a change when it looks. */
+	assert_int_equal(history_new(conf, &read, 400, &next, &count), 0);
+	assert_int_equal(next[1].changed_ms, 200);
+	assert_int_equal(next[1].changes, 1);
+	assert_string_equal(next[1].was, "down");
+	history_look(next, 2, conf, &lab.host, 500);
+	assert_int_equal(next[1].changed_ms, 200);
+	host_make(&lab, false);
+	history_look(next, 2, conf, &lab.host, 600);
+	assert_int_equal(next[1].changes, 2);
+	free(next);
 	exit_notice_clear(&read);
 	close(fd);
 	memset(notice.exits[0].was, 'x', sizeof(notice.exits[0].was));

@@ -42,7 +42,7 @@ struct exit_tunnels {
 	uint64_t heard, forged; /* by this host: taken for true, or not */
 };
 
-/* What has become of an exit since its helper was started. */
+/* What has become of an exit since a helper first had one of its name. */
 struct exit_history {
 	char name[CONF_NAME_MAX];
 	uint32_t index; /* in the configuration */
@@ -105,12 +105,13 @@ int exit_probe_socket(const struct conf *conf);
 
 /*
  * Brings the kernel into the state that the configuration wants and keeps it
- * there, on the loop. For who has the lock and CAP_NET_ADMIN. `probes`: from
- * exit_probe_socket(), taken over; < 0: none. 0 or a negative errno of the first
- * failure, logged.
+ * there, on the loop. For who has the lock and CAP_NET_ADMIN. `before`: what the last
+ * helper has told, which goes on; NULL: nothing. `probes`: from exit_probe_socket(),
+ * taken over; < 0: none. 0 or a negative errno of the first failure, logged.
  */
 int exit_new(struct loop *loop, struct conf *conf,
-	     const struct exit_listener *listener, int probes,
+	     const struct exit_listener *listener,
+	     const struct exit_notice *before, int probes,
 	     struct exit_helper **out);
 /* Leaves everything in the kernel. Accepts NULL. */
 void exit_free(struct exit_helper *helper);

@@ -458,6 +458,14 @@ static bool is_silent(const struct watched *one)
 	return one->kind == CONF_HEALTH_PROBE && !one->there;
 }
 
+bool health_silent(const struct health *health, const union addr *anycast)
+{
+	const struct watched *one =
+		watched_find(health, CONF_HEALTH_PROBE, anycast);
+
+	return one && is_silent(one);
+}
+
 const char *health_why(const struct health *health,
 		       const struct conf_exit *exit,
 		       const struct prefix *prefix, uint64_t now_ms,

@@ -73,6 +73,9 @@ const char *health_why(const struct health *health,
 		       const struct prefix *prefix, uint64_t now_ms,
 		       uint64_t *held_ms);
 
+/* Does who has that address answer no probe? */
+bool health_silent(const struct health *health, const union addr *anycast);
+
 /* All that is lost in that way, its array for the caller to free. 0 or -ENOMEM. */
 int health_losses(const struct health *health, struct exit_losses *out);
 /* Takes that over, but for what the kernel has no way for (health_look before it). */

@@ -80,10 +80,19 @@ static void settle_timed(struct timer *timer)
 		heal_now(helper);
 }
 
+static void settle_arm(struct exit_helper *helper)
+{
+	uint64_t now = clock_ms(), due = health_due(helper->health);
+
+	if (due != UINT64_MAX)
+		timer_arm(helper->loop, &helper->settle,
+			  due > now ? due - now : 0, settle_timed);
+}
+
 /* Looks at the routes that news were of. True: what is wanted has changed. */
 static bool look_now(struct exit_helper *helper)
 {
-	uint64_t now = clock_ms(), due;
+	uint64_t now = clock_ms();
 	bool changed = false;
 	int err = health_look(helper->health, helper->rtnl, now, &changed);
 
@@ -96,10 +105,7 @@ static bool look_now(struct exit_helper *helper)
 		timer_arm(helper->loop, &helper->timer, RETRY_MS,
 			  helper->timer.fn);
 	}
-	due = health_due(helper->health);
-	if (due != UINT64_MAX)
-		timer_arm(helper->loop, &helper->settle,
-			  due > now ? due - now : 0, settle_timed);
+	settle_arm(helper);
 	return changed;
 }
 
@@ -433,20 +439,26 @@ static int news_open(struct exit_helper *helper)
 			 news_ready);
 }
 
-/* What is well is not to be lost until the first look. */
-static int health_start(struct exit_helper *helper)
+/* What is well is not to be lost until the first look, nor what is lost to be well. */
+static int health_start(struct exit_helper *helper,
+			const struct exit_notice *before)
 {
 	int err = health_new(helper->conf, &helper->health);
 
 	if (!err && health_watches(helper->health, AF_INET6))
 		err = rtnl_rule(helper->rtnl, &exit_rule_look, true);
-	if (!err)
-		look_now(helper);
-	return err;
+	if (err)
+		return err;
+	look_now(helper);
+	if (before)
+		health_recall(helper->health, &before->losses);
+	settle_arm(helper);
+	return 0;
 }
 
 /* Listens before it looks: what changes in between is heard of. */
-static int helper_start(struct exit_helper *helper)
+static int helper_start(struct exit_helper *helper,
+			const struct exit_notice *before)
 {
 	struct exit_change change = { 0 };
 	uint64_t begun = clock_ms();
@@ -462,14 +474,14 @@ static int helper_start(struct exit_helper *helper)
 		err = watch_add(helper->loop, &helper->guard_watch,
 				nft_fd(helper->nft), EPOLLIN, guard_ready);
 	if (!err)
-		err = health_start(helper);
+		err = health_start(helper, before);
 	/* Closed before it is opened. */
 	if (!err)
 		err = guard_open(helper->nft, &helper->guard, helper->conf,
 				 false, &change);
 	if (err)
 		return err;
-	err = history_new(helper->conf, begun, &helper->history,
+	err = history_new(helper->conf, before, begun, &helper->history,
 			  &helper->history_count);
 	if (err)
 		return err;
@@ -518,7 +530,8 @@ static int probes_start(struct exit_helper *helper, int probes)
 }
 
 int exit_new(struct loop *loop, struct conf *conf,
-	     const struct exit_listener *listener, int probes,
+	     const struct exit_listener *listener,
+	     const struct exit_notice *before, int probes,
 	     struct exit_helper **out)
 {
 	struct exit_helper *helper = calloc(1, sizeof(*helper));
@@ -533,7 +546,7 @@ int exit_new(struct loop *loop, struct conf *conf,
 	helper->listener = *listener;
 	helper->news_watch.fd = helper->guard_watch.fd = -1;
 	helper->timer.fn = heal_timed;
-	err = helper_start(helper);
+	err = helper_start(helper, before);
 	if (!err && probes >= 0) {
 		err = probes_start(helper, probes);
 		probes = -1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What has become of each exit since the helper began: looked at after each change of
+ * What has become of each exit since there was one of its name: looked at after each change of
  * the kernel's state, and counted now and then. Routes that somebody has taken away are
  * no change, for they are back before anybody asks.
  */
@@ -12,8 +12,17 @@
 #include "base/log.h"
 #include "exit/internal.h"
 
-int history_new(const struct conf *conf, uint64_t now_ms,
-		struct exit_history **out, size_t *count)
+static const struct exit_history *named(const struct exit_notice *before,
+					const char *name)
+{
+	for (size_t i = 0; before && i < before->exit_count; i++)
+		if (!strcmp(before->exits[i].name, name))
+			return &before->exits[i];
+	return NULL;
+}
+
+int history_new(const struct conf *conf, const struct exit_notice *before,
+		uint64_t now_ms, struct exit_history **out, size_t *count)
 {
 	struct exit_history *all = calloc(conf->exit_count + 1, sizeof(*all));
 	size_t used = 0;
@@ -21,14 +30,19 @@ int history_new(const struct conf *conf, uint64_t now_ms,
 	if (!all)
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->exit_count; i++) {
+		const struct exit_history *old =
+			named(before, conf->exits[i].name);
 		struct exit_history *one = &all[used];
 
 		if (!exit_leads(&conf->exits[i]))
 			continue;
+		if (old)
+			*one = *old;
+		else
+			one->changed_ms = now_ms;
 		snprintf(one->name, sizeof(one->name), "%s",
 			 conf->exits[i].name);
 		one->index = (uint32_t)i;
-		one->changed_ms = now_ms;
 		used++;
 	}
 	*out = all;

@@ -341,9 +341,12 @@ bool exit_nftable_is(const char *name);
 int exit_row_count(struct nft *nft, size_t exit, struct exit_row *row);
 int exit_tunnels_read(struct nft *nft, struct exit_tunnels *out);
 
-/* What has become of the exits (history.c). 0 or -ENOMEM. */
-int history_new(const struct conf *conf, uint64_t now_ms,
-		struct exit_history **out, size_t *count);
+/*
+ * What has become of the exits (history.c); before: of those of the same names. 0 or
+ * -ENOMEM.
+ */
+int history_new(const struct conf *conf, const struct exit_notice *before,
+		uint64_t now_ms, struct exit_history **out, size_t *count);
 /* Logs those that are in another state than before. */
 void history_look(struct exit_history *all, size_t count,
 		  const struct conf *conf, const struct exit_host *host,

@@ -224,6 +224,8 @@ static void probes_start(struct prober *prober)
 		probe->prober = prober;
 		probe->exit = &conf->exits[i];
 		random_bytes(probe->secret, SECRET);
+		probe->silent =
+			health_silent(prober->params.health, &probe->anycast);
 		prober->count++;
 		due(&probe->timer);
 	}

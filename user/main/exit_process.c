@@ -81,10 +81,25 @@ static int lock_start(struct process *process)
 	return fd < 0 ? fd : 0;
 }
 
+/* Without it all begins anew, and the exits work. */
+static void notice_take(int fd, struct exit_notice *out)
+{
+	int err = fd < 0 ? 0 : exit_notice_unpack(fd, out);
+
+	if (err)
+		log_warn("main",
+			 "event=exits_forgotten reason=\"what the last exit "
+			 "process has told cannot be read\" error=\"%s\" "
+			 "effect=\"counts and times of exits begin anew\"",
+			 strerror(-err));
+	fd_close(&fd);
+}
+
 static int process_start(struct process *process,
 			 const struct role_params *params)
 {
 	const struct exit_listener listener = { notice_send, process };
+	struct exit_notice before = { .dead = NULL };
 	int err = loop_new(&process->loop);
 	int probes = exit_probe_socket(params->conf);
 
@@ -94,14 +109,16 @@ static int process_start(struct process *process,
 			  "health = probe are taken for well\" hint=\"start as "
 			  "root, with CAP_NET_RAW\"",
 			  strerror(-probes));
+	notice_take(params->notice, &before);
 	if (!err)
 		err = privilege_exit(params->supervisor);
 	if (!err)
 		err = watch_add(process->loop, &process->channel,
 				params->channel, EPOLLIN, channel_ready);
 	if (!err)
-		err = exit_new(process->loop, params->conf, &listener, probes,
-			       &process->helper);
+		err = exit_new(process->loop, params->conf, &listener, &before,
+			       probes, &process->helper);
+	exit_notice_clear(&before);
 	if (!err)
 		err = filter_enter("exit", SYSCALLS_EXIT,
 				   params->conf->seccomp);

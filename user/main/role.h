@@ -11,6 +11,7 @@ struct role_params {
 	struct conf *conf;
 	pid_t supervisor; /* whose end is the role's */
 	int channel; /* to the supervisor, taken over */
+	int notice; /* what the last exit role has told, likewise; -1: nothing */
 };
 
 /* Runs the role to its end; returns the process's exit status. */

@@ -70,7 +70,8 @@ void supervisor_broker_start(struct supervisor *sup)
 			 "order\"");
 		return;
 	}
-	err = supervisor_role_start(sup, &sup->broker.role, broker_process_run);
+	err = supervisor_role_start(sup, &sup->broker.role, broker_process_run,
+				    -1);
 	if (err)
 		hint_log("broker_process", err);
 	else
@@ -186,7 +187,7 @@ uint64_t supervisor_broker_due(const struct supervisor *sup)
 static void broker_restart(struct supervisor *sup)
 {
 	int err = supervisor_role_start(sup, &sup->broker.role,
-					broker_process_run);
+					broker_process_run, -1);
 
 	if (err) {
 		hint_log("broker_process", err);

@@ -7,8 +7,8 @@
  * and starts one with the new configuration. Between two of them routes and guards
  * stay in the kernel, as they do after the last one.
  *
- * What it says is for the relay: it is passed on unread, and kept for a relay to come,
- * also between two exit roles.
+ * What it says is for the relay: it is passed on unread, and kept for a relay and for an
+ * exit role to come.
  */
 #include <errno.h>
 #include <poll.h>
@@ -34,7 +34,8 @@ SYSCALLS(SYSCALLS_SUPERVISOR, "poll ppoll");
 static int exit_start(struct supervisor *sup)
 {
 	sup->exit.renewed = false;
-	return supervisor_role_start(sup, &sup->exit.role, exit_process_run);
+	return supervisor_role_start(sup, &sup->exit.role, exit_process_run,
+				     sup->exit.notice);
 }
 
 /* Routes that no configuration wants would go unnoticed. */

@@ -35,7 +35,7 @@ struct supervisor_broker {
 struct supervisor_exit {
 	struct supervisor_role role;
 	bool renewed; /* it was told to end, for the next one */
-	int notice; /* what one said last, for the next relay; -1: nothing */
+	int notice; /* what one said last, for the next ones; -1: nothing */
 	uint64_t kill_at_ms; /* then, if it has not */
 };
 
@@ -85,9 +85,10 @@ void supervisor_control_remove(const struct supervisor *sup);
 /* In a child other than the relay: closes and wipes what is not its own. */
 void supervisor_child_close(struct supervisor *sup);
 
-/* A process that `run` is all of. 0 or a negative errno. */
+/* A process that `run` is all of; notice: role.h. 0 or a negative errno. */
 int supervisor_role_start(struct supervisor *sup, struct supervisor_role *role,
-			  int (*run)(const struct role_params *params));
+			  int (*run)(const struct role_params *params),
+			  int notice);
 /* It has ended, unasked; logs when the next one comes, and what that means. */
 void supervisor_role_died(struct supervisor_role *role, int status,
 			  const char *name, const char *effect);

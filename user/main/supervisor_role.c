@@ -14,15 +14,19 @@ SYSCALLS(SYSCALLS_SUPERVISOR, "clone set_robust_list close");
 
 static void role_child(struct supervisor *sup,
 		       int (*run)(const struct role_params *params),
-		       pid_t supervisor, int channel)
+		       pid_t supervisor, int channel, int notice)
 {
 	struct role_params params = {
 		.conf = sup->conf,
 		.supervisor = supervisor,
 		.channel = channel,
+		.notice = notice,
 	};
 	int status;
 
+	/* It is the child's now. */
+	if (notice >= 0)
+		sup->exit.notice = -1;
 	supervisor_child_close(sup);
 	status = run(&params);
 	conf_unref(sup->conf);
@@ -30,7 +34,8 @@ static void role_child(struct supervisor *sup,
 }
 
 int supervisor_role_start(struct supervisor *sup, struct supervisor_role *role,
-			  int (*run)(const struct role_params *params))
+			  int (*run)(const struct role_params *params),
+			  int notice)
 {
 	pid_t pid, supervisor = getpid();
 	int fds[2];
@@ -41,7 +46,7 @@ int supervisor_role_start(struct supervisor *sup, struct supervisor_role *role,
 	pid = fork();
 	if (pid == 0) {
 		close(fds[0]);
-		role_child(sup, run, supervisor, fds[1]);
+		role_child(sup, run, supervisor, fds[1], notice);
 	}
 	err = pid < 0 ? -errno : 0;
 	close(fds[1]);
