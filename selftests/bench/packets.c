@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Load for UDP allocations: packets CHANNEL SIZE SECONDS WINDOW (CLIENT PEER)...
+ * Load for UDP allocations: packets CHANNEL SIZE SECONDS WINDOW TRAINS (CLIENT PEER)...
  *
  * Each pair of inherited descriptors is a connected UDP socket of a client that has
  * bound CHANNEL to a peer, and the peer's socket. ChannelData of SIZE bytes go to
  * the peer, which sends their payload back; of each pair WINDOW at most are under
- * way. Prints how often one went there and back as JSON. CHANNEL 0: the clients send
+ * way. With TRAINS not 0 what one sends at once goes as one message that the kernel
+ * cuts, or does not where the receiver takes it whole (UDP_SEGMENT). Prints how often one went there and back as JSON. CHANNEL 0: the clients send
  * Binding requests, which the server answers, and the peers have nothing to do.
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +26,7 @@
 #define BATCH       64
 #define PAYLOAD_MAX 1500
 #define PAIRS       64
+#define TRAIN_MAX   65000 /* bytes */
 #define LOST_MS     200 /* without an answer the rest of a window is lost */
 
 struct pair {
@@ -36,6 +40,7 @@ static struct {
 	size_t count;
 	size_t size; /* of a message */
 	unsigned int window;
+	bool trains;
 	uint64_t trips, lost;
 	uint8_t out[STUN_CHANNEL_HEADER + PAYLOAD_MAX];
 	uint8_t in[BATCH][2048];
@@ -60,6 +65,33 @@ static int receive(int fd)
 	return recvmmsg(fd, load.messages, BATCH, MSG_DONTWAIT, NULL);
 }
 
+/* What the messages have, to one, in one; returns how many datagrams. */
+static int train_send(int fd, size_t count)
+{
+	uint16_t size = (uint16_t)load.bytes[0].iov_len;
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(size))];
+	} control = { .head = { CMSG_LEN(sizeof(size)), SOL_UDP,
+				UDP_SEGMENT } };
+	struct msghdr message = load.messages[0].msg_hdr;
+
+	if (count * size > TRAIN_MAX)
+		count = TRAIN_MAX / size;
+	memcpy(CMSG_DATA(&control.head), &size, sizeof(size));
+	message.msg_iovlen = count;
+	message.msg_control = &control;
+	message.msg_controllen = sizeof(control);
+	return sendmsg(fd, &message, MSG_DONTWAIT) > 0 ? (int)count : -1;
+}
+
+static int send_all(int fd, size_t count)
+{
+	return load.trains ? train_send(fd, count) :
+			     sendmmsg(fd, load.messages, (unsigned int)count,
+				      MSG_DONTWAIT);
+}
+
 /* The peer sends back what it has got. */
 static bool echo(const struct pair *pair)
 {
@@ -67,8 +99,7 @@ static bool echo(const struct pair *pair)
 
 	for (int i = 0; i < count; i++)
 		load.bytes[i].iov_len = load.messages[i].msg_len;
-	return count > 0 && sendmmsg(pair->peer, load.messages,
-				     (unsigned int)count, MSG_DONTWAIT) > 0;
+	return count > 0 && send_all(pair->peer, (size_t)count) > 0;
 }
 
 static bool collect(struct pair *pair, uint64_t now)
@@ -101,7 +132,7 @@ static bool fill(struct pair *pair)
 			.msg_iovlen = 1,
 		};
 	}
-	sent = sendmmsg(pair->client, load.messages, room, MSG_DONTWAIT);
+	sent = send_all(pair->client, room);
 	if (sent > 0)
 		pair->under_way += (unsigned int)sent;
 	return sent > 0;
@@ -153,13 +184,14 @@ int main(int argc, char **argv)
 {
 	uint64_t begun = clock_ms(), end;
 
-	if (argc < 7 || argc % 2 == 0)
+	if (argc < 8 || argc % 2)
 		return 2;
 	load.window = (unsigned int)atoi(argv[4]);
-	if (atoi(argv[2]) > PAYLOAD_MAX || (argc - 5) / 2 > PAIRS)
+	load.trains = atoi(argv[5]) != 0;
+	if (atoi(argv[2]) > PAYLOAD_MAX || (argc - 6) / 2 > PAIRS)
 		return 2;
 	message_make((uint16_t)atoi(argv[1]), (size_t)atoi(argv[2]));
-	for (int i = 5; i + 1 < argc; i += 2)
+	for (int i = 6; i + 1 < argc; i += 2)
 		load.pairs[load.count++] =
 			(struct pair){ .client = atoi(argv[i]),
 				       .peer = atoi(argv[i + 1]),

@@ -5,7 +5,8 @@
 Eight clients over UDP with a channel each; ChannelData of 200 and of 1200 bytes go to the peers
 and back, 32 of each client under way.  A datagram there and back counts as two.  The same with
 Binding requests, of which answers are counted.  All take turns; each figure is the median of RUNS
-(default 3) runs of SECONDS (default 4).  Needs root.
+(default 3) runs of SECONDS (default 4).  With TRAINS=1 what one sends at once goes as one message
+(UDP_SEGMENT), which a network device may make of what comes, too.  Needs root.
 
 "relay": the time of all its processes.  What the kernel relays by itself costs them nothing, but
 whoever sends and receives: on these devices a program at a hook runs in the time of the sender.
@@ -31,6 +32,7 @@ from culvertlab.wait import wait_for  # noqa: E402
 
 RUNS = int(os.environ.get("RUNS", "3"))
 SECONDS = int(os.environ.get("SECONDS", "4"))
+TRAINS = int(os.environ.get("TRAINS", "0"))
 CLIENTS, WINDOW, CHANNEL = 8, 32, 0x4001
 BINDING = 0  # in place of the bytes of ChannelData
 CASES = (200, 1200, BINDING)
@@ -105,7 +107,7 @@ def measure(lab, server, size):
     before = cpu_seconds(server.process.pid) if server.process else 0
     load = load_seconds()
     channel = 0 if size == BINDING else CHANNEL
-    argv = [TOOL, *map(str, (channel, size, SECONDS, WINDOW)), *map(str, fds)]
+    argv = [TOOL, *map(str, (channel, size, SECONDS, WINDOW, TRAINS)), *map(str, fds)]
     done = subprocess.run(argv, pass_fds=fds, capture_output=True, text=True, check=True)
     load = load_seconds() - load
     used = cpu_seconds(server.process.pid) - before if server.process else 0

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* UDP sockets: batches both ways, and the address an answer leaves from. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -299,6 +301,94 @@ static void open_or_fail(void *arg)
 	udp_free(mine);
 }
 
+/* Datagrams of a train: where each lies, and a byte of it. */
+struct train {
+	const uint8_t *at[64];
+	size_t len[64], count;
+	uint16_t from;
+};
+
+static void train_received(void *arg, const struct udp_path *path,
+			   const uint8_t *data, size_t len)
+{
+	struct train *train = arg;
+
+	train->at[train->count] = data;
+	train->len[train->count++] = len;
+	train->from = addr_port(&path->remote);
+}
+
+/* `count` of `size` bytes and one of 7 as one message of the sender's. */
+static void train_send(int fd, const union addr *to, size_t count,
+		       uint16_t size)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(size))];
+	} control = { .head = { CMSG_LEN(sizeof(size)), SOL_UDP,
+				UDP_SEGMENT } };
+	static uint8_t bytes[65536];
+	struct iovec iov = { bytes, count * size + 7 };
+	struct msghdr message = {
+		.msg_name = (void *)&to->sa,
+		.msg_namelen = addr_len(to),
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+
+	for (size_t i = 0; i <= count; i++)
+		memset(bytes + i * size, (int)i, i < count ? size : 7);
+	memcpy(CMSG_DATA(&control.head), &size, sizeof(size));
+	assert_int_equal(sendmsg(fd, &message, 0), iov.iov_len);
+}
+
+/* With a wildcard there are two things that the kernel tells of each message. */
+static void train_arrives(const char *bound, const char *to_text, bool on)
+{
+	const union addr addr = address(bound);
+	union addr to = address(to_text);
+	const bool v6 = addr_family(&to) == AF_INET6;
+	int fd = plain(v6 ? "::1" : "127.0.0.9");
+	const union addr from = bound_to(fd);
+	struct train train = { .count = 0 };
+	struct udp_socket *socket;
+
+	assert_int_equal(udp_socket_new(udp, udp_claim(&addr), train_received,
+					&train, &socket),
+			 0);
+	udp_socket_trains(socket, true);
+	udp_socket_trains(socket, on);
+	addr_set_port(&to, addr_port(udp_socket_addr(socket)));
+	train_send(fd, &to, 40, 1200);
+	plain_send(fd, "", 0, &to);
+	plain_send(fd, "alone", 5, &to);
+	UNTIL(loop, train.count == 43);
+	for (size_t i = 0; i < 41; i++) {
+		assert_int_equal(train.len[i], i < 40 ? 1200 : 7);
+		for (size_t j = 0; j < train.len[i]; j++)
+			assert_int_equal(train.at[i][j], i);
+		/* In one piece they have come as one. */
+		assert_int_equal(i && train.at[i] == train.at[i - 1] + 1200,
+				 on && i);
+	}
+	assert_int_equal(train.len[41], 0);
+	assert_memory_equal(train.at[42], "alone", 5);
+	assert_int_equal(train.from, addr_port(&from));
+	udp_socket_free(socket);
+	close(fd);
+}
+
+static void trains_are_seen_one_by_one(void **state)
+{
+	(void)state;
+	train_arrives("127.0.0.1", "127.0.0.1", true);
+	train_arrives("0.0.0.0", "127.0.0.3", true);
+	train_arrives("::", "::1", true);
+	train_arrives("0.0.0.0", "127.0.0.3", false);
+}
+
 static void out_of_memory_leaves_nothing(void **state)
 {
 	(void)state;
@@ -315,6 +405,7 @@ int main(void)
 		TEST(what_cannot_be_sent_is_counted_alone),
 		TEST(a_claimed_address_is_shared_with_its_own_alone),
 		TEST(one_5_tuple_comes_to_one_socket),
+		TEST(trains_are_seen_one_by_one),
 		TEST(out_of_memory_leaves_nothing),
 	};
 

@@ -898,7 +898,9 @@ const struct key conf_keys[] = {
 		  "peer sends, are then relayed by the kernel, before the\n"
 		  "firewall: see\n"
 		  ".Xr culvertd 8 ,\n"
-		  "\"Firewalls and wire\"." },
+		  "\"Firewalls and wire\".\n"
+		  "Where they do not, and for other clients, the daemon takes\n"
+		  "what one sender sends at once as one piece (UDP_GRO)." },
 	{ ENGINE(wire_channels), .name = "wire_channels", .type = KEY_COUNT,
 	  .max = 1000000, .preset = "8192",
 	  .help = "Channels that may be on wire at once; what exceeds them is\n"

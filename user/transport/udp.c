@@ -2,9 +2,12 @@
 /*
  * UDP sockets.
  *
- * A readable socket is read once per tick, up to RECEIVE_BATCH datagrams with one
+ * A readable socket is read once per tick, up to RECEIVE_BATCH messages with one
  * recvmmsg(2): the epoll is level triggered, so what is left comes in the next
- * tick, after everybody else. What is sent is collected in one piece of memory
+ * tick, after everybody else. A message is a datagram, or, where the owner lets it,
+ * a train: what one sender has sent at once, all of one length but for the last, in
+ * one piece of at most 64 KB, as a network device or a sender on this machine has
+ * joined it (UDP_GRO). What is sent is collected in one piece of memory
  * for all sockets of the loop and leaves at the end of the tick, or when that is
  * full, with one sendmmsg(2) per socket that has something to send; datagrams of
  * the same length to the same address go into it as one message that the kernel
@@ -55,7 +58,7 @@ SYSCALLS(SYSCALLS_RELAY, "recvmmsg recvmsg sendmmsg sendmsg sendto");
 
 /* Room for what the kernel says of, or is told about, a datagram. */
 #define CONTROL_MAX \
-	(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
+	(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)))
 
 struct udp_socket {
 	struct watch watch;
@@ -67,6 +70,7 @@ struct udp_socket {
 	void *arg;
 	union addr addr;
 	bool wildcard;
+	bool trains; /* the kernel may hand over many of one sender as one */
 	bool whole; /* the kernel has refused to cut here */
 };
 
@@ -237,9 +241,27 @@ static void local_read(const struct udp_socket *socket, struct msghdr *message,
 	}
 }
 
+/* The length of each but the last in a train; of a datagram alone its own. */
+static size_t stride_read(struct msghdr *message, size_t len)
+{
+	struct cmsghdr *c;
+
+	for (c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+		int size;
+
+		if (c->cmsg_level != SOL_UDP || c->cmsg_type != UDP_GRO)
+			continue;
+		memcpy(&size, CMSG_DATA(c), sizeof(size));
+		if (size > 0)
+			return (size_t)size;
+	}
+	return len;
+}
+
 /* Buffers for one batch. */
 static void batch_prepare(const struct udp_socket *socket)
 {
+	const bool asks = socket->wildcard || socket->trains;
 	struct udp *udp = socket->udp;
 
 	for (size_t i = 0; i < RECEIVE_BATCH; i++) {
@@ -250,10 +272,8 @@ static void batch_prepare(const struct udp_socket *socket)
 			.msg_namelen = sizeof(udp->addresses[i]),
 			.msg_iov = &udp->pieces[i],
 			.msg_iovlen = 1,
-			.msg_control = socket->wildcard ? &udp->controls[i] :
-							  NULL,
-			.msg_controllen =
-				socket->wildcard ? sizeof(udp->controls[i]) : 0,
+			.msg_control = asks ? &udp->controls[i] : NULL,
+			.msg_controllen = asks ? sizeof(udp->controls[i]) : 0,
 		};
 	}
 }
@@ -313,11 +333,20 @@ static void failures_read(struct udp_socket *socket)
 	}
 }
 
+/* One message's datagrams: one, which may be empty, or a train. */
+static void train_handle(struct udp_socket *socket, const struct udp_path *path,
+			 const uint8_t *data, size_t len, size_t stride)
+{
+	for (; len > stride; data += stride, len -= stride)
+		socket->received(socket->arg, path, data, stride);
+	socket->received(socket->arg, path, data, len);
+}
+
 static void socket_ready(struct watch *watch, uint32_t events)
 {
 	struct udp_socket *socket = list_entry(watch, struct udp_socket, watch);
 	struct udp *udp = socket->udp;
-	size_t lengths[RECEIVE_BATCH];
+	size_t lengths[RECEIVE_BATCH], strides[RECEIVE_BATCH];
 	struct udp_path paths[RECEIVE_BATCH];
 	int count;
 
@@ -329,13 +358,14 @@ static void socket_ready(struct watch *watch, uint32_t events)
 	/* What is sent meanwhile takes the same message headers. */
 	for (int i = 0; i < count; i++) {
 		lengths[i] = udp->messages[i].msg_len;
+		strides[i] = stride_read(&udp->messages[i].msg_hdr, lengths[i]);
 		paths[i].remote = udp->addresses[i];
 		local_read(socket, &udp->messages[i].msg_hdr, &paths[i].local);
 	}
 	for (int i = 0; i < count; i++)
-		socket->received(socket->arg, &paths[i],
-				 udp->arrived + (size_t)i * RECEIVE_STRIDE,
-				 lengths[i]);
+		train_handle(socket, &paths[i],
+			     udp->arrived + (size_t)i * RECEIVE_STRIDE,
+			     lengths[i], strides[i]);
 }
 
 /* Learns what it is bound to, and asks for what it must know of datagrams. */
@@ -397,6 +427,13 @@ int udp_socket_failures(struct udp_socket *socket, udp_failed_fn failed)
 	if (!err)
 		socket->failed = failed;
 	return err;
+}
+
+void udp_socket_trains(struct udp_socket *socket, bool on)
+{
+	/* Kernels before 5.0 hand over each by itself. */
+	if (!option_set(socket->watch.fd, SOL_UDP, UDP_GRO, on))
+		socket->trains = on;
 }
 
 static void flush_deferred(struct deferred *deferred)

@@ -20,6 +20,7 @@
 #include "turn/data.h"
 #include "turn/detour.h"
 #include "turn/dtls.h"
+#include "turn/lane.h"
 #include "turn/request.h"
 #include "turn/waiting.h"
 
@@ -202,6 +203,15 @@ int turn_datagram_serve(struct turn_listener *listener, int fd,
 	}
 	*out = port;
 	return 0;
+}
+
+void turn_datagram_tune(struct datagram_port *port)
+{
+	const struct turn_listener *listener = port->listener;
+
+	udp_socket_trains(port->socket,
+			  listener->tls ||
+				  !turn_lanes_wanted(listener->worker));
 }
 
 void turn_datagram_retire(struct datagram_port *port)

@@ -17,6 +17,8 @@ struct datagram_port {
 /* Serves a socket of udp_open; takes it over on success. 0 or a negative errno. */
 int turn_datagram_serve(struct turn_listener *listener, int fd,
 			struct datagram_port **out);
+/* What the settings say of it. */
+void turn_datagram_tune(struct datagram_port *port);
 /* Closes it; its clients' allocations end. Accepts NULL. */
 void turn_datagram_retire(struct datagram_port *port);
 int turn_datagram_fd(const struct datagram_port *port);

@@ -46,14 +46,27 @@ static uint64_t expires_ns(const struct channel *channel)
 	return ms * NS_PER_MS;
 }
 
-static bool is_wanted(const struct channel *channel)
+bool turn_lanes_wanted(const struct turn_worker *worker)
 {
-	const struct allocation *allocation = channel->allocation;
+	const struct conf *conf = turn_conf(worker);
 
-	return allocation->client && !allocation->former &&
+	return conf->engine.wire_datagrams && conf_engine_wanted(conf, "wire");
+}
+
+bool turn_lanes_may(const struct outlet *outlet)
+{
+	const struct allocation *allocation = outlet->allocation;
+
+	return allocation->client &&
 	       !turn_client_connected(allocation->client) &&
 	       turn_conf(allocation->worker)->engine.wire_datagrams &&
-	       turn_wire_wanted(outlet_of(channel));
+	       turn_wire_wanted(outlet);
+}
+
+static bool is_wanted(const struct channel *channel)
+{
+	return !channel->allocation->former &&
+	       turn_lanes_may(outlet_of(channel));
 }
 
 static void count(struct channel *channel, const struct wire_lane *lane)

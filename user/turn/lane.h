@@ -5,6 +5,10 @@
 
 #include "turn/channel.h"
 
+/* May any channel of clients over UDP go on wire, as the settings are? */
+bool turn_lanes_wanted(const struct turn_worker *worker);
+/* May a channel of this outlet? */
+bool turn_lanes_may(const struct outlet *outlet);
 /* A datagram was relayed here: one that carries some is put on wire, if it can be. */
 void turn_lane_used(struct channel *channel);
 /* Its end of life, a permission or the settings may be others. */

@@ -483,15 +483,17 @@ static void socket_mss(int fd, unsigned int mss)
 	setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value));
 }
 
-/* What the settings say of it; datagrams have neither. */
+/* What the settings say of it. */
 static void socket_tune(const struct listener_socket *sock,
 			const struct turn_listener *listener)
 {
 	const struct turn_worker *worker = listener->worker;
 	int fd;
 
-	if (!sock->listener)
+	if (sock->port) {
+		turn_datagram_tune(sock->port);
 		return;
+	}
 	fd = listener_fd(sock->listener);
 	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
 	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
