@@ -8,7 +8,6 @@ DMZ), where wire carries the pairs, or behind a tunnel (virtual DMZ), where it d
 
 import contextlib
 import os
-import shutil
 import sys
 
 sys.dont_write_bytecode = True
@@ -16,30 +15,17 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import engines, tap, turn  # noqa: E402
 from culvertlab.data import KIB, MIB, swap  # noqa: E402
-from culvertlab.exits import Router  # noqa: E402
+from culvertlab.exits import Router, await_ready, neighbours, require  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.mesh import Mesh, mesh_sections  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped  # noqa: E402
+from culvertlab.site import Site, nothing_dropped  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
+require()
 # RXA's, of its link to the site's router.
 INNER_ADDRESS = {4: "10.86.0.2", 6: "fd86::2"}
-
-
-def neighbours(own, far):
-    """Sections of the router with this provider's link; the other one is on its network."""
-    made = {}
-    for key, prefixes in PREFIX.items():
-        way = {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values())} if key == own else \
-            {"next_hop": f"{far.addr(4)}, {far.addr(6)}"}
-        made[f"exit isp-{key}"] = {**way, "prefix": ", ".join(prefixes.values())}
-    return made
 
 
 @contextlib.contextmanager
@@ -49,7 +35,7 @@ def relay(lab, first, second):
         relayed = ", ".join(lab.topo.relay.addr(version, 1) for version in (4, 6))
         server = lab.server({"engine": {"order": "wire, splice", "wire": "always"},
                              "relay": {"address": relayed}, **first}, fresh=True)
-        wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+        await_ready(server)
         wait_for(lambda: [row for row in server.engines() if row["name"] == "wire"][0][
             "available"], 5, "wire works")
         yield server

@@ -5,7 +5,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,19 +12,13 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.exits import routers  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import begin, linked, routers  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site  # noqa: E402
+from culvertlab.site import PREFIX, Site  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 ROUTER = site.relay
 # Seen by one command: a systemd-networkd that runs, and what it is told by these files.
 NETWORKD = """
@@ -50,8 +43,7 @@ table inet filter {
 
 
 def sections(**more):
-    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                "prefix": ", ".join(PREFIX[key].values())} for key in ("a", "b")}
+    made = linked()
     for name, keys in more.items():
         made[f"exit {name}"] = keys
     return made

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -19,51 +18,29 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import begin, routers  # noqa: E402
 from culvertlab.mesh import ANYCAST, Mesh, mesh_sections  # noqa: E402
 from culvertlab.packets import Tap, checksum, packed  # noqa: E402
-from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import nothing_dropped, reached  # noqa: E402
+from culvertlab.site import all_reached, nothing_dropped, reached  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Mesh()
-lab = Lab(topology=site)
+site, lab = begin(Mesh)
 
 
-def exits(server, *args):
-    """culvertctl exits on the server's node."""
-    config = [] if "remove" in args else ["-c", server.conf_path]
-    return server.node.run(binary("culvertctl"), "exits", *args, *config)
+def told(router):
+    """How often it has told hosts of another exit."""
+    return router.told()["hosts_told"]
 
 
-def told(server):
-    """How often the router has told hosts of another exit."""
-    return json.loads(exits(server, "-j"))["hosts_told"]
-
-
-@contextlib.contextmanager
-def routers(hosts):
-    """RXA and RXB, which tell these hosts; what they leave in the kernel is gone afterwards."""
-    servers = []
-    try:
-        for own, node in zip("ab", site.router):
-            sections = mesh_sections(own)
-            for one in sections.values():
-                one["discovery_host"] = hosts
-            servers.append(lab.extra_server({"engine": {"order": "splice"}, **sections}, node=node))
-        for server in servers:
-            wait_for(lambda server=server: server.log_count(r"event=exits_ready"), 5, "exits")
-        yield servers
-    finally:
-        for server in servers:
-            server.stop()
-            exits(server, "remove")
+def telling(hosts):
+    """RXA and RXB, which tell these hosts."""
+    made = [(node, mesh_sections(own)) for own, node in zip("ab", site.router)]
+    for _, sections in made:
+        for one in sections.values():
+            one["discovery_host"] = hosts
+    return routers(lab, made)
 
 
 @contextlib.contextmanager
@@ -87,7 +64,7 @@ def send(sock, data):
 
 @test("a host that wants to know is told once a second, and all it sends arrives", 20)
 def _():
-    with routers("fd82::/64") as servers, flow() as (sock, far), nothing_dropped(site):
+    with telling("fd82::/64") as servers, flow() as (sock, far), nothing_dropped(site):
         begun, count = time.monotonic(), 0
         while time.monotonic() - begun < 1.5 or count < 50:
             send(sock, b"?")
@@ -104,11 +81,11 @@ def _():
 
 @test("hosts that did not ask are told nothing, nor is an error of ICMP answered", 20)
 def _():
-    with routers("fd82::77") as servers, nothing_dropped(site):
+    with telling("fd82::77") as servers, nothing_dropped(site):
         for version in (4, 6):
             reached(site, site.client, version, 1)
         equal(told(servers[0]), 0, "times told")
-    with routers("::/0") as servers, nothing_dropped(site):
+    with telling("::/0") as servers, nothing_dropped(site):
         # An error, then something else, to another address: what is told of is that alone.
         with site.client.entered(), contextlib.closing(
                 socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)) as raw:
@@ -121,7 +98,7 @@ def _():
 
 @test("two hundred destinations at once are told of a hundred times a second at most", 20)
 def _():
-    with routers("::/0") as servers, contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
+    with telling("::/0") as servers, contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
         site.peer.run("ip", "-6", "route", "add", "local", "fd99:1::/64", "dev", "lo")
         site.provider["b"].run("ip", "-6", "route", "add", "fd99:1::/64", "via", "fd94::2")
         begun = time.monotonic()
@@ -137,20 +114,15 @@ def learner(**more):
     """culvertd at X, which learns exits; what it leaves in the kernel is gone afterwards."""
     sections = {f"exit isp-{key}": {"prefix": f"fd{net}::/48", "discover": "yes", **more}
                 for key, net in (("a", 81), ("b", 82))}
-    server = lab.extra_server({"engine": {"order": "splice"}, **sections}, node=site.client)
-    try:
-        wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
-        check(not server.log_count("exits_not_learnt"), server.log())
-        yield server
-    finally:
-        server.stop()
-        exits(server, "remove")
-        equal(site.client.run("ip", "-6", "route", "show", "table", "20000"), "", "routes left")
+    with routers(lab, [(site.client, sections)]) as (host,):
+        check(not host.server.log_count("exits_not_learnt"), host.server.log())
+        yield host
+    equal(site.client.run("ip", "-6", "route", "show", "table", "20000"), "", "routes left")
 
 
-def learnt(server):
-    """[(source, destination, by)] that the host has learnt."""
-    rows = json.loads(exits(server, "-j"))["learnt"]
+def learnt(host):
+    """[(source, destination, by)] that it has learnt."""
+    rows = host.told()["learnt"]
     return [(row["source"], row["destination"], row["by"]) for row in rows]
 
 
@@ -163,18 +135,16 @@ def through(node):
 WANTED = ("fd82::2", "fd99::1", ANYCAST["b"])
 
 
-def teach(server):
+def teach(host):
     """One connection from B's prefix, until the host has learnt."""
     reached(site, site.client, 6, 1)
-    wait_for(lambda: learnt(server), 3, "the host has learnt")
+    wait_for(lambda: learnt(host), 3, "the host has learnt")
 
 
 @test("a host that is told tunnels to the right exit itself; its connections never hear of it", 30)
 def _():
-    with routers("fd81::/64, fd82::/64") as servers, learner() as host, nothing_dropped(site):
-        for version in (4, 6):
-            for index in (0, 1):
-                reached(site, site.client, version, index)
+    with telling("fd81::/64, fd82::/64") as servers, learner() as host, nothing_dropped(site):
+        all_reached(site, site.client)
         wait_for(lambda: learnt(host), 3, "the host has learnt")
         equal(learnt(host), [WANTED], "what it has learnt")
         before = [through(node) for node in site.router]
@@ -184,19 +154,19 @@ def _():
                 equal(far.recv(8), b"?", "what arrives")
         equal(through(site.router[0]), before[0], "packets by RXA's tunnels")
         equal(through(site.router[1])[0], before[1][0] + 20, "packets out of tunnels at RXB")
-        said = exits(host)
+        said = host.exits()
         check("fd99::1" in said and "forged: 0" in said, said)
         equal(told(servers[0]), 1, "times told")
 
 
 @test("what was learnt expires, and the oldest goes when there are too many", 30)
 def _():
-    with routers("fd82::/64"), learner(discover_time="1s", discover_entries="1") as host:
+    with telling("fd82::/64"), learner(discover_time="1s", discover_entries="1") as host:
         teach(host)
         wait_for(lambda: not learnt(host), 5, "it has expired")
         wait_for(lambda: "fd99::1" not in site.client.run("ip", "-6", "route", "show", "table",
                                                           "20000"), 40, "the kernel has, too")
-    with routers("fd82::/64"), learner(discover_entries="1") as host:
+    with telling("fd82::/64"), learner(discover_entries="1") as host:
         teach(host)
         with contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
             sock.sendto(b"?", ("fd94::2", 9))
@@ -207,12 +177,12 @@ def _():
 @test("when the anycast address dies what was learnt of it goes, and nothing more is learnt", 30)
 def _():
     way = f"{ANYCAST['b']}/128"
-    with routers("fd82::/64"), learner() as host:
+    with telling("fd82::/64"), learner() as host:
         teach(host)
         site.inner.run("ip", "-6", "route", "replace", "unreachable", way, "metric", "1")
         try:
             wait_for(lambda: not learnt(host), 8, "it is forgotten")
-            check(host.log_count("event=exit_forgotten"), "nothing is told in the log")
+            check(host.server.log_count("event=exit_forgotten"), "nothing is told in the log")
         finally:
             site.inner.run("ip", "-6", "route", "del", "unreachable", way, "metric", "1")
         with nothing_dropped(site):
@@ -243,7 +213,7 @@ def forger():
 
 def counted(host):
     """(errors about connections, others) that the host has been sent."""
-    counts = json.loads(exits(host, "-j"))
+    counts = host.told()
     return counts["told"], counts["forged"]
 
 
@@ -259,7 +229,7 @@ def _():
             sock.sendto(b"?", ("fd99::1", 9))
             send_forged(forged("fd81::1", quoted(sock.getsockname()[1])))
             wait_for(lambda: counted(host)[0] == 1, 3, "it is looked into")
-        wait_for(lambda: host.log_count("event=exit_forgotten"), 8, "the exit is given up")
+        wait_for(lambda: host.server.log_count("event=exit_forgotten"), 8, "the exit is given up")
         equal(learnt(host), [], "what is learnt")
 
 
@@ -269,7 +239,7 @@ INSIDE = "fd82:0:0:5::1"  # of the prefix that X's exits have, behind the router
 @test("an error about a connection within the site, as anybody may forge it, does not divert it", 30)
 def _():
     site.inner.run("ip", "-6", "addr", "add", f"{INSIDE}/128", "dev", "lo", "nodad")
-    with routers("fd82::/64"), learner() as host, forger() as send_forged, \
+    with telling("fd82::/64"), learner() as host, forger() as send_forged, \
          contextlib.closing(site.inner.socket(6, socket.SOCK_DGRAM)) as near, \
          contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
         near.bind((INSIDE, 9))
@@ -288,7 +258,7 @@ def _():
 
 @test("told of what it has learnt a host begins anew: the tunnel was the wrong way, or is gone", 30)
 def _():
-    with routers("fd82::/64"), learner() as host, forger() as send_forged, \
+    with telling("fd82::/64"), learner() as host, forger() as send_forged, \
          contextlib.closing(site.client.bound(6, 1, udp=True)) as sock:
         sock.sendto(b"?", ("fd99::1", 9))
         error = forged("fd81::1", quoted(sock.getsockname()[1]))
@@ -341,7 +311,7 @@ def _():
         send_forged(forged("fd81::1", first, 4))
         send_forged(forged("fd81::1", first, 0))
         third = asked()
-        equal((learnt(host), host.log_count("event=exit_forgotten")), ([], 0), "what came of it")
+        equal((learnt(host), host.server.log_count("event=exit_forgotten")), ([], 0), "what came of it")
         # So that one could have.
         send_forged(forged("fd81::1", third, 4))
         wait_for(lambda: learnt(host) == [WANTED], 2, "the right answer is taken")

@@ -7,10 +7,7 @@ router. The host sends everything to the first router, whatever the source.
 """
 
 import contextlib
-import errno
-import json
 import os
-import shutil
 import socket
 import sys
 
@@ -18,64 +15,29 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.exits import UNREACHABLE, begin, link_down, neighbours, routers  # noqa: E402
+from culvertlab.site import Site, all_reached, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site(routers=2)
-lab = Lab(topology=site)
+site, lab = begin(Site, routers=2)
 TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 ROUTER_A = {4: "10.91.0.1", 6: "fd91::1"}  # RXA, as its provider has it
-UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
 
 
-def exits(server, *args):
-    """culvertctl exits on the server's router."""
-    config = [] if "remove" in args else ["-c", server.conf_path]
-    return server.node.run(binary("culvertctl"), "exits", *args, *config)
-
-
-def router(own):
-    """culvertd on the router that has this provider's link."""
-    other = "b" if own == "a" else "a"
-    node, far = site.router if own == "a" else reversed(site.router)
-    sections = {f"exit isp-{own}": {"link": f"to_{own}", "next_hop": ", ".join(HOP[own].values()),
-                                    "prefix": ", ".join(PREFIX[own].values())},
-                f"exit isp-{other}": {"next_hop": f"{far.addr(4)}, {far.addr(6)}",
-                                      "prefix": ", ".join(PREFIX[other].values())}}
-    server = lab.extra_server({"engine": {"order": "splice"}, **sections}, node=node)
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
-    return server
-
-
-@contextlib.contextmanager
-def routers():
-    """Both; what they leave in the kernel is gone afterwards."""
-    servers = [router("a"), router("b")]
-    try:
-        yield servers
-    finally:
-        for server in servers:
-            server.stop()
-            exits(server, "remove")
+def both():
+    """culvertd on both routers."""
+    first, second = site.router
+    return routers(lab, [(first, neighbours("a", second)), (second, neighbours("b", first))])
 
 
 @test("each source leaves by its provider, whichever router it comes to; 0 packets dropped", 40)
 def _():
-    with routers() as servers, nothing_dropped(site):
-        for node in (site.client, *site.router):
-            for version in (4, 6):
-                for index in (0, 1):
-                    reached(site, node, version, index)
+    with both() as servers, nothing_dropped(site):
+        all_reached(site, site.client, *site.router)
         for server in servers:
-            said = exits(server)
+            said = server.exits()
             equal(said.count(" up "), 2, f"exits that are up in:\n{said}")
 
 
@@ -85,15 +47,14 @@ def redirects():
     return sum(int(line.split()[1]) for line in said.splitlines() if "InRedirects" in line)
 
 
-def rejected(server):
-    """Packets that the guard of the router's own link has refused."""
-    return next(row["rejected"] for row in json.loads(exits(server, "-j"))["exits"]
-                if row.get("link"))
+def rejected(router):
+    """Packets that the guard of its own link has refused."""
+    return next(row["rejected"] for row in router.rows().values() if row.get("link"))
 
 
 @test("no redirect teaches the host a way for all sources", 30)
 def _():
-    with routers(), nothing_dropped(site):
+    with both(), nothing_dropped(site):
         for version in (4, 6):
             for _ in range(3):
                 reached(site, site.client, version, 1)
@@ -103,25 +64,20 @@ def _():
 
 @test("the other provider is lost: its prefix is refused, ours goes on", 40)
 def _():
-    with routers():
-        site.router[1].run("ip", "link", "set", "to_b", "down")
-        try:
-            with nothing_dropped(site):
-                for version in (4, 6):
-                    check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
-                    reached(site, site.client, version, 0)
-        finally:
-            site.router[1].run("ip", "link", "set", "to_b", "up")
-            site.router[1].run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+    with both():
+        with link_down(site.router[1], "to_b"), nothing_dropped(site):
+            for version in (4, 6):
+                check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
+                reached(site, site.client, version, 0)
 
 
-def states(server):
-    return [row["state"] for row in json.loads(exits(server, "-j"))["exits"]]
+def states(router):
+    return [row["state"] for row in router.rows().values()]
 
 
 @test("without a way to the other router its prefix is unreachable, and comes back with it", 40)
 def _():
-    with routers() as servers:
+    with both() as servers:
         site.router[0].run("ip", "addr", "del", "10.81.0.1/24", "dev", "lan")
         try:
             wait_for(lambda: "lost" in states(servers[0]), 5, "the exit is lost")
@@ -138,7 +94,7 @@ def _():
 def _():
     # As a neighbour on A's link would: A's own route to Y leads to RXA for this source alone.
     node = site.provider["a"]
-    with routers() as servers:
+    with both() as servers:
         for version, source in ((4, "10.82.0.2"), (6, "fd82::2")):
             to = site.peer.addr(version)
             way = (f"-{version}", "route", "add", to, "via", ROUTER_A[version], "table", "77")

@@ -5,41 +5,31 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import proc, tap  # noqa: E402
-from culvertlab.exits import Router  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, refused  # noqa: E402
+from culvertlab.exits import Router, begin, linked  # noqa: E402
+from culvertlab.site import Site, Stream, nothing_dropped, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 SECONDS = 4  # of packets while sections change places
-RATE = 1000
+RATE = 500  # of each prefix
 
 
 def sections(many=False, **more):
     """The two exits; with many prefixes nftables finds a packet's."""
-    made = {}
+    made = linked(**more)
     for number, key in ((81, "a"), (82, "b")):
-        extra = [f"10.1{number}.{net}.0/24" for net in range(20 if many else 0)]
-        made[f"exit isp-{key}"] = {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                   "prefix": ", ".join([*PREFIX[key].values(), *extra]), **more}
+        made[f"exit isp-{key}"]["prefix"] += "".join(
+            f", 10.1{number}.{net}.0/24" for net in range(20 if many else 0))
     return made
 
 
@@ -63,51 +53,14 @@ def turn(server):
     return lambda: server.log_count(r"event=exits_ready") > ready
 
 
-class Stream:
-    """Datagrams of both prefixes to Y, RATE a second in all; all that come are counted."""
-
-    def __init__(self, stack):
-        self.far = stack.enter_context(contextlib.closing(site.peer.bound(4, udp=True)))
-        self.far.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-        self.near = [stack.enter_context(contextlib.closing(site.client.bound(4, index, udp=True)))
-                     for index in (0, 1)]
-        for sock in self.near:
-            sock.connect(self.far.getsockname()[:2])
-        self.sent, self.errors, self.begun = 0, 0, time.monotonic()
-
-    def seconds(self):
-        return time.monotonic() - self.begun
-
-    def send_until(self, done):
-        """Keeps the rate until the condition holds."""
-        while not done():
-            while self.sent + self.errors < self.seconds() * RATE:
-                try:
-                    self.near[self.sent % 2].send(b"?")
-                    self.sent += 1
-                except OSError:
-                    self.errors += 1
-            time.sleep(0.0005)
-
-    def arrived(self):
-        count = 0
-        self.far.settimeout(1)
-        with contextlib.suppress(TimeoutError):
-            while count < self.sent:
-                self.far.recv(8)
-                count += 1
-        return count
-
-
 def swapped(many):
     """Two sections change places, again and again, while packets of both pass."""
     with router(sections(many)) as running, contextlib.ExitStack() as stack, nothing_dropped(site):
-        stream = Stream(stack)
+        stream = Stream(stack, site, ((4, 0), (4, 1)), RATE)
         for second in range(1, SECONDS):
-            stream.send_until(turn(running.server))
-            stream.send_until(lambda second=second: stream.seconds() >= second)
-        equal(stream.errors, 0, "errors at the host")
-        equal(stream.arrived(), stream.sent, "packets that arrive, of those sent")
+            stream.run(turn(running.server))
+            stream.run(lambda second=second: stream.seconds() >= second)
+        equal((stream.refused, stream.lost()), (0, 0), "packets refused, and lost")
         equal(running.server.log_count(r"event=exits_ready .* changes=[1-9]"), 1,
               "times that the kernel was changed, the start included")
         tap.note(f"{stream.sent} packets, 0 lost")

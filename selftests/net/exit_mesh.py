@@ -7,10 +7,8 @@ router. The site sends everything to the first router, whatever the source.
 """
 
 import contextlib
-import errno
 import json
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -20,88 +18,57 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import UNREACHABLE, begin, link_down, routers  # noqa: E402
 from culvertlab.mesh import ANYCAST, ROUTER, TUNNEL, Mesh, mesh_sections  # noqa: E402
 from culvertlab.packets import checksum, packed  # noqa: E402
-from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.site import all_reached, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Mesh()
-lab = Lab(topology=site)
+site, lab = begin(Mesh)
 FREEBIND = 78  # IPV6_FREEBIND
 # The device in the words of ip(8), and what fits into a tunnel by an Ethernet.
 DEVICE, FITS = {"vxlan-gpe": ("vxlan external gpe dstport 4790", 1444),
                 "ip6tnl": ("ip6tnl mode any external", 1460)}[TUNNEL]
-UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
 
 
-def exits(server, *args):
-    """culvertctl exits on the server's router."""
-    config = [] if "remove" in args else ["-c", server.conf_path]
-    return server.node.run(binary("culvertctl"), "exits", *args, *config)
-
-
-def router(own, **changes):
-    """culvertd on the router that has this provider's link."""
-    server = lab.extra_server({"engine": {"order": "splice"}, **mesh_sections(own), **changes},
-                              node=site.router["ab".index(own)])
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
-    return server
-
-
-@contextlib.contextmanager
-def routers(**changes):
-    """Both; what they leave in the kernel is gone afterwards. `changes`: of RXB's sections."""
-    servers = [router("a"), router("b", **changes)]
-    try:
-        yield servers
-    finally:
-        for server in servers:
-            server.stop()
-            exits(server, "remove")
+def both(**changes):
+    """culvertd on both routers. `changes`: of RXB's sections."""
+    return routers(lab, [(site.router[0], mesh_sections("a")),
+                         (site.router[1], {**mesh_sections("b"), **changes})])
 
 
 @test("each source leaves by its provider, through a tunnel from the wrong router; 0 dropped", 40)
 def _():
-    with routers() as servers, nothing_dropped(site):
-        for node in (site.client, *site.router):
-            for version in (4, 6):
-                for index in (0, 1):
-                    reached(site, node, version, index)
+    with both() as servers, nothing_dropped(site):
+        all_reached(site, site.client, *site.router)
         for source, far in (("10.82.0.2", "10.99.0.1"), ("fd82::2", "fd99::1")):
-            said = exits(servers[0], "trace", source, far)
+            said = servers[0].exits("trace", source, far)
             check(f"tunnelled to {ANYCAST['b']}" in said and "by culvert_tunnel" in said, said)
         for server in servers:
-            said = exits(server)
+            said = server.exits()
             equal(said.count(" up "), 2, f"exits that are up in:\n{said}")
-            check("nothing" in exits(server, "plan"), f"left to do:\n{exits(server, 'plan')}")
+            check("nothing" in server.exits("plan"), f"left to do:\n{server.exits('plan')}")
 
 
-def told(server):
-    """What culvertctl exits -j says: ({exit: row}, tunnelled packets refused)."""
-    said = json.loads(exits(server, "-j"))
-    return {row["name"]: row for row in said["exits"]}, said["tunnel_refused"]
+def refusals(router):
+    """Tunnelled packets that it has refused."""
+    return router.told()["tunnel_refused"]
 
 
 @test("the plan has the device and the routes of tunnels, remove takes them all", 30)
 def _():
-    with routers() as servers:
+    with both() as servers:
         first = servers[0]
-        first.stop()
-        removed = exits(first, "remove")
+        first.server.stop()
+        removed = first.exits("remove")
         for words in ("- ip link culvert_tunnel", "- ip -6 route local " + ANYCAST["a"]):
             check(words in removed, f"no \"{words}\" in:\n{removed}")
         check("culvert_tunnel" not in first.node.run("ip", "link"), "the device is still there")
         equal(first.node.run("ip", "-6", "route", "show", "table", "all", "proto", "200"), "",
               "routes that are left")
-        plan = exits(first, "plan")
+        plan = first.exits("plan")
         for words in (f"+ ip link add culvert_tunnel up mtu {FITS} type {DEVICE}",
                       f"+ ip -6 route default from fd82::/48 encap ip6 id 0 src {ROUTER['a']} "
                       f"dst {ANYCAST['b']} csum dev culvert_tunnel",
@@ -112,13 +79,13 @@ def _():
 @test("what cannot be reached by a tunnel any more is refused at once, the rest goes on", 40)
 def _():
     way = (f"{ANYCAST['b']}/128", "via", "fd86::1")
-    with routers() as servers:
+    with both() as servers:
         first = site.router[0]
         first.run("ip", "-6", "route", "del", *way)
         try:
-            wait_for(lambda: told(servers[0])[0]["isp-b"]["state"] == "lost", 5, "the exit is lost")
+            wait_for(lambda: servers[0].rows()["isp-b"]["state"] == "lost", 5, "the exit is lost")
             for source, far in (("10.82.0.2", "10.99.0.1"), ("fd82::2", "fd99::1")):
-                said = exits(servers[0], "trace", source, far)
+                said = servers[0].exits("trace", source, far)
                 check("isp-b is dead for it" in said and "unreachable" in said, said)
             with nothing_dropped(site):
                 for version in (4, 6):
@@ -128,7 +95,7 @@ def _():
                     reached(site, site.client, version, 0)
         finally:
             first.run("ip", "-6", "route", "replace", *way)
-        wait_for(lambda: told(servers[0])[0]["isp-b"]["state"] == "up", 5, "the exit is back")
+        wait_for(lambda: servers[0].rows()["isp-b"]["state"] == "up", 5, "the exit is back")
         with nothing_dropped(site):
             for version in (4, 6):
                 reached(site, site.client, version, 1)
@@ -136,21 +103,16 @@ def _():
 
 @test("the other router's provider is lost: its prefix is refused at once, by that router", 40)
 def _():
-    with routers():
-        site.router[1].run("ip", "link", "set", "to_b", "down")
-        try:
-            with nothing_dropped(site):
-                for version in (4, 6):
-                    check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
-                    reached(site, site.client, version, 0)
-        finally:
-            site.router[1].run("ip", "link", "set", "to_b", "up")
-            site.router[1].run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
+    with both():
+        with link_down(site.router[1], "to_b"), nothing_dropped(site):
+            for version in (4, 6):
+                check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")
+                reached(site, site.client, version, 0)
 
 
 @test("the first packet that is too big for the tunnel is answered with its size, both families", 30)
 def _():
-    with routers():
+    with both():
         for version, level, discover, do, error, size in (
                 (4, socket.IPPROTO_IP, 10, 2, 11, 14), (6, socket.IPPROTO_IPV6, 23, 2, 25, 24)):
             with contextlib.closing(site.client.bound(version, 1, udp=True)) as sock:
@@ -194,17 +156,17 @@ def tunnelled(node, source, to, port):
 
 @test("nobody but a tunnel peer has packets let out: forged outer headers, inside and outside", 30)
 def _():
-    with routers() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far:
+    with both() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far:
         port = far.getsockname()[1]
         for node, source in ((site.peer, "fd99::1"), (site.peer, ROUTER["a"]),
                              (site.client, "fd82::2"), (site.client, "fd81::2")):
-            wanted = told(servers[1])[1] + 1
+            wanted = refusals(servers[1]) + 1
             tunnelled(node, source, ANYCAST["b"], port)
-            wait_for(lambda wanted=wanted: told(servers[1])[1] == wanted, 2,
+            wait_for(lambda wanted=wanted: refusals(servers[1]) == wanted, 2,
                      f"a tunnelled packet of {source} is refused")
         # By RXA's link, for RXB and as if from there: refused where it comes in.
         tunnelled(site.peer, ROUTER["b"], ANYCAST["a"], port)
-        wait_for(lambda: told(servers[0])[1] == 1, 2, "it is refused at the other router")
+        wait_for(lambda: refusals(servers[0]) == 1, 2, "it is refused at the other router")
         far.settimeout(0)
         try:
             raise AssertionError(f"{far.recv(64)} is let out")
@@ -220,14 +182,14 @@ def _():
 def _():
     # As a neighbour on A's link would: A's own route to Y for this source alone leads to RXA.
     way = ("fd99::1", "from", "fd82::/64", "via", "fd91::1")
-    with routers() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far, \
+    with both() as servers, contextlib.closing(site.peer.bound(6, udp=True)) as far, \
          contextlib.closing(site.provider["a"].socket(6, socket.SOCK_DGRAM)) as sock:
         sock.setsockopt(socket.IPPROTO_IPV6, FREEBIND, 1)
         sock.bind(("fd82::2", 0))
         site.provider["a"].run("ip", "-6", "route", "add", *way)
         try:
             sock.sendto(b"?", ("fd99::1", far.getsockname()[1]))
-            wait_for(lambda: told(servers[0])[1] == 1, 2, "it is refused")
+            wait_for(lambda: refusals(servers[0]) == 1, 2, "it is refused")
         finally:
             site.provider["a"].run("ip", "-6", "route", "del", *way)
         # So that it could have come: the site's own does.
@@ -246,13 +208,13 @@ def sent(node):
 def _():
     # RXB believes that B's link is at RXA's; each tunnels to the other's own address.
     loop = {"prefix": "10.82.0.0/24, fd82::/48", "anycast": ROUTER["a"], "tunnel_peer": ROUTER["a"]}
-    with routers(**{"exit isp-b": loop}) as servers:
+    with both(**{"exit isp-b": loop}) as servers:
         first = servers[0]
-        first.sections["exit isp-b"]["anycast"] = ROUTER["b"]
-        first.write_config()
-        equal(first.reload(), "reloaded", "the reload")
-        wait_for(lambda: "nothing" in exits(first, "plan"), 5, "it is so")
-        wait_for(lambda: told(servers[1])[0]["isp-b"]["state"] == "up", 5, "RXB believes so")
+        first.server.sections["exit isp-b"]["anycast"] = ROUTER["b"]
+        first.server.write_config()
+        equal(first.server.reload(), "reloaded", "the reload")
+        wait_for(lambda: "nothing" in first.exits("plan"), 5, "it is so")
+        wait_for(lambda: servers[1].rows()["isp-b"]["state"] == "up", 5, "RXB believes so")
         for version in (4, 6):
             before = [sent(node) for node in site.router]
             check(refused(site, site.client, version, 1) in UNREACHABLE, "no error")

@@ -10,29 +10,22 @@ and in a mount namespace of its own, where udev seems to have seen all links.
 import contextlib
 import os
 import re
-import shutil
 import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.exits import routers  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.site import HOP, NETS, PREFIX, Site, nothing_dropped, reached  # noqa: E402
+from culvertlab.exits import begin, linked, routers  # noqa: E402
+from culvertlab.site import HOP, NETS, Site, nothing_dropped, reached  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
 NETWORKD = "/lib/systemd/systemd-networkd"
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
 if not os.access(NETWORKD, os.X_OK):
     tap.skip_all("systemd-networkd is not installed (package systemd)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 ROUTER = site.relay
 for link in ("to_a", "to_b"):  # it does not take over what somebody else has configured
     ROUTER.run("ip", "addr", "flush", "dev", link, "scope", "global")
@@ -50,11 +43,6 @@ chown -R systemd-network /run/systemd/netif
 exec {NETWORKD}
 """
 LEAVE = "ManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n"
-
-
-def sections():
-    return {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                "prefix": ", ".join(PREFIX[key].values())} for key in ("a", "b")}
 
 
 def write(path, text):
@@ -106,7 +94,7 @@ def settled(router):
 def _():
     with networkd(LEAVE):
         pass
-    with routers(lab, [(ROUTER, sections())]) as (router,):
+    with routers(lab, [(ROUTER, linked())]) as (router,):
         settled(router)
         for _ in range(2):
             with networkd(LEAVE) as process:
@@ -120,7 +108,7 @@ def _():
 def _():
     with networkd(""):
         pass
-    with routers(lab, [(ROUTER, sections())]) as (router,):
+    with routers(lab, [(ROUTER, linked())]) as (router,):
         settled(router)
         with networkd("") as process:
             check(taken(process) > 8, f"it takes away {taken(process)}")

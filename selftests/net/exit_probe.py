@@ -9,7 +9,6 @@ router that has stopped hears and says nothing; its links stay up, and so do the
 import contextlib
 import os
 import select
-import shutil
 import socket
 import struct
 import sys
@@ -19,8 +18,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.exits import UNREACHABLE, routers  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import UNREACHABLE, begin, routers  # noqa: E402
 from culvertlab.mesh import ANYCAST, ROUTER, Mesh, mesh_sections  # noqa: E402
 from culvertlab.site import nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal, within  # noqa: E402
@@ -28,12 +26,7 @@ from culvertlab.topo import run  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Mesh()
-lab = Lab(topology=site)
+site, lab = begin(Mesh)
 RXA, RXB = site.router
 FREEBIND = 78  # IPV6_FREEBIND
 ECHO_REQUEST, ECHO_REPLY = 128, 129

@@ -9,7 +9,6 @@ one is lost, and by none that does not.
 
 import contextlib
 import os
-import shutil
 import sys
 
 sys.dont_write_bytecode = True
@@ -17,19 +16,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import exits, tap  # noqa: E402
 from culvertlab.data import ping  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.site import (HOP, OTHER, PREFIX, Site, leaves_by, nothing_dropped,  # noqa: E402
+from culvertlab.site import (OTHER, PREFIX, Site, leaves_by, nothing_dropped,  # noqa: E402
                              reached, refused)
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = exits.begin(Site)
 OWN = {key: ", ".join(PREFIX[key].values()) for key in ("a", "b")}
 NOBODYS = ", ".join(OTHER.values())
 B, NOBODY = 1, 2  # of a node's addresses: that of B's prefix, that of nobody's
@@ -42,14 +35,12 @@ for prefix in (PREFIX["b"], OTHER):
 
 def router(a=None, b=None):
     """culvertd on the router, the exits with these keys beside the usual ones."""
-    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                "prefix": OWN[key], **(more or {})}
-            for key, more in (("a", a), ("b", b))}
+    made = {**exits.linked("a", **(a or {})), **exits.linked("b", **(b or {}))}
     return exits.routers(lab, [(site.relay, made)])
 
 
 def to_b_down():
-    return exits.link_down(site.relay, "to_b", "fd92::1/64")
+    return exits.link_down(site.relay, "to_b")
 
 
 @test("a source leaves by its own exit, by one that is told of it while that is lost; and back", 40)

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -23,34 +22,20 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import engines, proc, tap, turn  # noqa: E402
 from culvertlab.data import KIB, ping, swap  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import UNREACHABLE, ask, await_ready, begin, link_down, linked  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
-from culvertlab.tap import check, equal, within  # noqa: E402
+from culvertlab.site import HOP, Site, all_reached, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.stun import ALLOCATE  # noqa: E402
+from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import holds_for, wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
-UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
-
-
-def sections(**more):
-    """The two exits; `more` changes keys of both."""
-    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                "prefix": ", ".join(PREFIX[key].values()), **more}
-            for key in ("a", "b")}
-    return made
+site, lab = begin(Site)
 
 
 def many():
     """The two exits with so many prefixes that nftables finds the exit of what is forwarded."""
-    made = sections()
+    made = linked()
     for name, ours, other in (("exit isp-a", "10.181", "fd81:1"), ("exit isp-b", "10.182", "fd82:1")):
         made[name]["prefix"] = [made[name]["prefix"], *(f"{ours}.{n}.0/24" for n in range(60)),
                                 *(f"{other}:{n}::/64" for n in range(510))]
@@ -59,22 +44,14 @@ def many():
 
 def router(**changes):
     """culvertd on the router, its exits ready."""
-    server = lab.server({"engine": {"order": "splice"}, **sections(), **changes})
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+    server = lab.server({"engine": {"order": "splice"}, **linked(), **changes})
+    await_ready(server)
     return server
-
-
-def exits(server, *args):
-    """culvertctl exits with the server's configuration."""
-    argv = [binary("culvertctl"), "exits", *args]
-    if "remove" not in args:
-        argv += ["-c", server.conf_path]
-    return site.relay.run(*argv)
 
 
 def states(server):
     """{exit: (state, packets, rejected)} in the kernel."""
-    rows = json.loads(exits(server, "-j"))["exits"]
+    rows = json.loads(ask(server, "-j"))["exits"]
     return {row["name"]: (row["state"], row["packets"], row["rejected"]) for row in rows}
 
 
@@ -90,10 +67,7 @@ def _():
 def _():
     server = router()
     with nothing_dropped(site):
-        for node in (site.client, site.relay):
-            for version in (4, 6):
-                for index in (0, 1):
-                    reached(site, node, version, index)
+        all_reached(site, site.client, site.relay)
     rows = states(server)
     for name in ("isp-a", "isp-b"):
         equal(rows[name][0], "up", f"state of {name}")
@@ -109,15 +83,12 @@ def _():
             continue
         server = router(**many(), **engines.config(lab, engine))
         with nothing_dropped(site):
-            for node in (site.client, site.relay):
-                for version in (4, 6):
-                    for index in (0, 1):
-                        reached(site, node, version, index)
+            all_reached(site, site.client, site.relay)
             relayed(server, engine)
-        said = trace(server, "10.82.0.2", "10.99.0.1")
+        said = ask(server, "trace", "10.82.0.2", "10.99.0.1")
         for words in ("belongs to exit isp-b, by", f"goes via {HOP['b'][4]} by to_b"):
             check(words in said, f"no \"{words}\" in:\n{said}")
-        rows = json.loads(exits(server, "-j"))["exits"]
+        rows = json.loads(ask(server, "-j"))["exits"]
         equal({row["name"]: row["by"] for row in rows}, {"isp-a": "map", "isp-b": "map"}, "by")
 
 
@@ -161,8 +132,7 @@ def _():
 @test("a lost link: its prefix fails at once, the other goes on, nothing is misrouted", 30)
 def _():
     server = router()
-    site.relay.run("ip", "link", "set", "to_b", "down")
-    try:
+    with link_down(site.relay, "to_b"):
         with nothing_dropped(site):
             for version in (4, 6):
                 begun = time.monotonic()
@@ -171,9 +141,6 @@ def _():
                 within(time.monotonic() - begun, 0, 1.9, "seconds until the error")
                 reached(site, site.client, version, 0)
         equal(states(server)["isp-b"][0], "down", "state")
-    finally:
-        site.relay.run("ip", "link", "set", "to_b", "up")
-        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
     wait_for(lambda: states(server)["isp-b"][0] == "up", 5, "the exit is up again")
     with nothing_dropped(site):
         for version in (4, 6):
@@ -200,9 +167,8 @@ def _():
     client.allocate()
     data, peer, _ = lab.pair(client)
     ping(data, peer)
-    site.relay.run("ip", "link", "set", "to_b", "down")
-    down = time.monotonic()
-    try:
+    with link_down(site.relay, "to_b"):
+        down = time.monotonic()
         # Each worker looks at the links once a second.
         wait_for(lambda: refuses(server), 5, "Allocate is answered with 508")
         check(server.counters()["exits_down"], "nothing is counted")
@@ -215,9 +181,6 @@ def _():
                  "the other provider's address is given, by each worker")
         holds_for(lambda: server.process.status is None, max(0, 2 - (time.monotonic() - down)),
                   "the daemon runs on")
-    finally:
-        site.relay.run("ip", "link", "set", "to_b", "up")
-        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
     with nothing_dropped(site):
         equal(data.recv(64), b"while it is down", "bytes to the client")
         equal(peer.recv(64), b"that way, too", "bytes to the peer")
@@ -254,17 +217,13 @@ def _():
         engines.on(server, data, name)
         ping(data, peer)
         pairs.append((name, data, peer))
-    site.relay.run("ip", "link", "set", "to_b", "down")
-    down = time.monotonic()
-    try:
+    with link_down(site.relay, "to_b"):
+        down = time.monotonic()
         for _, data, peer in pairs:
             peer.sendall(b"while it is down")
             data.sendall(b"that way, too")
         holds_for(lambda: server.process.status is None, max(0, 2 - (time.monotonic() - down)),
                   "the daemon runs on")
-    finally:
-        site.relay.run("ip", "link", "set", "to_b", "up")
-        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
     with nothing_dropped(site):
         for name, data, peer in pairs:
             equal(turn.recv_exact(data, 16), b"while it is down", f"{name}: bytes to the client")
@@ -319,7 +278,7 @@ def _():
 
 @test("two exits by one link let out the sources of both, and nobody else's", 30)
 def _():
-    one = sections()
+    one = linked()
     one["exit second"] = {**one["exit isp-a"], "prefix": "10.85.0.0/24, fd85::/64"}
     server = router(**one)
     for source, name in (("10.81.0.2", "isp-a"), ("10.85.0.2", "second"), ("fd85::2", "second")):
@@ -339,30 +298,22 @@ def _():
         wait_for(lambda: states(server)["isp-a"][2] >= before + 20, 5, "all are rejected")
 
 
-def trace(server, source, destination):
-    return exits(server, "trace", source, destination)
-
-
 @test("trace tells which way a packet takes, and why")
 def _():
     server = router()
     for source, far, hop in (("10.82.0.2", "10.99.0.1", "10.92.0.2"),
                              ("10.82.0.1", "10.99.0.1", "10.92.0.2"),
                              ("fd82::2", "fd99::1", "fd92::2")):
-        said = trace(server, source, far)
+        said = ask(server, "trace", source, far)
         for words in ("belongs to exit isp-b, by", f"goes via {hop} by to_b", "lets it pass"):
             check(words in said, f"no \"{words}\" in:\n{said}")
-    said = trace(server, "10.85.0.2", "10.99.0.1")
+    said = ask(server, "trace", "10.85.0.2", "10.99.0.1")
     check("belongs to no exit" in said and "isp-a rejects it" in said, said)
-    said = trace(server, "fd82::2", "fd81::2")
+    said = ask(server, "trace", "fd82::2", "fd81::2")
     check("by lan" in said and "guard" not in said, said)
-    site.relay.run("ip", "link", "set", "to_b", "down")
-    try:
-        said = trace(server, "fd82::2", "fd99::1")
+    with link_down(site.relay, "to_b"):
+        said = ask(server, "trace", "fd82::2", "fd99::1")
         check("belongs to exit isp-b" in said and "unreachable" in said, said)
-    finally:
-        site.relay.run("ip", "link", "set", "to_b", "up")
-        site.relay.run("ip", "-6", "addr", "replace", "fd92::1/64", "dev", "to_b", "nodad")
 
 
 @test("a next hop that the kernel refuses is told of, and costs nobody else anything")
@@ -413,7 +364,7 @@ def _():
     within(took, 0, 100, "ms until they are back")
     site.relay.run("ip", "-6", "route", "flush", "table", "20000")
     site.relay.run("ip", "link", "set", "to_a", "group", "0")
-    wait_for(lambda: states(server)["isp-b"][0] == "up" and "nothing" in exits(server, "plan"), 2,
+    wait_for(lambda: states(server)["isp-b"][0] == "up" and "nothing" in ask(server, "plan"), 2,
              "routes and group are back")
     with nothing_dropped(site):
         reached(site, site.client, 6, 1)
@@ -461,7 +412,7 @@ def _():
         tap.note("this kernel knows no tables with an owner")
     wait_for(lambda: "culvert_guard" in site.relay.run("nft", "list", "tables"), 2, "guards")
     equal(refused(site, site.client, 6, 2), errno.EACCES, "a foreign source")
-    check("nothing" in exits(server, "plan"), "something would be changed")
+    check("nothing" in ask(server, "plan"), "something would be changed")
 
 
 def exit_process(server):
@@ -485,7 +436,7 @@ def _():
         equal(refused(site, site.client, 6, 2), errno.EACCES, "a foreign source")
     wait_for(lambda: server.log_count(r"event=exits_ready") > ready, 5, "another one")
     check(exit_process(server) not in (pid, None), "no new process")
-    check("nothing" in exits(server, "plan"), "something would be changed")
+    check("nothing" in ask(server, "plan"), "something would be changed")
 
 
 @test("a reload moves a prefix: the plan says what, then it is so")
@@ -493,12 +444,12 @@ def _():
     server = router()
     server.sections["exit isp-a"]["prefix"] = "10.81.0.0/24, fd81::/64, fd85::/64"
     server.write_config()
-    plan = exits(server, "plan")
+    plan = ask(server, "plan")
     check("+ ip -6 route default from fd85::/64" in plan and "~ table inet" in plan,
           f"the plan: {plan}")
     check("10.81" not in plan, f"the plan changes what stays: {plan}")
     equal(server.reload(), "reloaded", "the reload")
-    wait_for(lambda: "nothing" in exits(server, "plan"), 5, "it is so")
+    wait_for(lambda: "nothing" in ask(server, "plan"), 5, "it is so")
     equal(refused(site, site.client, 6, 2, 1), errno.ETIMEDOUT, "the router lets it out; A does not")
 
 
@@ -511,12 +462,12 @@ def _():
     lab.stop_server()
     with nothing_dropped(site):
         reached(site, site.client, 4, 1)
-    check("- ip -6 route default from" in exits(server, "remove"), "nothing is told of")
+    check("- ip -6 route default from" in ask(server, "remove"), "nothing is told of")
     check("20000" not in rules(), f"rules are left: {rules()}")
     equal(site.relay.run("nft", "list", "tables").strip(), "", "tables that are left")
     equal(site.relay.run("ip", "-6", "route", "show", "table", "all", "proto", "200").strip(), "",
           "routes that are left")
-    check("nothing" in exits(server, "remove"), "a second time there is something")
+    check("nothing" in ask(server, "remove"), "a second time there is something")
 
 
 tap.main()

@@ -8,29 +8,21 @@ CULVERT_LONG=1 replaces them 40 times instead of 4.
 import contextlib
 import os
 import re
-import select
-import shutil
 import signal
 import sys
-import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.exits import Router, link_down  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.exits import Router, begin, link_down, linked  # noqa: E402
+from culvertlab.site import (Site, Stream, all_reached, nothing_dropped, reached,  # noqa: E402
+                             refused)
 from culvertlab.tap import check, equal, within  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 ALL, MOVED = 10000, 2500
 REPLACES = 40 if os.environ.get("CULVERT_LONG") else 4
 # Beside B's own: it comes and goes.
@@ -41,8 +33,9 @@ def sections(version=0):
     """Two exits with 10,000 prefixes in all, half of each family, side by side; every other
     version has a quarter of them elsewhere, and another one beside that of the host.  Of IPv6
     they are as long as the host's own, and found by a hash; of IPv4 the host's own is not."""
-    made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                "prefix": list(PREFIX[key].values())} for key in ("a", "b")}
+    made = linked()
+    for one in made.values():
+        one["prefix"] = [one["prefix"]]
     odd = version % 2
     for net in range(odd * MOVED, odd * MOVED + ALL // 2 - 2):
         here = made[f"exit isp-{'ab'[net % 2]}"]["prefix"]
@@ -72,53 +65,14 @@ def _():
         within(int(took[1]), 0, 1000, "ms until all are there")
         equal({row["by"] for row in made.rows().values()}, {"map"}, "how exits are found")
         with nothing_dropped(site):
-            for node in (site.client, site.relay):
-                for version in (4, 6):
-                    for index in (0, 1):
-                        reached(site, node, version, index)
+            all_reached(site, site.client, site.relay)
         # Its own changes are none that it has to heal.
         equal(made.server.log_count(r"event=exits_changed"), 0, "changes behind the first ones")
-        with link_down(site.relay, "to_b", "fd92::1/64"), nothing_dropped(site):
+        with link_down(site.relay, "to_b"), nothing_dropped(site):
             wait_for(lambda: "nothing" in made.exits("plan"), 5, "the link is lost")
             for version in (4, 6):
                 check(refused(site, site.client, version, 1), "no error at the host")
                 reached(site, site.client, version, 0)
-
-
-class Stream:
-    """A thousand datagrams a second of each family, from B's prefix to Y."""
-
-    def __init__(self, stack):
-        self.pairs = []
-        self.sent = self.got = self.refused = 0
-        for version in (4, 6):
-            far = stack.enter_context(contextlib.closing(site.peer.bound(version, 0, udp=True)))
-            near = stack.enter_context(site.client.datagrams(far.getsockname()[:2], 1))
-            self.pairs.append((near, far))
-
-    def _take(self, until):
-        fars = [far for _, far in self.pairs]
-        while True:
-            ready = select.select(fars, [], [], max(0, until - time.monotonic()))[0]
-            if not ready:
-                return
-            for far in ready:
-                far.recv(16)
-                self.got += 1
-
-    def run(self, between):
-        """Until that is true, which is asked after each beat."""
-        due = time.monotonic()
-        while not between():
-            for near, _ in self.pairs:
-                try:
-                    near.send(b"?")
-                    self.sent += 1
-                except OSError:
-                    self.refused += 1
-            due += .001
-            self._take(due)
-        self._take(time.monotonic() + .5)
 
 
 @test(f"{REPLACES} replaces of 10,000 prefixes under traffic: 0 misrouted, 0 refused, 0 lost",
@@ -140,11 +94,11 @@ def _():
             server.process.child.send_signal(signal.SIGHUP)
             return False
 
-        stream = Stream(stack)
+        stream = Stream(stack, site, ((4, 1), (6, 1)))
         with nothing_dropped(site):
             stream.run(replaced)
-        tap.note(f"{stream.sent} sent, {stream.got} arrived, {stream.refused} refused")
-        equal((stream.refused, stream.sent - stream.got), (0, 0), "refused, and lost")
+        equal((stream.refused, stream.lost()), (0, 0), "refused, and lost")
+        tap.note(f"{stream.sent} sent, {stream.arrived} arrived, {stream.refused} refused")
         equal({name: row["rejected"] for name, row in made.rows().items()},
               {"isp-a": 0, "isp-b": 0}, "rejected by the guards")
         check("nothing" in made.exits("plan"), "something would be changed")

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import select
-import shutil
 import socket
 import struct
 import sys
@@ -22,20 +21,15 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import engines, stun, tap, turn  # noqa: E402
 from culvertlab.data import ping  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
+from culvertlab.exits import await_ready, begin, linked  # noqa: E402
 from culvertlab.packets import checksum  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site  # noqa: E402
+from culvertlab.site import Site  # noqa: E402
 from culvertlab.tap import equal  # noqa: E402
 from culvertlab.topo import run  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 ETH_P = {4: 0x0800, 6: 0x86DD}
 SYN, ACK = 2, 16
 # Code: what connect() says. Of IPv6 5 is the draft's, of IPv4 13; the others are for comparison.
@@ -221,10 +215,8 @@ def _():
 
 
 def relay(**changes):
-    exits = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                                 "prefix": ", ".join(PREFIX[key].values())} for key in ("a", "b")}
-    server = lab.server({**exits, **changes}, fresh=True)
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+    server = lab.server({**linked(), **changes}, fresh=True)
+    await_ready(server)
     return server
 
 

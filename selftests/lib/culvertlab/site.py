@@ -21,6 +21,8 @@ import errno
 import json
 import os
 import secrets
+import select
+import time
 
 from .server import PATIENCE
 from .tap import check, equal
@@ -213,6 +215,14 @@ def reached(site, node, version, index, timeout=3):
             equal(sock.recv(1), b"", "the end")
 
 
+def all_reached(site, *nodes):
+    """reached() from the address of each provider, of both families, of these nodes."""
+    for node in nodes:
+        for version in (4, 6):
+            for index in (0, 1):
+                reached(site, node, version, index)
+
+
 def refused(site, node, version, index, timeout=3):
     """The errno with which a connection from there to Y fails, 0 if it does not."""
     with contextlib.closing(site.peer.listen(version)) as listener:
@@ -241,3 +251,51 @@ def nothing_dropped(site):
     before = site.dropped()
     yield
     equal(site.dropped(), before, "packets dropped by the filters of A and B")
+
+
+class Stream:
+    """Datagrams from addresses of X to Y, at a rate each; what is refused and what arrives counts.
+
+    `ways`: (version, index of X's address). The sockets close with the stack.
+    """
+
+    def __init__(self, stack, site, ways, rate=1000):
+        self.pairs = []
+        for version, index in ways:
+            far = stack.enter_context(site.peer.bound(version, udp=True))
+            near = stack.enter_context(site.client.datagrams(far.getsockname()[:2], index))
+            self.pairs.append((near, far))
+        self.sent = self.refused = self.arrived = 0
+        self._period = 1 / rate
+        self._begun = time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self._begun
+
+    def run(self, done):
+        """Until that holds, which is asked after each beat; a beat that is late is made up for."""
+        due = time.monotonic()
+        while not done():
+            for near, _ in self.pairs:
+                try:
+                    near.send(b"?")
+                    self.sent += 1
+                except OSError:
+                    self.refused += 1
+            due += self._period
+            self._take(due)
+
+    def lost(self):
+        """How many have not arrived when half a second more has passed."""
+        self._take(time.monotonic() + .5)
+        return self.sent - self.arrived
+
+    def _take(self, until):
+        fars = [far for _, far in self.pairs]
+        while True:
+            ready = select.select(fars, [], [], max(0, until - time.monotonic()))[0]
+            if not ready:
+                return
+            for far in ready:
+                far.recv(16)
+                self.arrived += 1
