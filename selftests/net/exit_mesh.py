@@ -76,6 +76,38 @@ def _():
             check(words in plan, f"no \"{words}\" in:\n{plan}")
 
 
+def addresses(node):
+    """{address: is it deprecated} of the tunnels' device, but for its link-local one."""
+    said = json.loads(node.run("ip", "-j", "-6", "addr", "show", "dev", "culvert_tunnel"))
+    return {one["local"]: one.get("deprecated", False)
+            for device in said for one in device.get("addr_info", ()) if one["scope"] == "global"}
+
+
+def own_address():
+    """It comes back when somebody deletes it; what somebody else has put there stays."""
+    ours, other = f"{ANYCAST['a']}/128", "fd86::77"
+    line = f"ip -6 address {ours} dev culvert_tunnel"
+    with both() as (first, second):
+        node = first.node
+        equal(addresses(node), {ANYCAST["a"]: True}, "what is there")
+        node.run("ip", "-6", "addr", "add", other, "dev", "culvert_tunnel")
+        node.run("ip", "-6", "addr", "del", ours, "dev", "culvert_tunnel")
+        wait_for(lambda: addresses(node) == {ANYCAST["a"]: True, other: False}, 5,
+                 "ours is back, the other is left alone")
+        reached(site, second.node, 6, 0)
+        node.run("ip", "link", "set", "culvert_tunnel", "down")
+        wait_for(lambda: ANYCAST["a"] in addresses(node), 5, "the device is up, with the address")
+        reached(site, second.node, 6, 0)
+        first.server.stop()
+        equal(first.exits("plan").strip(), "nothing to be changed", "the plan")
+        check(f"- {line}" in first.exits("remove"), "the address is not removed")
+        check(f"+ {line}" in first.exits("plan"), "the plan has no address")
+
+
+if TUNNEL == "ip6tnl":  # which is for addresses of a device alone
+    tap.add("the tunnels' device has the anycast addresses: planned, healed, removed", own_address, 60)
+
+
 @test("what cannot be reached by a tunnel any more is refused at once, the rest goes on", 40)
 def _():
     way = (f"{ANYCAST['b']}/128", "via", "fd86::1")
@@ -207,7 +239,8 @@ def sent(node):
 @test("two routers that take each other for the right one: one packet too much, and an error", 30)
 def _():
     # RXB believes that B's link is at RXA's; each tunnels to the other's own address.
-    loop = {"prefix": "10.82.0.0/24, fd82::/48", "anycast": ROUTER["a"], "tunnel_peer": ROUTER["a"]}
+    loop = {"prefix": "10.82.0.0/24, fd82::/48", "anycast": ROUTER["a"], "tunnel_peer": ROUTER["a"],
+            "tunnel": TUNNEL}
     with both(**{"exit isp-b": loop}) as servers:
         first = servers[0]
         first.server.sections["exit isp-b"]["anycast"] = ROUTER["b"]

@@ -672,9 +672,8 @@ const struct key conf_keys[] = {
 		  "exits of a file: vxlan-gpe (UDP port 4790) or ip6tnl (IPv6 and\n"
 		  "IPv4 in IPv6 and nothing between, RFC 2473, for routers that\n"
 		  "know that alone and for 16 bytes more in each packet).\n"
-		  "The kernel takes ip6tnl for addresses of a device alone: with a\n"
-		  ".Cm link\n"
-		  "here give lo the anycast addresses (ip address add ... dev lo).\n"
+		  "The kernel takes ip6tnl for addresses of a device alone: then\n"
+		  "that of tunnels has the anycast addresses.\n"
 		  "Other tunnels of either kind do not pass the link of an exit." },
 	{ EXIT(discovery_hosts), .name = "discovery_host", .type = KEY_PREFIXES,
 	  .flags = KEY_REPEAT,

@@ -151,6 +151,7 @@ int exit_apply(struct rtnl *rtnl, const struct conf *conf,
 	if (!err) {
 		groups_apply(&applying, conf, host);
 		difference_apply(&applying, &want, &have);
+		err = tunnel_addresses(rtnl, conf, host, &want, change);
 		tunnel_unmake(rtnl, conf, host, change);
 	}
 	exit_state_clear(&want);

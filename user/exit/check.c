@@ -179,6 +179,8 @@ static const char *option_of(const char *failed)
 			    "CONFIG_IPV6_MULTIPLE_TABLES" },
 		{ "ip6tnl",
 		  "CONFIG_IPV6_TUNNEL; tunnel = vxlan-gpe does without" },
+		{ "ip -6 address ",
+		  "IPv6 on new devices (net.ipv6.conf.default.disable_ipv6 = 0)" },
 		{ EXIT_TUNNEL, "CONFIG_VXLAN" },
 	};
 

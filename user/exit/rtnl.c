@@ -460,6 +460,8 @@ static int local_take(const struct nlmsghdr *msg, void *arg)
 	/* Not the anycast addresses, which we have made ourselves. */
 	if (!ip_family(head->rtm_family) || head->rtm_type != RTN_LOCAL ||
 	    head->rtm_protocol == EXIT_PROTOCOL ||
+	    (host->tunnel &&
+	     number(&attributes, RTA_OIF, 0) == (uint32_t)host->tunnel) ||
 	    number(&attributes, RTA_TABLE, head->rtm_table) != RT_TABLE_LOCAL)
 		return MNL_CB_OK;
 	local = exit_array_add((void **)&host->locals, &host->local_count,

@@ -71,6 +71,13 @@ int tunnel_look(struct rtnl *rtnl, const struct conf *conf,
 /* Makes the device if it is wanted; what fails is noted in change. */
 int tunnel_make(struct rtnl *rtnl, const struct conf *conf,
 		struct exit_host *host, struct exit_change *change);
+/*
+ * Has the device have the addresses without which it takes nothing, and no other of
+ * ours (tunnel_addr.c). conf NULL: none. 0 or a negative errno; what fails is noted.
+ */
+int tunnel_addresses(struct rtnl *rtnl, const struct conf *conf,
+		     const struct exit_host *host,
+		     const struct exit_state *want, struct exit_change *change);
 /* Removes it if not, when no route leads there any more. conf NULL: it is not. */
 void tunnel_unmake(struct rtnl *rtnl, const struct conf *conf,
 		   const struct exit_host *host, struct exit_change *change);

@@ -59,8 +59,6 @@ class Mesh(Site):
         for key, net in INNER.items():
             self._address("i", f"to_r{key}", net, 1)
             self._address(f"r{key}", "lan", net, 2)
-            if TUNNEL == "ip6tnl":
-                self._batch(f"r{key}", [f"addr add {ANYCAST[key]}/128 dev lo"])
             self._batch(f"r{key}", [line for own in (81, 82, 85) for line in (
                 f"addr add 10.{own}.0.{OWN[key]}/32 dev lo",
                 f"addr add fd{own}::{OWN[key]}/128 dev lo")])
