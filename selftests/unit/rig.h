@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -253,50 +254,103 @@ static inline struct engine_set *rig_set(struct loop *loop, const char *name,
 	return *err ? NULL : set;
 }
 
+/* The cases with one engine, named after it; none where the kernel has it not. */
+static inline int rig_run_engine(const char *group, const char *engine,
+				 const struct CMUnitTest *cases, size_t count)
+{
+	struct engine_params params = rig_params();
+	struct CMUnitTest *named = calloc(count, sizeof(*named));
+	struct engine_set *set;
+	struct loop *loop;
+	int err, result = 0;
+	char *label;
+
+	if (!named || loop_new(&loop))
+		return 1;
+	set = rig_set(loop, engine, &params, &err);
+	engine_set_free(set);
+	loop_free(loop);
+	if (!set)
+		fprintf(stderr, "# engine %s left out: %s\n", engine,
+			strerror(-err));
+	for (size_t k = 0; set && k < count; k++) {
+		if (asprintf(&label, "%s: %s", engine, cases[k].name) < 0)
+			return 1;
+		named[k] = cases[k];
+		named[k].name = label;
+		named[k].initial_state = (void *)(uintptr_t)engine;
+	}
+	if (set)
+		result = _cmocka_run_group_tests(group, named, count, NULL,
+						 NULL);
+	for (size_t k = 0; k < count; k++)
+		free((char *)(uintptr_t)named[k].name);
+	free(named);
+	return result;
+}
+
+/* A process whose output is kept until it has ended. */
+struct rig_child {
+	pid_t pid;
+	FILE *said;
+};
+
+static inline struct rig_child rig_child_new(const char *group,
+					     const char *engine,
+					     const struct CMUnitTest *cases,
+					     size_t count)
+{
+	struct rig_child child = { .pid = -1, .said = tmpfile() };
+
+	fflush(NULL);
+	if (child.said)
+		child.pid = fork();
+	if (child.pid)
+		return child;
+	dup2(fileno(child.said), STDOUT_FILENO);
+	dup2(fileno(child.said), STDERR_FILENO);
+	exit(rig_run_engine(group, engine, cases, count));
+}
+
+/* Waits for it, shows what it has said; 0: all has passed. */
+static inline int rig_child_end(struct rig_child child)
+{
+	int status = 1;
+	char data[4096];
+	size_t len;
+
+	if (child.pid < 0 || waitpid(child.pid, &status, 0) < 0)
+		return 1;
+	rewind(child.said);
+	while ((len = fread(data, 1, sizeof(data), child.said)))
+		fwrite(data, 1, len, stdout);
+	fclose(child.said);
+	if (WIFSIGNALED(status))
+		printf("# ended by signal %d\n", WTERMSIG(status));
+	return status != 0;
+}
+
 /*
  * Runs every case with every engine this kernel gives; initial_state is then
- * the engine's name. The plain cases run once.
+ * the engine's name. The plain cases run once. The cases wait most of their
+ * time: each engine has a process of its own, beside the others.
  */
 static inline int rig_run(const char *group, const struct CMUnitTest *plain,
 			  size_t plain_count, const struct CMUnitTest *cases,
 			  size_t count)
 {
-	struct engine_params params = rig_params();
-	struct CMUnitTest *all;
-	struct loop *loop;
-	size_t n = 0, engines = 0;
-	int err, result;
+	struct rig_child child[8];
+	size_t engines = 0;
+	int result;
 
-	while (engine_all[engines])
-		engines++;
-	all = calloc(plain_count + engines * count, sizeof(*all));
-	if (!all || loop_new(&loop))
-		return 1;
-	for (; n < plain_count; n++)
-		all[n] = plain[n];
-	for (size_t e = 0; e < engines; e++) {
-		const char *name = engine_all[e]->name;
-		struct engine_set *set = rig_set(loop, name, &params, &err);
-
-		if (!set)
-			fprintf(stderr, "# engine %s left out: %s\n", name,
-				strerror(-err));
-		for (size_t k = 0; set && k < count; k++, n++) {
-			char *label;
-
-			all[n] = cases[k];
-			if (asprintf(&label, "%s: %s", name, cases[k].name) < 0)
-				return 1;
-			all[n].name = label;
-			all[n].initial_state = (void *)(uintptr_t)name;
-		}
-		engine_set_free(set);
+	for (; engine_all[engines]; engines++) {
+		assert_true(engines < sizeof(child) / sizeof(child[0]));
+		child[engines] = rig_child_new(group, engine_all[engines]->name,
+					       cases, count);
 	}
-	loop_free(loop);
-	result = _cmocka_run_group_tests(group, all, n, NULL, NULL);
-	for (size_t k = plain_count; k < n; k++)
-		free((char *)(uintptr_t)all[k].name);
-	free(all);
+	result = _cmocka_run_group_tests(group, plain, plain_count, NULL, NULL);
+	for (size_t e = 0; e < engines; e++)
+		result |= rig_child_end(child[e]);
 	return result;
 }
 
