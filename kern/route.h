@@ -26,7 +26,7 @@
  * any size. fib->l4_protocol is the caller's to set. Returns ROUTE_FOUND,
  * WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which fib->mtu_result is what fits.
  */
-static __noinline int route_find(struct __sk_buff *skb,
+static __noinline int route_find(void *ctx,
 				 struct bpf_fib_lookup *fib, __u32 family,
 				 const struct wire_leg *leg, __u32 size)
 {
@@ -47,7 +47,7 @@ static __noinline int route_find(struct __sk_buff *skb,
 		__builtin_memcpy(fib->ipv6_src, leg->local, 16);
 		__builtin_memcpy(fib->ipv6_dst, leg->remote, 16);
 	}
-	found = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+	found = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return WIRE_DROP_TOO_BIG;
 	/* Without a neighbour entry the redirect makes one and waits for it. */

@@ -105,7 +105,7 @@ static __always_inline void snapshot_read(struct wire_snapshot *s,
 	s->found = 1;
 }
 
-static __noinline int snapshot_take(struct __sk_buff *skb,
+static __noinline int snapshot_take(struct xdp_md *ctx,
 				    const struct wire_key *key,
 				    struct wire_snapshot *s)
 {
@@ -121,7 +121,7 @@ static __noinline int snapshot_take(struct __sk_buff *skb,
 		tuple.ipv4.sport = key->remote_port;
 		tuple.ipv4.dport = key->local_port;
 		size = sizeof(tuple.ipv4);
-		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS,
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS,
 					0);
 	} else {
 		__builtin_memcpy(tuple.ipv6.saddr, key->remote, 16);
@@ -129,7 +129,7 @@ static __noinline int snapshot_take(struct __sk_buff *skb,
 		tuple.ipv6.sport = key->remote_port;
 		tuple.ipv6.dport = key->local_port;
 		size = sizeof(tuple.ipv6);
-		sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS,
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS,
 					0);
 	}
 	if (!sk)
@@ -142,7 +142,7 @@ static __noinline int snapshot_take(struct __sk_buff *skb,
 }
 
 /* As forward_segment() asks for every packet: what that cannot use is no way. */
-static __noinline int snapshot_route(struct __sk_buff *skb,
+static __noinline int snapshot_route(struct xdp_md *ctx,
 				     const struct wire_key *key,
 				     struct wire_snapshot *s)
 {
@@ -154,7 +154,7 @@ static __noinline int snapshot_route(struct __sk_buff *skb,
 	if (!fib)
 		return 0;
 	fib->l4_protocol = IPPROTO_TCP;
-	if (route_find(skb, fib, key->family, (const struct wire_leg *)key,
+	if (route_find(ctx, fib, key->family, (const struct wire_leg *)key,
 		       0) == ROUTE_FOUND)
 		s->device = fib->ifindex;
 	return 0;

@@ -44,28 +44,28 @@ int wire_egress(struct __sk_buff *skb)
 }
 
 /* Run by the broker, one run at a time, on a packet that does not matter. */
-SEC("tc")
-int wire_snapshot(struct __sk_buff *skb)
+SEC("xdp")
+int wire_snapshot(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
 	struct wire_call *call = bpf_map_lookup_elem(&wire_call, &zero);
 	__u32 hooked;
 
 	if (!call)
-		return TC_ACT_UNSPEC;
+		return XDP_PASS;
 	call->error = 0;
 	if (call->hook)
 		call->error = snapshot_hook(call);
 	if (call->error)
-		return TC_ACT_UNSPEC;
+		return XDP_PASS;
 	/* A full barrier: the flows are there before anything is looked at. */
 	hooked = __sync_fetch_and_add(&call->hook, 0);
 	for (int i = 0; i < WIRE_LEGS; i++) {
-		snapshot_take(skb, &call->key[i], &call->snapshot[i]);
+		snapshot_take(ctx, &call->key[i], &call->snapshot[i]);
 		if (!hooked)
-			snapshot_route(skb, &call->key[i], &call->snapshot[i]);
+			snapshot_route(ctx, &call->key[i], &call->snapshot[i]);
 	}
-	return TC_ACT_UNSPEC;
+	return XDP_PASS;
 }
 
 /* The same before it makes a lane. */

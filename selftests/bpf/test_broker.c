@@ -21,6 +21,7 @@
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
 #include "main/privilege.h"
+#include "unit/packets.h"
 
 #define PAIRS   64
 #define WAIT_MS 10000
@@ -155,23 +156,19 @@ static bool message_wait(int channel, uint32_t type, void *out, size_t len,
 			 int *fd)
 {
 	for (;;) {
-		union {
-			uint32_t type;
-			char bytes[256];
-		} message;
-		struct message came;
+		struct packet_message message;
 
-		if (!readable(channel, WAIT_MS) ||
-		    message_recv(channel, &message, sizeof(message), fd ? 1 : 0,
-				 0, &came))
+		if ((!packet_waits(channel) && !readable(channel, WAIT_MS)) ||
+		    packet_next(channel, 0, &message))
 			return false;
-		if (message.type != type || came.len != len) {
-			message_close(&came);
+		if (message.body.type != type || message.len != len) {
+			packet_message_close(&message);
 			continue;
 		}
-		memcpy(out, &message, len);
-		if (came.fd_count)
-			*fd = came.fds[0];
+		memcpy(out, &message.body, len);
+		if (fd && message.fd_count)
+			*fd = message.fds[--message.fd_count];
+		packet_message_close(&message);
 		return true;
 	}
 }

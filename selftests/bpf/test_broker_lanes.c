@@ -16,6 +16,7 @@
 #include "broker/broker.h"
 #include "engine/wire_proto.h"
 #include "loop/loop.h"
+#include "unit/packets.h"
 
 #define LANES   4
 #define WAIT_MS 5000
@@ -38,24 +39,19 @@ static struct rig {
 
 static bool hear(uint32_t type, void *out, size_t len, int fds[2])
 {
-	union {
-		uint32_t type;
-		char bytes[256];
-	} message;
-	struct message came;
+	struct packet_message message;
 	uint64_t start = clock_ms();
 
-	while (message_recv(rig.channel, &message, sizeof(message), 2,
-			    MSG_DONTWAIT, &came)) {
+	while (packet_next(rig.channel, MSG_DONTWAIT, &message)) {
 		if (clock_ms() - start > WAIT_MS)
 			return false;
 		loop_tick(rig.loop, 10);
 	}
 	if (fds)
-		memcpy(fds, came.fds, 2 * sizeof(int));
-	memcpy(out, &message, len);
-	return came.len == len && message.type == type &&
-	       came.fd_count == (fds ? 2 : 0);
+		memcpy(fds, message.fds, 2 * sizeof(int));
+	memcpy(out, &message.body, len);
+	return message.len == len && message.body.type == type &&
+	       message.fd_count == (fds ? 2 : 0);
 }
 
 /* The broker has closed the channel. */

@@ -71,7 +71,7 @@ static void channel_open(struct run *run, int which)
 /* Any bytes, any descriptors. */
 static void raw_step(struct run *run, int channel)
 {
-	uint8_t message[140];
+	uint8_t message[240]; /* two, and a part of the next */
 	size_t len = byte(run) % sizeof(message), count = byte(run) % 8;
 	int fds[8];
 
@@ -115,6 +115,33 @@ static void lane_step(struct run *run, int channel)
 		message_send(channel, &end, sizeof(end), NULL, 0, MSG_DONTWAIT);
 }
 
+/* Several in a packet: what the worker says in a tick. */
+static void packet_step(struct run *run, int channel)
+{
+	struct packet packet = { .count = 0 };
+	struct broker_join join = { .type = BROKER_JOIN };
+	struct broker_reset reset = { .type = BROKER_RESET };
+	uint8_t count = byte(run) % 5, cut;
+
+	while (count--) {
+		const int two[2] = { run->fds[byte(run) % 8],
+				     run->fds[byte(run) % 8] };
+
+		join.ticket = count;
+		join.allocation = byte(run) % 4;
+		reset.pair = byte(run) % (CAPACITY + 1);
+		reset.generation = byte(run) % 8;
+		packet_add(&packet, &join, sizeof(join), two, 2);
+		packet_add(&packet, &reset, sizeof(reset), NULL, 0);
+	}
+	cut = byte(run);
+	if (cut > 250)
+		packet.len -= packet.len ? 1 : 0;
+	else if (cut > 245)
+		packet.fd_count -= packet.fd_count ? 1 : 0;
+	packet_send(channel, &packet, MSG_DONTWAIT);
+}
+
 /* Right in form, so that the fuzzer gets past the first checks. */
 static void formed_step(struct run *run, int channel)
 {
@@ -125,7 +152,7 @@ static void formed_step(struct run *run, int channel)
 	struct broker_expire expire = { .type = BROKER_EXPIRE };
 	int two[2];
 
-	switch (byte(run) % 6) {
+	switch (byte(run) % 7) {
 	case 0:
 		hello.adopts = byte(run) % 3;
 		message_send(channel, &hello, sizeof(hello), NULL, 0,
@@ -155,6 +182,9 @@ static void formed_step(struct run *run, int channel)
 		break;
 	case 5:
 		lane_step(run, channel);
+		break;
+	case 6:
+		packet_step(run, channel);
 		break;
 	default:
 		expire.allocation = byte(run) % 4;

@@ -10,13 +10,14 @@
 
 #include <sys/mman.h>
 
-#include "base/message.h"
 #include "engine/wire.h"
+#include "unit/packets.h"
 
 #define BROKER_PLACES 64
 
 struct broker_rig {
 	int fd; /* the broker's end; -1: closed */
+	struct loop *loop; /* the worker's */
 	struct wire_pair *pairs; /* BROKER_PLACES of them */
 	int pairs_fd;
 };
@@ -30,11 +31,12 @@ static inline int broker_read_pair(int map, uint32_t place,
 	return n == sizeof(*out) ? 0 : -ENOENT;
 }
 
-static inline void broker_rig_init(struct broker_rig *broker)
+static inline void broker_rig_init(struct broker_rig *broker, struct loop *loop)
 {
 	size_t size = BROKER_PLACES * sizeof(*broker->pairs);
 
 	broker->fd = -1;
+	broker->loop = loop;
 	broker->pairs_fd = memfd_create("pairs", MFD_CLOEXEC);
 	assert_true(broker->pairs_fd >= 0);
 	assert_int_equal(ftruncate(broker->pairs_fd, (off_t)size), 0);
@@ -68,6 +70,13 @@ static inline void broker_send(struct broker_rig *broker, const void *body,
 	assert_int_equal(message_send(broker->fd, body, len, fds, count, 0), 0);
 }
 
+/* What the worker has to say it says at the end of a tick. */
+static inline void broker_tick(struct broker_rig *broker)
+{
+	if (!packet_waits(broker->fd))
+		loop_tick(broker->loop, 0);
+}
+
 /*
  * The next message: exactly `len` bytes, with `count` descriptors. Its type is
  * returned; 0 when there is none, or the channel was closed.
@@ -75,20 +84,17 @@ static inline void broker_send(struct broker_rig *broker, const void *body,
 static inline uint32_t broker_hear(struct broker_rig *broker, void *body,
 				   size_t len, int *fds, size_t count)
 {
-	union {
-		uint32_t type;
-		char bytes[256];
-	} got;
-	struct message came;
+	struct packet_message got;
 
-	if (message_recv(broker->fd, &got, sizeof(got), 8, MSG_DONTWAIT, &came))
+	broker_tick(broker);
+	if (packet_next(broker->fd, MSG_DONTWAIT, &got))
 		return 0;
-	assert_int_equal(came.len, len);
-	memcpy(body, &got, len);
-	assert_int_equal(came.fd_count, count);
+	assert_int_equal(got.len, len);
+	memcpy(body, &got.body, len);
+	assert_int_equal(got.fd_count, count);
 	if (count)
-		memcpy(fds, came.fds, count * sizeof(int));
-	return got.type;
+		memcpy(fds, got.fds, count * sizeof(int));
+	return got.body.type;
 }
 
 static inline void broker_expect_hello(struct broker_rig *broker,
@@ -194,7 +200,9 @@ static inline bool broker_silent(struct broker_rig *broker)
 {
 	char byte;
 
-	return recv(broker->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 &&
+	broker_tick(broker);
+	return !packet_waits(broker->fd) &&
+	       recv(broker->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 &&
 	       errno == EAGAIN;
 }
 

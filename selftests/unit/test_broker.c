@@ -14,6 +14,7 @@
 #include "unit/broker_fake.h"
 #include "unit/failalloc.h"
 #include "unit/open_files.h"
+#include "unit/packets.h"
 
 #define CAPACITY 4
 #define SECOND   1000000000ull
@@ -328,6 +329,9 @@ static int session_open(struct rig *rig)
 	return session_of(rig, rig->sessions++);
 }
 
+/* Of the rig in use: the broker has its say at the end of a tick. */
+static struct loop *broker_loop;
+
 static void tick(struct rig *rig)
 {
 	for (int i = 0; i < 4; i++)
@@ -344,26 +348,31 @@ static void request(struct rig *rig, int channel, const void *message,
 /* The next message, which has to be this one. */
 static void answer(int channel, uint32_t type, void *out, size_t len)
 {
-	char bytes[256];
+	struct packet_message message;
 
-	assert_int_equal(recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT),
-			 len);
-	memcpy(out, bytes, len);
-	assert_int_equal(*(uint32_t *)out, type);
+	loop_tick(broker_loop, 0);
+	assert_int_equal(packet_next(channel, MSG_DONTWAIT, &message), 0);
+	assert_int_equal(message.len, len);
+	assert_int_equal(message.body.type, type);
+	memcpy(out, &message.body, len);
+	packet_message_close(&message);
 }
 
 static bool is_closed(int channel)
 {
 	char bytes[256];
 
-	return recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) == 0;
+	return !packet_waits(channel) &&
+	       recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) == 0;
 }
 
 static bool is_silent(int channel)
 {
 	char bytes[256];
 
-	return recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) < 0 &&
+	loop_tick(broker_loop, 0);
+	return !packet_waits(channel) &&
+	       recv(channel, bytes, sizeof(bytes), MSG_DONTWAIT) < 0 &&
 	       errno == EAGAIN;
 }
 
@@ -390,6 +399,7 @@ static int setup(void **state)
 	    fake_broker_new(rig->loop, CAPACITY, &rig->broker))
 		return -1;
 	*state = rig;
+	broker_loop = rig->loop;
 	rig->channel = session_open(rig);
 	greet(rig, rig->channel, false);
 	rig->fds[0] = fake_connect(1, AF_INET);
@@ -551,6 +561,7 @@ static unsigned int acknowledged(struct rig *rig, int late, uint32_t to_client)
 	struct wire_snapshot *s = &fake.sockets[late].snapshot;
 	struct broker_join message = join_usual();
 	struct broker_answer pair;
+	struct packet_message told;
 
 	fake.acknowledged = 0;
 	message.to_client = to_client;
@@ -560,7 +571,8 @@ static unsigned int acknowledged(struct rig *rig, int late, uint32_t to_client)
 	assert_int_equal(pair.reason, WIRE_OK);
 	s->rcv_wup += 5;
 	place_reset(rig->broker, pair.pair, WIRE_END_RESET);
-	while (!is_silent(rig->channel))
+	tick(rig);
+	while (!packet_next(rig->channel, MSG_DONTWAIT, &told))
 		;
 	return fake.acknowledged;
 }
@@ -1262,6 +1274,89 @@ static void a_breach_closes_the_channel(void **state)
 	close(unix_fd);
 }
 
+static void packet_of(struct packet *packet, const void *body, size_t len,
+		      const int *fds)
+{
+	assert_true(packet_add(packet, body, len, fds, fds ? WIRE_LEGS : 0));
+}
+
+static void several_in_a_packet_are_taken_in_turn(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_join first = join_usual(), second = join_usual();
+	struct broker_reset reset = { .type = BROKER_RESET, .pair = 99 };
+	struct broker_claim claim = { .type = BROKER_CLAIM, .pair = 99 };
+	struct broker_answer pair;
+	struct broker_ended ended;
+	struct packet packet = { .count = 0 };
+	size_t before = open_files();
+
+	first.ticket = 7;
+	second.ticket = 8;
+	packet_of(&packet, &first, sizeof(first), rig->fds);
+	packet_of(&packet, &reset, sizeof(reset), NULL);
+	packet_of(&packet, &second, sizeof(second), rig->fds);
+	packet_of(&packet, &claim, sizeof(claim), NULL);
+	request(rig, rig->channel, packet.bytes, packet.len, packet.fds,
+		packet.fd_count);
+	answer(rig->channel, BROKER_ANSWER, &pair, sizeof(pair));
+	assert_int_equal(pair.ticket, 7);
+	assert_int_equal(pair.reason, WIRE_OK);
+	/* The same sockets once more; its copies of them are closed. */
+	answer(rig->channel, BROKER_ANSWER, &pair, sizeof(pair));
+	assert_int_equal(pair.ticket, 8);
+	assert_int_equal(pair.reason, WIRE_NO_STATE);
+	answer(rig->channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_int_equal(ended.pair, 99);
+	assert_int_equal(open_files(), before + WIRE_LEGS);
+}
+
+/* Nothing is done of a packet of which one message is wrong. */
+static void a_packet_is_judged_whole(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_join message = join_usual();
+	struct broker_expire expire = { .type = BROKER_EXPIRE };
+	struct broker_reset reset = { .type = BROKER_RESET, .pair = 99 };
+	char bytes[(PACKET_MESSAGES + 1) * sizeof(reset)];
+	size_t before = open_files();
+
+	for (int i = 0; i < 5; i++) {
+		struct packet packet = { .count = 0 };
+		int channel = session_open(rig);
+
+		greet(rig, channel, false);
+		packet_of(&packet, &message, sizeof(message), rig->fds);
+		if (i == 0) /* has a packet of its own */
+			packet_of(&packet, &expire, sizeof(expire), NULL);
+		else if (i == 1) /* cut short */
+			packet_of(&packet, &reset, sizeof(reset) - 4, NULL);
+		else if (i == 2) /* of no kind */
+			packet_of(&packet, "\377\377\377\377", 4, NULL);
+		else if (i == 3) /* a descriptor more */
+			assert_true(packet_add(&packet, &reset, sizeof(reset),
+					       rig->fds, 1));
+		else /* without its own */
+			packet_of(&packet, &message, sizeof(message), NULL);
+		request(rig, channel, packet.bytes, packet.len, packet.fds,
+			packet.fd_count);
+		assert_true(is_closed(channel));
+		assert_int_equal(fake_flow_count(), 0);
+		close(channel);
+	}
+	int channel = session_open(rig);
+
+	greet(rig, channel, false);
+	for (size_t i = 0; i <= PACKET_MESSAGES; i++)
+		memcpy(bytes + i * sizeof(reset), &reset, sizeof(reset));
+	request(rig, channel, bytes, sizeof(bytes) - sizeof(reset), NULL, 0);
+	assert_true(is_silent(channel));
+	request(rig, channel, bytes, sizeof(bytes), NULL, 0);
+	assert_true(is_closed(channel));
+	close(channel);
+	assert_int_equal(open_files(), before);
+}
+
 static void no_descriptor_stays(void **state)
 {
 	struct rig *rig = *state;
@@ -1398,6 +1493,8 @@ int main(void)
 		WITH_RIG(an_end_while_latched_is_told_by_resets),
 		WITH_RIG(a_reset_that_a_socket_swallowed_is_told),
 		WITH_RIG(a_breach_closes_the_channel),
+		WITH_RIG(several_in_a_packet_are_taken_in_turn),
+		WITH_RIG(a_packet_is_judged_whole),
 		WITH_RIG(no_descriptor_stays),
 		WITH_RIG(who_does_not_read_is_dropped),
 		WITH_RIG(flood_of_events_ends_one_that_does_not_read),

@@ -59,7 +59,7 @@ static void wire_setup(struct loop *loop)
 
 	memset(&side, 0, sizeof(side));
 	assert_int_equal(wire_new(&params, &side.wire), 0);
-	broker_rig_init(&side.broker);
+	broker_rig_init(&side.broker, loop);
 	broker_connect(&side.broker, side.wire);
 	broker_expect_hello(&side.broker, &hello);
 	broker_welcome(&side.broker);

@@ -132,7 +132,7 @@ static int setup(void **state)
 	params.loop = rig->loop;
 	if (wire_new(&params, &rig->wire))
 		return -1;
-	broker_rig_init(&rig->broker);
+	broker_rig_init(&rig->broker, rig->loop);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, rig->sockets))
 		return -1;
 	for (size_t i = 0; i < 4; i++)
@@ -577,6 +577,7 @@ static void a_join_never_sent_is_refused_or_forgotten(void **state)
 		probes[i] = (struct probe){ .link.ops = &ops };
 		assert_int_equal(ask(&probes[i]), 0);
 	}
+	loop_tick(rig->loop, 0);
 	wire_forget(&probes[PIECES - 1].link);
 	broker_dies(rig);
 	for (size_t i = 0; i < PIECES - 1; i++) {

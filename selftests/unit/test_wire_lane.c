@@ -57,7 +57,7 @@ static int setup(void **state)
 	params.loop = rig->loop;
 	if (wire_new(&params, &rig->wire))
 		return -1;
-	broker_rig_init(&rig->broker);
+	broker_rig_init(&rig->broker, rig->loop);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, rig->sockets))
 		return -1;
 	for (size_t i = 0; i < MANY; i++)
@@ -222,6 +222,7 @@ static void one_given_up_before_its_answer_is_ended(void **state)
 
 	ready(rig);
 	assert_int_equal(ask(rig, probe), 0);
+	loop_tick(rig->loop, 0);
 	wire_lane_end(&probe->link);
 	id = heard(rig);
 	expect_end(rig, id);

@@ -98,3 +98,26 @@ void message_close(struct message *message)
 	while (message->fd_count)
 		close(message->fds[--message->fd_count]);
 }
+
+bool packet_add(struct packet *packet, const void *body, size_t len,
+		const int *fds, size_t fd_count)
+{
+	if (packet->count == PACKET_MESSAGES ||
+	    len > PACKET_BYTES - packet->len ||
+	    fd_count > MESSAGE_FDS_MAX - packet->fd_count)
+		return false;
+	memcpy(packet->bytes + packet->len, body, len);
+	if (fd_count)
+		memcpy(packet->fds + packet->fd_count, fds,
+		       sizeof(int) * fd_count);
+	packet->len += len;
+	packet->fd_count += fd_count;
+	packet->count++;
+	return true;
+}
+
+int packet_send(int fd, const struct packet *packet, int flags)
+{
+	return message_send(fd, packet->bytes, packet->len, packet->fds,
+			    packet->fd_count, flags);
+}

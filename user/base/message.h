@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One message with descriptors over a SOCK_SEQPACKET socket of this host. */
+/*
+ * Messages with descriptors over a SOCK_SEQPACKET socket of this host: one by one, or
+ * several in a packet, back to back, with the descriptors of all in the same order.
+ */
 #ifndef BASE_MESSAGE_H
 #define BASE_MESSAGE_H
 
@@ -34,5 +37,22 @@ int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
 
 /* Closes the descriptors it still has. */
 void message_close(struct message *message);
+
+#define PACKET_MESSAGES 32
+#define PACKET_BYTES	3072
+
+/* What is to be sent together; empty when zero. Borrows the descriptors. */
+struct packet {
+	unsigned int count; /* messages */
+	size_t len, fd_count;
+	char bytes[PACKET_BYTES];
+	int fds[MESSAGE_FDS_MAX];
+};
+
+/* false: it is full, and as it was. */
+bool packet_add(struct packet *packet, const void *body, size_t len,
+		const int *fds, size_t fd_count);
+/* As message_send. */
+int packet_send(int fd, const struct packet *packet, int flags);
 
 #endif

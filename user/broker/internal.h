@@ -130,11 +130,12 @@ struct session {
 	struct broker *broker;
 	struct list places; /* struct place.owner_link */
 	struct list lanes; /* struct lane.link */
-	struct list out; /* messages that wait for room in the channel */
+	struct list out; /* messages that wait for the end of the tick, or for room */
 	size_t out_count;
+	struct deferred flush; /* sends them */
+	bool blocked; /* the channel has no room */
 	bool greeted; /* HELLO has come */
 	bool sockmap; /* it has had its maps */
-	bool worked; /* enough for one tick */
 	bool dead; /* freed at the end of the tick */
 	unsigned int worker; /* of the relay: the only one of this number */
 };

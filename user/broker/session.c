@@ -25,10 +25,7 @@
 
 SYSCALLS(SYSCALLS_BROKER, "setsockopt close");
 
-#define MESSAGES_A_TICK 32
-#define FDS_ROOM        4 /* more than any message has: too many are seen */
-
-/* What a client may send. */
+/* A message that a client may send. */
 union request {
 	uint32_t type;
 	struct broker_hello hello;
@@ -40,15 +37,16 @@ union request {
 	struct broker_lane lane;
 	struct broker_lane_expire lane_expire;
 	struct broker_lane_end lane_end;
-	char bytes[128]; /* longer than each, so that too long is seen */
 };
 
 struct input {
 	union request request;
-	struct message came; /* with it */
+	/* Less than it needs: this process has no descriptor left for the others. */
+	size_t fd_count;
+	int fds[WIRE_LEGS]; /* closed unless they are taken */
 };
 
-/* What waits for room in the channel. */
+/* What waits to be sent. */
 struct waiting {
 	struct list link;
 	size_t len;
@@ -74,6 +72,7 @@ static void waiting_free(struct session *session)
 static void session_free(struct session *session)
 {
 	watch_close(session->broker->loop, &session->watch);
+	loop_undefer(&session->flush);
 	waiting_free(session);
 	list_del(&session->link);
 	free(session);
@@ -126,15 +125,6 @@ void session_end(struct session *session)
 	loop_defer(broker->loop, &broker->reap, reap_run);
 }
 
-void sessions_free(struct broker *broker)
-{
-	struct list *pos, *tmp;
-
-	loop_undefer(&broker->reap);
-	list_for_each_safe(pos, tmp, &broker->sessions)
-		session_free(list_entry(pos, struct session, link));
-}
-
 static void breach(struct session *session, const char *what)
 {
 	log_error("broker",
@@ -144,16 +134,76 @@ static void breach(struct session *session, const char *what)
 	session_end(session);
 }
 
-static void wait_for_room(struct session *session, const void *message,
-			  size_t len)
+static void out_drop(struct session *session, unsigned int count)
 {
-	/* ACTIVE and ENDED of each pair, an end of each lane, the answer to the
-	 * last request.
+	while (count--) {
+		struct waiting *waiting =
+			list_entry(session->out.next, struct waiting, link);
+
+		list_del(&waiting->link);
+		session->out_count--;
+		free(waiting);
+	}
+}
+
+/* 0 when all is sent; -EAGAIN; or another negative errno. */
+static int out_send(struct session *session)
+{
+	int err = 0;
+
+	while (!list_empty(&session->out) && !err) {
+		struct packet packet;
+		struct list *pos;
+
+		packet.count = 0;
+		packet.len = packet.fd_count = 0;
+		list_for_each(pos, &session->out) {
+			struct waiting *waiting =
+				list_entry(pos, struct waiting, link);
+
+			if (!packet_add(&packet, &waiting->message,
+					waiting->len, NULL, 0))
+				break;
+		}
+		err = packet_send(session->watch.fd, &packet, MSG_DONTWAIT);
+		if (!err)
+			out_drop(session, packet.count);
+	}
+	return err;
+}
+
+static void out_flush(struct session *session)
+{
+	int err;
+
+	if (session->dead)
+		return;
+	err = out_send(session);
+	session->blocked = err == -EAGAIN;
+	if (err && !session->blocked)
+		session_end(session);
+	else
+		watch_set(session->broker->loop, &session->watch,
+			  session->blocked ? EPOLLOUT : EPOLLIN);
+}
+
+static void flush_run(struct deferred *deferred)
+{
+	out_flush(list_entry(deferred, struct session, flush));
+}
+
+static void session_send(struct session *session, const void *message,
+			 size_t len)
+{
+	/* ACTIVE and ENDED of each pair, an end of each lane, the answers to the
+	 * last requests.
 	 */
 	size_t limit = 2 * (size_t)session->broker->capacity +
-		       session->broker->lane_capacity + MESSAGES_A_TICK;
+		       session->broker->lane_capacity + PACKET_MESSAGES;
 	struct waiting *waiting = NULL;
 
+	if (session->dead)
+		return;
 	if (session->out_count < limit)
 		waiting = calloc(1, sizeof(*waiting));
 	if (!waiting) {
@@ -164,45 +214,8 @@ static void wait_for_room(struct session *session, const void *message,
 	waiting->len = len;
 	list_add_tail(&waiting->link, &session->out);
 	session->out_count++;
-	watch_set(session->broker->loop, &session->watch, EPOLLOUT);
-}
-
-static void session_send(struct session *session, const void *message,
-			 size_t len)
-{
-	int err = -EAGAIN;
-
-	if (session->dead)
-		return;
-	if (list_empty(&session->out))
-		err = message_send(session->watch.fd, message, len, NULL, 0,
-				   MSG_DONTWAIT);
-	if (err == -EAGAIN)
-		wait_for_room(session, message, len);
-	else if (err)
-		session_end(session);
-}
-
-static void waiting_send(struct session *session)
-{
-	struct list *pos, *tmp;
-
-	list_for_each_safe(pos, tmp, &session->out) {
-		struct waiting *waiting = list_entry(pos, struct waiting, link);
-		int err = message_send(session->watch.fd, &waiting->message,
-				       waiting->len, NULL, 0, MSG_DONTWAIT);
-
-		if (err == -EAGAIN)
-			return;
-		if (err) {
-			session_end(session);
-			return;
-		}
-		list_del(&waiting->link);
-		session->out_count--;
-		free(waiting);
-	}
-	watch_set(session->broker->loop, &session->watch, EPOLLIN);
+	if (!session->blocked)
+		loop_defer(session->broker->loop, &session->flush, flush_run);
 }
 
 void session_active(struct session *session, uint32_t pair, uint32_t generation)
@@ -302,26 +315,21 @@ static void join(struct session *session, struct input *input)
 	struct broker_answer answer;
 	int err;
 
-	/* This process has no descriptor left for them. */
-	if (input->came.fds_lost && input->came.fd_count <= WIRE_LEGS) {
+	if (input->fd_count < WIRE_LEGS) {
 		answer_refused(session, msg->ticket, WIRE_NO_ROOM);
-		return;
-	}
-	if (input->came.fd_count != WIRE_LEGS) {
-		breach(session, "a JOIN without two descriptors");
 		return;
 	}
 	if (broker->error) {
 		answer_refused(session, msg->ticket, WIRE_NO_BROKER);
 		return;
 	}
-	err = join_pair(broker, session, msg, input->came.fds, &answer);
+	err = join_pair(broker, session, msg, input->fds, &answer);
 	if (err) {
 		breach(session, "a JOIN of what is not two sockets");
 		return;
 	}
 	if (!answer.reason)
-		input->came.fd_count = 0; /* the place has them */
+		input->fd_count = 0; /* the place has them */
 	session_send(session, &answer, sizeof(answer));
 	if (!answer.reason && !check_latched(&broker->records[answer.pair]))
 		place_activate(broker, answer.pair);
@@ -347,8 +355,6 @@ static void expire(struct session *session, struct input *input)
 		breach(session, "a reserved field");
 		return;
 	}
-	/* A walk over many pairs: others have their turn before the next. */
-	session->worked = true;
 	if (broker->counts[PLACE_FREE] < broker->capacity)
 		places_sweep_soon(broker);
 	list_for_each(pos, &session->places) {
@@ -424,20 +430,16 @@ static void lane(struct session *session, struct input *input)
 		.id = msg->id,
 	};
 
-	if (input->came.fds_lost && input->came.fd_count <= WIRE_LEGS) {
+	if (input->fd_count < WIRE_LEGS) {
 		session_send(session, &answer, sizeof(answer));
 		return;
 	}
-	if (input->came.fd_count != WIRE_LEGS) {
-		breach(session, "a LANE without two descriptors");
-		return;
-	}
-	if (lane_make(session, msg, input->came.fds, &answer)) {
+	if (lane_make(session, msg, input->fds, &answer)) {
 		breach(session, "a LANE of what is none");
 		return;
 	}
 	if (!answer.reason)
-		input->came.fd_count = 0; /* the lane has them */
+		input->fd_count = 0; /* the lane has them */
 	session_send(session, &answer, sizeof(answer));
 }
 
@@ -465,51 +467,29 @@ static void lane_over(struct session *session, struct input *input)
 
 static const struct kind {
 	size_t size;
-	size_t fds; /* descriptors at most */
+	size_t fds; /* descriptors */
 	bool first; /* may come before HELLO */
+	bool alone; /* in its packet */
 	void (*fn)(struct session *session, struct input *input);
 } kinds[] = {
-	[BROKER_HELLO] = { sizeof(struct broker_hello), 0, true, hello },
-	[BROKER_JOIN] = { sizeof(struct broker_join), WIRE_LEGS, false, join },
-	[BROKER_RESET] = { sizeof(struct broker_reset), 0, false, reset },
-	[BROKER_EXPIRE] = { sizeof(struct broker_expire), 0, false, expire },
-	[BROKER_CLAIM] = { sizeof(struct broker_claim), 0, false, claim },
-	[BROKER_SOCKMAP] = { sizeof(struct broker_sockmap), 0, true, sockmap },
-	[BROKER_LANE] = { sizeof(struct broker_lane), WIRE_LEGS, false, lane },
+	[BROKER_HELLO] = { sizeof(struct broker_hello), 0, true, true, hello },
+	[BROKER_JOIN] = { sizeof(struct broker_join), WIRE_LEGS, false, false,
+			  join },
+	[BROKER_RESET] = { sizeof(struct broker_reset), 0, false, false,
+			   reset },
+	[BROKER_EXPIRE] = { sizeof(struct broker_expire), 0, false, true,
+			    expire },
+	[BROKER_CLAIM] = { sizeof(struct broker_claim), 0, false, false,
+			   claim },
+	[BROKER_SOCKMAP] = { sizeof(struct broker_sockmap), 0, true, true,
+			     sockmap },
+	[BROKER_LANE] = { sizeof(struct broker_lane), WIRE_LEGS, false, false,
+			  lane },
 	[BROKER_LANE_EXPIRE] = { sizeof(struct broker_lane_expire), 0, false,
-				 lane_prolong },
-	[BROKER_LANE_END] = { sizeof(struct broker_lane_end), 0, false,
+				 false, lane_prolong },
+	[BROKER_LANE_END] = { sizeof(struct broker_lane_end), 0, false, false,
 			      lane_over },
 };
-
-/* A message as it came; what it may be is looked up, not guessed from its length. */
-static void request_handle(struct session *session, struct input *input)
-{
-	const struct kind *kind = NULL;
-
-	if (input->came.len >= sizeof(input->request.type) &&
-	    input->request.type < sizeof(kinds) / sizeof(kinds[0]))
-		kind = &kinds[input->request.type];
-	if (!kind || !kind->fn)
-		breach(session, "an unknown type");
-	else if (input->came.len != kind->size)
-		breach(session, "a wrong length");
-	else if (input->came.fd_count > kind->fds ||
-		 (input->came.fds_lost && !kind->fds))
-		breach(session, "descriptors it may not have");
-	else if (!session->greeted && !kind->first)
-		breach(session, "no HELLO before it");
-	else
-		kind->fn(session, input);
-}
-
-/* 0; -EAGAIN: there is none; or another negative errno: the other side has gone. */
-static int request_receive(int fd, struct input *input)
-{
-	memset(&input->request, 0, sizeof(input->request));
-	return message_recv(fd, &input->request, sizeof(input->request),
-			    FDS_ROOM, MSG_DONTWAIT, &input->came);
-}
 
 /* One with SO_LINGER, of which this is the last copy, would make us wait. */
 static void descriptor_close(int fd)
@@ -520,32 +500,135 @@ static void descriptor_close(int fd)
 	close(fd);
 }
 
+/* A packet as it came, and how far its messages have been handled. */
+struct arrival {
+	char bytes[PACKET_BYTES];
+	struct message came; /* with it */
+	size_t read, fds_read;
+};
+
+/* Of the message there, if one may be; NULL: it may not, and why. */
+static const struct kind *kind_at(const struct session *session,
+				  const struct arrival *arrival, size_t at,
+				  const char **why)
+{
+	size_t left = arrival->came.len - at;
+	const struct kind *kind = NULL;
+	uint32_t type;
+
+	if (left >= sizeof(type)) {
+		memcpy(&type, arrival->bytes + at, sizeof(type));
+		if (type < sizeof(kinds) / sizeof(kinds[0]) && kinds[type].fn)
+			kind = &kinds[type];
+	}
+	if (!kind)
+		*why = "an unknown type";
+	else if (left < kind->size ||
+		 (kind->alone && arrival->came.len != kind->size))
+		*why = "a wrong length";
+	else if (!session->greeted && !kind->first)
+		*why = "no HELLO before it";
+	else
+		return kind;
+	return NULL;
+}
+
+/* NULL, or what is wrong with the packet: checked whole, before any of it is used. */
+static const char *arrival_wrong(const struct session *session,
+				 const struct arrival *arrival)
+{
+	const struct message *came = &arrival->came;
+	size_t at = 0, fds = 0, count = 0;
+	const char *why = NULL;
+
+	if (came->cut || !came->len)
+		return "a wrong length";
+	while (at < came->len) {
+		const struct kind *kind = kind_at(session, arrival, at, &why);
+
+		if (!kind)
+			return why;
+		if (++count > PACKET_MESSAGES)
+			return "too many in a packet";
+		at += kind->size;
+		fds += kind->fds;
+	}
+	/* Lost ones are the last, for want of a place in this process. */
+	if (came->fd_count > fds || (came->fds_lost && !fds))
+		return "descriptors it may not have";
+	return came->fd_count < fds && !came->fds_lost ?
+		       "less descriptors than it needs" :
+		       NULL;
+}
+
+/* The next message, with its own descriptors. */
+static const struct kind *input_take(const struct session *session,
+				     struct arrival *arrival,
+				     struct input *input)
+{
+	size_t left = arrival->came.fd_count - arrival->fds_read;
+	const char *why;
+	const struct kind *kind =
+		kind_at(session, arrival, arrival->read, &why);
+
+	memset(input, 0, sizeof(*input));
+	memcpy(&input->request, arrival->bytes + arrival->read, kind->size);
+	input->fd_count = left < kind->fds ? left : kind->fds;
+	memcpy(input->fds, arrival->came.fds + arrival->fds_read,
+	       input->fd_count * sizeof(int));
+	arrival->read += kind->size;
+	arrival->fds_read += input->fd_count;
+	return kind;
+}
+
+static void arrival_handle(struct session *session, struct arrival *arrival)
+{
+	while (arrival->read < arrival->came.len && !session->dead) {
+		struct input input;
+		const struct kind *kind = input_take(session, arrival, &input);
+
+		kind->fn(session, &input);
+		while (input.fd_count)
+			descriptor_close(input.fds[--input.fd_count]);
+	}
+}
+
+/* One packet a tick: others have their turn before the next. */
+static void packet_read(struct session *session)
+{
+	struct arrival arrival;
+	const char *why;
+	int err = message_recv(session->watch.fd, arrival.bytes,
+			       sizeof(arrival.bytes), MESSAGE_FDS_MAX,
+			       MSG_DONTWAIT, &arrival.came);
+
+	if (err == -EAGAIN)
+		return;
+	if (err) {
+		session_end(session);
+		return;
+	}
+	arrival.read = arrival.fds_read = 0;
+	why = arrival_wrong(session, &arrival);
+	if (why)
+		breach(session, why);
+	else
+		arrival_handle(session, &arrival);
+	while (arrival.fds_read < arrival.came.fd_count)
+		descriptor_close(arrival.came.fds[arrival.fds_read++]);
+}
+
 static void session_ready(struct watch *watch, uint32_t events)
 {
 	struct session *session = list_entry(watch, struct session, watch);
 
-	if (events & EPOLLOUT)
-		waiting_send(session);
-	session->worked = false;
+	if (session->blocked)
+		out_flush(session);
 	/* What came before the other side closed is still handled. */
-	for (int i = 0; i < MESSAGES_A_TICK && !session->dead &&
-			!session->worked && list_empty(&session->out);
-	     i++) {
-		struct input input;
-		int err = request_receive(watch->fd, &input);
-
-		if (err == -EAGAIN)
-			return;
-		if (err) {
-			session_end(session);
-			return;
-		}
-		request_handle(session, &input);
-		while (input.came.fd_count)
-			descriptor_close(input.came.fds[--input.came.fd_count]);
-	}
+	if (!session->dead && !session->blocked)
+		packet_read(session);
 	/* Nobody is left who would read what waits. */
-	if (events & EPOLLHUP && !list_empty(&session->out))
+	else if (events & EPOLLHUP)
 		session_end(session);
 }
 
@@ -587,4 +670,17 @@ int session_new(struct broker *broker, unsigned int worker, int fd)
 	session->worker = worker;
 	list_add_tail(&session->link, &broker->sessions);
 	return 0;
+}
+
+void sessions_free(struct broker *broker)
+{
+	struct list *pos, *tmp;
+
+	loop_undefer(&broker->reap);
+	list_for_each_safe(pos, tmp, &broker->sessions) {
+		struct session *session = list_entry(pos, struct session, link);
+
+		out_flush(session); /* how their pairs ended */
+		session_free(session);
+	}
 }

@@ -204,8 +204,10 @@ void wire_free(struct wire *wire)
 	assert(wire->links.count == 0);
 	wire->params.changed = NULL;
 	wire->params.sockmap = NULL;
+	wire_channel_flush(wire);
 	if (wire->watch.fd >= 0)
 		wire_channel_close(wire, "");
+	loop_undefer(&wire->pump);
 	list_for_each_safe(pos, tmp, &wire->messages)
 		free(list_entry(pos, struct wire_message, list));
 	fd_close(&wire->map);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The channel of wire to the broker: messages in, checked and handed on; messages
- * out, in turn.
+ * out, in turn, those of a tick together at its end.
  *
  * What comes in is taken as strictly as the broker takes what we send: the exact
  * length of its type, exactly its descriptors, WELCOME first and once, values in
@@ -26,88 +26,125 @@
 #include "engine/wire_internal.h"
 
 #define SENT_MAX 128
-#define RECV_MAX 64 /* messages a tick: others want a turn, too */
 
 _Static_assert(SOCKMAP_MAPS <= WIRE_FDS_MAX, "room for the maps");
 
-/* One message as it came. */
+/* A packet as it came. */
 struct arrival {
-	union {
-		uint32_t type;
-		struct broker_welcome welcome;
-		struct broker_answer answer;
-		struct broker_active active;
-		struct broker_ended ended;
-		struct broker_sockmap_maps sockmap;
-		struct broker_lane_answer lane;
-		struct broker_lane_end lane_end;
-		char bytes[256];
-	} body;
+	uint64_t bytes[PACKET_BYTES / sizeof(uint64_t)];
 	struct message came; /* with it */
 };
 
-static bool welcome_take(struct wire *wire, struct arrival *arrival)
+static bool welcome_take(struct wire *wire, const void *body,
+			 struct message *came)
 {
-	struct message *came = &arrival->came;
 	size_t count = came->fd_count;
 
-	if (came->len != sizeof(arrival->body.welcome) || count > 2 ||
-	    wire->welcome)
+	if (count > 2 || wire->welcome)
 		return false;
 	came->fd_count = 0;
 	wire->welcome = true;
-	return wire_welcome(wire, &arrival->body.welcome,
-			    count > 0 ? came->fds[0] : -1,
+	return wire_welcome(wire, body, count > 0 ? came->fds[0] : -1,
 			    count > 1 ? came->fds[1] : -1);
 }
 
-static bool sockmap_take(struct wire *wire, struct arrival *arrival)
+static bool sockmap_take(struct wire *wire, const void *body,
+			 struct message *came)
 {
-	struct message *came = &arrival->came;
 	size_t count = came->fd_count;
 
-	if (came->len != sizeof(arrival->body.sockmap))
+	if (count > SOCKMAP_MAPS)
 		return false;
 	came->fd_count = 0;
-	return wire_sockmap_maps(wire, &arrival->body.sockmap, came->fds,
-				 count);
+	return wire_sockmap_maps(wire, body, came->fds, count);
 }
 
-/* false: a rule was broken. */
+static bool answer_take(struct wire *wire, const void *body,
+			struct message *came)
+{
+	(void)came;
+	return wire_answer(wire, body);
+}
+
+static bool active_take(struct wire *wire, const void *body,
+			struct message *came)
+{
+	(void)came;
+	return wire_active(wire, body);
+}
+
+static bool ended_take(struct wire *wire, const void *body,
+		       struct message *came)
+{
+	(void)came;
+	return wire_ended(wire, body);
+}
+
+static bool lane_answer_take(struct wire *wire, const void *body,
+			     struct message *came)
+{
+	(void)came;
+	return wire_lane_answer(wire, body);
+}
+
+static bool lane_ended_take(struct wire *wire, const void *body,
+			    struct message *came)
+{
+	(void)came;
+	return wire_lane_ended(wire, body);
+}
+
+/* Those that have a packet of their own may have descriptors. */
+static const struct kind {
+	size_t size;
+	bool alone;
+	bool (*take)(struct wire *wire, const void *body, struct message *came);
+} kinds[] = {
+	[BROKER_WELCOME] = { sizeof(struct broker_welcome), true,
+			     welcome_take },
+	[BROKER_ANSWER] = { sizeof(struct broker_answer), false, answer_take },
+	[BROKER_ACTIVE] = { sizeof(struct broker_active), false, active_take },
+	[BROKER_ENDED] = { sizeof(struct broker_ended), false, ended_take },
+	[BROKER_SOCKMAP_MAPS] = { sizeof(struct broker_sockmap_maps), true,
+				  sockmap_take },
+	[BROKER_LANE_ANSWER] = { sizeof(struct broker_lane_answer), false,
+				 lane_answer_take },
+	[BROKER_LANE_ENDED] = { sizeof(struct broker_lane_end), false,
+				lane_ended_take },
+};
+
+/* The next message of the packet. false: a rule was broken. */
+static bool message_take(struct wire *wire, struct arrival *arrival,
+			 size_t *read)
+{
+	struct message *came = &arrival->came;
+	const char *body = (const char *)arrival->bytes + *read;
+	const struct kind *kind;
+	uint32_t type;
+
+	if (came->len - *read < sizeof(type))
+		return false;
+	memcpy(&type, body, sizeof(type));
+	if (type >= sizeof(kinds) / sizeof(kinds[0]) || !kinds[type].take ||
+	    (!wire->welcome && type != BROKER_WELCOME))
+		return false;
+	kind = &kinds[type];
+	if (came->len - *read < kind->size ||
+	    (kind->alone ? came->len != kind->size : came->fd_count != 0))
+		return false;
+	*read += kind->size;
+	return kind->take(wire, body, came);
+}
+
 static bool arrival_take(struct wire *wire, struct arrival *arrival)
 {
 	const struct message *came = &arrival->came;
+	size_t read = 0;
+	bool right = !came->cut && !came->fds_lost && came->len;
 
-	if (came->cut || came->fds_lost ||
-	    came->len < sizeof(arrival->body.type))
-		return false;
-	if (arrival->body.type == BROKER_WELCOME)
-		return welcome_take(wire, arrival);
-	if (!wire->welcome)
-		return false;
-	if (arrival->body.type == BROKER_SOCKMAP_MAPS)
-		return sockmap_take(wire, arrival);
-	if (came->fd_count)
-		return false;
-	switch (arrival->body.type) {
-	case BROKER_ANSWER:
-		return came->len == sizeof(arrival->body.answer) &&
-		       wire_answer(wire, &arrival->body.answer);
-	case BROKER_ACTIVE:
-		return came->len == sizeof(arrival->body.active) &&
-		       wire_active(wire, &arrival->body.active);
-	case BROKER_ENDED:
-		return came->len == sizeof(arrival->body.ended) &&
-		       wire_ended(wire, &arrival->body.ended);
-	case BROKER_LANE_ANSWER:
-		return came->len == sizeof(arrival->body.lane) &&
-		       wire_lane_answer(wire, &arrival->body.lane);
-	case BROKER_LANE_ENDED:
-		return came->len == sizeof(arrival->body.lane_end) &&
-		       wire_lane_ended(wire, &arrival->body.lane_end);
-	default:
-		return false;
-	}
+	while (right && read < came->len)
+		right = message_take(wire, arrival, &read);
+	return right;
 }
 
 void wire_channel_close(struct wire *wire, const char *why)
@@ -124,19 +161,16 @@ void wire_channel_close(struct wire *wire, const char *why)
 
 static void answer_overdue(struct timer *timer);
 
+/* One packet a tick: others want a turn, too. */
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct wire *wire = list_entry(watch, struct wire, watch);
-	struct arrival arrival = { .body.type = 0 };
-	int err = 0;
+	struct arrival arrival;
+	int err = message_recv(watch->fd, arrival.bytes, sizeof(arrival.bytes),
+			       WIRE_FDS_MAX, MSG_DONTWAIT, &arrival.came);
 
 	(void)events;
-	for (int i = 0; i < RECV_MAX && !err; i++) {
-		err = message_recv(watch->fd, &arrival.body,
-				   sizeof(arrival.body), WIRE_FDS_MAX,
-				   MSG_DONTWAIT, &arrival.came);
-		if (err)
-			break;
+	if (!err) {
 		wire_overdue(wire, false);
 		if (!arrival_take(wire, &arrival))
 			err = -EBADMSG;
@@ -150,11 +184,9 @@ static void channel_ready(struct watch *watch, uint32_t events)
 		return;
 	}
 	if (err == -EBADMSG)
-		log_error(
-			"engine",
-			"event=broker_bad_message worker=%u type=%u bytes=%zu",
-			wire->params.worker, arrival.body.type,
-			arrival.came.len);
+		log_error("engine",
+			  "event=broker_bad_message worker=%u bytes=%zu",
+			  wire->params.worker, arrival.came.len);
 	wire_channel_close(wire, err == -EBADMSG ?
 					 "the broker broke the rules" :
 					 "the channel to the broker has ended");
@@ -163,11 +195,9 @@ static void channel_ready(struct watch *watch, uint32_t events)
 }
 
 /* false: later. A broker that has gone is found out by reading. */
-static bool send_now(struct wire *wire, const void *body, size_t len,
-		     const int *fds)
+static bool send_now(struct wire *wire, const void *body, size_t len)
 {
-	return !message_send(wire->watch.fd, body, len, fds,
-			     fds ? WIRE_LEGS : 0, MSG_DONTWAIT);
+	return !message_send(wire->watch.fd, body, len, NULL, 0, MSG_DONTWAIT);
 }
 
 /* CLAIM and RESET differ in the type only. */
@@ -181,7 +211,7 @@ static bool link_send(struct wire *wire, const struct wire_link *link,
 	};
 
 	_Static_assert(sizeof(struct broker_claim) == sizeof(msg), "CLAIM");
-	return send_now(wire, &msg, sizeof(msg), NULL);
+	return send_now(wire, &msg, sizeof(msg));
 }
 
 static void link_list(struct wire_link *link, struct list *to)
@@ -220,7 +250,7 @@ static void answer_overdue(struct timer *timer)
 	struct wire_ask *ask;
 	uint64_t waited;
 
-	wire_channel_pump(wire);
+	wire_channel_flush(wire);
 	if (list_empty(&wire->asked))
 		return;
 	ask = list_entry(wire->asked.next, struct wire_ask, list);
@@ -242,43 +272,97 @@ static void ask_sent(struct wire *wire, struct wire_ask *ask)
 			  wire->params.answer_ms, answer_overdue);
 }
 
-static bool messages_pump(struct wire *wire)
+static bool goes_alone(const struct wire_message *message)
 {
-	struct list *pos, *tmp;
+	return message->body.type == BROKER_EXPIRE ||
+	       message->body.type == BROKER_SOCKMAP;
+}
 
-	list_for_each_safe(pos, tmp, &wire->messages) {
-		struct wire_message *message =
-			list_entry(pos, struct wire_message, list);
+/* Moves what goes into the next packet there, and off the messages that wait. */
+static void packet_fill(struct wire *wire, struct packet *packet,
+			struct list *taken)
+{
+	unsigned int joins = wire->sent, lanes = wire->lanes_sent;
+	bool alone = false;
+
+	while (!list_empty(&wire->messages) && !alone) {
+		struct wire_message *message = list_entry(
+			wire->messages.next, struct wire_message, list);
 		bool join = message->body.type == BROKER_JOIN;
 		bool lane = message->body.type == BROKER_LANE;
 
-		if ((join && wire->sent >= SENT_MAX) ||
-		    (lane && wire->lanes_sent >= SENT_MAX))
-			return true; /* an answer comes first */
-		if (!send_now(wire, &message->body, message->len,
-			      join || lane ? message->fds : NULL))
-			return false;
+		alone = goes_alone(message);
+		/* Of too many an answer comes first. */
+		if ((join && joins >= SENT_MAX) || (lane && lanes >= SENT_MAX) ||
+		    (alone && packet->count) ||
+		    !packet_add(packet, &message->body, message->len,
+				message->fds, join || lane ? WIRE_LEGS : 0))
+			return;
+		joins += join;
+		lanes += lane;
 		list_del(&message->list);
-		if (lane)
+		list_add_tail(&message->list, taken);
+	}
+}
+
+static void taken_sent(struct wire *wire, struct list *taken)
+{
+	while (!list_empty(taken)) {
+		struct wire_message *message =
+			list_entry(taken->next, struct wire_message, list);
+
+		list_del(&message->list);
+		if (message->body.type == BROKER_LANE)
 			wire_lane_sent(wire, message);
-		if (join)
+		if (message->body.type == BROKER_JOIN)
 			ask_sent(wire,
 				 list_entry(message, struct wire_ask, message));
 		else
 			free(message);
 	}
-	return true;
 }
 
-void wire_channel_pump(struct wire *wire)
+static bool messages_pump(struct wire *wire)
+{
+	for (;;) {
+		struct packet packet;
+		struct list taken;
+
+		packet.count = 0;
+		packet.len = packet.fd_count = 0;
+		list_init(&taken);
+		packet_fill(wire, &packet, &taken);
+		if (!packet.count)
+			return true;
+		if (packet_send(wire->watch.fd, &packet, MSG_DONTWAIT)) {
+			list_splice_tail(&wire->messages, &taken);
+			list_splice_tail(&taken, &wire->messages);
+			return false;
+		}
+		taken_sent(wire, &taken);
+	}
+}
+
+void wire_channel_flush(struct wire *wire)
 {
 	bool done;
 
+	loop_undefer(&wire->pump);
 	if (!wire->welcome)
 		return;
 	done = links_pump(wire) && messages_pump(wire);
 	watch_set(wire->params.loop, &wire->watch,
 		  done ? EPOLLIN : EPOLLIN | EPOLLOUT);
+}
+
+static void pump_run(struct deferred *deferred)
+{
+	wire_channel_flush(list_entry(deferred, struct wire, pump));
+}
+
+void wire_channel_pump(struct wire *wire)
+{
+	loop_defer(wire->params.loop, &wire->pump, pump_run);
 }
 
 void wire_channel_post(struct wire *wire, struct wire_message *message)
@@ -310,6 +394,6 @@ int wire_channel(struct wire *wire, int fd)
 	snprintf(wire->why, sizeof(wire->why),
 		 "the broker is loading its programs");
 	/* A fresh channel has room; should it fail, reading tells. */
-	send_now(wire, &hello, sizeof(hello), NULL);
+	send_now(wire, &hello, sizeof(hello));
 	return 0;
 }

@@ -44,6 +44,7 @@ struct wire {
 	struct wire_params params;
 	struct watch watch; /* of the channel; its fd is -1 without one */
 	struct timer timer; /* the oldest answer is overdue */
+	struct deferred pump; /* sends what waits */
 	bool welcome; /* has come on this channel */
 	bool ready;
 	bool overdue; /* was ready; an answer has been awaited for too long */
@@ -104,7 +105,8 @@ void wire_lanes_lost(struct wire *wire);
 void wire_overdue(struct wire *wire, bool overdue);
 
 /* wire_channel.c */
-void wire_channel_pump(struct wire *wire); /* sends what waits, if it can */
+void wire_channel_flush(struct wire *wire); /* sends what waits, if it can */
+void wire_channel_pump(struct wire *wire); /* the same at the end of the tick */
 void wire_channel_post(struct wire *wire, struct wire_message *message);
 void wire_channel_close(struct wire *wire, const char *why);
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the relay and the broker say to each other, over SOCK_SEQPACKET: one
- * fixed structure a message, exact length, descriptors by SCM_RIGHTS. A message
- * that breaks a rule closes the channel.
+ * fixed structure a message, exact length, descriptors by SCM_RIGHTS. What either has
+ * to say at the end of a tick goes in one packet (base/message.h), but HELLO, EXPIRE
+ * and SOCKMAP, and their answers, have one of their own. A message that breaks a rule
+ * closes the channel.
  *
  *   relay worker -> broker                 broker -> relay worker
  *   HELLO                                  WELCOME  + wire_pairs and, if there
