@@ -119,7 +119,7 @@ static void accepts_connections_ready_to_use(void **state)
 	(void)state;
 	fd = listener_open(&addr, 16);
 	assert_true(fd >= 0);
-	socket_keepalive(fd, 61500);
+	fd_keepalive(fd, 61500);
 	addr = bound_to(fd);
 	assert_int_equal(listener_new(loop, fd, true, &catcher_ops, &catcher,
 				      &listener),
@@ -135,7 +135,7 @@ static void accepts_connections_ready_to_use(void **state)
 	assert_int_equal(option(catcher.fds[0], IPPROTO_TCP, TCP_QUICKACK), 0);
 	assert_int_equal(option(catcher.fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
 	assert_int_equal(option(catcher.fds[0], IPPROTO_TCP, TCP_KEEPIDLE), 62);
-	socket_keepalive(catcher.fds[0], 0);
+	fd_keepalive(catcher.fds[0], 0);
 	assert_int_equal(option(catcher.fds[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	close(client);
 	listener_free(listener);

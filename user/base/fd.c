@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -30,6 +32,18 @@ void fd_reset(int *fd)
 	if (*fd >= 0)
 		setsockopt(*fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 	fd_close(fd);
+}
+
+void fd_keepalive(int fd, uint64_t idle_ms)
+{
+	const int on = idle_ms > 0;
+	uint64_t idle_s = (idle_ms + 999) / 1000;
+	/* tcp_sock(7): the kernel takes no more. */
+	const int idle = idle_s > 32767 ? 32767 : (int)idle_s;
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	if (on)
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 }
 
 size_t fd_unsent(int fd)

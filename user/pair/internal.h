@@ -52,6 +52,7 @@ struct streams {
 	void (*on_active)(void *owner);
 	unsigned int tries;
 	size_t unread; /* bytes of the peer, copied and still in its socket */
+	uint64_t keepalive_ms;
 	bool early; /* copies of them are sent before the next try */
 	uint64_t allocation;
 	uint64_t (*expires_ns)(void *owner);

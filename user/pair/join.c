@@ -239,16 +239,6 @@ void pair_join_sent(struct pair *pair)
 		join_refused(pair, why);
 }
 
-/* The sockets say no more than what is due, until they are closed. */
-static void keepalive_off(struct pair *pair)
-{
-	const int off = 0;
-
-	for (int i = 0; i < 2; i++)
-		setsockopt(pair->streams->half[i].fd, SOL_SOCKET, SO_KEEPALIVE,
-			   &off, sizeof(off));
-}
-
 static void joined(struct pair *pair)
 {
 	struct half *client = &pair->streams->half[PAIR_CLIENT];
@@ -261,7 +251,6 @@ static void joined(struct pair *pair)
 	else
 		pair->state = PAIR_RELAYING;
 	pair->streams->engine = "wire";
-	keepalive_off(pair);
 	pair_half_flush(client);
 	/* Without the preface the client can never acknowledge all of it. */
 	if (client->preface && pair_half_wait(pair, PAIR_CLIENT))

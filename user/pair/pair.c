@@ -357,6 +357,9 @@ static void pair_attach(struct pair *pair)
 		pair_stop(pair, PAIR_END_ERROR, STOP_DRAIN_RESET);
 		return;
 	}
+	if (streams->keepalive_ms)
+		fd_keepalive(streams->half[PAIR_PEER].fd,
+			     streams->keepalive_ms);
 	streams->engine = engine_link_name(&streams->link);
 	pair->state = pair->finishing ? PAIR_CLOSING : PAIR_RELAYING;
 }
@@ -512,6 +515,7 @@ static void streams_init(struct pair *pair, const struct pair_params *params)
 
 	streams->engines = params->engines;
 	streams->prefer = params->prefer;
+	streams->keepalive_ms = params->keepalive_ms;
 	streams->engine = "-";
 	streams->link.on_end = flow_ended;
 	streams->link.on_detached = link_detached;

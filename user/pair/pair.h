@@ -85,6 +85,8 @@ struct pair_params {
 	struct pair_half_params half[2]; /* by enum pair_half */
 	uint64_t idle_timeout_ms; /* 0: never */
 	uint64_t linger_ms; /* pair_finish and resets wait this long */
+	/* Of the peer's socket while an engine has it; the client's has its own. */
+	uint64_t keepalive_ms; /* 0: none */
 	/*
 	 * The pair is over: both descriptors are closed and it is freed when
 	 * this returns. Never called from inside a function of this header.

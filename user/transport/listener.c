@@ -44,18 +44,6 @@ static int option_set(int fd, int level, int name, int value)
 									0;
 }
 
-void socket_keepalive(int fd, uint64_t idle_ms)
-{
-	uint64_t idle_s = (idle_ms + 999) / 1000;
-
-	option_set(fd, SOL_SOCKET, SO_KEEPALIVE, idle_ms > 0);
-	if (!idle_ms)
-		return;
-	if (idle_s > 32767) /* the kernel's limit, tcp_sock(7) */
-		idle_s = 32767;
-	option_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)idle_s);
-}
-
 static int listener_prepare(int fd, const union addr *addr)
 {
 	int err = option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);

@@ -28,12 +28,6 @@ int listener_open(const union addr *addr, unsigned int backlog);
  */
 int listener_claim(const union addr *addr, unsigned int backlog);
 
-/*
- * TCP keep-alive with this idle time; 0 turns it off. On a listening socket it is
- * for what is accepted from now on. Best effort: a socket without it still works.
- */
-void socket_keepalive(int fd, uint64_t idle_ms);
-
 /* A listening socket served by one loop. */
 struct listener;
 

@@ -122,7 +122,7 @@ static int peer_dial(struct request *req, struct allocation *allocation,
 		worker->counters.peer_connect_failures++;
 		return dial_code(fd);
 	}
-	turn_port_tune(fd, turn_limits(worker)->keepalive_ms);
+	turn_port_tune(fd);
 	if (turn_peer_conn_new(allocation, fd, peer, &req->tx, &conn)) {
 		fd_close(&fd);
 		return STUN_CODE_INSUFFICIENT_CAPACITY;

@@ -57,7 +57,6 @@ static void old_replace(struct peer_conn *old)
 static bool peer_keep(struct allocation *allocation, int fd,
 		      const union addr *peer)
 {
-	struct turn_worker *worker = allocation->worker;
 	struct peer_conn *old = turn_peer_conn_find(allocation, peer);
 	struct peer_conn *conn;
 
@@ -65,7 +64,7 @@ static bool peer_keep(struct allocation *allocation, int fd,
 		old_replace(old);
 	if (turn_peer_conn_new(allocation, fd, peer, NULL, &conn))
 		return false;
-	turn_port_tune(fd, turn_limits(worker)->keepalive_ms);
+	turn_port_tune(fd);
 	if (turn_peer_conn_hold(conn))
 		turn_peer_conn_end(conn, "no_identifier");
 	else

@@ -369,6 +369,7 @@ static int pair_join(struct peer_conn *conn, int fd, const struct bind *bind,
 		},
 		.idle_timeout_ms = limits->idle_timeout_ms,
 		.linger_ms = TURN_LINGER_MS,
+		.keepalive_ms = limits->keepalive_ms,
 		.rates = {
 			[PAIR_CLIENT] = &rates[RATE_TO_CLIENT],
 			[PAIR_PEER] = &rates[RATE_TO_PEER],

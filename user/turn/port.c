@@ -226,9 +226,7 @@ int turn_port_dial(const union addr *relayed, const union addr *peer,
 	return fd;
 }
 
-void turn_port_tune(int fd, uint64_t keepalive_ms)
+void turn_port_tune(int fd)
 {
 	option_on(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (keepalive_ms)
-		socket_keepalive(fd, keepalive_ms);
 }

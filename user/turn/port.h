@@ -34,7 +34,7 @@ int turn_port_open_pair(struct turn_shared *shared,
 int turn_port_dial(const union addr *relayed, const union addr *peer,
 		   unsigned int mss, bool *connected);
 
-/* What every relayed leg gets: TCP_NODELAY and keep-alive. */
-void turn_port_tune(int fd, uint64_t keepalive_ms);
+/* What every relayed leg gets: TCP_NODELAY. */
+void turn_port_tune(int fd);
 
 #endif

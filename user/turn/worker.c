@@ -495,7 +495,7 @@ static void socket_tune(const struct listener_socket *sock,
 		return;
 	}
 	fd = listener_fd(sock->listener);
-	socket_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	fd_keepalive(fd, turn_limits(worker)->keepalive_ms);
 	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
 }
 
