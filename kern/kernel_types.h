@@ -7,6 +7,7 @@
 #ifndef KERN_KERNEL_TYPES_H
 #define KERN_KERNEL_TYPES_H
 
+#include <linux/in6.h>
 #include <linux/types.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), \
@@ -28,11 +29,13 @@ struct dst_entry {
 };
 
 struct sock_common {
+	__be32 skc_daddr, skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	int skc_bound_dev_if;
-	struct {
-		__s64 counter;
-	} skc_cookie;
+	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 };
 
 struct sock {
@@ -40,6 +43,27 @@ struct sock {
 	struct dst_entry *sk_dst_cache;
 	int sk_rx_dst_ifindex;
 	__u32 sk_mark;
+};
+
+struct file {
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct task_struct {
+	struct files_struct *files;
+};
+
+struct socket {
+	struct sock *sk;
 };
 
 struct inet_sock {

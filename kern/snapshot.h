@@ -87,7 +87,7 @@ static __always_inline void snapshot_read(struct wire_snapshot *s,
 	s->state = common->skc_state;
 	if (s->state == STATE_LISTEN)
 		return;
-	s->cookie = common->skc_cookie.counter;
+	s->socket = (__u64)(unsigned long)sk;
 	s->rcv_nxt = tp->rcv_nxt;
 	s->copied_seq = tp->copied_seq;
 	s->rcv_wup = tp->rcv_wup;
@@ -103,6 +103,56 @@ static __always_inline void snapshot_read(struct wire_snapshot *s,
 	s->pmtu = icsk->icsk_pmtu_cookie;
 	s->urgent = tp->urg_data || (__s32)(tp->snd_up - tp->snd_una) > 0;
 	s->found = 1;
+}
+
+/*
+ * Whose descriptor this is, in the running process, and its ends. That is read, not
+ * asked: anything else that an open file may be gives nonsense, under which no socket
+ * is found, or another one. So who believes it compares `socket` with what is found
+ * under the key. The process is one thread and does nothing else meanwhile.
+ */
+static __noinline int snapshot_describe(struct wire_call *call, __u32 leg)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct wire_key *key;
+	struct fdtable *table;
+	struct file **files, *file = NULL;
+	struct socket *sock;
+	struct sock *sk;
+	__u32 fd;
+
+	if (leg >= WIRE_LEGS)
+		return 0;
+	key = &call->key[leg];
+	fd = call->fd[leg];
+	__builtin_memset(key, 0, sizeof(*key));
+	call->socket[leg] = 0;
+	table = BPF_CORE_READ(task, files, fdt);
+	files = BPF_CORE_READ(table, fd);
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	sock = BPF_CORE_READ(file, private_data);
+	sk = BPF_CORE_READ(sock, sk);
+	call->socket[leg] = (__u64)(unsigned long)sk;
+	key->remote_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	key->local_port = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
+	key->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (key->family == AF_INET6) {
+		const __u32 *mapped = (const __u32 *)key->remote;
+
+		BPF_CORE_READ_INTO(&key->remote, sk, __sk_common.skc_v6_daddr);
+		BPF_CORE_READ_INTO(&key->local, sk,
+				   __sk_common.skc_v6_rcv_saddr);
+		if (mapped[0] | mapped[1] | (mapped[2] ^ bpf_htonl(0xffff)))
+			return 0;
+		__builtin_memset(key->remote, 0, sizeof(key->remote));
+		__builtin_memset(key->local, 0, sizeof(key->local));
+		key->family = AF_INET;
+	}
+	BPF_CORE_READ_INTO((__be32 *)key->remote, sk, __sk_common.skc_daddr);
+	BPF_CORE_READ_INTO((__be32 *)key->local, sk, __sk_common.skc_rcv_saddr);
+	return 0;
 }
 
 static __noinline int snapshot_take(struct xdp_md *ctx,

@@ -54,6 +54,9 @@ int wire_snapshot(struct xdp_md *ctx)
 	if (!call)
 		return XDP_PASS;
 	call->error = 0;
+	if (call->describe)
+		for (__u32 i = 0; i < WIRE_LEGS; i++)
+			snapshot_describe(call, i);
 	if (call->hook)
 		call->error = snapshot_hook(call);
 	if (call->error)

@@ -170,7 +170,7 @@ enum wire_drop {
 struct wire_snapshot {
 	__u32 found; /* 0: no such socket here, the rest is void */
 	__u32 state; /* TCP_ESTABLISHED, TCP_CLOSE_WAIT, ... */
-	__u64 cookie; /* SO_COOKIE */
+	__u64 socket; /* which one: alike are two that are open at the same time */
 	__u32 rcv_nxt, copied_seq, rcv_wup, rcv_wnd;
 	__u32 snd_una, snd_nxt, write_seq, snd_wnd;
 	__u32 out_of_order; /* 1: segments wait in the out-of-order queue */
@@ -193,6 +193,9 @@ struct wire_snapshot {
 /* Map wire_call, an mmapable array of one: argument and result of wire_snapshot. */
 struct wire_call {
 	struct wire_key key[WIRE_LEGS];
+	__u64 socket[WIRE_LEGS]; /* as in snapshot, of the descriptors */
+	__u32 describe; /* 1: key and socket come from the descriptors of who runs it */
+	__s32 fd[WIRE_LEGS];
 	__u32 hook; /* 1: before the look both keys become flows of `pair` */
 	__u32 pair;
 	__s32 error; /* of that, a negative errno; there is neither flow then */

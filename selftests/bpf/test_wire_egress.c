@@ -5,6 +5,9 @@
  */
 #include "wire_packet.h"
 
+#include <fcntl.h>
+#include <sys/epoll.h>
+
 static void run_out(struct world *w, const struct craft *c)
 {
 	frame_tcp(&w->in, c);
@@ -361,24 +364,30 @@ static void test_snapshot(struct world *w)
 	const struct wire_snapshot *s, *t;
 	struct wire_call call = { 0 };
 	struct tcp_info info;
-	socklen_t size = sizeof(info), cookie_size = sizeof(uint64_t);
-	uint64_t cookie = 0;
+	socklen_t size = sizeof(info);
 	uint8_t bytes[100] = { 0 };
 	int ends[2];
 
 	connect_lo(w->family, ends);
 	if (send(ends[0], bytes, 100, 0) != 100 ||
 	    recv(ends[1], bytes, 40, MSG_WAITALL) != 40 ||
-	    getsockopt(ends[0], SOL_SOCKET, SO_COOKIE, &cookie, &cookie_size) ||
 	    getsockopt(ends[0], IPPROTO_TCP, TCP_INFO, &info, &size))
 		lab_die("send");
-	call.key[0] = lab_key(ends[0]);
-	call.key[1] = lab_key(ends[1]);
+	const struct wire_key keys[] = { lab_key(ends[0]), lab_key(ends[1]) };
+
+	call.describe = 1;
+	memcpy(call.fd, ends, sizeof(call.fd));
 	lab_snapshot(&w->lab, &call);
 	s = &call.snapshot[0];
 	t = &call.snapshot[1];
-	lab_check(s->found && t->found && s->state == 1 && s->cookie == cookie,
-		  "%s: both sockets are found, by cookie the right one", name);
+	lab_check(!memcmp(call.key, keys, sizeof(keys)),
+		  "%s: descriptors lead to their ends", name);
+	lab_check(s->found && t->found && s->state == 1 &&
+			  s->socket == call.socket[0] &&
+			  t->socket == call.socket[1] &&
+			  s->socket != t->socket,
+		  "%s: both sockets are found, and the right ones", name);
+	call.describe = 0;
 	lab_check(s->write_seq == queue_number(ends[0], TCP_SEND_QUEUE) &&
 			  s->rcv_nxt == queue_number(ends[0], TCP_RECV_QUEUE) &&
 			  t->rcv_nxt == s->write_seq &&
@@ -406,6 +415,85 @@ static void test_snapshot(struct world *w)
 	close(ends[0]);
 }
 
+/* A client over IPv4 of a listener that takes both families. */
+static void test_mapped(struct lab *lab)
+{
+	struct sockaddr_in6 both = { .sin6_family = AF_INET6 };
+	struct sockaddr_in where = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct wire_call call = { .describe = 1 };
+	int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int ends[2] = { socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), -1 };
+	socklen_t size = sizeof(both);
+	struct wire_key key;
+
+	if (listener < 0 || ends[0] < 0 ||
+	    bind(listener, (struct sockaddr *)&both, sizeof(both)) ||
+	    listen(listener, 1) ||
+	    getsockname(listener, (struct sockaddr *)&both, &size))
+		lab_die("listen");
+	where.sin_port = both.sin6_port;
+	if (connect(ends[0], (struct sockaddr *)&where, sizeof(where)))
+		lab_die("connect");
+	ends[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	key = lab_key(ends[0]);
+	memcpy(call.fd, ends, sizeof(call.fd));
+	lab_snapshot(lab, &call);
+	lab_check(call.snapshot[1].found &&
+			  call.snapshot[1].socket == call.socket[1] &&
+			  call.key[1].family == AF_INET &&
+			  !memcmp(call.key[1].local, key.remote, 16) &&
+			  !memcmp(call.key[1].remote, key.local, 16) &&
+			  call.key[1].local_port == key.remote_port,
+		  "a mapped IPv4 connection has the key of one");
+	close(ends[0]);
+	close(ends[1]);
+	close(listener);
+}
+
+/* Whatever it is, what is found is not it. */
+static void test_no_socket(struct lab *lab)
+{
+	int pair[2], pipes[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ||
+	    pipe2(pipes, O_CLOEXEC))
+		lab_die("socketpair");
+	const int fds[] = {
+		pair[0],
+		pipes[0],
+		socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+		socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+		epoll_create1(EPOLL_CLOEXEC),
+		bpf_map__fd(lab->wire->maps.wire_flows),
+		open("/proc/self/maps", O_RDONLY | O_CLOEXEC),
+		open("/", O_PATH | O_CLOEXEC),
+		-1,
+		1 << 30,
+		INT32_MIN,
+	};
+	bool found = false;
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		struct wire_call call = { .describe = 1,
+					  .fd = { fds[i], fds[i] } };
+
+		lab_snapshot(lab, &call);
+		for (int leg = 0; leg < WIRE_LEGS; leg++)
+			found |= call.snapshot[leg].found &&
+				 call.snapshot[leg].socket ==
+					 call.socket[leg];
+	}
+	lab_check(!found, "what is no connection is not found as one");
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0 && fds[i] < 1 << 20 && i != 5)
+			close(fds[i]);
+	close(pair[1]);
+	close(pipes[1]);
+}
+
 int main(void)
 {
 	struct world w;
@@ -422,5 +510,7 @@ int main(void)
 		test_others(&w);
 		test_snapshot(&w);
 	}
+	test_mapped(&w.lab);
+	test_no_socket(&w.lab);
 	return lab_end(&w.lab);
 }

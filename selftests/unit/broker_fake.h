@@ -24,7 +24,7 @@
 
 struct fake_socket {
 	ino_t inode; /* 0: free */
-	int error; /* what socket_key says */
+	bool unconnected; /* it has no ends */
 	struct wire_key key;
 	struct wire_snapshot snapshot;
 	bool silent;
@@ -84,20 +84,6 @@ static inline struct fake_socket *fake_by_key(const struct wire_key *key)
 	return NULL;
 }
 
-static inline int fake_socket_key(int fd, struct wire_key *key,
-				  uint64_t *cookie)
-{
-	const struct fake_socket *s = fake_by_fd(fd);
-
-	if (!s)
-		return -ENOTSOCK;
-	if (s->error)
-		return s->error;
-	*key = s->key;
-	*cookie = s->snapshot.cookie;
-	return 0;
-}
-
 static inline bool fake_socket_ours(struct broker *broker, int fd)
 {
 	const struct fake_socket *s = fake_by_fd(fd);
@@ -122,6 +108,22 @@ static inline int fake_snapshot(struct broker *broker,
 			out[i] = s->snapshot;
 	}
 	return 0;
+}
+
+static inline int fake_look(struct broker *broker, const int fds[WIRE_LEGS],
+			    struct wire_key keys[WIRE_LEGS],
+			    uint64_t sockets[WIRE_LEGS],
+			    struct wire_snapshot out[WIRE_LEGS])
+{
+	for (int i = 0; i < WIRE_LEGS; i++) {
+		const struct fake_socket *s = fake_by_fd(fds[i]);
+
+		memset(&keys[i], 0, sizeof(keys[i]));
+		sockets[i] = s ? s->snapshot.socket : 0;
+		if (s && !s->unconnected)
+			keys[i] = s->key;
+	}
+	return fake_snapshot(broker, keys, out);
 }
 
 static inline bool fake_translated(struct broker *broker, int fd,
@@ -389,7 +391,7 @@ static inline void fake_sockmap_release(struct sockmap_bpf *bpf)
 }
 
 static const struct broker_ops fake_ops = {
-	.socket_key = fake_socket_key,
+	.look = fake_look,
 	.socket_ours = fake_socket_ours,
 	.snapshot = fake_snapshot,
 	.hook = fake_hook,
@@ -459,7 +461,7 @@ static inline struct wire_snapshot fake_snapshot_usual(uint32_t number)
 	return (struct wire_snapshot){
 		.found = 1,
 		.state = TCP_ESTABLISHED,
-		.cookie = 1000 + number,
+		.socket = 1000 + number,
 		.rcv_nxt = 10000 * number,
 		.copied_seq = 10000 * number,
 		.rcv_wup = 10000 * number,

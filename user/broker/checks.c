@@ -116,7 +116,7 @@ bool check_quiet(const struct wire_snapshot before_[WIRE_LEGS],
 		 const struct wire_snapshot after[WIRE_LEGS])
 {
 	for (int i = 0; i < WIRE_LEGS; i++)
-		if (!after[i].found || after[i].cookie != before_[i].cookie ||
+		if (!after[i].found || after[i].socket != before_[i].socket ||
 		    after[i].state != before_[i].state ||
 		    after[i].rcv_nxt != before_[i].rcv_nxt ||
 		    after[i].copied_seq != before_[i].copied_seq ||

@@ -4,12 +4,14 @@
  * bear others at the device than the socket knows: the programs would not know
  * them, and what they were to stop would pass. Such a pair must not be joined.
  *
- * SO_ORIGINAL_DST tells cheaply whether connection tracking knows the connection at
- * all, which on most hosts it does not; only then ctnetlink is asked for both
- * directions of the entry, which without NAT are each other's inverse. Of datagrams no
- * socket can be asked: ctnetlink is, wherever there is connection tracking at all.
+ * On most hosts connection tracking knows no connection at all, which its count of
+ * them says, once for all joins of a tick. Else SO_ORIGINAL_DST tells cheaply whether
+ * it knows this one; only then ctnetlink is asked for both directions of the entry,
+ * which without NAT are each other's inverse. Of datagrams no socket can be asked:
+ * ctnetlink is, wherever there is connection tracking at all.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
@@ -26,8 +28,11 @@
 SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_NETLINK, NETLINK_NETFILTER);
 SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET, 0);
 SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET6, 0);
-SYSCALLS(SYSCALLS_BROKER, "sendto recvfrom getsockopt setsockopt close");
+SYSCALLS(SYSCALLS_BROKER_START, "openat");
+SYSCALLS(SYSCALLS_BROKER,
+	 "sendto recvfrom getsockopt setsockopt pread64 close");
 
+#define COUNT                "/proc/sys/net/netfilter/nf_conntrack_count"
 #define ORIGINAL_DESTINATION 80 /* SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST */
 
 struct request {
@@ -52,7 +57,28 @@ int conntrack_open(struct kernel *kernel)
 		return errno == EPROTONOSUPPORT ? 0 : -errno;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	kernel->conntrack_fd = fd;
+	kernel->conntrack_count_fd = open(COUNT, O_RDONLY | O_CLOEXEC);
 	return 0;
+}
+
+/*
+ * Has it no entry of any connection, of this network namespace? Without the file, for
+ * it was loaded later, or is none, that is not known.
+ */
+static bool tracks_nothing(struct kernel *kernel)
+{
+	uint64_t now = loop_now(kernel->loop);
+	char text[16];
+
+	if (kernel->conntrack_count_fd < 0)
+		return false;
+	if (kernel->conntrack_ms == now)
+		return kernel->conntrack_empty;
+	kernel->conntrack_ms = now;
+	kernel->conntrack_empty = pread(kernel->conntrack_count_fd, text,
+					sizeof(text), 0) == 2 &&
+				  text[0] == '0';
+	return kernel->conntrack_empty;
 }
 
 /* Is there an entry? Every error but these is taken for a yes. */
@@ -244,7 +270,8 @@ static bool entry_translates(struct kernel *kernel, uint8_t protocol,
 bool conntrack_translates(struct kernel *kernel, int fd,
 			  const struct wire_key *key)
 {
-	return kernel->conntrack_fd >= 0 && is_tracked(fd, key) &&
+	return kernel->conntrack_fd >= 0 && !tracks_nothing(kernel) &&
+	       is_tracked(fd, key) &&
 	       entry_translates(kernel, IPPROTO_TCP, key);
 }
 

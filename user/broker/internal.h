@@ -19,11 +19,15 @@ struct sockmap_bpf;
 /* What the kernel does for the broker (kernel.c, socket.c); tests bring their own. */
 struct broker_ops {
 	/*
-	 * The ends of a connection, as a key. -ENOTCONN, or another negative errno
-	 * when it has none that a key can hold. What kind of socket it is nobody
-	 * has asked: a look that finds the cookie under the key proves it.
+	 * The ends of both connections as keys, which sockets these are, and what
+	 * is found under the keys: only where that is the same socket does the
+	 * rest mean anything, and proves that it is a TCP socket of this network
+	 * namespace. 0 or a negative errno.
 	 */
-	int (*socket_key)(int fd, struct wire_key *key, uint64_t *cookie);
+	int (*look)(struct broker *broker, const int fds[WIRE_LEGS],
+		    struct wire_key keys[WIRE_LEGS],
+		    uint64_t sockets[WIRE_LEGS],
+		    struct wire_snapshot out[WIRE_LEGS]);
 	/* Is it a TCP socket of this network namespace? */
 	bool (*socket_ours)(struct broker *broker, int fd);
 	int (*snapshot)(struct broker *broker,

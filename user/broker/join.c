@@ -21,7 +21,7 @@
 
 struct attempt {
 	struct wire_key keys[WIRE_LEGS];
-	uint64_t cookies[WIRE_LEGS];
+	uint64_t sockets[WIRE_LEGS];
 	/* The descriptors are of the sockets that the keys lead to. */
 	bool proven;
 	struct wire_snapshot first[WIRE_LEGS], second[WIRE_LEGS];
@@ -45,25 +45,15 @@ static bool key_is_scoped(const struct wire_key *key)
 	       (key->remote[1] & 0xc0) == 0x80;
 }
 
-static enum wire_reason sockets_describe(struct broker *broker,
-					 const int fds[WIRE_LEGS],
-					 struct attempt *attempt)
+/* Two connections that have what a pair needs of their addresses? */
+static enum wire_reason keys_judge(const struct wire_key keys[WIRE_LEGS])
 {
-	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		int err = broker->ops->socket_key(fds[leg], &attempt->keys[leg],
-						  &attempt->cookies[leg]);
-
-		if (err)
-			return err == -EAFNOSUPPORT ? WIRE_NO_DEVICE :
-						      WIRE_NO_STATE;
-	}
-	if (attempt->keys[WIRE_CLIENT].family !=
-	    attempt->keys[WIRE_PEER].family)
+	if (keys[WIRE_CLIENT].family != keys[WIRE_PEER].family)
 		return WIRE_NO_FAMILY;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
-		if (key_is_loopback(&attempt->keys[leg]))
+		if (key_is_loopback(&keys[leg]))
 			return WIRE_NO_LOCAL;
-		if (key_is_scoped(&attempt->keys[leg]))
+		if (key_is_scoped(&keys[leg]))
 			return WIRE_NO_DEVICE;
 	}
 	return WIRE_OK;
@@ -73,9 +63,9 @@ static enum wire_reason sockets_describe(struct broker *broker,
 static bool sockets_sane(struct broker *broker, const int fds[WIRE_LEGS],
 			 const struct attempt *attempt)
 {
-	const uint64_t *cookies = attempt->cookies;
+	const uint64_t *sockets = attempt->sockets;
 
-	if (cookies[WIRE_CLIENT] && cookies[WIRE_CLIENT] == cookies[WIRE_PEER])
+	if (sockets[WIRE_CLIENT] && sockets[WIRE_CLIENT] == sockets[WIRE_PEER])
 		return false;
 	return attempt->proven ||
 	       (broker->ops->socket_ours(broker, fds[WIRE_CLIENT]) &&
@@ -83,16 +73,16 @@ static bool sockets_sane(struct broker *broker, const int fds[WIRE_LEGS],
 }
 
 /*
- * Both must be the very sockets that were handed over. A cookie is given once while
- * this host runs, so that the right one under a key of this network namespace's
- * TCP connections says all there is to know of the descriptor.
+ * Both must be the very sockets that were handed over: the one under a key of this
+ * network namespace's TCP connections, while its descriptor is open, says all there is
+ * to know of the descriptor.
  */
 static enum wire_reason look_judge(const struct attempt *attempt,
 				   const struct wire_snapshot seen[WIRE_LEGS])
 {
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (!seen[leg].found ||
-		    seen[leg].cookie != attempt->cookies[leg])
+		    seen[leg].socket != attempt->sockets[leg])
 			return WIRE_NO_STATE;
 	return WIRE_OK;
 }
@@ -119,10 +109,13 @@ static enum wire_reason check(struct broker *broker, struct attempt *attempt,
 {
 	enum wire_reason reason, way = WIRE_OK;
 
-	if (broker->ops->snapshot(broker, attempt->keys, attempt->first))
+	if (broker->ops->look(broker, fds, attempt->keys, attempt->sockets,
+			      attempt->first))
 		return WIRE_NO_ERROR;
 	reason = look_judge(attempt, attempt->first);
 	attempt->proven = !reason;
+	if (!reason)
+		reason = keys_judge(attempt->keys);
 	if (!reason)
 		reason = check_pair(attempt->first,
 				    attempt->keys[WIRE_CLIENT].family,
@@ -272,9 +265,7 @@ int join_pair(struct broker *broker, struct session *session,
 
 	if (!message_sane(msg))
 		return -EBADMSG;
-	reason = sockets_describe(broker, fds, &attempt);
-	if (!reason)
-		reason = check(broker, &attempt, msg, fds);
+	reason = check(broker, &attempt, msg, fds);
 	if (!sockets_sane(broker, fds, &attempt))
 		return -EBADMSG;
 	if (!reason) {

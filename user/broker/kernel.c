@@ -39,24 +39,17 @@ static bool ops_socket_ours(struct broker *broker, int fd)
 	return socket_is_ours(fd, broker->kernel->header.netns);
 }
 
-/* Fills *kernel->call; `hook`: for the place `index`. */
-static int snapshot_run(struct kernel *kernel,
-			const struct wire_key keys[WIRE_LEGS], bool hook,
-			uint32_t index)
+/* Runs what *kernel->call asks for. 0, a negative errno, or the call's own error. */
+static int snapshot_run(struct kernel *kernel)
 {
 	char packet[64] = { 0 }; /* the program wants one, and ignores it */
 	struct bpf_test_run_opts run = { .sz = sizeof(run),
 					 .data_in = packet,
 					 .data_size_in = sizeof(packet),
 					 .repeat = 1 };
-	int err;
-
-	memset(kernel->call, 0, sizeof(*kernel->call));
-	memcpy(kernel->call->key, keys, sizeof(kernel->call->key));
-	kernel->call->hook = hook;
-	kernel->call->pair = index;
-	err = bpf_prog_test_run_opts(
+	int err = bpf_prog_test_run_opts(
 		bpf_program__fd(kernel->bpf->progs.wire_snapshot), &run);
+
 	if (err) {
 		log_error("broker", "event=snapshot_failed error=\"%s\"",
 			  strerror(-err));
@@ -65,16 +58,45 @@ static int snapshot_run(struct kernel *kernel,
 	return kernel->call->error;
 }
 
+static void snapshots_copy(const struct kernel *kernel,
+			   struct wire_snapshot out[WIRE_LEGS])
+{
+	memcpy(out, kernel->call->snapshot, sizeof(kernel->call->snapshot));
+}
+
+static int ops_look(struct broker *broker, const int fds[WIRE_LEGS],
+		    struct wire_key keys[WIRE_LEGS],
+		    uint64_t sockets[WIRE_LEGS],
+		    struct wire_snapshot out[WIRE_LEGS])
+{
+	struct wire_call *call = broker->kernel->call;
+	int err;
+
+	memset(call, 0, sizeof(*call));
+	memcpy(call->fd, fds, sizeof(call->fd));
+	call->describe = 1;
+	err = snapshot_run(broker->kernel);
+	if (err)
+		return err;
+	memcpy(keys, call->key, sizeof(call->key));
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		sockets[leg] = call->socket[leg];
+	snapshots_copy(broker->kernel, out);
+	return 0;
+}
+
 static int ops_snapshot(struct broker *broker,
 			const struct wire_key keys[WIRE_LEGS],
 			struct wire_snapshot out[WIRE_LEGS])
 {
-	struct kernel *kernel = broker->kernel;
-	int err = snapshot_run(kernel, keys, false, 0);
+	struct wire_call *call = broker->kernel->call;
+	int err;
 
+	memset(call, 0, sizeof(*call));
+	memcpy(call->key, keys, sizeof(call->key));
+	err = snapshot_run(broker->kernel);
 	if (!err)
-		memcpy(out, kernel->call->snapshot,
-		       sizeof(kernel->call->snapshot));
+		snapshots_copy(broker->kernel, out);
 	return err;
 }
 
@@ -82,12 +104,16 @@ static int ops_hook(struct broker *broker,
 		    const struct wire_key keys[WIRE_LEGS], uint32_t index,
 		    struct wire_snapshot out[WIRE_LEGS])
 {
-	struct kernel *kernel = broker->kernel;
-	int err = snapshot_run(kernel, keys, true, index);
+	struct wire_call *call = broker->kernel->call;
+	int err;
 
+	memset(call, 0, sizeof(*call));
+	memcpy(call->key, keys, sizeof(call->key));
+	call->hook = 1;
+	call->pair = index;
+	err = snapshot_run(broker->kernel);
 	if (!err)
-		memcpy(out, kernel->call->snapshot,
-		       sizeof(kernel->call->snapshot));
+		snapshots_copy(broker->kernel, out);
 	return err;
 }
 
@@ -143,7 +169,7 @@ static void ops_flows(struct broker *broker,
 }
 
 const struct broker_ops kernel_ops = {
-	.socket_key = socket_key,
+	.look = ops_look,
 	.socket_ours = ops_socket_ours,
 	.snapshot = ops_snapshot,
 	.hook = ops_hook,
@@ -313,6 +339,7 @@ static struct kernel *kernel_alloc(struct broker *broker,
 	kernel->forwarding_watch.fd = -1;
 	kernel->link_watch.fd = -1;
 	kernel->conntrack_fd = -1;
+	kernel->conntrack_count_fd = -1;
 	list_init(&kernel->devices);
 	kernel->wanted = params->devices;
 	kernel->wanted_count = params->device_count;
@@ -362,6 +389,7 @@ void kernel_free(struct kernel *kernel)
 	forwarding_close(kernel);
 	load_undo(kernel);
 	fd_close(&kernel->conntrack_fd);
+	fd_close(&kernel->conntrack_count_fd);
 	fd_close(&kernel->lock);
 	free(kernel);
 }

@@ -82,6 +82,9 @@ struct kernel {
 	struct watch link_watch; /* rtnetlink: devices come and go */
 	struct timer link_again; /* looks at all devices once more */
 	int conntrack_fd; /* ctnetlink; -1: no netfilter */
+	int conntrack_count_fd; /* how many it tracks; -1: not known */
+	uint64_t conntrack_ms; /* when that was read: */
+	bool conntrack_empty; /* it tracks nothing */
 	uint32_t conntrack_seq;
 };
 

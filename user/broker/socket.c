@@ -22,7 +22,7 @@
 
 SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET, 0);
 SYSCALLS_SOCKET(SYSCALLS_BROKER, AF_INET6, 0);
-SYSCALLS(SYSCALLS_BROKER, "bind connect getpeername getsockname");
+SYSCALLS(SYSCALLS_BROKER, "bind connect");
 SYSCALLS(SYSCALLS_BROKER, "getsockopt setsockopt poll ppoll close");
 
 #ifndef SO_NETNS_COOKIE
@@ -75,46 +75,6 @@ bool socket_is_ours(int fd, uint64_t netns)
 bool socket_is_datagrams(int fd, uint64_t netns)
 {
 	return socket_is(fd, netns, SOCK_DGRAM, IPPROTO_UDP);
-}
-
-static bool is_inet(const union addr *addr)
-{
-	return addr_family(addr) == AF_INET || addr_family(addr) == AF_INET6;
-}
-
-static void key_side(const union addr *addr, uint8_t out[16], __be16 *port)
-{
-	size_t len;
-	const uint8_t *bytes = addr_bytes(addr, &len);
-
-	memset(out, 0, 16);
-	memcpy(out, bytes, len);
-	*port = htons(addr_port(addr));
-}
-
-int socket_key(int fd, struct wire_key *key, uint64_t *cookie)
-{
-	union addr local = { .sa = { .sa_family = AF_UNSPEC } }, remote = local;
-	socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
-	socklen_t len = sizeof(*cookie);
-	uint64_t number;
-
-	if (getpeername(fd, &remote.sa, &remote_len) < 0 ||
-	    getsockname(fd, &local.sa, &local_len) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &number, &len) < 0)
-		return -errno;
-	if (!is_inet(&local) || !is_inet(&remote))
-		return -EAFNOSUPPORT;
-	addr_unmap(&local);
-	addr_unmap(&remote);
-	if (addr_family(&local) != addr_family(&remote))
-		return -EAFNOSUPPORT;
-	memset(key, 0, sizeof(*key));
-	key->family = (__u8)addr_family(&remote);
-	key_side(&remote, key->remote, &key->remote_port);
-	key_side(&local, key->local, &key->local_port);
-	*cookie = number;
-	return 0;
 }
 
 static int tcp_set(int fd, int name, int value)

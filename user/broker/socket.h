@@ -12,7 +12,6 @@
 uint64_t socket_namespace(void);
 
 /* As broker_ops says of each. */
-int socket_key(int fd, struct wire_key *key, uint64_t *cookie);
 bool socket_is_ours(int fd, uint64_t netns);
 /* Is it a UDP socket of that network namespace? */
 bool socket_is_datagrams(int fd, uint64_t netns);
