@@ -26,9 +26,9 @@
  * any size. fib->l4_protocol is the caller's to set. Returns ROUTE_FOUND,
  * WIRE_DROP_ROUTE or WIRE_DROP_TOO_BIG, with which fib->mtu_result is what fits.
  */
-static __noinline int route_find(void *ctx,
-				 struct bpf_fib_lookup *fib, __u32 family,
-				 const struct wire_leg *leg, __u32 size)
+static __noinline int route_find(void *ctx, struct bpf_fib_lookup *fib,
+				 __u32 family, const struct wire_leg *leg,
+				 __u32 size)
 {
 	__u8 protocol = fib->l4_protocol;
 	long found;

@@ -384,8 +384,7 @@ static void test_snapshot(struct world *w)
 		  "%s: descriptors lead to their ends", name);
 	lab_check(s->found && t->found && s->state == 1 &&
 			  s->socket == call.socket[0] &&
-			  t->socket == call.socket[1] &&
-			  s->socket != t->socket,
+			  t->socket == call.socket[1] && s->socket != t->socket,
 		  "%s: both sockets are found, and the right ones", name);
 	call.describe = 0;
 	lab_check(s->write_seq == queue_number(ends[0], TCP_SEND_QUEUE) &&
@@ -483,8 +482,7 @@ static void test_no_socket(struct lab *lab)
 		lab_snapshot(lab, &call);
 		for (int leg = 0; leg < WIRE_LEGS; leg++)
 			found |= call.snapshot[leg].found &&
-				 call.snapshot[leg].socket ==
-					 call.socket[leg];
+				 call.snapshot[leg].socket == call.socket[leg];
 	}
 	lab_check(!found, "what is no connection is not found as one");
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)

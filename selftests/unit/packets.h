@@ -47,8 +47,7 @@ static inline struct packet_rest *packet_rest(int channel)
 	for (int i = 0; i < PACKETS_CHANNELS; i++)
 		if (packet_rests[i].cookie == cookie)
 			return &packet_rests[i];
-	struct packet_rest *rest =
-		&packet_rests[oldest++ % PACKETS_CHANNELS];
+	struct packet_rest *rest = &packet_rests[oldest++ % PACKETS_CHANNELS];
 
 	memset(rest, 0, sizeof(*rest));
 	rest->cookie = cookie;

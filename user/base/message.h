@@ -39,7 +39,7 @@ int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
 void message_close(struct message *message);
 
 #define PACKET_MESSAGES 32
-#define PACKET_BYTES	3072
+#define PACKET_BYTES    3072
 
 /* What is to be sent together; empty when zero. Borrows the descriptors. */
 struct packet {

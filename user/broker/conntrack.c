@@ -75,9 +75,9 @@ static bool tracks_nothing(struct kernel *kernel)
 	if (kernel->conntrack_ms == now)
 		return kernel->conntrack_empty;
 	kernel->conntrack_ms = now;
-	kernel->conntrack_empty = pread(kernel->conntrack_count_fd, text,
-					sizeof(text), 0) == 2 &&
-				  text[0] == '0';
+	kernel->conntrack_empty =
+		pread(kernel->conntrack_count_fd, text, sizeof(text), 0) == 2 &&
+		text[0] == '0';
 	return kernel->conntrack_empty;
 }
 

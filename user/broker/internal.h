@@ -134,7 +134,8 @@ struct session {
 	struct broker *broker;
 	struct list places; /* struct place.owner_link */
 	struct list lanes; /* struct lane.link */
-	struct list out; /* messages that wait for the end of the tick, or for room */
+	struct list
+		out; /* messages that wait for the end of the tick, or for room */
 	size_t out_count;
 	struct deferred flush; /* sends them */
 	bool blocked; /* the channel has no room */

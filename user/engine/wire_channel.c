@@ -293,8 +293,8 @@ static void packet_fill(struct wire *wire, struct packet *packet,
 
 		alone = goes_alone(message);
 		/* Of too many an answer comes first. */
-		if ((join && joins >= SENT_MAX) || (lane && lanes >= SENT_MAX) ||
-		    (alone && packet->count) ||
+		if ((join && joins >= SENT_MAX) ||
+		    (lane && lanes >= SENT_MAX) || (alone && packet->count) ||
 		    !packet_add(packet, &message->body, message->len,
 				message->fds, join || lane ? WIRE_LEGS : 0))
 			return;
