@@ -29,15 +29,15 @@ REPLACES = 40 if os.environ.get("CULVERT_LONG") else 4
 BESIDE = ["10.82.1.0/24", "fd82:0:0:1::/64"]
 
 
-def sections(version=0):
-    """Two exits with 10,000 prefixes in all, half of each family, side by side; every other
+def sections(version=0, total=ALL):
+    """Two exits with so many prefixes in all, half of each family, side by side; every other
     version has a quarter of them elsewhere, and another one beside that of the host.  Of IPv6
     they are as long as the host's own, and found by a hash; of IPv4 the host's own is not."""
     made = linked()
     for one in made.values():
         one["prefix"] = [one["prefix"]]
     odd = version % 2
-    for net in range(odd * MOVED, odd * MOVED + ALL // 2 - 2):
+    for net in range(odd * MOVED, odd * MOVED + total // 2 - 2):
         here = made[f"exit isp-{'ab'[net % 2]}"]["prefix"]
         here.append(f"172.{16 + net // 4096}.{net // 16 % 256}.{net % 16 * 16}/28")
         here.append(f"fd00:0:0:{net:x}::/64")
@@ -50,9 +50,9 @@ def sections(version=0):
 
 
 @contextlib.contextmanager
-def router():
+def router(total=ALL):
     """culvertd on the router with so many prefixes."""
-    with contextlib.closing(Router(lab, site.relay, sections(), 20)) as made:
+    with contextlib.closing(Router(lab, site.relay, sections(0, total), 20)) as made:
         yield made
 
 
@@ -102,6 +102,21 @@ def _():
         equal({name: row["rejected"] for name, row in made.rows().items()},
               {"isp-a": 0, "isp-b": 0}, "rejected by the guards")
         check("nothing" in made.exits("plan"), "something would be changed")
+
+
+@test("400 prefixes become 10,000: more than the first tables have room for", 30)
+def _():
+    with router(400) as made:
+        server = made.server
+        server.sections.update(sections())
+        server.write_config()
+        server.process.child.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.log_count(r"event=exits_ready") == 2, 20, "all are there")
+        equal(server.log_count(r"nftables_failed"), 0, "failures")
+        check("nothing" in made.exits("plan"), "something would be changed")
+        for version in (4, 6):
+            for index in (0, 1):
+                reached(site, site.client, version, index)
 
 
 tap.main()

@@ -40,7 +40,7 @@
 #include "exit/tunnel.h"
 
 /* One more whenever this file makes other rules of the same configuration. */
-#define RULES 7
+#define RULES 8
 
 #define ALL SIZE_MAX /* the set of every exit's sources */
 /* Names of counters, by the exit's index. */
@@ -240,14 +240,19 @@ static void source_rule(struct nft_batch *batch, const char *chain, size_t exit,
 	batch_rule_end(batch);
 }
 
+/* Hashes first: they have most of what is there, of either family. */
 static void source_rules(struct nft_batch *batch, const struct conf *conf,
-			 const char *chain, size_t exit, sa_family_t family)
+			 const char *chain, size_t exit)
 {
-	unsigned int bits = ranges_bits(conf, family);
+	const unsigned int bits4 = ranges_bits(conf, AF_INET),
+			   bits6 = ranges_bits(conf, AF_INET6);
 
-	if (bits)
-		source_rule(batch, chain, exit, family, bits);
-	source_rule(batch, chain, exit, family, 0);
+	if (bits4)
+		source_rule(batch, chain, exit, AF_INET, bits4);
+	if (bits6)
+		source_rule(batch, chain, exit, AF_INET6, bits6);
+	source_rule(batch, chain, exit, AF_INET, 0);
+	source_rule(batch, chain, exit, AF_INET6, 0);
 }
 
 /* What is of none of the link's exits. */
@@ -366,8 +371,7 @@ static void link_put(struct nft_batch *batch, const struct conf *conf,
 			open = i;
 			continue;
 		}
-		source_rules(batch, conf, chain, i, AF_INET);
-		source_rules(batch, conf, chain, i, AF_INET6);
+		source_rules(batch, conf, chain, i);
 	}
 	special_rules(batch, chain);
 	if (open != ALL) {
@@ -390,8 +394,8 @@ static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
 	batch_chain_hooked(batch, "forward", NF_INET_FORWARD, 0);
 	batch_chain_hooked(batch, "output", NF_INET_LOCAL_OUT, 0);
-	batch_links(batch, LINKS_IN);
-	batch_links(batch, LINKS_OUT);
+	batch_links(batch, LINKS_IN, CONF_EXITS_MAX);
+	batch_links(batch, LINKS_OUT, CONF_EXITS_MAX);
 	links_rule(batch, "forward", NFT_META_IIFNAME, LINKS_IN);
 	links_rule(batch, "forward", NFT_META_OIFNAME, LINKS_OUT);
 	redirect_rules(batch, conf);

@@ -228,7 +228,7 @@ static void set_put(struct nft_batch *batch, struct nftnl_set *set)
 }
 
 void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
-	       bool blocks, bool map)
+	       uint32_t most, bool map)
 {
 	struct nftnl_set *set = set_new(batch, name);
 	bool v6 = family == AF_INET6;
@@ -236,16 +236,18 @@ void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
 	if (!set)
 		return;
 	nftnl_set_set_u32(set, NFTNL_SET_FLAGS,
-			  (blocks ? 0 : NFT_SET_INTERVAL) |
+			  (most ? 0 : NFT_SET_INTERVAL) |
 				  (map ? NFT_SET_MAP : 0));
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, v6 ? TYPE_IPV6 : TYPE_IPV4);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, v6 ? 16 : 4);
 	if (map)
 		nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
+	if (most)
+		nftnl_set_set_u32(set, NFTNL_SET_DESC_SIZE, most);
 	set_put(batch, set);
 }
 
-void batch_links(struct nft_batch *batch, const char *map)
+void batch_links(struct nft_batch *batch, const char *map, uint32_t most)
 {
 	struct nftnl_udata_buf *data = nftnl_udata_buf_alloc(64);
 	struct nftnl_set *set = set_new(batch, map);
@@ -264,6 +266,7 @@ void batch_links(struct nft_batch *batch, const char *map)
 	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_MAP);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, TYPE_NAME);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, IFNAMSIZ);
+	nftnl_set_set_u32(set, NFTNL_SET_DESC_SIZE, most);
 	nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
 	set_put(batch, set);
 }
@@ -393,7 +396,7 @@ void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		.set = set, .family = family, .ranges = ranges, .count = count
 	};
 
-	batch_set(batch, set, family, false, false);
+	batch_set(batch, set, family, 0, false);
 	batch_elements(batch, &all, true);
 }
 

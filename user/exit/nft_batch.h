@@ -52,11 +52,11 @@ void batch_chain_hooked(struct nft_batch *batch, const char *name,
 			uint32_t hook, int32_t priority);
 void batch_counter(struct nft_batch *batch, const char *name);
 /*
- * A set of ranges of addresses, or of `blocks`, prefixes of one length; `map`: each with
- * a chain to go to.
+ * A set of ranges of addresses, or with `most` > 0 of so many prefixes of one length;
+ * `map`: each with a chain to go to.
  */
 void batch_set(struct nft_batch *batch, const char *set, sa_family_t family,
-	       bool blocks, bool map);
+	       uint32_t most, bool map);
 /* Elements of it, added or taken out; format NULL: they have no chains. */
 struct batch_elements {
 	const char *set;
@@ -64,15 +64,15 @@ struct batch_elements {
 	void (*format)(uint16_t chain, char out[BATCH_NAME]);
 	const struct addr_range *ranges;
 	size_t count;
-	bool blocks;
+	bool blocks; /* of a set of prefixes: there are no ends */
 };
 void batch_elements(struct nft_batch *batch, const struct batch_elements *what,
 		    bool there);
 /* A set of these ranges. */
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count);
-/* A map of links, and one of them, with the chain to jump to. */
-void batch_links(struct nft_batch *batch, const char *map);
+/* A map of so many links at most, and one of them, with the chain to jump to. */
+void batch_links(struct nft_batch *batch, const char *map, uint32_t most);
 void batch_link(struct nft_batch *batch, const char *map, const char *link,
 		const char *chain);
 /* A set of pairs of addresses that packets make themselves, each for a second. */

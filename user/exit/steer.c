@@ -206,14 +206,16 @@ static void table_make(struct nft_batch *batch, const struct conf *conf)
 {
 	batch_chain_hooked(batch, "prerouting", NF_INET_PRE_ROUTING,
 			   NF_IP_PRI_MANGLE);
+	for (size_t i = 0; i < 2; i++)
+		if (ranges_bits(conf, families[i]))
+			branch(batch, families[i],
+			       ranges_bits(conf, families[i]));
+	for (size_t i = 0; i < 2; i++)
+		branch(batch, families[i], 0);
 	batch_chain(batch, "refuse");
 	for (size_t i = 0; i < 2; i++) {
 		batch_pairs(batch, pairs_name(families[i]), families[i],
 			    PAIRS_MOST);
-		if (ranges_bits(conf, families[i]))
-			branch(batch, families[i],
-			       ranges_bits(conf, families[i]));
-		branch(batch, families[i], 0);
 		batch_rule_begin(batch, "refuse");
 		batch_family(batch, families[i]);
 		batch_pair_limit(batch, pairs_name(families[i]), families[i]);
