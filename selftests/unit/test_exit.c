@@ -22,30 +22,17 @@
 #include "exit/ranges.h"
 #include "exit/sets.h"
 #include "exit/tunnel.h"
+#include "unit/conf_from.h"
 #include "unit/failalloc.h"
 
 #define USABLE "[realm example.org]\n[user alice]\npassword = secret\n"
 
-static void report(void *arg, bool is_error, const char *file,
-		   unsigned int line, const char *message)
-{
-	(void)arg;
-	(void)file;
-	(void)line;
-	if (is_error && !strstr(message, "memory"))
-		fail_msg("%s", message);
-}
-
 static struct conf *conf_of(const char *exits)
 {
-	struct conf *conf = NULL;
 	char text[2048];
 
 	snprintf(text, sizeof(text), "%s%s", USABLE, exits);
-	assert_int_equal(conf_parse(text, strlen(text), "test.conf", report,
-				    NULL, &conf),
-			 0);
-	return conf;
+	return conf_from(text);
 }
 
 /* Two exits, whose prefixes lie in each other, and a network of the site. */
@@ -400,7 +387,7 @@ static void no_two_tables_have_one_number(void **state)
 	static char text[CONF_EXITS_MAX * 64];
 	bool taken[TABLES_MOST + CONF_EXITS_MAX] = { false };
 	struct exit_order order;
-	struct conf *conf = NULL;
+	struct conf *conf;
 	size_t len = (size_t)sprintf(text, USABLE);
 
 	(void)state;
@@ -409,8 +396,7 @@ static void no_two_tables_have_one_number(void **state)
 				       "[exit %u]\nlink = w%u\n"
 				       "prefix = 2001:db8::/%u\n",
 				       i, i, 32 + i);
-	assert_int_equal(
-		conf_parse(text, len, "test.conf", report, NULL, &conf), 0);
+	conf = conf_from(text);
 	assert_int_equal(exit_order_make(conf, &order), 0);
 	for (size_t i = 0; i < CONF_EXITS_MAX; i++) {
 		assert_false(taken[order.tables[i] - EXIT_TABLE - 1]);
@@ -1162,7 +1148,7 @@ static void prefixes_of_one_length_stand_alone(void **state)
 /* An exit with that many networks, and one with few. */
 static struct conf *many_prefixes(unsigned int count)
 {
-	struct conf *conf = NULL;
+	struct conf *conf;
 	char *text = malloc(256 + count * 64u);
 	size_t len = (size_t)sprintf(
 		text, USABLE "[exit a]\nlink = wan0\nprefix = 192.0.2.0/24\n"
@@ -1173,8 +1159,7 @@ static struct conf *many_prefixes(unsigned int count)
 				       "prefix = 10.%u.%u.0/24, "
 				       "2001:db8:%x::/48\n",
 				       i / 256 + 1, i % 256, i + 1);
-	assert_int_equal(
-		conf_parse(text, len, "test.conf", report, NULL, &conf), 0);
+	conf = conf_from(text);
 	free(text);
 	return conf;
 }

@@ -16,33 +16,15 @@
 #include "failalloc.h"
 #include "main/sockets.h"
 #include "transport/udp.h"
+#include "unit/conf_from.h"
 #include "unit/open_files.h"
 
 #define WORKERS 3
 
-static void report(void *arg, bool is_error, const char *file,
-		   unsigned int line, const char *message)
-{
-	(void)arg;
-	if (is_error)
-		fail_msg("%s:%u: %s", file, line, message);
-}
-
-/* A configuration with these listener sections. */
-static struct conf *conf_of(const char *listeners)
-{
-	struct conf *conf = NULL;
-
-	assert_int_equal(conf_parse(listeners, strlen(listeners), "test",
-				    report, NULL, &conf),
-			 0);
-	return conf;
-}
-
 static int open_set(const char *listeners, const struct socket_set *old,
 		    struct socket_set *out, struct socket_fault *fault)
 {
-	struct conf *conf = conf_of(listeners);
+	struct conf *conf = conf_from(listeners);
 	int err = sockets_open(conf, WORKERS, old, out, fault);
 
 	conf_unref(conf);
@@ -213,8 +195,8 @@ static void open_or_fail(void *arg)
 static void out_of_memory_leaves_nothing_open(void **state)
 {
 	struct sweep sweep = {
-		.conf = conf_of("[listener a]\n"
-				"address = 127.0.0.1:0, 127.0.0.2:0\n"),
+		.conf = conf_from("[listener a]\n"
+				  "address = 127.0.0.1:0, 127.0.0.2:0\n"),
 		.old = opened("[listener a]\naddress = 127.0.0.1:0\n", NULL),
 	};
 	size_t before = open_files();
@@ -255,7 +237,7 @@ static void udp_and_tcp_share_no_sockets(void **state)
 	assert_int_equal(again.count, 2);
 	assert_int_equal(again.groups[1].fds[0], both.groups[1].fds[0]);
 	/* UDP sockets have no backlog; the others get theirs all the same. */
-	conf = conf_of(text);
+	conf = conf_from(text);
 	sockets_set_backlog(&again, conf);
 	conf_unref(conf);
 	sockets_close(&both, &again);
@@ -275,8 +257,8 @@ static unsigned int backlog_of(int fd)
 
 static void the_backlog_changes_in_place(void **state)
 {
-	struct conf *conf = conf_of("[listener a]\naddress = 127.0.0.1:0\n"
-				    "backlog = 7\n");
+	struct conf *conf = conf_from("[listener a]\naddress = 127.0.0.1:0\n"
+				      "backlog = 7\n");
 	struct socket_set set = opened("[listener a]\naddress = 127.0.0.1:0\n"
 				       "backlog = 9\n",
 				       NULL);

@@ -1,26 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Allocations with a relayed address of IPv4 and one of IPv6 (RFC 8656 7.2, 8.2). */
-#include "unit/turn_rig.h"
+#include "unit/udp_rig.h"
 
 #define BOTH "[relay]\naddress = 127.0.0.1, ::1\n"
-
-static struct rig rig;
 
 static int setup(void **state)
 {
 	(void)state;
-	if (rig_open(&rig, 1, BOTH))
-		return -1;
-	rig_udp(&rig);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
-	return 0;
+	return udp_rig_open(BOTH);
 }
 
 /* What an Allocate was answered, by family: 4, 6. */
@@ -117,77 +104,12 @@ static void done(struct tc *tc)
 	tc_close(tc);
 }
 
-/* A peer's datagram socket and address. */
-struct peer {
-	int fd;
-	union addr addr;
-};
-
-static void peer_open(struct peer *peer, const char *host)
-{
-	socklen_t len = sizeof(peer->addr);
-
-	assert_int_equal(addr_parse(host, 0, &peer->addr), 0);
-	peer->fd = socket(addr_family(&peer->addr),
-			  SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	assert_true(peer->fd >= 0);
-	assert_int_equal(bind(peer->fd, &peer->addr.sa, addr_len(&peer->addr)),
-			 0);
-	assert_int_equal(getsockname(peer->fd, &peer->addr.sa, &len), 0);
-}
-
-static void peer_hears(const struct peer *peer, const union addr *from,
-		       const char *text)
-{
-	union addr source = { 0 };
-	socklen_t len = sizeof(source);
-	char buf[256];
-	ssize_t n;
-
-	RIG_UNTIL(&rig, (n = recvfrom(peer->fd, buf, sizeof(buf), 0, &source.sa,
-				      &len)) >= 0);
-	assert_int_equal(n, strlen(text));
-	assert_memory_equal(buf, text, (size_t)n);
-	assert_true(addr_equal(&source, from));
-}
-
-static int channel_bind(struct tc *tc, const union addr *peer, unsigned number)
-{
-	tc_begin_peer(tc, STUN_CHANNEL_BIND, peer);
-	stun_put_u32(&tc->w, STUN_ATTR_CHANNEL_NUMBER, number << 16);
-	return tc_ask(tc);
-}
-
-static void channel_write(struct tc *tc, uint16_t number, const char *text)
-{
-	uint8_t buf[256];
-
-	stun_channel_begin(buf, number, (uint16_t)strlen(text));
-	memcpy(buf + STUN_CHANNEL_HEADER, text, strlen(text));
-	tc_write(tc, buf, STUN_CHANNEL_HEADER + strlen(text));
-}
-
-static void send_to(struct tc *tc, const union addr *peer, const char *text)
-{
-	stun_begin(&tc->w, tc->out, sizeof(tc->out), STUN_INDICATION, STUN_SEND,
-		   NULL);
-	stun_put_xor_address(&tc->w, STUN_ATTR_XOR_PEER_ADDRESS, peer);
-	stun_put(&tc->w, STUN_ATTR_DATA, text, strlen(text));
-	tc_write(tc, tc->out, (size_t)stun_end(&tc->w));
-}
-
 /* What this peer sends to that address must come as a Data indication. */
 static void data_comes(struct tc *tc, const struct peer *peer,
 		       const union addr *to)
 {
-	union addr from;
-
-	assert_int_equal(sendto(peer->fd, "hi", 2, 0, &to->sa, addr_len(to)),
-			 2);
-	assert_int_equal(tc_next(tc), 0);
-	assert_int_equal(tc->msg.method, STUN_DATA);
-	assert_true(tc_address(tc, STUN_ATTR_XOR_PEER_ADDRESS, &from));
-	assert_true(addr_equal(&from, &peer->addr));
+	peer_send(peer, to, "hi");
+	data_hears(tc, &peer->addr, "hi");
 }
 
 static void each_peer_sees_the_address_of_its_family(void **state)
@@ -214,9 +136,9 @@ static void each_peer_sees_the_address_of_its_family(void **state)
 	data_comes(&tc, &six, &told.relayed[6]);
 	assert_int_equal(channel_bind(&tc, &four.addr, 0x4004), 0);
 	assert_int_equal(channel_bind(&tc, &six.addr, 0x4006), 0);
-	channel_write(&tc, 0x4004, "by four");
+	channel_write(&tc, 0x4004, "by four", 0);
 	peer_hears(&four, &told.relayed[4], "by four");
-	channel_write(&tc, 0x4006, "by six");
+	channel_write(&tc, 0x4006, "by six", 0);
 	peer_hears(&six, &told.relayed[6], "by six");
 	close(four.fd);
 	close(six.fd);
@@ -365,10 +287,10 @@ static void one_family_ends_and_leaves_the_other_alone(void **state)
 	assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &six.addr), 443);
 	assert_int_equal(channel_bind(&tc, &six.addr, 0x4006), 443);
 	send_to(&tc, &six.addr, "x");
-	channel_write(&tc, 0x4006, "x");
+	channel_write(&tc, 0x4006, "x", 0);
 	RIG_UNTIL(&rig, rig_counters(&rig).datagrams_dropped == 2);
 	/* The number is free for the other family. */
-	channel_write(&tc, 0x4004, "still there");
+	channel_write(&tc, 0x4004, "still there", 0);
 	peer_hears(&four, &told.relayed[4], "still there");
 	assert_int_equal(refresh(&tc, STUN_FAMILY_IPV4, -1), 0);
 	/* The last one takes the allocation with it. */
@@ -507,7 +429,7 @@ static void survives_every_allocation_failure(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, udp_rig_close)
 	const struct CMUnitTest tests[] = {
 		TEST(each_peer_sees_the_address_of_its_family),
 		TEST(what_makes_no_sense_with_two_families_is_400),

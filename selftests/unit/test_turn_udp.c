@@ -1,25 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Clients over UDP and UDP allocations: answers, silence, data both ways. */
 #include "turn/reservation.h"
-#include "unit/turn_rig.h"
-
-static struct rig rig;
+#include "unit/udp_rig.h"
 
 static int setup(void **state)
 {
 	(void)state;
-	if (rig_open(&rig, 1, ""))
-		return -1;
-	rig_udp(&rig);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
-	return 0;
+	return udp_rig_open("");
 }
 
 static void answers_binding_with_the_clients_address(void **state)
@@ -136,49 +123,6 @@ static void a_socket_that_is_not_configured_any_more_closes(void **state)
 	tc_close(&tc);
 }
 
-/* A peer on 127.0.0.n: its socket and address. */
-struct peer {
-	int fd;
-	union addr addr;
-};
-
-static void peer_open(struct peer *peer, const char *host)
-{
-	socklen_t len = sizeof(peer->addr);
-
-	assert_int_equal(addr_parse(host, 0, &peer->addr), 0);
-	peer->fd = socket(addr_family(&peer->addr),
-			  SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	assert_true(peer->fd >= 0);
-	assert_int_equal(bind(peer->fd, &peer->addr.sa, addr_len(&peer->addr)),
-			 0);
-	assert_int_equal(getsockname(peer->fd, &peer->addr.sa, &len), 0);
-}
-
-static void peer_send(const struct peer *peer, const union addr *to,
-		      const char *text)
-{
-	assert_int_equal(sendto(peer->fd, text, strlen(text), 0, &to->sa,
-				addr_len(to)),
-			 strlen(text));
-}
-
-/* The next datagram must be this one, from there. */
-static void peer_hears(const struct peer *peer, const union addr *from,
-		       const char *text)
-{
-	union addr source = { 0 };
-	socklen_t len = sizeof(source);
-	char buf[2048];
-	ssize_t n;
-
-	RIG_UNTIL(&rig, (n = recvfrom(peer->fd, buf, sizeof(buf), 0, &source.sa,
-				      &len)) >= 0);
-	assert_int_equal(n, strlen(text));
-	assert_memory_equal(buf, text, (size_t)n);
-	assert_true(addr_equal(&source, from));
-}
-
 /* One bare message to the client: over UDP a datagram, else what is there. */
 static size_t raw_next(struct tc *tc, uint8_t *out, size_t size)
 {
@@ -187,17 +131,6 @@ static size_t raw_next(struct tc *tc, uint8_t *out, size_t size)
 	assert_int_equal(tc->in_len, tc->used);
 	RIG_UNTIL(&rig, (n = recv(tc->fd, out, size, 0)) >= 0);
 	return (size_t)n;
-}
-
-static void channel_write(struct tc *tc, uint16_t number, const char *text,
-			  size_t padding)
-{
-	uint8_t buf[2048] = { 0 };
-	const size_t len = strlen(text);
-
-	stun_channel_begin(buf, number, (uint16_t)len);
-	memcpy(buf + STUN_CHANNEL_HEADER, text, len);
-	tc_write(tc, buf, STUN_CHANNEL_HEADER + len + padding);
 }
 
 /* The next thing must be ChannelData with this, padded or not. */
@@ -213,44 +146,6 @@ static void channel_hears(struct tc *tc, uint16_t number, const char *text,
 	assert_int_equal(data.number, number);
 	assert_int_equal(data.len, strlen(text));
 	assert_memory_equal(data.data, text, data.len);
-}
-
-static int channel_bind(struct tc *tc, const union addr *peer, unsigned number)
-{
-	tc_begin_peer(tc, STUN_CHANNEL_BIND, peer);
-	stun_put_u32(&tc->w, STUN_ATTR_CHANNEL_NUMBER, number << 16);
-	return tc_ask(tc);
-}
-
-/* A Send indication; more attributes may be added before tc_write. */
-static void send_begin(struct tc *tc, const union addr *peer, const char *text)
-{
-	stun_begin(&tc->w, tc->out, sizeof(tc->out), STUN_INDICATION, STUN_SEND,
-		   NULL);
-	stun_put_xor_address(&tc->w, STUN_ATTR_XOR_PEER_ADDRESS, peer);
-	stun_put(&tc->w, STUN_ATTR_DATA, text, strlen(text));
-}
-
-static void send_to(struct tc *tc, const union addr *peer, const char *text)
-{
-	send_begin(tc, peer, text);
-	tc_write(tc, tc->out, (size_t)stun_end(&tc->w));
-}
-
-/* The next message must be a Data indication with this, from there. */
-static void data_hears(struct tc *tc, const union addr *peer, const char *text)
-{
-	struct stun_attr attr;
-	union addr from;
-
-	assert_int_equal(tc_next(tc), 0);
-	assert_int_equal(tc->msg.class, STUN_INDICATION);
-	assert_int_equal(tc->msg.method, STUN_DATA);
-	assert_true(tc_address(tc, STUN_ATTR_XOR_PEER_ADDRESS, &from));
-	assert_true(addr_equal(&from, peer));
-	assert_true(stun_find(&tc->msg, STUN_ATTR_DATA, &attr));
-	assert_int_equal(attr.len, strlen(text));
-	assert_memory_equal(attr.value, text, attr.len);
 }
 
 /* A client with a UDP allocation, over UDP or over TCP. */
@@ -883,7 +778,7 @@ static void survives_every_allocation_failure(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, udp_rig_close)
 	const struct CMUnitTest tests[] = {
 		TEST(answers_binding_with_the_clients_address),
 		TEST(strangers_get_no_more_than_they_must),
