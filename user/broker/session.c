@@ -134,15 +134,20 @@ static void breach(struct session *session, const char *what)
 	session_end(session);
 }
 
-static void out_drop(struct session *session, unsigned int count)
+/* Moves what goes into the next packet there, and off what waits. */
+static void packet_fill(struct session *session, struct packet *packet,
+			struct list *taken)
 {
-	while (count--) {
-		struct waiting *waiting =
-			list_entry(session->out.next, struct waiting, link);
+	struct list *pos, *tmp;
 
-		list_del(&waiting->link);
-		session->out_count--;
-		free(waiting);
+	list_for_each_safe(pos, tmp, &session->out) {
+		struct waiting *waiting = list_entry(pos, struct waiting, link);
+
+		if (!packet_add(packet, &waiting->message, waiting->len, NULL,
+				0))
+			return;
+		list_del(pos);
+		list_add_tail(pos, taken);
 	}
 }
 
@@ -151,23 +156,23 @@ static int out_send(struct session *session)
 {
 	int err = 0;
 
-	while (!list_empty(&session->out) && !err) {
+	while (!list_empty(&session->out)) {
+		struct list taken, *pos, *tmp;
 		struct packet packet;
-		struct list *pos;
 
 		packet.count = 0;
 		packet.len = packet.fd_count = 0;
-		list_for_each(pos, &session->out) {
-			struct waiting *waiting =
-				list_entry(pos, struct waiting, link);
-
-			if (!packet_add(&packet, &waiting->message,
-					waiting->len, NULL, 0))
-				break;
-		}
+		list_init(&taken);
+		packet_fill(session, &packet, &taken);
 		err = packet_send(session->watch.fd, &packet, MSG_DONTWAIT);
-		if (!err)
-			out_drop(session, packet.count);
+		if (err) {
+			list_splice_tail(&session->out, &taken);
+			list_splice_tail(&taken, &session->out);
+			break;
+		}
+		session->out_count -= packet.count;
+		list_for_each_safe(pos, tmp, &taken)
+			free(list_entry(pos, struct waiting, link));
 	}
 	return err;
 }

@@ -307,11 +307,13 @@ static void packet_fill(struct wire *wire, struct packet *packet,
 
 static void taken_sent(struct wire *wire, struct list *taken)
 {
-	while (!list_empty(taken)) {
-		struct wire_message *message =
-			list_entry(taken->next, struct wire_message, list);
+	struct list *pos, *tmp;
 
-		list_del(&message->list);
+	list_for_each_safe(pos, tmp, taken) {
+		struct wire_message *message =
+			list_entry(pos, struct wire_message, list);
+
+		list_del(pos);
 		if (message->body.type == BROKER_LANE)
 			wire_lane_sent(wire, message);
 		if (message->body.type == BROKER_JOIN)
