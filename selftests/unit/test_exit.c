@@ -63,9 +63,9 @@ struct lab_host {
 static void host_make(struct lab_host *lab, bool wan1_up)
 {
 	*lab = (struct lab_host){
-		.links = { { "wan0", 2, 0, true, 1500 },
-			   { "wan1", 3, 0, wan1_up, 1500 },
-			   { "lan0", 4, 0, true, 1500 } },
+		.links = { { .name = "wan0", .index = 2, .up = true, .mtu = 1500 },
+			   { .name = "wan1", .index = 3, .up = wan1_up, .mtu = 1500 },
+			   { .name = "lan0", .index = 4, .up = true, .mtu = 1500 } },
 		.ways = {
 			{ .to = prefix_of("192.0.2.0/24"), .link = 2,
 			  .kernel = true },
