@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/message.h"
 #include "base/table.h"
 #include "broker/checks.h"
 #include "engine/wire_proto.h"
@@ -134,9 +135,10 @@ struct session {
 	struct broker *broker;
 	struct list places; /* struct place.owner_link */
 	struct list lanes; /* struct lane.link */
-	struct list
-		out; /* messages that wait for the end of the tick, or for room */
-	size_t out_count;
+	/* What waits for the end of the tick, or for room in the channel. */
+	struct list out;
+	struct packet packet; /* what is sent next */
+	size_t out_count; /* messages in both */
 	struct deferred flush; /* sends them */
 	bool blocked; /* the channel has no room */
 	bool greeted; /* HELLO has come */

@@ -134,47 +134,41 @@ static void breach(struct session *session, const char *what)
 	session_end(session);
 }
 
-/* Moves what goes into the next packet there, and off what waits. */
-static void packet_fill(struct session *session, struct packet *packet,
-			struct list *taken)
+/* Moves what goes into the next packet there. */
+static void packet_fill(struct session *session)
 {
 	struct list *pos, *tmp;
 
 	list_for_each_safe(pos, tmp, &session->out) {
 		struct waiting *waiting = list_entry(pos, struct waiting, link);
 
-		if (!packet_add(packet, &waiting->message, waiting->len, NULL,
-				0))
+		if (!packet_add(&session->packet, &waiting->message,
+				waiting->len, NULL, 0))
 			return;
 		list_del(pos);
-		list_add_tail(pos, taken);
+		free(waiting);
 	}
 }
 
 /* 0 when all is sent; -EAGAIN; or another negative errno. */
 static int out_send(struct session *session)
 {
-	int err = 0;
+	struct packet *packet = &session->packet;
 
-	while (!list_empty(&session->out)) {
-		struct list taken, *pos, *tmp;
-		struct packet packet;
+	while (session->out_count) {
+		int err;
 
-		packet.count = 0;
-		packet.len = packet.fd_count = 0;
-		list_init(&taken);
-		packet_fill(session, &packet, &taken);
-		err = packet_send(session->watch.fd, &packet, MSG_DONTWAIT);
-		if (err) {
-			list_splice_tail(&session->out, &taken);
-			list_splice_tail(&taken, &session->out);
-			break;
-		}
-		session->out_count -= packet.count;
-		list_for_each_safe(pos, tmp, &taken)
-			free(list_entry(pos, struct waiting, link));
+		/* Else it is one that the channel had no room for. */
+		if (!packet->count)
+			packet_fill(session);
+		err = packet_send(session->watch.fd, packet, MSG_DONTWAIT);
+		if (err)
+			return err;
+		session->out_count -= packet->count;
+		packet->count = 0;
+		packet->len = 0;
 	}
-	return err;
+	return 0;
 }
 
 static void out_flush(struct session *session)
