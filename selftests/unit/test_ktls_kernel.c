@@ -304,6 +304,54 @@ static void a_key_update_is_the_end(void **state)
 	both_close(&both);
 }
 
+/* As if its key were good for so many records, of which none is known of. */
+static void key_limit(struct both *both, uint64_t most)
+{
+	((struct tls_session *)both->seal)->moved.most = most;
+	both->seal->most = 1;
+}
+
+/* What was sealed before arrives, then an alert; other ciphers never end so. */
+static void a_key_used_up_is_the_end(void **state)
+{
+	const struct kind *kind = *state;
+	const bool ends = !strstr(kind->cipher, "CHACHA20");
+	struct both both;
+	ssize_t n = 0;
+	size_t sent = 0, have = 0, part;
+
+	join_kind(&both, kind);
+	assert_int_equal(both.seal->most, ends ? 1 << 24 : 0);
+	if (ends)
+		key_limit(&both, 1000);
+	while (sent < 2000 && n >= 0) {
+		n = seal_send(both.seal, both.fd, bulk + sent, 1);
+		sent += n > 0;
+		if (SSL_read_ex(both.ssl, got + have, sizeof(got) - have,
+				&part) == 1)
+			have += part;
+	}
+	if (ends) {
+		assert_int_equal(n, -EKEYEXPIRED);
+		assert_in_range(sent, 800, 1000);
+		assert_non_null(strstr(both.seal->why, "one key"));
+		assert_int_equal(seal_send(both.seal, both.fd, "x", 1), -EPIPE);
+	} else {
+		assert_int_equal(sent, 2000);
+	}
+	UNTIL_BY(have == sent,
+		 have += SSL_read_ex(both.ssl, got + have, sizeof(got) - have,
+				     &part) == 1 ?
+				 part :
+				 0);
+	assert_memory_equal(got, bulk, have);
+	if (ends)
+		UNTIL_BY(SSL_get_error(both.ssl, SSL_read(both.ssl, got, 1)) ==
+				 SSL_ERROR_SSL,
+			 (void)0);
+	both_close(&both);
+}
+
 static void what_is_no_record_is_an_error(void **state)
 {
 	static const uint8_t wrong[64] = { TLS_RECORD_DATA, 3, 3, 0, 59 };
@@ -460,6 +508,23 @@ static void a_spliced_key_update_loses_nothing_before_it(void **state)
 	relay_close(&relayed);
 }
 
+/* Of a megabyte what one key is good for arrives; the flow says why no more does. */
+static void a_spliced_key_is_used_up(void **state)
+{
+	struct relayed relayed;
+	size_t sent = BULK, have = 0;
+
+	(void)state;
+	relay_open(&relayed, "splice", KIND_13);
+	key_limit(&relayed.both, 128 + 20);
+	relayed.plain.to_send = BULK;
+	UNTIL_BY(relayed.ended, relay_step(&relayed, &sent, &have));
+	assert_int_equal(relayed.link.flow[1].end, FLOW_TO_ERROR);
+	assert_int_equal(relayed.link.flow[1].error, -EKEYEXPIRED);
+	assert_true(relayed.both.seal->spliced > 0);
+	relay_close(&relayed);
+}
+
 int main(void)
 {
 #define EACH(test)                                                   \
@@ -482,10 +547,12 @@ int main(void)
 		cmocka_unit_test(an_end_waits_until_tcp_has_all),
 		TWO(a_cut_is_no_end),
 		cmocka_unit_test(a_key_update_is_the_end),
+		EACH(a_key_used_up_is_the_end),
 		TWO(what_is_no_record_is_an_error),
 		TWO(half_a_record_wakes_nobody),
 		TWO(splice_and_uring_carry_it),
 		cmocka_unit_test(a_spliced_key_update_loses_nothing_before_it),
+		cmocka_unit_test(a_spliced_key_is_used_up),
 	};
 
 	return cmocka_run_group_tests_name("ktls_kernel", tests, group_setup,

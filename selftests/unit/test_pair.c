@@ -1065,12 +1065,60 @@ static void names_every_state_and_end(void **state)
 	assert_string_equal(pair_end_name(PAIR_END_KICKED), "kicked");
 }
 
+/* A seal whose key is used up. */
+static ssize_t spent_recv(struct seal *seal, void *data, size_t len)
+{
+	(void)seal;
+	(void)data;
+	(void)len;
+	return -EAGAIN;
+}
+
+static ssize_t spent_send(struct seal *seal, const void *data, size_t len)
+{
+	(void)seal;
+	(void)data;
+	(void)len;
+	return -EKEYEXPIRED;
+}
+
+static size_t spent_unsent(struct seal *seal)
+{
+	(void)seal;
+	return 0;
+}
+
+static void spent_free(struct seal *seal)
+{
+	(void)seal;
+}
+
+static void a_key_used_up_is_a_reason_of_its_own(void **state)
+{
+	static const struct seal_ops ops = { .recv = spent_recv,
+					     .send = spent_send,
+					     .unsent = spent_unsent,
+					     .free = spent_free };
+	struct seal seal = { .ops = &ops, .open = true };
+	struct rig *rig = rig_new("copy");
+
+	(void)state;
+	assert_non_null(rig);
+	rig->params.half[PAIR_CLIENT].seal = &seal;
+	join(rig);
+	rig->end[PAIR_PEER].to_send = 1000;
+	until_closed(rig);
+	assert_string_equal(pair_end_name(rig->how), "key");
+	rig_free(rig);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(names_every_state_and_end),
+		cmocka_unit_test(a_key_used_up_is_a_reason_of_its_own),
 	};
 	const struct CMUnitTest cases[] = {
 		CASE(relays_bulk_both_ways_at_once),
@@ -1121,6 +1169,6 @@ int main(void)
 		CASE(leaks_no_descriptor),
 	};
 
-	return rig_run("pair", plain, 1, cases,
+	return rig_run("pair", plain, 2, cases,
 		       sizeof(cases) / sizeof(cases[0]));
 }

@@ -51,6 +51,10 @@ struct seal_ops {
 	 * was given to send has gone. recv, send and end go on as before.
 	 */
 	void (*offload)(struct seal *seal);
+	/* Sets `records` and `most` anew. 0, or -EKEYEXPIRED when the kernel's
+	 * key has sealed as much as is safe.
+	 */
+	int (*recount)(struct seal *seal);
 	/* Bytes that send, or splice(2), took and the socket does not count. */
 	size_t (*unsent)(struct seal *seal);
 	void (*free)(struct seal *seal);
@@ -62,7 +66,9 @@ struct seal {
 	bool more; /* recv would bring more at once, be it an end: do not poll */
 	bool splices; /* the socket gives the stream's bytes: splice(2) may read */
 	enum seal_place place; /* in the kernel: splice(2) may write */
-	uint64_t spliced; /* bytes written so, counted by who did */
+	uint64_t spliced; /* bytes written so: seal_spliced */
+	uint64_t records; /* that it may have sealed since the last recount */
+	uint64_t most; /* of them, before the next one; 0: no limit */
 	bool blocked; /* recv's -EAGAIN waits for the socket to take bytes */
 	const char *why; /* it has failed, in words; NULL: it has not */
 };
@@ -92,6 +98,29 @@ static inline ssize_t seal_send(struct seal *seal, int fd, const void *data,
 static inline bool seal_in_kernel(const struct seal *seal)
 {
 	return seal && seal->place == SEAL_IN_KERNEL;
+}
+
+/* May the kernel seal another record? 0, or the connection's end. */
+static inline int seal_ready(struct seal *seal)
+{
+	return seal && seal->most && seal->records >= seal->most ?
+		       seal->ops->recount(seal) :
+		       0;
+}
+
+/* Each call that writes begins a record, and every 16 KiB another one. */
+static inline void seal_wrote(struct seal *seal, size_t n)
+{
+	seal->records += 1 + n / SEAL_RECORD_MAX;
+}
+
+/* splice(2) has written n bytes to its socket. */
+static inline void seal_spliced(struct seal *seal, size_t n)
+{
+	if (!seal)
+		return;
+	seal->spliced += n;
+	seal_wrote(seal, n);
 }
 
 /* In words, and in one. */

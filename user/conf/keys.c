@@ -966,7 +966,14 @@ const struct key conf_keys[] = {
 		  "The kernel cannot follow a client that changes its keys\n"
 		  "(a key update of TLS 1.3) in the middle of a stream: the\n"
 		  "connection ends with a reset.\n"
-		  "Some clients do so after more than 100 GB." },
+		  "Some clients do so after more than 100 GB.\n"
+		  "Nor can it change its own: of a connection with AES-GCM,\n"
+		  "what goes to the client ends before 2^24 records of at most\n"
+		  "16 KiB, 256 GiB where they are full (RFC 8446, section 5.5),\n"
+		  "with an alert and a reset, reason \"key\", counter\n"
+		  ".Cm tls_keys_spent .\n"
+		  "Whoever sends more over one connection should let clients\n"
+		  "use ChaCha20-Poly1305, which has no such limit." },
 
 	{ LIMITS(connections), .name = "connections", .type = KEY_COUNT,
 	  .max = 10000000, .preset = "0",

@@ -253,13 +253,16 @@ static void moved(struct mover *mover, struct engine_link *link,
 static ssize_t pipe_push(const struct flow *flow,
 			 const struct flow_state *state)
 {
-	ssize_t n = splice(state->pipe->rd, NULL, flow->to, NULL, state->held,
-			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	int err = seal_ready(flow->to_seal);
+	ssize_t n;
 
+	if (err)
+		return err;
+	n = splice(state->pipe->rd, NULL, flow->to, NULL, state->held,
+		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n < 0)
 		return -errno;
-	if (flow->to_seal)
-		flow->to_seal->spliced += (uint64_t)n;
+	seal_spliced(flow->to_seal, (size_t)n);
 	return n;
 }
 

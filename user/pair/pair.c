@@ -334,7 +334,10 @@ static void flow_ended(struct engine_link *link, struct flow *flow)
 		break;
 	case FLOW_TO_ERROR:
 		if (!half_died(pair, i))
-			pair_stop(pair, PAIR_END_RESET, STOP_DRAIN_RESET);
+			pair_stop(pair,
+				  flow->error == -EKEYEXPIRED ? PAIR_END_KEY :
+								PAIR_END_RESET,
+				  STOP_DRAIN_RESET);
 		break;
 	case FLOW_FROM_ERROR:
 		pair_stop(pair, PAIR_END_RESET, STOP_DRAIN_RESET);
@@ -677,6 +680,8 @@ const char *pair_end_name(enum pair_end end)
 		return "finished";
 	case PAIR_END_KICKED:
 		return "kicked";
+	case PAIR_END_KEY:
+		return "key";
 	case PAIR_END_ERROR:
 		return "error";
 	}

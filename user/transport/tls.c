@@ -222,6 +222,11 @@ void tls_session_forget(struct tls_session *session)
 	OPENSSL_cleanse(&session->secret_out, sizeof(session->secret_out));
 }
 
+static int session_recount(struct seal *seal)
+{
+	return tls_offload_recount(session_of(seal));
+}
+
 static void session_free(struct seal *seal)
 {
 	struct tls_session *session = session_of(seal);
@@ -237,6 +242,7 @@ static const struct seal_ops session_ops = {
 	.send = session_send,
 	.end = session_end,
 	.offload = session_offload,
+	.recount = session_recount,
 	.unsent = session_unsent,
 	.free = session_free,
 };

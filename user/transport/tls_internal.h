@@ -98,6 +98,7 @@ struct tls_moved {
 	bool stays; /* reading, with OpenSSL, for the kernel refused it */
 	size_t overhead; /* bytes of a record that are no data */
 	uint64_t records, entered; /* counts at its beginning */
+	uint64_t most; /* records under its key; 0: no limit */
 	uint64_t sent; /* bytes given to it by us */
 	uint8_t alert[2]; /* received; a small read brings half of one */
 	size_t alert_len;
@@ -136,6 +137,8 @@ void tls_offload_reading(struct tls_session *session);
 ssize_t tls_offload_recv(struct tls_session *session, void *data, size_t len);
 ssize_t tls_offload_send(struct tls_session *session, const void *data,
 			 size_t len);
+/* seal_ops.recount. The other side is told when the key is used up. */
+int tls_offload_recount(struct tls_session *session);
 /* Bytes, of records too, that the kernel's TLS has and its TCP has not. */
 size_t tls_offload_unsent(const struct tls_session *session);
 int tls_offload_end(struct tls_session *session);

@@ -19,6 +19,12 @@
  *   be derived here, from secrets kept for as long as the connection lasts, in both
  *   ways, with the answer ordered among what is spliced; no kernel here has been seen
  *   to do it. So it stays an error. So is a renegotiation.
+ * - For the same reason a key that has sealed enough is an end, too. For AES-GCM that
+ *   is 2^24.5 full records (RFC 8446 5.5; TLS 1.2 says nothing of it, and has the
+ *   same cipher); ChaCha20-Poly1305 has no limit. The kernel has the exact number,
+ *   but asking costs a system call: what is written counts as so many records as it
+ *   may have become, and when these could be too many, the kernel is asked. Keys of
+ *   the other side are its own to count.
  * - A sealed record may have been taken by it and not yet by TCP, when there was
  *   no room. shutdown(2) and close(2) would cut it off, and SIOCOUTQ does not
  *   count it. But its bytes can be counted: see tls_offload_unsent.
@@ -38,7 +44,10 @@
 
 SYSCALLS(SYSCALLS_RELAY, "getsockopt sendto");
 
-#define TCP_CLOSE     7 /* of netinet/tcp.h, whose tcp_info is too old */
+#define TCP_CLOSE 7 /* of netinet/tcp.h, whose tcp_info is too old */
+/* Below the limit by a third: a splice may be many records. */
+#define RECORDS_MAX   (UINT64_C(1) << 24)
+#define RECORDS_LEFT  128 /* of these few no more are begun */
 #define LOOKS_MAX     16 /* at two counts that go together */
 #define ALERT_WARNING 1
 #define ALERT_FATAL   2
@@ -124,11 +133,15 @@ static enum seal_place keys_install(struct tls_session *session,
 	moved->cipher = keys->cipher;
 	moved->overhead = record_overhead(keys);
 	moved->records = keys->records;
+	moved->most =
+		keys->cipher == TLS_CIPHER_CHACHA20_POLY1305 ? 0 : RECORDS_MAX;
 	if (bytes_entered(fd, &moved->entered))
 		return SEAL_KEPT_STATE;
 	err = tls_kernel_install(fd, false, keys);
 	if (err)
 		return err == -ENOENT ? SEAL_KEPT_CIPHER : SEAL_KEPT_ERROR;
+	session->seal.most = moved->most;
+	session->seal.records = keys->records;
 	return SEAL_IN_KERNEL;
 }
 
@@ -185,12 +198,13 @@ static int alert_send(struct tls_session *session, uint8_t level,
 	return err;
 }
 
-/* The other side hears why, if there is room for it. */
-static ssize_t refuse(struct tls_session *session, uint8_t alert,
+/* The other side hears why, if there is room for it and it would go as an alert. */
+static ssize_t refuse(struct tls_session *session, uint8_t alert, int error,
 		      const char *why)
 {
-	alert_send(session, ALERT_FATAL, alert);
-	return tls_session_fail(session, -EPROTO, why);
+	if (!tls_offload_unsent(session))
+		alert_send(session, ALERT_FATAL, alert);
+	return tls_session_fail(session, error, why);
 }
 
 static ssize_t alert_take(struct tls_session *session, const uint8_t *data,
@@ -200,7 +214,8 @@ static ssize_t alert_take(struct tls_session *session, const uint8_t *data,
 	const uint8_t *alert = moved->alert;
 
 	if (len > sizeof(moved->alert) - moved->alert_len)
-		return refuse(session, SSL_AD_DECODE_ERROR, "a broken alert");
+		return refuse(session, SSL_AD_DECODE_ERROR, -EPROTO,
+			      "a broken alert");
 	memcpy(moved->alert + moved->alert_len, data, len);
 	moved->alert_len += len;
 	if (moved->alert_len < sizeof(moved->alert))
@@ -223,9 +238,9 @@ static ssize_t control_take(struct tls_session *session, uint8_t type,
 	if (type == TLS_RECORD_ALERT)
 		return alert_take(session, data, len);
 	if (type == TLS_RECORD_HANDSHAKE && len && data[0] == KEY_UPDATE)
-		return refuse(session, SSL_AD_INTERNAL_ERROR,
+		return refuse(session, SSL_AD_INTERNAL_ERROR, -EPROTO,
 			      "a key update, which the kernel cannot follow");
-	return refuse(session, SSL_AD_UNEXPECTED_MESSAGE,
+	return refuse(session, SSL_AD_UNEXPECTED_MESSAGE, -EPROTO,
 		      "a record that has no place here");
 }
 
@@ -240,7 +255,7 @@ ssize_t tls_offload_recv(struct tls_session *session, void *data, size_t len)
 	if (n == -EAGAIN || n == -EINTR)
 		return n;
 	if (n == -EBADMSG || n == -EMSGSIZE || n == -EINVAL)
-		return refuse(session, SSL_AD_BAD_RECORD_MAC,
+		return refuse(session, SSL_AD_BAD_RECORD_MAC, -EPROTO,
 			      "a record that cannot be decrypted");
 	if (n < 0)
 		return tls_session_fail(session, (int)n,
@@ -253,14 +268,38 @@ ssize_t tls_offload_recv(struct tls_session *session, void *data, size_t len)
 	return n;
 }
 
+int tls_offload_recount(struct tls_session *session)
+{
+	const struct tls_moved *moved = &session->moved;
+	uint64_t records;
+	int err;
+
+	if (session->failed)
+		return -EPIPE;
+	err = tls_kernel_records(session->socket.fd, moved->cipher, &records);
+	if (err)
+		return err;
+	if (records + RECORDS_LEFT >= moved->most)
+		return (int)refuse(session, SSL_AD_INTERNAL_ERROR, -EKEYEXPIRED,
+				   "as many records as one key is good for");
+	session->seal.records = 0;
+	session->seal.most = moved->most - records - RECORDS_LEFT;
+	return 0;
+}
+
 ssize_t tls_offload_send(struct tls_session *session, const void *data,
 			 size_t len)
 {
-	ssize_t n = send(session->socket.fd, data, len, MSG_NOSIGNAL);
+	int err = seal_ready(&session->seal);
+	ssize_t n;
 
+	if (err)
+		return err;
+	n = send(session->socket.fd, data, len, MSG_NOSIGNAL);
 	if (n < 0)
 		return -errno;
 	session->moved.sent += (uint64_t)n;
+	seal_wrote(&session->seal, (size_t)n);
 	return n;
 }
 

@@ -327,6 +327,8 @@ static void pair_closed(void *owner, enum pair_end end)
 
 	if (end == PAIR_END_RESET || end == PAIR_END_ERROR)
 		conn->worker->counters.pair_errors++;
+	if (end == PAIR_END_KEY)
+		conn->worker->counters.tls_keys_spent++;
 	bound_leave(conn, pair_end_name(end));
 	conn->pair = NULL;
 }
