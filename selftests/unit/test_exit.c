@@ -1352,6 +1352,34 @@ static void what_an_exit_was_is_remembered(void **state)
 	conf_unref(conf);
 }
 
+/* Or a guard that nobody has touched would be another one after a restart. */
+static void a_digest_is_of_what_is_meant(void **state)
+{
+	struct prefix one[2], other[2];
+	union addr addr, same;
+	uint64_t before;
+
+	(void)state;
+	memset(one, 0x55, sizeof(one));
+	memset(other, 0xaa, sizeof(other));
+	for (size_t i = 0; i < 2; i++) {
+		one[i].family = other[i].family = AF_INET6;
+		one[i].bits = other[i].bits = 64;
+		memset(one[i].bytes, (int)i, sizeof(one[i].bytes));
+		memset(other[i].bytes, (int)i, sizeof(other[i].bytes));
+	}
+	before = exit_digest_prefixes(EXIT_DIGEST, one, 2);
+	assert_true(before == exit_digest_prefixes(EXIT_DIGEST, other, 2));
+	other[1].bits = 63;
+	assert_true(before != exit_digest_prefixes(EXIT_DIGEST, other, 2));
+	memset(&addr, 0x55, sizeof(addr));
+	memset(&same, 0xaa, sizeof(same));
+	assert_int_equal(addr_parse("192.0.2.1", 0, &addr), 0);
+	assert_int_equal(addr_parse("192.0.2.1", 0, &same), 0);
+	assert_true(exit_digest_addrs(EXIT_DIGEST, &addr, 1) ==
+		    exit_digest_addrs(EXIT_DIGEST, &same, 1));
+}
+
 /* Cut short, too long, out of order: nothing of it is taken. */
 static void a_notice_that_is_broken_is_refused(void **state)
 {
@@ -1514,6 +1542,7 @@ int main(void)
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
 		cmocka_unit_test(what_an_exit_was_is_remembered),
+		cmocka_unit_test(a_digest_is_of_what_is_meant),
 		cmocka_unit_test(a_notice_that_is_broken_is_refused),
 		cmocka_unit_test(tables_do_not_depend_on_the_order_of_sections),
 		cmocka_unit_test(no_two_tables_have_one_number),

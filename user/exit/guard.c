@@ -74,17 +74,14 @@ static void comment_make(const struct conf *conf, char out[NFT_COMMENT_MAX])
 				     sizeof(exit->unchecked));
 		/* These alone are in sets that do not change by elements. */
 		if (exit->discover)
-			digest = exit_digest(digest, exit->prefixes,
-					     exit->prefix_count *
-						     sizeof(exit->prefixes[0]));
+			digest = exit_digest_prefixes(digest, exit->prefixes,
+						      exit->prefix_count);
 		digest = exit_digest(digest, &exit->tunnel,
 				     sizeof(exit->tunnel));
-		digest = exit_digest(digest, exit->tunnel_peers,
-				     exit->tunnel_peer_count *
-					     sizeof(exit->tunnel_peers[0]));
-		digest = exit_digest(digest, exit->discovery_hosts,
-				     exit->discovery_host_count *
-					     sizeof(exit->discovery_hosts[0]));
+		digest = exit_digest_addrs(digest, exit->tunnel_peers,
+					   exit->tunnel_peer_count);
+		digest = exit_digest_prefixes(digest, exit->discovery_hosts,
+					      exit->discovery_host_count);
 		digest = exit_digest(digest, &exit->discover,
 				     sizeof(exit->discover));
 	}
@@ -455,7 +452,8 @@ static int apply(struct nft *nft, struct range_sets *guard,
 	comment_make(conf, comment);
 	err = sets_want(conf, &want);
 	if (!err)
-		err = sets_look(nft, &table, again, &want, guard);
+		err = sets_look(nft, &table, conf, again, change->dry, &want,
+				guard);
 	open = open && guard->state != SETS_NONE;
 	if (!err && open)
 		err = sets_union(guard, &want, &wider);

@@ -170,6 +170,11 @@ void exit_state_missing(const struct exit_state *want,
  */
 #define EXIT_DIGEST UINT64_C(0xcbf29ce484222325)
 uint64_t exit_digest(uint64_t digest, const void *data, size_t len);
+/* Of what they mean: what lies between their members is anything. */
+uint64_t exit_digest_prefixes(uint64_t digest, const struct prefix *prefixes,
+			      size_t count);
+uint64_t exit_digest_addrs(uint64_t digest, const union addr *addrs,
+			   size_t count);
 
 /* Of libmnl: the socket's queue, or the buffer for one message, was too small. */
 bool exit_news_lost(int err);

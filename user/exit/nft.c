@@ -24,6 +24,7 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname setsockopt sendto recvmsg close");
 
 #define TABLE_PERSIST 0x4 /* NFT_TABLE_F_PERSIST, not in older headers */
 #define TABLE_OURS    (NFT_TABLE_F_OWNER | TABLE_PERSIST)
+#define TABLE_ASLEEP  (NFT_TABLE_F_OWNER | NFT_TABLE_F_DORMANT)
 #define PROBE         "culvert_probe"
 #define TRIES         8 /* while others change nftables */
 #define ELEMENTS_ROOM (1 << 16) /* bytes of a message of a set */
@@ -275,7 +276,9 @@ static bool owners_known(struct nft *nft)
 
 int nft_commit(struct nft *nft, const struct nft_change *change)
 {
-	uint32_t flags = owners_known(nft) ? TABLE_OURS : 0;
+	uint32_t flags = change->asleep    ? TABLE_ASLEEP :
+			 owners_known(nft) ? TABLE_OURS :
+					     0;
 	int err = -ERESTART;
 
 	for (int i = 0; i < TRIES && err == -ERESTART; i++) {

@@ -71,6 +71,7 @@ struct nft_change {
 	void (*fill)(struct nft_batch *batch, void *arg);
 	void *arg;
 	bool dry; /* the kernel checks it and does nothing */
+	bool asleep; /* no packet sees it, and it ends with the connection */
 };
 
 /* 0; -EPERM: the table is another's; or another negative errno. */

@@ -8,8 +8,8 @@
  *
  * The kernel is asked for the elements once: the table is ours alone from then on.
  * Where kernels know no owners, somebody else may change it, and we are told (nft.h);
- * it is made anew then, for nothing in it is certain. What it has but for elements is
- * told by its comment.
+ * it is made anew then, for nothing in it is certain. What it should have but for elements
+ * is told by its comment, and what an earlier process has left is compared with that.
  */
 #include "exit/sets.h"
 
@@ -19,9 +19,11 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "exit/nft_digest.h"
 
 #define READS        8 /* while others change nftables */
 #define BLOCKS_SPARE 1024 /* places of a hash */
+#define SAMPLE       "culvert_sample" /* of a table, to compare it with */
 
 void sets_name(const char *name, unsigned int bits, char out[BATCH_NAME])
 {
@@ -133,30 +135,6 @@ static int sets_read(struct nft *nft, const struct sets_table *table,
 	else
 		*out = read;
 	return err;
-}
-
-int sets_look(struct nft *nft, const struct sets_table *table, bool again,
-	      const struct range_sets *want, struct range_sets *have)
-{
-	bool known = have->state == SETS_KNOWN;
-	struct nft_found found;
-	int err = nft_table_read(nft, table->name, &found);
-
-	if (!err && (strcmp(found.comment, table->comment) != 0 ||
-		     !nft_keepable(nft, &found) ||
-		     (known && again && !nft_owned(nft, &found))))
-		err = -ENOENT;
-	if (!err && known)
-		return 0;
-	sets_clear(have);
-	if (!err)
-		err = sets_read(nft, table, want, have);
-	if (err && err != -ENOENT)
-		return err;
-	have->state = err                        ? SETS_NONE :
-		      nft_adoptable(nft, &found) ? SETS_NOBODYS :
-						   SETS_KNOWN;
-	return 0;
 }
 
 /* What a transaction changes of a set: the ranges that are one's, not the other's. */
@@ -296,6 +274,104 @@ static void removal_put(struct nft_batch *batch, void *arg)
 
 	if (filling->table->forget)
 		filling->table->forget(batch);
+}
+
+/* Sets that change by elements, which are looked at one by one. */
+static bool is_range_set(void *arg, const char *set)
+{
+	const struct range_sets *want = arg;
+	char name[BATCH_NAME];
+
+	for (size_t i = 0; i < want->count; i++) {
+		const struct range_set *one = &want->all[i];
+
+		sets_name(one->name, one->bits, name);
+		if (!strcmp(set, one->name) || !strcmp(set, name))
+			return true;
+	}
+	return false;
+}
+
+static void sample_fill(struct nft_batch *batch, void *arg)
+{
+	table_fill(batch, arg);
+}
+
+/*
+ * Has a table that was nobody's for a while the chains and rules that it should have?
+ * Another one is made for that, which no packet sees: the kernel's words for both must be
+ * the same.
+ */
+static bool table_genuine(struct nft *nft, const struct sets_table *table,
+			  const struct conf *conf,
+			  const struct range_sets *want)
+{
+	struct filling filling = { .table = table, .conf = conf, .want = want };
+	struct nft_change sample = { .how = NFT_REPLACE,
+				     .table = SAMPLE,
+				     .comment = table->comment,
+				     .fill = sample_fill,
+				     .arg = &filling,
+				     .asleep = true };
+	const struct nft_digest what = { is_range_set, (void *)want };
+	uint64_t is = 0, should = 0;
+	int err;
+
+	filling.parts = calloc(want->count + 1, sizeof(*filling.parts));
+	if (!filling.parts)
+		return false;
+	err = nft_commit(nft, &sample);
+	/* As in filling_commit. */
+	if (err && table->without) {
+		filling.alone = true;
+		err = nft_commit(nft, &sample);
+	}
+	filling_clear(&filling);
+	if (err)
+		return false;
+	err = nft_digest(table->name, &what, &is);
+	if (!err)
+		err = nft_digest(SAMPLE, &what, &should);
+	sample.how = NFT_REMOVE;
+	sample.fill = removal_put;
+	nft_commit(nft, &sample);
+	if (!err && is == should)
+		return true;
+	log_warn(ROOM,
+		 "event=nftables_strange table=\"inet %s\" reason=\"%s\" "
+		 "effect=\"it is made anew\"",
+		 table->name,
+		 err ? "it cannot be compared with what it should be" :
+		       "somebody has changed it while no culvertd had it");
+	return false;
+}
+
+int sets_look(struct nft *nft, const struct sets_table *table,
+	      const struct conf *conf, bool again, bool dry,
+	      const struct range_sets *want, struct range_sets *have)
+{
+	bool known = have->state == SETS_KNOWN;
+	struct nft_found found;
+	int err = nft_table_read(nft, table->name, &found);
+
+	if (!err && (strcmp(found.comment, table->comment) != 0 ||
+		     !nft_keepable(nft, &found) ||
+		     (known && again && !nft_owned(nft, &found))))
+		err = -ENOENT;
+	if (!err && known)
+		return 0;
+	sets_clear(have);
+	if (!err && !dry && !found.owner &&
+	    !table_genuine(nft, table, conf, want))
+		err = -ENOENT;
+	if (!err)
+		err = sets_read(nft, table, want, have);
+	if (err && err != -ENOENT)
+		return err;
+	have->state = err                        ? SETS_NONE :
+		      nft_adoptable(nft, &found) ? SETS_NOBODYS :
+						   SETS_KNOWN;
+	return 0;
 }
 
 static void change_told(struct exit_change *change, char sign,

@@ -51,8 +51,12 @@ struct range_set *sets_add(struct range_sets *sets, const char *name,
 /* What the set beside it is called, of prefixes of that length; 0: the set itself. */
 void sets_name(const char *name, unsigned int bits, char out[BATCH_NAME]);
 
-/* Looks for the table, unless it is known. `again`: somebody may have changed it. */
-int sets_look(struct nft *nft, const struct sets_table *table, bool again,
+/*
+ * Looks for the table, unless it is known. `again`: somebody may have changed it. `dry`: no
+ * other one is made to compare it with; then its comment is believed.
+ */
+int sets_look(struct nft *nft, const struct sets_table *table,
+	      const struct conf *conf, bool again, bool dry,
 	      const struct range_sets *want, struct range_sets *have);
 /*
  * Brings what was looked at from `have` to `want`, which changes hands on success,

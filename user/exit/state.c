@@ -56,6 +56,32 @@ uint64_t exit_digest(uint64_t digest, const void *data, size_t len)
 	return digest;
 }
 
+uint64_t exit_digest_prefixes(uint64_t digest, const struct prefix *prefixes,
+			      size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct prefix *one = &prefixes[i];
+
+		digest = exit_digest(digest, &one->family, sizeof(one->family));
+		digest = exit_digest(digest, &one->bits, sizeof(one->bits));
+		digest = exit_digest(digest, one->bytes, sizeof(one->bytes));
+	}
+	return digest;
+}
+
+uint64_t exit_digest_addrs(uint64_t digest, const union addr *addrs,
+			   size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		size_t len;
+		const uint8_t *bytes = addr_bytes(&addrs[i], &len);
+
+		digest = exit_digest(digest, &len, sizeof(len));
+		digest = exit_digest(digest, bytes, len);
+	}
+	return digest;
+}
+
 bool exit_news_lost(int err)
 {
 	return err == ENOBUFS || err == ENOSPC;

@@ -277,7 +277,8 @@ int steer_apply(struct nft *nft, struct range_sets *steer,
 	table.comment = comment;
 	err = steer_maps(conf, host, &want);
 	if (!err)
-		err = sets_look(nft, &table, again, &want, steer);
+		err = sets_look(nft, &table, conf, again, change->dry, &want,
+				steer);
 	if (!err)
 		err = sets_commit(nft, &table, conf, &want, steer, change);
 	sets_clear(&want);
