@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/message.h"
@@ -595,7 +596,7 @@ static void arrival_handle(struct session *session, struct arrival *arrival)
 /* One packet a tick: others have their turn before the next. */
 static void packet_read(struct session *session)
 {
-	struct arrival arrival;
+	struct arrival arrival BYTES_UNSET;
 	const char *why;
 	int err = message_recv(session->watch.fd, arrival.bytes,
 			       sizeof(arrival.bytes), MESSAGE_FDS_MAX,

@@ -20,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/message.h"
@@ -165,7 +166,7 @@ static void answer_overdue(struct timer *timer);
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct wire *wire = list_entry(watch, struct wire, watch);
-	struct arrival arrival;
+	struct arrival arrival BYTES_UNSET;
 	int err = message_recv(watch->fd, arrival.bytes, sizeof(arrival.bytes),
 			       WIRE_FDS_MAX, MSG_DONTWAIT, &arrival.came);
 
@@ -327,7 +328,7 @@ static void taken_sent(struct wire *wire, struct list *taken)
 static bool messages_pump(struct wire *wire)
 {
 	for (;;) {
-		struct packet packet;
+		struct packet packet BYTES_UNSET;
 		struct list taken;
 
 		packet.count = 0;

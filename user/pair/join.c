@@ -40,6 +40,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
 #include "base/syscalls.h"
 #include "pair/internal.h"
@@ -102,7 +103,7 @@ static enum wire_reason client_drain(struct pair *pair)
 {
 	struct half *half = &pair->streams->half[PAIR_CLIENT];
 	enum wire_reason why = WIRE_OK;
-	uint8_t data[DRAIN_CHUNK];
+	uint8_t data[DRAIN_CHUNK] BYTES_UNSET;
 	size_t sum = 0;
 
 	while (why == WIRE_OK) {

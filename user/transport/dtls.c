@@ -441,7 +441,7 @@ static void read_judge(struct dtls *dtls, int result)
 
 static void dtls_read(struct dtls *dtls)
 {
-	uint8_t message[SEAL_RECORD_MAX];
+	uint8_t message[SEAL_RECORD_MAX] BYTES_UNSET;
 	size_t len;
 	int result = 1;
 

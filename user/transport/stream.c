@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
 #include "base/syscalls.h"
 #include "transport/transport.h"
@@ -201,7 +202,7 @@ static bool seal_has_more(const struct stream *stream)
 /* true: there is more, of which no polling would tell. */
 static bool read_once(struct stream *stream)
 {
-	uint8_t buf[STREAM_MESSAGE_MAX + STREAM_READ_MAX];
+	uint8_t buf[STREAM_MESSAGE_MAX + STREAM_READ_MAX] BYTES_UNSET;
 	size_t have = stream->kept.len;
 	ssize_t n;
 

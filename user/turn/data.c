@@ -150,7 +150,7 @@ int turn_data_channel(struct client *client, const uint8_t *data, size_t len)
 static bool channel_data_send(struct client *client, uint16_t number,
 			      const uint8_t *data, size_t len)
 {
-	uint8_t buf[STUN_CHANNEL_HEADER + PAYLOAD_MAX + 3];
+	uint8_t buf[STUN_CHANNEL_HEADER + PAYLOAD_MAX + 3] BYTES_UNSET;
 	const size_t whole = STUN_CHANNEL_HEADER + len;
 	const size_t padding = client->stream ? -whole & 3 : 0;
 	const bool copied = turn_client_connected(client);
@@ -169,7 +169,7 @@ static bool channel_data_send(struct client *client, uint16_t number,
 static bool indication_send(struct client *client, const union addr *peer,
 			    const uint8_t *data, size_t len)
 {
-	uint8_t buf[INDICATION_EXTRA + PAYLOAD_MAX];
+	uint8_t buf[INDICATION_EXTRA + PAYLOAD_MAX] BYTES_UNSET;
 	struct stun_writer w;
 	ssize_t written;
 
