@@ -6,40 +6,33 @@ The next one takes over what is as it should be, counters and all, and makes the
 """
 
 import os
-import shutil
 import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import tap  # noqa: E402
-from culvertlab.exits import UNREACHABLE  # noqa: E402
-from culvertlab.lab import Lab  # noqa: E402
-from culvertlab.site import HOP, PREFIX, Site, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.exits import UNREACHABLE, await_ready, begin, linked  # noqa: E402
+from culvertlab.site import Site, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 test = tap.test
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
-site = Site()
-lab = Lab(topology=site)
+site, lab = begin(Site)
 STRANGE = "event=nftables_strange"
-FEW = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": ", ".join(HOP[key].values()),
-                           "prefix": ", ".join(PREFIX[key].values())} for key in ("a", "b")}
+FEW = linked()
 # So many that nftables finds the exit of what is forwarded, and tunnels besides.
 MANY = {name: {**keys, "prefix": [keys["prefix"], *(
     f"10.{181 + number}.{n}.0/24" for n in range(60)), *(
     f"fd8{number + 1}:1:{n:x}::/64" for n in range(520))]}
     for number, (name, keys) in enumerate(FEW.items())}
-MANY["exit isp-c"] = {"prefix": "fd83::/48", "tunnel_peer": "fd86::2", "discovery_host": "fd81::/64"}
+MANY["exit isp-c"] = {"prefix": "fd83::/48", "tunnel_peer": "fd86::2",
+                      "discovery_host": "fd81::/64"}
 
 
 def started(sections):
     server = lab.server({"engine": {"order": "splice"}, **sections}, fresh=True)
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 5, "exits are ready")
+    await_ready(server)
     return server
 
 
@@ -49,7 +42,8 @@ def nft(*words):
 
 def tables():
     """What each of them has, without counts; in no order, as what is made anew comes last."""
-    return sorted(table.strip() for table in ("\n" + nft("-s", "list", "ruleset")).split("\ntable "))
+    said = "\n" + nft("-s", "list", "ruleset")
+    return sorted(table.strip() for table in said.split("\ntable "))
 
 
 def handle(table, chain, needle):
@@ -98,8 +92,8 @@ def other_order():
 
 def link_forgotten():
     text = nft("list", "map", "inet", "culvert_guard", "links_out")
-    element, = [part.strip() for part in text.partition("elements = {")[2].partition("}")[0].split(",")
-                if "to_a" in part]
+    elements = text.partition("elements = {")[2].partition("}")[0].split(",")
+    element, = [part.strip() for part in elements if "to_a" in part]
     nft("delete", "element", "inet", "culvert_guard", "links_out", "{", element, "}")
 
 
