@@ -22,6 +22,7 @@ from .wait import wait_for
 
 CLIENTS = 6  # of each kind at a time
 RUDE = 100  # damaged sessions over UDP before they are ended
+PIPES = 2 * 16 * 2  # ends of the empty ones that two workers may keep
 CHANNEL = 0x4001
 METHODS = (BINDING, ALLOCATE, REFRESH, SEND, CREATE_PERMISSION, CHANNEL_BIND, CONNECT,
            CONNECTION_BIND)
@@ -75,7 +76,7 @@ class Load:
         self.contexts = [tls.client_context(tls.certificate(lab.dir)[0])]
         self.rude = []  # clients of damaged sessions over UDP
         self.maybe = 0  # sessions whose damaged messages may have made an allocation
-        self.made = self.bound = self.reloads = self.steps = self.verified = 0
+        self.made = self.bound = self.plain = self.reloads = self.steps = self.verified = 0
         self.actions = [(self.stream_client, 6), (self.pair, 12), (self.transfer, 30),
                         (self.end_pair, 8), (self.end_client, 4), (self.refresh, 6),
                         (self.datagram_client, 3), (self.datagram_talk, 20),
@@ -115,6 +116,7 @@ class Load:
             client.tls = self.contexts[-1]
         data = client.bind(cid, b"")
         self.bound += 1
+        self.plain += not client.tls
         return pairs.append((data, peer))
 
     def _a_pair(self):
@@ -328,23 +330,33 @@ class Load:
 
 
 class Held:
-    """What a daemon holds at a moment: descriptors but pooled pipes, memory, sockets' ports."""
+    """What a daemon holds at a moment: descriptors and memory of each process, ports."""
 
     def __init__(self, server):
-        pid = server.relay_pid()
+        self.relay = server.relay_pid()
+        self.processes = {pid: _Process(pid) for pid in server.pids()}
+        self.ports = 0
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            with open(f"/proc/{self.relay}/net/{name}", encoding="ascii") as table:
+                self.ports += sum(line.split()[3] in ("0A", "07") for line in table.readlines()[1:])
+
+    def compare(self, later, growth_kib):
+        """Fails when `later` holds more, empty pipes and this much memory of each process aside."""
+        equal(sorted(later.processes), sorted(self.processes), "processes")
+        equal(later.ports, self.ports, "ports that somebody listens on")
+        for pid, before in self.processes.items():
+            now = later.processes[pid]
+            name = "the relay's" if pid == self.relay else "the supervisor's or the broker's"
+            equal(now.files, before.files, f"{name} descriptors but pipes")
+            within(now.pipes, 0, PIPES, f"{name} pipes")
+            within(now.rss_kib, 0, before.rss_kib + growth_kib,
+                   f"{name} KiB resident, before {before.rss_kib}")
+
+
+class _Process:
+    def __init__(self, pid):
         kinds = [os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0]
                  for fd in os.listdir(f"/proc/{pid}/fd")]
         self.pipes = kinds.count("pipe")
         self.files = len(kinds) - self.pipes
         self.rss_kib = proc.rss_kib(pid)
-        self.ports = 0
-        for name in ("tcp", "tcp6", "udp", "udp6"):
-            with open(f"/proc/{pid}/net/{name}", encoding="ascii") as table:
-                self.ports += sum(line.split()[3] in ("0A", "07") for line in table.readlines()[1:])
-
-    def compare(self, later, pipes, growth_kib):
-        """Fails when `later` holds more, some pooled pipes and this much memory aside."""
-        equal(later.files, self.files, "descriptors but pipes")
-        within(later.pipes, 0, pipes, "pipes")
-        equal(later.ports, self.ports, "ports that somebody listens on")
-        within(later.rss_kib, 0, self.rss_kib + growth_kib, f"KiB resident, before {self.rss_kib}")

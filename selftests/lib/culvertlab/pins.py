@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What wire has in the kernel for one network namespace, as bpftool sees it."""
+"""What the kernel engines have in the kernel, as bpftool sees it."""
 
+import contextlib
+import glob
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 
 from .server import PINS
 
 BPFTOOL = shutil.which("bpftool") or "/usr/sbin/bpftool"
+HASH = "1"  # BPF_MAP_TYPE_HASH
 
 
 def _tool(*argv):
@@ -44,3 +49,14 @@ def flows(node):
     """Entries of the table that packets are looked up in: two for each pair."""
     path = os.path.join(directory(node), "wire_flows")
     return len(_tool("map", "dump", "pinned", path) or []) if os.path.exists(path) else 0
+
+
+def entries(pids):
+    """Entries of all the hash tables that these processes hold: flows of pairs and of lanes."""
+    tables = set()
+    for info in itertools.chain(*(glob.glob(f"/proc/{pid}/fdinfo/*") for pid in pids)):
+        with contextlib.suppress(FileNotFoundError), open(info, encoding="ascii") as file:
+            fields = dict(re.findall(r"^(map_type|map_id):\s*(\d+)$", file.read(), re.M))
+            if fields.get("map_type") == HASH:
+                tables.add(fields["map_id"])
+    return sum(len(_tool("map", "dump", "id", table) or []) for table in tables)

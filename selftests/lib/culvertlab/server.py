@@ -128,6 +128,10 @@ class Culvertd:
     def log_count(self, pattern):
         return len(re.findall(pattern, self.log()))
 
+    def pids(self):
+        """The supervisor, the relay and the broker."""
+        return [self.process.pid, *proc.children(self.process.pid)]
+
     def relay_pid(self):
         """The relay process: the child of the supervisor that holds the listening sockets."""
         pids = proc.children(self.process.pid)
