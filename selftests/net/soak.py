@@ -26,7 +26,7 @@ SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1800" if engines.LONG else "180"))
 RATE = 20 if engines.LONG else 5  # of an engine: all of them share the processors
 WARM = 0.3  # of the time: then every pool and cache has what it needs
-GROWTH_KIB = 6144
+GROWTH_KIB = 2048  # of a process, after that; 600 have been seen
 children = {}  # engine -> its script
 
 
