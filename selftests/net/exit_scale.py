@@ -104,19 +104,26 @@ def _():
         check("nothing" in made.exits("plan"), "something would be changed")
 
 
-@test("400 prefixes become 10,000: more than the first tables have room for", 30)
+@test("4000 prefixes become 10,000 under traffic, and 44,000, for which tables are made anew", 60)
 def _():
-    with router(400) as made:
+    with router(4000) as made, contextlib.ExitStack() as stack:
         server = made.server
-        server.sections.update(sections())
-        server.write_config()
-        server.process.child.send_signal(signal.SIGHUP)
-        wait_for(lambda: server.log_count(r"event=exits_ready") == 2, 20, "all are there")
+
+        def become(total):
+            ready = server.log_count(r"event=exits_ready")
+            server.sections.update(sections(0, total))
+            server.write_config()
+            server.process.child.send_signal(signal.SIGHUP)
+            return lambda: server.log_count(r"event=exits_ready") > ready
+
+        stream = Stream(stack, site, ((4, 1), (6, 1)))
+        with nothing_dropped(site):
+            stream.run(become(ALL))
+            equal((stream.refused, stream.lost()), (0, 0), "refused, and lost")
+            wait_for(become(44000), 20, "all are there")
         equal(server.log_count(r"nftables_failed"), 0, "failures")
         check("nothing" in made.exits("plan"), "something would be changed")
-        for version in (4, 6):
-            for index in (0, 1):
-                reached(site, site.client, version, index)
+        all_reached(site, site.client)
 
 
 tap.main()

@@ -22,7 +22,7 @@
 #include "exit/nft_digest.h"
 
 #define READS        8 /* while others change nftables */
-#define BLOCKS_SPARE 1024 /* places of a hash */
+#define BLOCKS_SPARE 16384 /* places of a hash, 16 bytes each */
 #define SAMPLE       "culvert_sample" /* of a table, to compare it with */
 
 void sets_name(const char *name, unsigned int bits, char out[BATCH_NAME])
@@ -197,7 +197,8 @@ static int filling_make(struct filling *filling, const struct range_sets *have)
 }
 
 /*
- * As many again may come. A hash that grows by itself does so in a thread of the kernel,
+ * Thousands may come: until a table that is made anew is there, its ranges are not, and
+ * packets are refused. A hash that grows by itself does so in a thread of the kernel,
  * which may wait for a processor while we fill it: 140 to 490 ms for 10,000 prefixes.
  */
 static uint32_t blocks_room(const struct part *part)
