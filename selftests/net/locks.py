@@ -4,23 +4,19 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import engines, proc, tap  # noqa: E402
+from culvertlab import engines, exits, proc, tap  # noqa: E402
 from culvertlab.lab import Lab, need  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
 from culvertlab.tap import check, equal, test  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
-if os.geteuid():
-    tap.skip_all("needs root")
-if not shutil.which("nft"):
-    tap.skip_all("nft is not installed (package nftables)")
+exits.require()
 lab = Lab()
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 EXIT = {"exit only": {"link": "lo", "next_hop": "10.99.0.1", "prefix": "10.99.0.0/24"}}
@@ -30,7 +26,7 @@ HOLDER = {"wire": r"wire_off reason=\"another culvertd \(its process (\d+)\) has
 
 
 def ready(server):
-    wait_for(lambda: server.log_count(r"event=exits_ready"), 10, "exits are ready")
+    exits.await_ready(server, 10)
     return server
 
 

@@ -319,8 +319,11 @@ static inline int rig_child_end(struct rig_child child)
 	char data[4096];
 	size_t len;
 
-	if (child.pid < 0 || waitpid(child.pid, &status, 0) < 0)
+	if (child.pid < 0 || waitpid(child.pid, &status, 0) < 0) {
+		printf("# an engine's process cannot be had: %s\n",
+		       strerror(errno));
 		return 1;
+	}
 	rewind(child.said);
 	while ((len = fread(data, 1, sizeof(data), child.said)))
 		fwrite(data, 1, len, stdout);
