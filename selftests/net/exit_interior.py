@@ -15,8 +15,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import exits, tap  # noqa: E402
-from culvertlab.mesh import INNER, Mesh  # noqa: E402
-from culvertlab.site import PREFIX, leaves_by, nothing_dropped, reached, refused  # noqa: E402
+from culvertlab.mesh import INNER, Mesh, interior_sections  # noqa: E402
+from culvertlab.site import leaves_by, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
@@ -31,17 +31,11 @@ def exit_router(index):
     return site.router[index], exits.linked(key)
 
 
-def interior():
-    """The same of the interior router."""
-    return site.inner, {f"exit isp-{key}": {"next_hop": f"10.{net}.0.2, fd{net}::2",
-                                               "prefix": ", ".join(PREFIX[key].values())}
-                           for key, net in INNER.items()}
-
-
 @contextlib.contextmanager
 def domain():
     """All three run; the interior router is the one that is yielded."""
-    with exits.routers(lab, [exit_router(0), exit_router(1), interior()]) as running:
+    inner = (site.inner, interior_sections())
+    with exits.routers(lab, [exit_router(0), exit_router(1), inner]) as running:
         yield running[2]
 
 

@@ -20,7 +20,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from culvertlab import engines, proc, tap, turn  # noqa: E402
+from culvertlab import engines, netem, proc, tap, turn  # noqa: E402
 from culvertlab.data import KIB, ping, swap  # noqa: E402
 from culvertlab.exits import UNREACHABLE, ask, await_ready, begin, link_down, linked  # noqa: E402
 from culvertlab.server import binary  # noqa: E402
@@ -203,6 +203,19 @@ def _():
         lab.stop_server()
 
 
+def unplugged():
+    return link_down(site.relay, "to_b")
+
+
+def silent():
+    """Nothing passes the link, which nobody is told of."""
+    return netem.bad([(site.relay, "to_b"), (site.provider["b"], "site")], "loss", "100%")
+
+
+# How a provider is lost; not every kernel has netem.
+OUTAGE = {"link": unplugged, "netem": silent}[os.environ.get("OUTAGE", "link")]
+
+
 @test("connections survive an outage of 2 s of their provider, on every engine", 60)
 def _():
     names = [name for name in engines.chosen() if not engines.missing(lab, name)]
@@ -217,7 +230,7 @@ def _():
         engines.on(server, data, name)
         ping(data, peer)
         pairs.append((name, data, peer))
-    with link_down(site.relay, "to_b"):
+    with OUTAGE():
         down = time.monotonic()
         for _, data, peer in pairs:
             peer.sendall(b"while it is down")

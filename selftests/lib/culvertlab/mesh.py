@@ -35,6 +35,13 @@ def mesh_sections(own):
     return made
 
 
+def interior_sections():
+    """[exit] sections of the router I, when it knows where each source has to go."""
+    return {f"exit isp-{key}": {"next_hop": f"10.{net}.0.2, fd{net}::2",
+                                "prefix": ", ".join(PREFIX[key].values())}
+            for key, net in INNER.items()}
+
+
 class Mesh(Site):
     """router: RXA and RXB; inner: I."""
 

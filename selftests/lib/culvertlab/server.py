@@ -15,7 +15,6 @@ from .tap import Fail
 from .wait import Timeout, wait_for
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
-PATIENCE = float(os.environ.get("CULVERT_PATIENCE", "1"))  # above 1 on an emulated machine
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 PINS = "/sys/fs/bpf/culvert"  # [engine] pin: below it a directory for each network namespace
 COMING = re.compile("the broker is loading")  # what `culvertctl engines` says meanwhile
@@ -108,7 +107,7 @@ class Culvertd:
                            for row in self.engines())
         # Fail: a test's own configuration has its control socket elsewhere.
         with contextlib.suppress(Timeout, Fail):
-            wait_for(loaded, 30 * PATIENCE)
+            wait_for(loaded, 30)
 
     def engines(self):
         """The rows of `culvertctl engines`."""

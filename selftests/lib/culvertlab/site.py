@@ -24,9 +24,9 @@ import secrets
 import select
 import time
 
-from .server import PATIENCE
 from .tap import check, equal
 from .topo import NETNS_DIR, Node, collect_garbage, run
+from .wait import PATIENCE
 
 PREFIX = {"a": {4: "10.81.0.0/24", 6: "fd81::/64"}, "b": {4: "10.82.0.0/24", 6: "fd82::/64"}}
 OTHER = {4: "10.85.0.0/24", 6: "fd85::/64"}  # of no provider

@@ -12,6 +12,8 @@ import sys
 import time
 import traceback
 
+from .wait import PATIENCE
+
 
 class Skip(Exception):
     """The test cannot run here; the message says why."""
@@ -40,7 +42,7 @@ def test(name, timeout=30):
 
 
 def add(name, function, timeout=30):
-    _tests.append((name, function, timeout))
+    _tests.append((name, function, timeout * PATIENCE))
 
 
 def on_failure(function):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Waiting on conditions with a deadline; nothing in the suite sleeps for a guessed time."""
 
+import os
 import time
 
 STEP = 0.01
+PATIENCE = float(os.environ.get("CULVERT_PATIENCE", "1"))  # above 1 on an emulated machine
 
 
 class Timeout(Exception):
@@ -11,7 +13,9 @@ class Timeout(Exception):
 
 
 def wait_for(cond, timeout=10, what=None):
-    """Return the first true value of cond(); raise Timeout after `timeout` seconds."""
+    """Return the first true value of cond(); raise Timeout after `timeout` seconds, more of them
+    where PATIENCE says so."""
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while True:
         value = cond()

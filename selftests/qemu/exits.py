@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Exits on a kernel that has ip6tnl and netem, Debian's 6.12, in one guest.
 
-The virtual DMZ (selftests/net/exit_mesh.py) and a router of it that stops (exit_probe.py), over
-ip6tnl instead of VXLAN-GPE.
+The virtual DMZ (selftests/net/exit_mesh.py) over ip6tnl instead of VXLAN-GPE, every mechanism over
+bad links (exit_netem.py, whose head tells which scenario and fault is tested where), and a provider
+that is silent for 2 s.
 """
 
 import os
@@ -17,7 +18,7 @@ from culvertlab import guestnet, qemu, tap  # noqa: E402
 
 SERIES = "6.12"
 MODULES = ["veth", "bridge", "ip6_tunnel", "nf_tables", "nft_fib_inet", "nft_reject_inet", "nft_ct",
-           "nft_limit", "nft_log", "nft_dup_ipv6", "sch_netem"]
+           "nft_limit", "nft_log", "nft_dup_ipv6", "sch_netem", "sch_ingress", "cls_bpf"]
 SUITE_S = 600  # a guest on a busy machine; alone it takes a tenth
 VERDICT = re.compile(r"^(?:not )?ok .*$", re.M)
 PLAN = re.compile(r"^1\.\.(\d+)$", re.M)
@@ -56,9 +57,14 @@ def _():
     inside("exit_mesh.py", TUNNEL="ip6tnl")
 
 
-@tap.test("a router of it that stops is noticed, over ip6tnl", SUITE_S + qemu.BOOT_S)
+@tap.test("each mechanism over links that lose, delay, reorder and double", SUITE_S + qemu.BOOT_S)
 def _():
-    inside("exit_probe.py", "an exit router that stops", TUNNEL="ip6tnl")
+    inside("exit_netem.py", TUNNEL="ip6tnl")
+
+
+@tap.test("connections survive a provider that is silent for 2 s", SUITE_S + qemu.BOOT_S)
+def _():
+    inside("exit_routes.py", "an outage of 2 s", OUTAGE="netem", ENGINES="splice wire")
 
 
 tap.main()
