@@ -11,11 +11,11 @@ Where each scenario of exits, and what may befall it, is tested (selftests/net, 
   scenario                              as it should be     over bad links  provider's link lost
   single exit router                    exit_routes         here            exit_routes, here
   natural DMZ                           exit_dmz            here            exit_dmz, here
-  virtual DMZ, VXLAN-GPE                exit_mesh           -               exit_mesh
+  virtual DMZ, VXLAN-GPE                exit_mesh           here            exit_mesh, here
   virtual DMZ, ip6tnl                   qemu/exits          here            qemu/exits, here
   interior router, static routes        exit_interior       here            exit_interior, here
   interior router, babeld and BIRD      exit_routing        -               exit_routing
-  relaxed filtering lists               exit_relaxed        -               exit_relaxed
+  relaxed filtering lists               exit_relaxed        here            exit_relaxed, here
 
   fault                                 where
   provider silent for 2 s               exit_routes "an outage of 2 s": link down; qemu/exits: loss
@@ -46,7 +46,7 @@ from culvertlab.data import KIB, Worker, swap  # noqa: E402
 from culvertlab.exits import (UNREACHABLE, begin, link_down, linked, neighbours,  # noqa: E402
                               routers)
 from culvertlab.mesh import TUNNEL, Mesh, interior_sections, mesh_sections  # noqa: E402
-from culvertlab.site import Site, nothing_dropped, refused  # noqa: E402
+from culvertlab.site import PREFIX, Site, leaves_by, nothing_dropped, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import PATIENCE, holds_for, wait_for  # noqa: E402
 
@@ -175,6 +175,29 @@ def survives(sections, kind, more):
 for name, scenario in SCENARIOS.items():
     tap.add(f"{name}, links that lose, delay, reorder and double: 0 packets at the wrong provider",
             lambda each=scenario: survives(*each), 60)
+
+
+class Relaxed(Site):
+    """A lets the sources of B out as well, and has what is for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.authorise("a", [PREFIX["b"]])
+        self.announce("a", PREFIX["b"])
+
+
+@tap.test("relaxed filtering, such links: the sources of a lost provider leave by the other", 60)
+def _():
+    site = site_of(Relaxed)
+    told = {**linked("a", authorised=", ".join(PREFIX["b"].values())), **linked("b")}
+    with routers(lab, [(site.relay, told)]), nothing_dropped(site):
+        # Neighbours are known then: a lost question for one is asked again after a second.
+        equal(seen(site), set(), "faults of good links")
+        with netem.bad(ends(site), *BAD):
+            equal(seen(site), FAULTS, "faults of bad links")
+            with link_down(site.relay, "to_b"), leaves_by(site, "a"):
+                all_swapped(site)
+            all_swapped(site)
 
 
 @tap.test("answers of a router that are late, doubled and out of order are answers, none are not", 60)

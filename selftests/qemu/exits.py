@@ -17,8 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from culvertlab import guestnet, qemu, tap  # noqa: E402
 
 SERIES = "6.12"
-MODULES = ["veth", "bridge", "ip6_tunnel", "nf_tables", "nft_fib_inet", "nft_reject_inet", "nft_ct",
-           "nft_limit", "nft_log", "nft_dup_ipv6", "sch_netem", "sch_ingress", "cls_bpf"]
+MODULES = ["veth", "bridge", "ip6_tunnel", "vxlan", "nf_tables", "nft_fib_inet", "nft_reject_inet",
+           "nft_ct", "nft_limit", "nft_log", "nft_dup_ipv6", "sch_netem", "sch_ingress", "cls_bpf"]
 SUITE_S = 600  # a guest on a busy machine; alone it takes a tenth
 VERDICT = re.compile(r"^(?:not )?ok .*$", re.M)
 PLAN = re.compile(r"^1\.\.(\d+)$", re.M)
@@ -60,6 +60,11 @@ def _():
 @tap.test("each mechanism over links that lose, delay, reorder and double", SUITE_S + qemu.BOOT_S)
 def _():
     inside("exit_netem.py", TUNNEL="ip6tnl")
+
+
+@tap.test("the virtual DMZ over VXLAN-GPE and such links", SUITE_S + qemu.BOOT_S)
+def _():
+    inside("exit_netem.py", "virtual DMZ", TUNNEL="vxlan-gpe")
 
 
 @tap.test("connections survive a provider that is silent for 2 s", SUITE_S + qemu.BOOT_S)
