@@ -246,7 +246,7 @@ static void socket_step(struct run *run)
 		snapshot->snd_una = snapshot->write_seq += byte(run);
 		break;
 	case 4:
-		s->error = byte(run) % 2 ? -ENOTCONN : 0;
+		s->unconnected = byte(run) % 2;
 		break;
 	case 5:
 		s->closed = byte(run) % 2;
