@@ -1040,6 +1040,28 @@ static void a_worker_has_one_channel(void **state)
 	close(before);
 }
 
+/* It leaves a pair, where the one that would adopt it is freed already. */
+static void the_end_outlives_a_worker_that_has_gone(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	int adopter = session_open(rig);
+
+	greet(rig, adopter, true);
+	close(rig->channel);
+	tick(rig);
+	rig->channel = session_open(rig);
+	greet(rig, rig->channel, false);
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	/* Something waits to be said, and there is a pair to be left. */
+	session_active(list_entry(rig->broker->sessions.prev, struct session,
+				  link),
+		       pair.pair, pair.generation);
+	close(rig->channel);
+	rig->channel = adopter;
+}
+
 static void places_run_out_and_are_reclaimed(void **state)
 {
 	struct rig *rig = *state;
@@ -1461,6 +1483,7 @@ int main(void)
 		cmocka_unit_test(stamps_are_of_the_last_look),
 		cmocka_unit_test(bytes_are_counted_without_fin),
 		WITH_RIG(a_worker_has_one_channel),
+		WITH_RIG(the_end_outlives_a_worker_that_has_gone),
 		cmocka_unit_test(a_reset_is_at_the_end_of_what_was_sent),
 		WITH_RIG(a_pair_lives_and_ends),
 		WITH_RIG(one_that_moves_meanwhile_is_left_alone),

@@ -680,7 +680,12 @@ void sessions_free(struct broker *broker)
 	list_for_each_safe(pos, tmp, &broker->sessions) {
 		struct session *session = list_entry(pos, struct session, link);
 
-		out_flush(session); /* how their pairs ended */
+		/*
+		 * How their pairs ended. Who has gone is not told, and leaves
+		 * nothing to others, some of whom are freed already.
+		 */
+		if (!session->dead)
+			(void)out_send(session);
 		session_free(session);
 	}
 }
