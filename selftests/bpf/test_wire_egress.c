@@ -492,6 +492,61 @@ static void test_no_socket(struct lab *lab)
 	close(pipes[1]);
 }
 
+/* A connection's own file, and what is beside it or above it. */
+static void test_beside(struct lab *lab)
+{
+	struct sockaddr_in where = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t size = sizeof(where);
+	struct wire_call call = { .describe = 1 };
+	/* MPTCP, whose connection is made of TCP sockets of its own. */
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 262);
+	int ends[2] = { socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 262), -1 };
+	char path[64];
+
+	if (listener < 0 || ends[0] < 0) {
+		lab_check(true, "no MPTCP here");
+	} else {
+		if (bind(listener, (struct sockaddr *)&where, sizeof(where)) ||
+		    listen(listener, 1) ||
+		    getsockname(listener, (struct sockaddr *)&where, &size) ||
+		    connect(ends[0], (struct sockaddr *)&where, sizeof(where)))
+			lab_die("MPTCP");
+		ends[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		memcpy(call.fd, ends, sizeof(call.fd));
+		lab_snapshot(lab, &call);
+		lab_check(ends[1] >= 0 && call.snapshot[0].found &&
+				  call.snapshot[1].found &&
+				  call.snapshot[0].socket != call.socket[0] &&
+				  call.snapshot[1].socket != call.socket[1],
+			  "a subflow is not the MPTCP socket above it");
+	}
+	close(listener);
+	close(ends[0]);
+	close(ends[1]);
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	where.sin_port = 0;
+	if (bind(listener, (struct sockaddr *)&where, sizeof(where)) ||
+	    listen(listener, 1) ||
+	    getsockname(listener, (struct sockaddr *)&where, &size) ||
+	    connect(ends[0], (struct sockaddr *)&where, sizeof(where)))
+		lab_die("connect");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[0]);
+	ends[1] = open(path, O_PATH | O_CLOEXEC);
+	call.fd[0] = listener;
+	call.fd[1] = ends[1];
+	lab_snapshot(lab, &call);
+	lab_check(!call.snapshot[0].found && ends[1] >= 0 &&
+			  !call.socket[1] && !call.snapshot[1].found,
+		  "neither a listener nor a path to a socket is a connection");
+	close(ends[0]);
+	close(ends[1]);
+	close(listener);
+}
+
 int main(void)
 {
 	struct world w;
@@ -509,6 +564,7 @@ int main(void)
 		test_snapshot(&w);
 	}
 	test_mapped(&w.lab);
+	test_beside(&w.lab);
 	test_no_socket(&w.lab);
 	return lab_end(&w.lab);
 }
