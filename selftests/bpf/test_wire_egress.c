@@ -539,8 +539,8 @@ static void test_beside(struct lab *lab)
 	call.fd[0] = listener;
 	call.fd[1] = ends[1];
 	lab_snapshot(lab, &call);
-	lab_check(!call.snapshot[0].found && ends[1] >= 0 &&
-			  !call.socket[1] && !call.snapshot[1].found,
+	lab_check(!call.snapshot[0].found && ends[1] >= 0 && !call.socket[1] &&
+			  !call.snapshot[1].found,
 		  "neither a listener nor a path to a socket is a connection");
 	close(ends[0]);
 	close(ends[1]);

@@ -45,11 +45,9 @@ static bool key_is_scoped(const struct wire_key *key)
 	       (key->remote[1] & 0xc0) == 0x80;
 }
 
-/* Two connections that have what a pair needs of their addresses? */
+/* Ends that packets on a wire have? Under others nothing may be found at all. */
 static enum wire_reason keys_judge(const struct wire_key keys[WIRE_LEGS])
 {
-	if (keys[WIRE_CLIENT].family != keys[WIRE_PEER].family)
-		return WIRE_NO_FAMILY;
 	for (int leg = 0; leg < WIRE_LEGS; leg++) {
 		if (key_is_loopback(&keys[leg]))
 			return WIRE_NO_LOCAL;
@@ -107,15 +105,19 @@ static enum wire_reason check(struct broker *broker, struct attempt *attempt,
 			      const struct broker_join *msg,
 			      const int fds[WIRE_LEGS])
 {
-	enum wire_reason reason, way = WIRE_OK;
+	enum wire_reason found, reason, way = WIRE_OK;
 
 	if (broker->ops->look(broker, fds, attempt->keys, attempt->sockets,
 			      attempt->first))
 		return WIRE_NO_ERROR;
-	reason = look_judge(attempt, attempt->first);
-	attempt->proven = !reason;
+	found = look_judge(attempt, attempt->first);
+	attempt->proven = !found;
+	reason = keys_judge(attempt->keys);
 	if (!reason)
-		reason = keys_judge(attempt->keys);
+		reason = found;
+	if (!reason && attempt->keys[WIRE_CLIENT].family !=
+			       attempt->keys[WIRE_PEER].family)
+		reason = WIRE_NO_FAMILY;
 	if (!reason)
 		reason = check_pair(attempt->first,
 				    attempt->keys[WIRE_CLIENT].family,

@@ -195,54 +195,64 @@ static void channel_ready(struct watch *watch, uint32_t events)
 		wire->params.lost(wire->params.arg);
 }
 
-/* false: later. A broker that has gone is found out by reading. */
-static bool send_now(struct wire *wire, const void *body, size_t len)
-{
-	return !message_send(wire->watch.fd, body, len, NULL, 0, MSG_DONTWAIT);
-}
-
 /* CLAIM and RESET differ in the type only. */
-static bool link_send(struct wire *wire, const struct wire_link *link,
+_Static_assert(sizeof(struct broker_claim) == sizeof(struct broker_reset),
+	       "CLAIM");
+
+/* What becomes of a link of which this was said. */
+static void link_said(struct wire *wire, struct wire_link *link,
 		      enum broker_type type)
 {
-	const struct broker_reset msg = {
-		.type = type,
-		.pair = link->place,
-		.generation = link->generation,
-	};
+	struct list *to = &wire->active;
 
-	_Static_assert(sizeof(struct broker_claim) == sizeof(msg), "CLAIM");
-	return send_now(wire, &msg, sizeof(msg));
-}
-
-static void link_list(struct wire_link *link, struct list *to)
-{
+	if (type == BROKER_CLAIM && link->reset)
+		to = &wire->resets;
+	if (type == BROKER_RESET) {
+		link->reset = WIRE_RESET_SENT;
+		if (link->state != WIRE_LINK_ACTIVE)
+			to = &wire->latched;
+	}
 	list_del(&link->list);
 	list_add_tail(&link->list, to);
 }
 
-static bool links_pump(struct wire *wire)
+/* Says this of every link of the list. false: later. */
+static bool links_send(struct wire *wire, struct list *links,
+		       enum broker_type type)
 {
-	while (!list_empty(&wire->claims)) {
-		struct wire_link *link =
-			list_entry(wire->claims.next, struct wire_link, list);
+	while (!list_empty(links)) {
+		struct packet packet BYTES_UNSET;
+		struct list *pos;
 
-		if (!link_send(wire, link, BROKER_CLAIM))
-			return false;
-		link_list(link, link->reset ? &wire->resets : &wire->active);
-	}
-	while (!list_empty(&wire->resets)) {
-		struct wire_link *link =
-			list_entry(wire->resets.next, struct wire_link, list);
+		packet.count = 0;
+		packet.len = packet.fd_count = 0;
+		list_for_each(pos, links) {
+			const struct wire_link *link =
+				list_entry(pos, struct wire_link, list);
+			const struct broker_reset msg = {
+				.type = type,
+				.pair = link->place,
+				.generation = link->generation,
+			};
 
-		if (!link_send(wire, link, BROKER_RESET))
+			if (!packet_add(&packet, &msg, sizeof(msg), NULL, 0))
+				break;
+		}
+		if (packet_send(wire->watch.fd, &packet, MSG_DONTWAIT))
 			return false;
-		link->reset = WIRE_RESET_SENT;
-		link_list(link, link->state == WIRE_LINK_ACTIVE ?
-					&wire->active :
-					&wire->latched);
+		while (packet.count--)
+			link_said(wire,
+				  list_entry(links->next, struct wire_link,
+					     list),
+				  type);
 	}
 	return true;
+}
+
+static bool links_pump(struct wire *wire)
+{
+	return links_send(wire, &wire->claims, BROKER_CLAIM) &&
+	       links_send(wire, &wire->resets, BROKER_RESET);
 }
 
 static void answer_overdue(struct timer *timer)
@@ -397,6 +407,6 @@ int wire_channel(struct wire *wire, int fd)
 	snprintf(wire->why, sizeof(wire->why),
 		 "the broker is loading its programs");
 	/* A fresh channel has room; should it fail, reading tells. */
-	send_now(wire, &hello, sizeof(hello));
+	(void)message_send(fd, &hello, sizeof(hello), NULL, 0, MSG_DONTWAIT);
 	return 0;
 }
