@@ -7,6 +7,7 @@
  */
 #include "main/role.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@
 #include "main/privilege.h"
 #include "main/supervisor_internal.h"
 
-SYSCALLS(SYSCALLS_BROKER_START, "rt_sigaction");
+SYSCALLS(SYSCALLS_BROKER_START, "rt_sigaction sched_setscheduler");
 SYSCALLS(SYSCALLS_BROKER, "close");
 
 struct process {
@@ -87,11 +88,23 @@ static int process_start(struct process *process,
 			 EPOLLIN, channel_ready);
 }
 
+/*
+ * A batch job does not take the processor from the worker that has woken it: what that
+ * says next is found in the same go. Where it must not be one, it goes on as it is.
+ */
+static void work_in_batches(void)
+{
+	const struct sched_param param = { .sched_priority = 0 };
+
+	(void)sched_setscheduler(0, SCHED_BATCH, &param);
+}
+
 int broker_process_run(const struct role_params *params)
 {
 	struct process process = { .channel = { .fd = -1 } };
 	int err;
 
+	work_in_batches();
 	signal(SIGPIPE, SIG_IGN);
 	err = process_start(&process, params);
 	if (!err)
