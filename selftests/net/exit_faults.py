@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import proc, tap  # noqa: E402
-from culvertlab.exits import Router, begin, linked  # noqa: E402
+from culvertlab.exits import Router, begin, link_down, linked  # noqa: E402
 from culvertlab.site import Site, Stream, nothing_dropped, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
@@ -74,6 +74,21 @@ def _():
 @test("two sections that change places in a reload lose no packet, of many prefixes", 40)
 def _():
     swapped(True)
+
+
+@test("a link that ceases to be a bridge's port, again and again, was never lost", 30)
+def _():
+    with router(sections()) as running, contextlib.ExitStack() as stack:
+        site.relay.run("ip", "link", "add", "fault_br", "type", "bridge")
+        stack.callback(site.relay.run, "ip", "link", "del", "fault_br")
+        for _ in range(3):
+            site.relay.run("ip", "link", "set", "to_b", "master", "fault_br")
+            site.relay.run("ip", "link", "set", "to_b", "nomaster")
+        # News come in order: this is behind all of it.
+        with link_down(site.relay, "to_a"):
+            wait_for(lambda: running.server.log_count("event=exit_changed exit=isp-a .*now=down"),
+                     5, "the other link is lost")
+        equal(running.server.log_count("event=exit_changed exit=isp-b"), 0, "changes of isp-b")
 
 
 def names(server, change, count=80):

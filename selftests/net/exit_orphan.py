@@ -28,6 +28,9 @@ MANY = {name: {**keys, "prefix": [keys["prefix"], *(
     for number, (name, keys) in enumerate(FEW.items())}
 MANY["exit isp-c"] = {"prefix": "fd83::/48", "tunnel_peer": "fd86::2",
                       "discovery_host": "fd81::/64"}
+# So many links that nftables finds them by a map.
+WIDE = {**FEW, **{f"exit isp-{key}": {"link": f"to_{key}", "prefix": f"fd8{number}::/48"}
+                  for number, key in enumerate("de", 4)}}
 
 
 def started(sections):
@@ -56,7 +59,7 @@ def handle(table, chain, needle):
 
 @test("what is as it should be is taken over with its counters, by a start and by a reload", 40)
 def _():
-    for sections in (FEW, MANY):
+    for sections in (FEW, MANY, WIDE):
         server = started(sections)
         for version in (4, 6):
             reached(site, site.client, version, 0)
@@ -97,6 +100,11 @@ def link_forgotten():
     nft("delete", "element", "inet", "culvert_guard", "links_out", "{", element, "}")
 
 
+def link_passed_over():
+    nft("delete", "rule", "inet", "culvert_guard", "forward", "handle",
+        handle("culvert_guard", "forward", 'oifname "to_a"'))
+
+
 def policy_changed():
     nft("add", "chain", "inet", "culvert_exits", "mine",
         "{ type filter hook forward priority 1; policy accept; }")
@@ -104,13 +112,15 @@ def policy_changed():
 
 @test("what somebody has changed meanwhile is made anew, with a word in the log", 60)
 def _():
-    for change in (let_all_out, reject_no_more, other_order, link_forgotten, policy_changed):
-        started(FEW)
+    for change, sections in ((let_all_out, FEW), (reject_no_more, FEW), (other_order, FEW),
+                             (link_forgotten, WIDE), (link_passed_over, FEW),
+                             (policy_changed, FEW)):
+        started(sections)
         whole = tables()
         lab.stop_server()
         change()
         check(tables() != whole, f"{change.__name__} has changed nothing")
-        server = started(FEW)
+        server = started(sections)
         equal(server.log_count(STRANGE), 1, f"{change.__name__}: warnings")
         check(tables() == whole, f"{change.__name__}: the tables are {tables()}")
     with nothing_dropped(site):

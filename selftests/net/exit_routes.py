@@ -6,6 +6,7 @@ The router runs culvertd with [exit] sections. Whatever leaves the site must lea
 provider that its source belongs to: their filters drop nothing.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -269,9 +270,8 @@ def forge(node, source, count=20):
             sock.sendto(head + ends + data, (far, 0))
 
 
-@test("a provider that sends with a source of ours has nothing carried to the other one", 30)
-def _():
-    server = router()
+def provider_forges(server):
+    """A sends with a source of B's prefix, for what is behind B."""
     for version, source in ((4, "10.82.0.2"), (6, "fd82::2")):
         way = [] if version == 4 else ["-6"]
         far = "10.99.0.1" if version == 4 else "fd99::1"
@@ -287,6 +287,17 @@ def _():
             provider.run("ip", *way, "rule", "del", "pref", "10")
             provider.run("ip", *way, "route", "del", far, "table", "77")
         equal(site.passed()["b"], passed["b"], "packets that B let pass")
+
+
+@test("a provider that sends with a source of ours has nothing carried to the other one", 30)
+def _():
+    # The links in the group of exits' links, and one or both in somebody else's.
+    for mine in ((), ("to_a",), ("to_b",), ("to_a", "to_b")):
+        with contextlib.ExitStack() as stack:
+            for link in mine:
+                site.relay.run("ip", "link", "set", link, "group", "7")
+                stack.callback(site.relay.run, "ip", "link", "set", link, "group", "0")
+            provider_forges(router())
 
 
 @test("two exits by one link let out the sources of both, and nobody else's", 30)

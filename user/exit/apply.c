@@ -4,8 +4,9 @@
  *
  * First everything that is missing, routes before the rules that lead to them, then
  * away with what is too much, rules first: a source that has an exit before and after
- * is never without one. Done anew after every change that somebody else makes; a
- * second time in a row there is nothing to do.
+ * is never without one. Between the two nftables is told (steer.c), for a source may
+ * have its exit by a route before and by a map after, or the reverse. Done anew after
+ * every change that somebody else makes; a second time in a row there is nothing to do.
  */
 #include <errno.h>
 #include <string.h>
@@ -118,43 +119,54 @@ static void groups_apply(const struct applying *applying,
 	}
 }
 
-static void difference_apply(struct applying *applying,
-			     const struct exit_state *want,
-			     const struct exit_state *have)
+int exit_apply_new(struct rtnl *rtnl, const struct conf *conf,
+		   struct exit_host *host, struct exit_difference *out,
+		   struct exit_change *change)
 {
+	struct applying applying = { .rtnl = rtnl,
+				     .change = change,
+				     .there = true };
 	const struct exit_differ routes = { rule_pass, route_differs,
-					    applying };
-	const struct exit_differ rules = { rule_differs, route_pass, applying };
+					    &applying };
+	const struct exit_differ rules = { rule_differs, route_pass,
+					   &applying };
+	struct exit_difference difference = { 0 };
+	int err = tunnel_make(rtnl, conf, host, change);
 
-	applying->want = want;
-	applying->there = true;
-	exit_state_missing(want, have, &routes);
-	exit_state_missing(want, have, &rules);
-	applying->there = false;
-	exit_state_missing(have, want, &rules);
-	exit_state_missing(have, want, &routes);
+	if (!err && conf)
+		err = exit_want(conf, host, &difference.want);
+	if (!err)
+		err = rtnl_state(rtnl, &difference.have);
+	if (err) {
+		exit_state_clear(&difference.want);
+		return err;
+	}
+	groups_apply(&applying, conf, host);
+	applying.want = &difference.want;
+	exit_state_missing(&difference.want, &difference.have, &routes);
+	exit_state_missing(&difference.want, &difference.have, &rules);
+	*out = difference;
+	return 0;
 }
 
-int exit_apply(struct rtnl *rtnl, const struct conf *conf,
-	       struct exit_host *host, struct exit_change *change)
+int exit_apply_old(struct rtnl *rtnl, const struct conf *conf,
+		   struct exit_host *host, struct exit_difference *difference,
+		   struct exit_change *change)
 {
-	struct applying applying = { .rtnl = rtnl, .change = change };
-	struct exit_state want = { 0 }, have = { 0 };
-	int err = 0;
+	struct applying applying = { .rtnl = rtnl,
+				     .change = change,
+				     .want = &difference->want };
+	const struct exit_differ routes = { rule_pass, route_differs,
+					    &applying };
+	const struct exit_differ rules = { rule_differs, route_pass,
+					   &applying };
+	int err;
 
-	if (!err)
-		err = tunnel_make(rtnl, conf, host, change);
-	if (!err && conf)
-		err = exit_want(conf, host, &want);
-	if (!err)
-		err = rtnl_state(rtnl, &have);
-	if (!err) {
-		groups_apply(&applying, conf, host);
-		difference_apply(&applying, &want, &have);
-		err = tunnel_addresses(rtnl, conf, host, &want, change);
-		tunnel_unmake(rtnl, conf, host, change);
-	}
-	exit_state_clear(&want);
-	exit_state_clear(&have);
+	exit_state_missing(&difference->have, &difference->want, &rules);
+	exit_state_missing(&difference->have, &difference->want, &routes);
+	err = tunnel_addresses(rtnl, conf, host, &difference->want, change);
+	tunnel_unmake(rtnl, conf, host, change);
+	exit_state_clear(&difference->want);
+	exit_state_clear(&difference->have);
 	return err ? err : change->error;
 }

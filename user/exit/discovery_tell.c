@@ -75,11 +75,7 @@ static void hosts_put(struct nft_batch *batch, const struct conf *conf)
 /* From such a host, by that device. */
 static void host_match(struct nft_batch *batch, const char *device)
 {
-	char name[IFNAMSIZ] = "";
-
-	snprintf(name, sizeof(name), "%s", device);
-	batch_meta(batch, NFT_META_OIFNAME);
-	batch_equal(batch, name, sizeof(name));
+	batch_device(batch, NFT_META_OIFNAME, device);
 	batch_family(batch, AF_INET6);
 	batch_source(batch, AF_INET6, 16);
 	batch_lookup(batch, HOSTS, true);

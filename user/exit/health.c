@@ -341,6 +341,9 @@ static bool link_news(struct health *health, const struct nlmsghdr *msg)
 	bool up = msg->nlmsg_type == RTM_NEWLINK &&
 		  exit_flags_up(head->ifi_flags);
 
+	/* A port that leaves its bridge is reported as a deleted AF_BRIDGE link. */
+	if (head->ifi_family != AF_UNSPEC)
+		return false;
 	mnl_attr_parse(msg, sizeof(*head), name_take, &name);
 	health->changed |= health_tell_link(health, name, up, clock_ms());
 	/* Routes of IPv4 go with it without a word. */

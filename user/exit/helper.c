@@ -5,9 +5,9 @@
  *
  * Whoever changes what is ours is healed at the end of the tick in which we hear of
  * it; after HEAL_FREE times in a row only HEAL_MS after the last time, so that another
- * program that insists does not keep us busy. Nothing is lost by that, for the kernel itself takes
- * routes by a lost link away. What we change ourselves comes back with our own port
- * and is passed over. A failure is tried again after RETRY_MS.
+ * program that insists does not keep us busy. Nothing is lost by that, for the kernel
+ * itself takes routes by a lost link away. What we change ourselves comes back with our
+ * own port and is passed over. A failure is tried again after RETRY_MS.
  *
  *   settled -> (news) due -> applied -> settled
  */
@@ -137,17 +137,22 @@ static void touched(struct exit_helper *helper)
 static int all_apply(struct exit_helper *helper, struct exit_change *change)
 {
 	bool again = helper->nft_touched;
+	struct exit_difference difference;
 	int host = host_read(helper);
 	int open = guard_open(helper->nft, &helper->guard, helper->conf, again,
 			      change);
 	int routes = host ? host :
-			    exit_apply(helper->rtnl, helper->conf,
-				       &helper->host, change);
+			    exit_apply_new(helper->rtnl, helper->conf,
+					   &helper->host, &difference, change);
 	int steer = steer_apply(helper->nft, &helper->steer, helper->conf,
 				&helper->host, again, change);
-	int guard = guard_apply(helper->nft, &helper->guard, helper->conf,
-				false, change);
+	int guard;
 
+	if (!routes)
+		routes = exit_apply_old(helper->rtnl, helper->conf,
+					&helper->host, &difference, change);
+	guard = guard_apply(helper->nft, &helper->guard, helper->conf, false,
+			    change);
 	if (!open && !steer && !guard)
 		helper->nft_touched = false;
 	if (nft_touched(helper->nft))
@@ -231,6 +236,11 @@ static void tell_soon(struct exit_helper *helper)
 
 static void heal_timed(struct timer *timer);
 
+static uint64_t retry_ms(int err)
+{
+	return err == -EINTR ? HEAL_MS : RETRY_MS;
+}
+
 static void heal_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
@@ -244,8 +254,8 @@ static void heal_now(struct exit_helper *helper)
 	notice_tell(helper);
 	helper->applied_ms = clock_ms();
 	if (err)
-		timer_arm(helper->loop, &helper->timer,
-			  err == -EINTR ? HEAL_MS : RETRY_MS, heal_timed);
+		timer_arm(helper->loop, &helper->timer, retry_ms(err),
+			  heal_timed);
 	if (err && !change.error &&
 	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
 		log_error(ROOM,
@@ -486,8 +496,10 @@ static int helper_start(struct exit_helper *helper,
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */
-	if (all_apply(helper, &change))
-		timer_arm(helper->loop, &helper->timer, RETRY_MS, heal_timed);
+	err = all_apply(helper, &change);
+	if (err)
+		timer_arm(helper->loop, &helper->timer, retry_ms(err),
+			  heal_timed);
 	count_timed(&helper->count);
 	if (learn_wanted(helper->conf) &&
 	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
@@ -592,6 +604,7 @@ int exit_once(const struct conf *conf, const struct exit_losses *losses,
 	struct exit_host host = { .health = NULL };
 	struct health *health = NULL;
 	struct range_sets steer = { .state = SETS_UNKNOWN }, guard = steer;
+	struct exit_difference difference;
 	int err = rtnl_host(rtnl, conf, &host);
 
 	if (!err && conf)
@@ -599,11 +612,16 @@ int exit_once(const struct conf *conf, const struct exit_losses *losses,
 	host.health = health;
 	/* What leads somewhere goes before what guards it. */
 	if (!err)
-		err = exit_apply(rtnl, conf, &host, change);
+		err = exit_apply_new(rtnl, conf, &host, &difference, change);
+	if (!err) {
+		int old;
+
+		err = steer_apply(nft, &steer, conf, &host, false, change);
+		old = exit_apply_old(rtnl, conf, &host, &difference, change);
+		err = err ? err : old;
+	}
 	if (!err && !conf)
 		err = learn_forget(rtnl, change);
-	if (!err)
-		err = steer_apply(nft, &steer, conf, &host, false, change);
 	if (!err)
 		err = guard_apply(nft, &guard, conf, false, change);
 	sets_clear(&guard);

@@ -247,10 +247,11 @@ void batch_set(struct nft_batch *batch, const char *name, sa_family_t family,
 	set_put(batch, set);
 }
 
-void batch_links(struct nft_batch *batch, const char *map, uint32_t most)
+void batch_links(struct nft_batch *batch, const char *name, uint32_t most,
+		 bool map)
 {
 	struct nftnl_udata_buf *data = nftnl_udata_buf_alloc(64);
-	struct nftnl_set *set = set_new(batch, map);
+	struct nftnl_set *set = set_new(batch, name);
 
 	if (!set || !data) {
 		batch->error = -ENOMEM;
@@ -263,11 +264,12 @@ void batch_links(struct nft_batch *batch, const char *map, uint32_t most)
 	nftnl_set_set_data(set, NFTNL_SET_USERDATA, nftnl_udata_buf_data(data),
 			   nftnl_udata_buf_len(data));
 	nftnl_udata_buf_free(data);
-	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_MAP);
+	nftnl_set_set_u32(set, NFTNL_SET_FLAGS, map ? NFT_SET_MAP : 0);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, TYPE_NAME);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, IFNAMSIZ);
 	nftnl_set_set_u32(set, NFTNL_SET_DESC_SIZE, most);
-	nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
+	if (map)
+		nftnl_set_set_u32(set, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
 	set_put(batch, set);
 }
 
@@ -341,10 +343,10 @@ static void elements_send(struct nft_batch *batch, struct nftnl_set *set,
 	nftnl_set_free(set);
 }
 
-void batch_link(struct nft_batch *batch, const char *map, const char *link,
+void batch_link(struct nft_batch *batch, const char *where, const char *link,
 		const char *chain)
 {
-	struct nftnl_set *set = set_new(batch, map);
+	struct nftnl_set *set = set_new(batch, where);
 	struct nftnl_set_elem *element;
 	char name[IFNAMSIZ] = "";
 
@@ -357,7 +359,8 @@ void batch_link(struct nft_batch *batch, const char *map, const char *link,
 		nftnl_set_free(set);
 		return;
 	}
-	verdict_set(element, NFT_JUMP, chain);
+	if (chain)
+		verdict_set(element, NFT_JUMP, chain);
 	elements_send(batch, set, true);
 }
 
@@ -552,6 +555,15 @@ void batch_mark(struct nft_batch *batch, uint32_t bits, uint32_t value)
 		return;
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_KEY, NFT_META_MARK);
 	nftnl_expr_set_u32(expr, NFTNL_EXPR_META_SREG, REG);
+}
+
+void batch_device(struct nft_batch *batch, uint32_t key, const char *device)
+{
+	char name[IFNAMSIZ] = "";
+
+	snprintf(name, sizeof(name), "%s", device);
+	batch_meta(batch, key);
+	batch_equal(batch, name, sizeof(name));
 }
 
 void batch_family(struct nft_batch *batch, sa_family_t family)

@@ -71,9 +71,13 @@ void batch_elements(struct nft_batch *batch, const struct batch_elements *what,
 /* A set of these ranges. */
 void batch_ranges(struct nft_batch *batch, const char *set, sa_family_t family,
 		  const struct addr_range *ranges, size_t count);
-/* A map of so many links at most, and one of them, with the chain to jump to. */
-void batch_links(struct nft_batch *batch, const char *map, uint32_t most);
-void batch_link(struct nft_batch *batch, const char *map, const char *link,
+/*
+ * A set of so many links at most, or a map of them, and one of them, with the chain to
+ * jump to (map) or NULL.
+ */
+void batch_links(struct nft_batch *batch, const char *name, uint32_t most,
+		 bool map);
+void batch_link(struct nft_batch *batch, const char *where, const char *link,
 		const char *chain);
 /* A set of pairs of addresses that packets make themselves, each for a second. */
 void batch_pairs(struct nft_batch *batch, const char *set, sa_family_t family,
@@ -95,6 +99,8 @@ void batch_fib(struct nft_batch *batch, uint32_t flags, uint32_t result);
 void batch_mask(struct nft_batch *batch, const uint8_t *bits, size_t len);
 void batch_equal(struct nft_batch *batch, const void *data, size_t len);
 void batch_differs(struct nft_batch *batch, const void *data, size_t len);
+/* The packet's device, NFT_META_IIFNAME or NFT_META_OIFNAME, has this name. */
+void batch_device(struct nft_batch *batch, uint32_t key, const char *device);
 void batch_family(struct nft_batch *batch, sa_family_t family);
 void batch_lookup(struct nft_batch *batch, const char *set, bool inside);
 /* Goes, or jumps, to the chain that the map has for what was loaded. */

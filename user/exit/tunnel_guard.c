@@ -31,17 +31,6 @@
 #define LEAVING "from_tunnel"
 #define EARLY   (-300) /* before connection tracking */
 
-/* NFT_META_OIFNAME or NFT_META_IIFNAME. */
-static void device_match(struct nft_batch *batch, uint32_t key,
-			 const char *device)
-{
-	char name[IFNAMSIZ] = "";
-
-	snprintf(name, sizeof(name), "%s", device);
-	batch_meta(batch, key);
-	batch_equal(batch, name, sizeof(name));
-}
-
 /* The protocols over IPv6 of each kind of tunnel, 0 behind them. */
 static const uint8_t protocols[][3] = {
 	[CONF_TUNNEL_GPE] = { IPPROTO_UDP },
@@ -76,7 +65,7 @@ static void tunnelled_refuse(struct nft_batch *batch, const uint8_t *protocol,
 {
 	for (; *protocol; protocol++) {
 		batch_rule_begin(batch, chain);
-		device_match(batch, key, device);
+		batch_device(batch, key, device);
 		tunnelled_match(batch, *protocol);
 		refuse(batch);
 	}
@@ -125,11 +114,11 @@ static void link_rules(struct nft_batch *batch, const uint8_t *protocol,
 	tunnelled_refuse(batch, protocol, "prerouting", NFT_META_IIFNAME, link);
 	tunnelled_refuse(batch, protocol, "output", NFT_META_OIFNAME, link);
 	batch_rule_begin(batch, "forward");
-	device_match(batch, NFT_META_IIFNAME, link);
-	device_match(batch, NFT_META_OIFNAME, EXIT_TUNNEL);
+	batch_device(batch, NFT_META_IIFNAME, link);
+	batch_device(batch, NFT_META_OIFNAME, EXIT_TUNNEL);
 	refuse(batch);
 	batch_rule_begin(batch, LEAVING);
-	device_match(batch, NFT_META_OIFNAME, link);
+	batch_device(batch, NFT_META_OIFNAME, link);
 	batch_verdict(batch, NFT_RETURN, NULL);
 	batch_rule_end(batch);
 }
@@ -150,7 +139,7 @@ void tunnel_guard_put(struct nft_batch *batch, const struct conf *conf)
 	for (const uint8_t *each = protocol; *each; each++)
 		arriving_rules(batch, *each);
 	batch_rule_begin(batch, "forward");
-	device_match(batch, NFT_META_IIFNAME, EXIT_TUNNEL);
+	batch_device(batch, NFT_META_IIFNAME, EXIT_TUNNEL);
 	batch_verdict(batch, NFT_JUMP, LEAVING);
 	batch_rule_end(batch);
 	for (size_t i = 0; i < conf->exit_count && !batch->error; i++)
