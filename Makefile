@@ -146,7 +146,10 @@ net: all net-tools ## run the network tests (root for the namespaces)
 
 net-tools: $(NET_PROGRAMS)
 
-qemu: all bench-tools kern $(BUILD)/bpf/verify $(BUILD)/unit/test_ktls_kernel ## boot other kernels, try culvert there
+# What runs in the guests.
+QEMU_PROGRAMS = $(BPF_TEST_PROGRAMS) $(BUILD)/bpf/verify $(BUILD)/unit/test_ktls_kernel
+
+qemu: all bench-tools kern $(QEMU_PROGRAMS) ## boot other kernels, try culvert there
 	@BUILD=$(BUILD) tools/taprun $(sort $(wildcard selftests/qemu/*.py))
 
 fuzz-build: $(FUZZ_PROGRAMS)

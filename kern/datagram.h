@@ -395,7 +395,8 @@ lane_bound(__u32 to[4], const volatile struct bpf_sock *sk, __u32 family)
 }
 
 /* For the broker: what the stack makes of a leg's datagrams, and the way to it. */
-static __noinline int lane_ask(struct __sk_buff *skb, struct work *work,
+static __noinline int lane_ask(struct __sk_buff *skb,
+			       struct bpf_fib_lookup *fib,
 			       const struct wire_lane_key *key,
 			       struct wire_lane_look *look)
 {
@@ -425,10 +426,10 @@ static __noinline int lane_ask(struct __sk_buff *skb, struct work *work,
 	look->port = bpf_htons(sk->src_port);
 	lane_bound((__u32 *)look->bound, sk, key->family);
 	bpf_sk_release(sk);
-	work->fib.l4_protocol = IPPROTO_UDP;
-	if (route_find(skb, &work->fib, key->family,
-		       (const struct wire_leg *)key, 0) == ROUTE_FOUND)
-		look->device = work->fib.ifindex;
+	fib->l4_protocol = IPPROTO_UDP;
+	if (route_find(skb, fib, key->family, (const struct wire_leg *)key,
+		       0) == ROUTE_FOUND)
+		look->device = fib->ifindex;
 	return 0;
 }
 

@@ -45,7 +45,12 @@ struct sock {
 	__u32 sk_mark;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
 struct file {
+	struct inode *f_inode;
 	void *private_data;
 };
 

@@ -16,6 +16,10 @@
 
 #define STATE_LISTEN 10
 
+/* Of an inode's mode: what it is, and a socket. */
+#define MODE_KIND   0170000
+#define MODE_SOCKET 0140000
+
 /* ecn_flags: RFC 3168 agreed, and since 6.18 accurate ECN. */
 #define ECN_AGREED 0x11
 
@@ -107,9 +111,10 @@ static __always_inline void snapshot_read(struct wire_snapshot *s,
 
 /*
  * Whose descriptor this is, in the running process, and its ends. That is read, not
- * asked: anything else that an open file may be gives nonsense, under which no socket
+ * asked: a socket of another family or protocol gives nonsense, under which no socket
  * is found, or another one. So who believes it compares `socket` with what is found
- * under the key. The process is one thread and does nothing else meanwhile.
+ * under the key. What is no socket is not read on: of a signalfd, say, its owner would
+ * write what `socket` is. The process is one thread and does nothing else meanwhile.
  */
 static __noinline int snapshot_describe(struct wire_call *call, __u32 leg)
 {
@@ -132,6 +137,8 @@ static __noinline int snapshot_describe(struct wire_call *call, __u32 leg)
 	if (fd >= BPF_CORE_READ(table, max_fds))
 		return 0;
 	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & MODE_KIND) != MODE_SOCKET)
+		return 0;
 	sock = BPF_CORE_READ(file, private_data);
 	sk = BPF_CORE_READ(sock, sk);
 	call->socket[leg] = (__u64)(unsigned long)sk;

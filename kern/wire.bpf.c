@@ -78,12 +78,12 @@ int wire_lane_look(struct __sk_buff *skb)
 	__u32 zero = 0;
 	struct wire_lane_call *call =
 		bpf_map_lookup_elem(&wire_lane_call, &zero);
-	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
+	struct bpf_fib_lookup *fib = bpf_map_lookup_elem(&wire_route, &zero);
 
-	if (!call || !work)
+	if (!call || !fib)
 		return TC_ACT_UNSPEC;
 	for (int i = 0; i < WIRE_LEGS; i++)
-		lane_ask(skb, work, &call->key[i], &call->look[i]);
+		lane_ask(skb, fib, &call->key[i], &call->look[i]);
 	return TC_ACT_UNSPEC;
 }
 

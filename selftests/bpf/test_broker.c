@@ -838,7 +838,66 @@ static void test_forwarding(void)
 	test_forwarding_again(lo6, lo6);
 }
 
-static void test_devices(void)
+#define INDEX_AGAIN 7777
+
+static void device_again(const char *what)
+{
+	lab_run("ip link %s vx %s", what,
+		*what == 'a' ? "index 7777 type veth peer name vy" : "");
+}
+
+/* Waits until the programs are on the device that has this index now. */
+static bool attached_wait(void)
+{
+	char name[64], path[160];
+
+	snprintf(name, sizeof(name), "link-%d-ingress", INDEX_AGAIN);
+	pin_name(path, name);
+	for (int i = 0; i < WAIT_MS / 10; i++) {
+		uint32_t info[70] = { 0 }, len = sizeof(info);
+		int fd = bpf_obj_get(path);
+
+		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, (void *)info, &len))
+			len = info[4]; /* ifindex; of one that has gone 0 */
+		fd_close(&fd);
+		if (len == INDEX_AGAIN)
+			return true;
+		poll(NULL, 0, 10);
+	}
+	return false;
+}
+
+/* More than a socket has room for while nobody reads it. */
+static void messages_crowd(void)
+{
+	lab_run("for i in $(seq 600); do echo link set vc alias a$i; done | "
+		"ip -batch -");
+}
+
+/* A device gives its index to another, and the messages about it are lost, or some. */
+static void test_devices_lost(const struct child *child)
+{
+	for (int told = 0; told < 2; told++) {
+		device_again("add");
+		if (!attached_wait())
+			lab_die("the first device");
+		kill(child->pid, SIGSTOP);
+		if (told)
+			device_again("del");
+		messages_crowd();
+		if (!told)
+			device_again("del");
+		device_again("add");
+		kill(child->pid, SIGCONT);
+		lab_check(attached_wait(),
+			  "a device in the place of another of which %s told",
+			  told ? "the end was" : "nothing was");
+		device_again("del");
+	}
+	lab_run("ip link set vc alias ''");
+}
+
+static void test_devices(const struct child *child)
 {
 	char name[64], upper[64], first[64];
 
@@ -862,6 +921,7 @@ static void test_devices(void)
 	lab_run("ip link del br9");
 	lab_check(pin_wait(name, false) && pin_wait(upper, false),
 		  "gone it leaves no pins");
+	test_devices_lost(child);
 }
 
 /* In mounts of its own, in case they do hide it. */
@@ -1318,7 +1378,7 @@ int main(void)
 	test_events(&lab, channel);
 	test_expiry(&lab, channel);
 	test_forwarding();
-	test_devices();
+	test_devices(&child);
 	test_pins_hide_nothing();
 	test_hostile_descriptors(&lab, &child);
 	test_translated(&lab, channel);

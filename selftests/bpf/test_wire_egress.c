@@ -7,6 +7,8 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
 
 static void run_out(struct world *w, const struct craft *c)
 {
@@ -547,6 +549,38 @@ static void test_beside(struct lab *lab)
 	close(listener);
 }
 
+#define SIGNALFDS 512
+
+/*
+ * A signalfd is the eight bytes of its mask, in memory beside those of others: read
+ * as if it were a socket it names the one that its owner has chosen. No memory that a
+ * descriptor leads to is believed, unless the descriptor is a socket's.
+ */
+static void test_counterfeit(struct lab *lab)
+{
+	struct wire_call call = { .describe = 1 };
+	int ends[2], fds[SIGNALFDS];
+	bool taken = false;
+	uint64_t mask;
+
+	connect_lo(AF_INET, ends);
+	memcpy(call.fd, ends, sizeof(call.fd));
+	lab_snapshot(lab, &call);
+	mask = ~call.socket[0];
+	for (int i = 0; i < SIGNALFDS; i++)
+		fds[i] = (int)syscall(SYS_signalfd4, -1, &mask, sizeof(mask),
+				      SFD_CLOEXEC);
+	for (int i = 0; i < SIGNALFDS; i++) {
+		call.fd[0] = call.fd[1] = fds[i];
+		lab_snapshot(lab, &call);
+		taken |= call.socket[0] || call.socket[1];
+		close(fds[i]);
+	}
+	lab_check(~mask && !taken, "a socket's address is taken from sockets");
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int main(void)
 {
 	struct world w;
@@ -566,5 +600,6 @@ int main(void)
 	test_mapped(&w.lab);
 	test_beside(&w.lab);
 	test_no_socket(&w.lab);
+	test_counterfeit(&w.lab);
 	return lab_end(&w.lab);
 }

@@ -245,6 +245,55 @@ static void test_super(struct world *w)
 		  "%s: of segments a byte too long", name);
 }
 
+/* What may be told: to the client, a possible size, of what is under way. */
+static bool tells_sense(struct world *w)
+{
+	const struct wire_leg *to = &w->pair.leg[WIRE_CLIENT];
+	bool v4 = w->family == AF_INET;
+	uint8_t *ip = w->out.data + HEAD_L3, *icmp = frame_l4(&w->out);
+	uint32_t seq = frame_get32(icmp + 8 + ip_size(w) + 4);
+
+	return frame_right(&w->out) &&
+	       w->moved[WIRE_COUNT_TOO_BIG_TRANSLATED] == 1 &&
+	       !memcmp(ip + (v4 ? 16 : 24), to->remote, v4 ? 4 : 16) &&
+	       frame_get32(icmp + 4) >= (v4 ? 68 : 1280) &&
+	       seq - 2000000u < 10000;
+}
+
+/* Bits of both headers changed at random, the sums mended or not, lengths moved. */
+static void test_random(struct world *w)
+{
+	const size_t head = 2 * ip_size(w) + 16;
+	unsigned int told = 0, wrong = 0;
+
+	srandom(13);
+	join(w);
+	for (int i = 0; i < 500; i++) {
+		struct frame *in = &w->in;
+
+		message(w, WIRE_PEER, 1300, 2999000 + random() % 12000,
+			8 + (size_t)random() % 100);
+		for (long changes = random() % 3; changes; changes--)
+			in->data[HEAD_L3 + random() % (long)head] ^=
+				(uint8_t)(1 << random() % 8);
+		if (random() % 8 == 0)
+			in->size += (size_t)random() % 9 - 4;
+		if (random() % 4 && frame_l4_size(in) < 300)
+			frame_mend(in);
+		world_in(w);
+		told += w->verdict == TC_ACT_REDIRECT;
+		if (w->verdict == TC_ACT_REDIRECT)
+			wrong += !tells_sense(w);
+		else if (w->verdict == TC_ACT_UNSPEC)
+			wrong += !world_up(w);
+		else
+			wrong += w->verdict != TC_ACT_SHOT;
+	}
+	lab_check(!wrong && told,
+		  "%s: of odd messages only what has sense is told (%u)",
+		  family_name(w), told);
+}
+
 int main(void)
 {
 	struct world w;
@@ -253,6 +302,7 @@ int main(void)
 	lab_run("ip route add 192.0.2.0/24 dev vp");
 	while (world_next_family(&w)) {
 		test_translated(&w);
+		test_random(&w);
 		test_foreign(&w);
 		test_states(&w);
 	}

@@ -396,6 +396,108 @@ static void test_large(struct lanes *l)
 	lab_run("ip link set vc mtu 1500");
 }
 
+/* What no socket sees in this form is nothing that the programs touch. */
+static void test_odd(struct lanes *l, int leg)
+{
+	static const uint8_t next[] = { 0, 43, 44, 60, 135 };
+	const struct __sk_buff super = { .gso_size = 50 };
+	uint8_t *ip = l->w.in.data + HEAD_L3;
+	uint64_t before;
+	bool up = true;
+
+	lane_open(l);
+	datagram_make(l, leg, 100);
+	before = l->lane.leg[leg].packets;
+	world_run(&l->w, l->w.lab.wire->progs.wire_ingress, &super);
+	lab_check(l->w.verdict == TC_ACT_UNSPEC &&
+			  before == l->lane.leg[leg].packets,
+		  "%s: a super-packet goes up the stack", lane_name(l));
+	for (size_t i = 0; i < sizeof(next); i++) {
+		size_t head = leg_head(l, leg), size = leg_v4(l, leg) ? 4 : 8;
+		struct frame *in = &l->w.in;
+
+		datagram_make(l, leg, 100);
+		memmove(ip + head + size, ip + head, in->size - HEAD_L3 - head);
+		memset(ip + head, leg_v4(l, leg) ? 1 : 0, size);
+		in->size += size;
+		if (leg_v4(l, leg)) {
+			ip[0] = 0x46;
+			frame_put16(ip + 2, (uint16_t)(in->size - HEAD_L3));
+			frame_put16(ip + 10, 0);
+			frame_put16(ip + 10, (uint16_t)~frame_sum(ip, 24, 0));
+		} else {
+			ip[6] = next[i];
+			ip[head] = IPPROTO_UDP;
+			frame_put16(ip + 4,
+				    (uint16_t)(in->size - HEAD_L3 - head));
+		}
+		datagram_run(l);
+		up &= world_up(&l->w);
+	}
+	lab_check(up, "%s: so does what has options or extension headers",
+		  lane_name(l));
+}
+
+/* A word of the payload by which the sum becomes 0: RFC 768 has all ones for it. */
+static void test_zero_sum(struct lanes *l, int leg)
+{
+	size_t in = leg == WIRE_CLIENT ? 12 : 8;
+	uint8_t *udp;
+
+	lane_open(l);
+	datagram_make(l, leg, 100);
+	datagram_run(l);
+	udp = frame_l4(&l->w.in);
+	frame_put16(udp + in, (uint16_t)frame_sum(frame_l4(&l->w.out) + 6, 2,
+						  frame_get16(udp + in)));
+	frame_mend(&l->w.in);
+	datagram_run(l);
+	lab_check(relayed(l, leg, true) &&
+			  frame_get16(frame_l4(&l->w.out) + 6) == 0xffff,
+		  "%s: a sum of zero is sent as all ones", lane_name(l));
+	datagram_make(l, leg, 100);
+	frame_put16(udp + in,
+		    (uint16_t)frame_sum(udp + 6, 2, frame_get16(udp + in)));
+	frame_mend(&l->w.in);
+	lab_check(!frame_get16(udp + 6), "%s: one that arrives so",
+		  lane_name(l));
+	frame_put16(udp + 6, 0xffff);
+	datagram_run(l);
+	lab_check(relayed(l, leg, true), "%s: is right", lane_name(l));
+}
+
+/* Bytes of the headers changed at random, sums mended or not, lengths moved. */
+static void test_random(struct lanes *l, int leg, unsigned int times)
+{
+	size_t head = HEAD_L3 + leg_head(l, leg) + 12;
+	unsigned int wrong = 0, sent = 0;
+
+	srandom(7);
+	lane_open(l);
+	for (unsigned int i = 0; i < times; i++) {
+		struct frame *in = &l->w.in;
+
+		datagram_make(l, leg, (size_t)random() % 300 + 1);
+		for (long changes = random() % 3; changes >= 0; changes--)
+			in->data[random() % (long)head] ^=
+				(uint8_t)(1 << random() % 8);
+		if (random() % 4 == 0)
+			in->size += (size_t)random() % 9 - 4;
+		if (random() % 2 && frame_l4_size(in) < 400 &&
+		    frame_l4_size(in) > 20)
+			frame_mend(in);
+		datagram_run(l);
+		sent += l->w.verdict == TC_ACT_REDIRECT;
+		wrong += l->w.verdict == TC_ACT_REDIRECT ?
+				 !relayed(l, leg, true) :
+				 !world_up(&l->w);
+	}
+	lab_check(!wrong && sent && sent < times,
+		  "%s: of %u with random changes all are sent right or not "
+		  "touched (%u sent)",
+		  lane_name(l), times, sent);
+}
+
 static void test_form(struct lanes *l)
 {
 	test_relayed(l);
@@ -404,8 +506,72 @@ static void test_form(struct lanes *l)
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (leg_v4(l, leg))
 			test_headers(l, leg);
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		test_odd(l, leg);
+		test_zero_sum(l, leg);
+		test_random(l, leg, 200);
+	}
 	test_ends(l);
 	test_large(l);
+}
+
+/* A socket of datagrams under a key of wire_lane_look. */
+static int look_prepare(struct wire_lane_call *call, int leg)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct wire_lane_key *key = &call->key[leg];
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&at, len) ||
+	    getsockname(fd, (struct sockaddr *)&at, &len))
+		lab_die("socket");
+	key->family = AF_INET;
+	memcpy(key->local, &at.sin_addr, sizeof(at.sin_addr));
+	memcpy(key->remote, &at.sin_addr, sizeof(at.sin_addr));
+	key->local_port = at.sin_port;
+	key->remote_port = htons(9);
+	return fd;
+}
+
+/*
+ * Kernels before 6.4 let packets in while the broker has a program run: that must not
+ * work where their runs do.
+ */
+static void test_look(struct lab *lab)
+{
+	const struct bpf_map *map = lab->wire->maps.wire_work;
+	size_t size = (bpf_map__value_size(map) + 7) & ~7ul;
+	size_t all = size * (size_t)libbpf_num_possible_cpus();
+	uint8_t *before = malloc(all), *after = calloc(1, all);
+	struct wire_lane_call call = { .look = { { .found = 0 } } };
+	char packet[64] = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet,
+		    .data_size_in = sizeof(packet));
+	uint32_t zero = 0;
+	int fds[WIRE_LEGS];
+
+	for (int leg = 0; leg < WIRE_LEGS; leg++)
+		fds[leg] = look_prepare(&call, leg);
+	map_set(lab->wire->maps.wire_lane_call, &zero, &call);
+	memset(before, 0xa5, all);
+	map_set(lab->wire->maps.wire_work, &zero, before);
+	if (bpf_prog_test_run_opts(
+		    bpf_program__fd(lab->wire->progs.wire_lane_look), &run) ||
+	    bpf_map_lookup_elem(bpf_map__fd(lab->wire->maps.wire_lane_call),
+				&zero, &call) ||
+	    bpf_map_lookup_elem(bpf_map__fd(map), &zero, after))
+		lab_die("wire_lane_look");
+	for (int leg = 0; leg < WIRE_LEGS; leg++) {
+		lab_check(call.look[leg].found,
+			  "wire_lane_look finds socket %d", leg);
+		close(fds[leg]);
+	}
+	lab_check(!memcmp(before, after, all),
+		  "wire_lane_look leaves the memory of packets' runs alone");
+	free(before);
+	free(after);
 }
 
 int main(void)
@@ -420,5 +586,6 @@ int main(void)
 		l.mixed = true;
 		test_form(&l);
 	}
+	test_look(&l.w.lab);
 	return lab_end(&l.w.lab);
 }

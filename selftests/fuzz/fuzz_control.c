@@ -41,6 +41,7 @@ static void rows_reply(struct control_reply *reply, size_t limit)
 					  .engine = "-" };
 
 	control_reply_connections(reply, &row, limit ? 1 : 0, limit);
+	control_reply_end(reply);
 }
 
 static void late_finish(void)

@@ -16,7 +16,7 @@ from culvertlab.data import Worker, ping  # noqa: E402
 from culvertlab.lab import Lab  # noqa: E402
 from culvertlab.stun import ALGORITHM_MD5, ALGORITHM_SHA256, ALLOCATE, REFRESH  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
-from culvertlab.turn import ended, recv_message, transport  # noqa: E402
+from culvertlab.turn import Closed, ended, recv_message, transport  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
 lab = Lab()
@@ -224,10 +224,11 @@ SECRETS = {"user alice": None, "user bob": None,
                                  "allocations_per_user": 2}}
 
 
-def temporary(seconds, user="alice", secret="the new one", sha256=False):
+def temporary(seconds, user="alice", secret="the new one", sha256=False, changes=None):
     """A client with credentials that a service made, good for so long."""
     name = f"{int(time.time()) + seconds}:{user}"
-    client = lab.client(user=name, password=stun.temporary(secret, name), changes=SECRETS)
+    client = lab.client(user=name, password=stun.temporary(secret, name),
+                        changes=changes or SECRETS)
     client.sha256 = sha256
     return client
 
@@ -273,6 +274,19 @@ def _():
     equal(twin.code(ALLOCATE, [transport()]), 401, "Allocate")
     equal(server.counters()["auth_failures"], failures, "taken for guesses")
     equal(client.refresh(0), 0, "giving it back")
+
+
+@test("time-limited: who has but what was good once is a stranger, and closed as one")
+def _():
+    client = temporary(-10, changes={**SECRETS, "limits": {"unauthenticated_timeout": "1s"}})
+
+    def closed():
+        try:
+            equal(client.code(ALLOCATE, [transport()]), 401, "Allocate")
+        except (Closed, OSError):
+            return True
+        return False
+    wait_for(closed, 5, "the end of it")
 
 
 @test("time-limited: newer credentials of the same user go on with the allocation, another's not")

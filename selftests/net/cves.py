@@ -104,13 +104,16 @@ def fill_with_ones(client):
 def data_indication_is_clean(client, peer, size):
     """A Data indication with so much data; parse() refuses padding that is not zero."""
     fill_with_ones(client)
+    peer.sendto(b"\xff" * 100, client.relayed)
+    equal(recv_message(client.sock).get(stun.DATA), b"\xff" * 100, "data before")
     peer.sendto(b"\xee" * size, client.relayed)
     equal(recv_message(client.sock).get(stun.DATA), b"\xee" * size, "data")
 
 
 def channel_data_is_clean(client, peer, size):
-    """Over TCP it is padded."""
-    fill_with_ones(client)
+    """Over TCP it is padded, in the place of what was sent before."""
+    peer.sendto(b"\xff" * 100, client.relayed)
+    equal(recv_exact(client.sock, 104)[4:], b"\xff" * 100, "data before")
     peer.sendto(b"\xee" * size, client.relayed)
     raw = recv_exact(client.sock, 4 + size + -size % 4)
     equal(raw[4:], b"\xee" * size + bytes(-size % 4), "data and padding")

@@ -213,7 +213,9 @@ def _():
         equal(elsewhere(client).code(REFRESH, [ticket_attr(wrong)]), 400, wrong.hex())
     thief = elsewhere(client)
     thief.user, thief.password = "bob", "builder"
+    moved = lab.server(MOBILE).counters()["allocations_moved"]
     equal(thief.code(REFRESH, [ticket_attr(fresh)]), 441, "another user")
+    equal(lab.server(MOBILE).counters()["allocations_moved"], moved, "moved by another user")
     stranger = elsewhere(client)
     response = stranger.exchange(stun.Message(REFRESH, attrs=[ticket_attr(fresh)]))
     equal(response.code, 401, "without credentials")

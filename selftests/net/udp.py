@@ -28,6 +28,7 @@ LISTENER = {"listener datagrams": {"transport": "udp",
                                    "address": f"0.0.0.0:{lab.port}, [::]:{lab.port}"},
             "engine": {"wire_datagrams": "no"}}
 CHANNEL = 0x4001
+UDP_SEGMENT = 103
 
 
 def changed(**sections):
@@ -324,6 +325,37 @@ def _():
     other = peer_of()
     other.sendto(struct.pack("!HH", CHANNEL, 4) + b"fake", client.relayed)
     same(receive_data(client, other.getsockname()), struct.pack("!HH", CHANNEL, 4) + b"fake", "it")
+    done(client)
+
+
+def train_of(sock, pieces, *to):
+    """All pieces as one message that the kernel cuts: of one length but for the last."""
+    size = len(pieces[0])
+    check(all(len(one) == size for one in pieces[:-1]) and len(pieces[-1]) <= size, "a train")
+    sock.sendmsg([b"".join(pieces)], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", size))],
+                 0, *to)
+
+
+@each("trains are judged one by one")
+def trains(version, tcp):
+    """What is sent at once is judged one by one: lengths that lie, padding, numbers of nobody."""
+    client, peer = allocated(version, tcp), peer_of(version)
+    equal(client.channel_bind_code(peer.getsockname()), 0, "ChannelBind")
+    for size, last in ((1, 1), (7, 3), (8, 5), (1201, 1200), (1300, 1)):
+        pieces = [payload(size, n) for n in range(40)] + [payload(last, 99)]
+        train_of(peer, pieces, client.relayed)
+        for n, data in enumerate(pieces):
+            same(receive_channel(client, tcp), data, f"{n} of a train of {size} bytes each")
+    if not tcp:
+        head = struct.Struct("!HH")
+        train_of(client.sock, [
+            head.pack(CHANNEL, 12) + b"x" * 12, head.pack(CHANNEL, 9) + b"y" * 9 + bytes(3),
+            head.pack(CHANNEL, 13) + b"z" * 12, head.pack(CHANNEL, 65535) + b"z" * 12,
+            head.pack(CHANNEL + 1, 12) + b"z" * 12, b"\xff" * 16, bytes(16),
+            head.pack(CHANNEL, 0) + bytes(12), head.pack(CHANNEL, 12) + b"w" * 12,
+            head.pack(CHANNEL, 3) + b"end"])
+        for data in (b"x" * 12, b"y" * 9, b"", b"w" * 12, b"end"):
+            same(peer.recv(65536), data, "what the peer gets of a train")
     done(client)
 
 

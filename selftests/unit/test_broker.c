@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/message.h"
+#include "broker/broker.h"
 #include "unit/broker_fake.h"
 #include "unit/failalloc.h"
 #include "unit/open_files.h"
@@ -837,6 +838,45 @@ static void expiry_is_by_allocation(void **state)
 	assert_int_equal(ended.end, WIRE_END_EXPIRED);
 }
 
+/* In whatever order they end, the rest are found by their allocation. */
+static void expiry_finds_all_pairs_of_an_allocation(void **state)
+{
+	static const unsigned int orders[][3] = {
+		{ 0, 1, 2 }, { 2, 1, 0 }, { 1, 0, 2 }, { 1, 2, 0 }
+	};
+	struct rig *rig = *state;
+	struct broker_expire expire = { .type = BROKER_EXPIRE };
+
+	for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+		struct wire_pair *records = rig->broker->records;
+		int fds[WIRE_LEGS] = { -1, -1 };
+		int64_t at[3];
+
+		for (size_t k = 0; k < 3; k++) {
+			struct session *session =
+				list_entry(rig->broker->sessions.next,
+					   struct session, link);
+
+			while ((at[k] = place_take(rig->broker)) < 0)
+				tick(rig);
+			records[at[k]].allocation = 40 + i;
+			place_latch(rig->broker, (uint32_t)at[k], session, fds);
+		}
+		expire.allocation = 40 + i;
+		for (size_t k = 0; k < 3; k++) {
+			expire.expires_ns = UINT64_MAX - k;
+			request(rig, rig->channel, &expire, sizeof(expire),
+				NULL, 0);
+			for (size_t m = k; m < 3; m++)
+				assert_int_equal(
+					records[at[orders[i][m]]].expires_ns,
+					expire.expires_ns);
+			place_release(rig->broker, (uint32_t)at[orders[i][k]]);
+		}
+		assert_int_equal(rig->broker->allocations.count, 0);
+	}
+}
+
 /* In how many ms the next sweep is, `swept` now or not. */
 static uint64_t sweep_in(struct rig *rig, bool swept)
 {
@@ -1060,6 +1100,33 @@ static void the_end_outlives_a_worker_that_has_gone(void **state)
 		       pair.pair, pair.generation);
 	close(rig->channel);
 	rig->channel = adopter;
+}
+
+/* Who is gone before it is greeted adopts nothing. */
+static void without_memory_for_welcome_orphans_wait(void **state)
+{
+	const struct broker_hello hello = { .type = BROKER_HELLO,
+					    .version = BROKER_PROTOCOL,
+					    .adopts = 1 };
+	struct rig *rig = *state;
+	struct broker_answer pair;
+	int channel;
+
+	joined(rig, &pair);
+	unlatch(rig, &pair);
+	close(rig->channel);
+	tick(rig);
+	channel = session_open(rig);
+	failalloc_arm(1);
+	request(rig, channel, &hello, sizeof(hello), NULL, 0);
+	assert_true(failalloc_hit());
+	failalloc_disarm();
+	assert_true(is_closed(channel));
+	assert_false(list_empty(&rig->broker->orphans));
+	close(channel);
+	rig->channel = session_open(rig);
+	greet(rig, rig->channel, true);
+	assert_true(list_empty(&rig->broker->orphans));
 }
 
 static void places_run_out_and_are_reclaimed(void **state)
@@ -1292,6 +1359,54 @@ static void a_breach_closes_the_channel(void **state)
 	close(unix_fd);
 }
 
+/* One that has no kernel, because nothing may go on wire: asked all the same. */
+static void without_wire_nothing_is_looked_for(void **state)
+{
+	struct rig *rig = *state, bare = { .loop = rig->loop };
+	const struct broker_params params = { .loop = rig->loop };
+	struct broker_hello hello = { .type = BROKER_HELLO,
+				      .version = BROKER_PROTOCOL };
+	struct broker_lane lane = { .type = BROKER_LANE,
+				    .channel = 0x4000,
+				    .client_port = 1,
+				    .peer_port = 1,
+				    .expires_ns = 1 };
+	struct broker_join message = join_usual();
+	const struct broker_reset reset = { .type = BROKER_RESET };
+	const struct broker_claim claim = { .type = BROKER_CLAIM };
+	struct broker_lane_answer refused;
+	struct broker_welcome welcome;
+	struct broker_ended ended;
+	struct broker_answer pair;
+
+	assert_int_equal(broker_new(&params, &bare.broker), 0);
+	assert_int_equal(broker_error(bare.broker), -EOPNOTSUPP);
+	bare.channel = session_open(&bare);
+	request(&bare, bare.channel, &hello, sizeof(hello), NULL, 0);
+	answer(bare.channel, BROKER_WELCOME, &welcome, sizeof(welcome));
+	assert_int_equal(welcome.error, -EOPNOTSUPP);
+	for (int i = 0; i < WIRE_LEGS; i++)
+		bare.fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	request(&bare, bare.channel, &lane, sizeof(lane), bare.fds, 2);
+	answer(bare.channel, BROKER_LANE_ANSWER, &refused, sizeof(refused));
+	assert_int_equal(refused.reason, WIRE_NO_ROOM);
+	request(&bare, bare.channel, &message, sizeof(message), bare.fds, 2);
+	answer(bare.channel, BROKER_ANSWER, &pair, sizeof(pair));
+	assert_int_equal(pair.reason, WIRE_NO_BROKER);
+	request(&bare, bare.channel, &reset, sizeof(reset), NULL, 0);
+	request(&bare, bare.channel, &claim, sizeof(claim), NULL, 0);
+	answer(bare.channel, BROKER_ENDED, &ended, sizeof(ended));
+	assert_true(is_silent(bare.channel));
+	/* Nor is a place, where what comes after them could not be had. */
+	assert_int_equal(places_new(bare.broker, CAPACITY), 0);
+	places_free(bare.broker);
+	assert_null(place_find(bare.broker, 0, 0));
+	broker_free(bare.broker);
+	close(bare.channel);
+	close(bare.fds[0]);
+	close(bare.fds[1]);
+}
+
 static void packet_of(struct packet *packet, const void *body, size_t len,
 		      const int *fds)
 {
@@ -1395,6 +1510,61 @@ static void no_descriptor_stays(void **state)
 	assert_int_equal(open_files(), before);
 }
 
+/* A connection that has more to send than its other end ever takes. */
+static int lingering(int listener, int *other)
+{
+	const struct linger wait = { .l_onoff = 1, .l_linger = 20 };
+	static const char bytes[65536];
+	struct sockaddr_in addr;
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(getsockname(listener, (void *)&addr, &len), 0);
+	assert_int_equal(connect(fd, (void *)&addr, len), 0);
+	*other = accept(listener, NULL, NULL);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &wait, sizeof(wait)), 0);
+	return fd;
+}
+
+static void nothing_lingers_in_the_broker(void **state)
+{
+	struct rig *rig = *state;
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	struct broker_reset reset = { .type = BROKER_RESET };
+	int fds[PACKET_FDS + 1], others[2], second;
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint64_t began;
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(listener, (void *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(listener, 2), 0);
+	/* The last copies are those under way: more than any packet has, */
+	for (int i = 0; i < PACKET_FDS; i++)
+		fds[i] = listener;
+	fds[PACKET_FDS] = lingering(listener, &others[0]);
+	second = lingering(listener, &others[1]);
+	assert_int_equal(message_send(rig->channel, &reset, sizeof(reset), fds,
+				      PACKET_FDS + 1, 0),
+			 0);
+	close(fds[PACKET_FDS]);
+	/* and one behind that, which ends the channel, and behind what looks so. */
+	assert_int_equal(send(rig->channel, "", 0, 0), 0);
+	assert_int_equal(message_send(rig->channel, &reset, sizeof(reset),
+				      &second, 1, 0),
+			 0);
+	close(second);
+	began = clock_ms();
+	tick(rig);
+	assert_true(clock_ms() - began < 10000);
+	assert_true(list_empty(&rig->broker->sessions));
+	close(others[0]);
+	close(others[1]);
+	close(listener);
+}
+
 static void who_does_not_read_is_dropped(void **state)
 {
 	struct rig *rig = *state;
@@ -1426,6 +1596,42 @@ static void who_does_not_read_is_dropped(void **state)
 	list_for_each(pos, &rig->broker->sessions)
 		assert_int_equal(
 			list_entry(pos, struct session, link)->out_count, 0);
+}
+
+static void the_maps_wait_for_room_in_the_channel(void **state)
+{
+	struct rig *rig = *state;
+	struct session *session =
+		list_entry(rig->broker->sessions.next, struct session, link);
+	struct broker_sockmap sockmap = { .type = BROKER_SOCKMAP,
+					  .version = BROKER_PROTOCOL };
+	struct broker_sockmap_maps maps;
+	const char filler[1024] = { 0 };
+	char bytes[sizeof(filler)];
+	struct message came;
+	size_t count = 0;
+
+	while (send(session->watch.fd, filler, sizeof(filler), MSG_DONTWAIT) >
+	       0)
+		count++;
+	assert_int_equal(errno, EAGAIN);
+	request(rig, rig->channel, &sockmap, sizeof(sockmap), NULL, 0);
+	assert_false(list_empty(&rig->broker->sessions));
+	assert_int_equal(fake.releases, 0);
+	while (count--)
+		assert_int_equal(recv(rig->channel, bytes, sizeof(bytes),
+				      MSG_DONTWAIT),
+				 sizeof(filler));
+	tick(rig);
+	assert_int_equal(message_recv(rig->channel, &maps, sizeof(maps),
+				      MESSAGE_FDS_MAX, MSG_DONTWAIT, &came),
+			 0);
+	assert_int_equal(came.len, sizeof(maps));
+	assert_int_equal(maps.type, BROKER_SOCKMAP_MAPS);
+	assert_int_equal(came.fd_count, SOCKMAP_MAPS);
+	message_close(&came);
+	assert_int_equal(fake.releases, 1);
+	assert_false(list_empty(&rig->broker->sessions));
 }
 
 static void flood_of_events_ends_one_that_does_not_read(void **state)
@@ -1499,6 +1705,7 @@ int main(void)
 		WITH_RIG(a_reset_hits_both_ends),
 		WITH_RIG(a_reset_waits_for_the_last_user),
 		WITH_RIG(expiry_is_by_allocation),
+		WITH_RIG(expiry_finds_all_pairs_of_an_allocation),
 		WITH_RIG(what_only_carries_is_swept_seldom),
 		WITH_RIG(a_latch_that_never_opens_is_reset),
 		WITH_RIG(lost_events_are_found),
@@ -1506,16 +1713,20 @@ int main(void)
 		WITH_RIG(an_end_is_told_when_its_kind_is_known),
 		WITH_RIG(a_closed_channel_leaves_orphans),
 		WITH_RIG(a_pair_can_be_claimed),
+		WITH_RIG(without_memory_for_welcome_orphans_wait),
 		WITH_RIG(places_run_out_and_are_reclaimed),
 		WITH_RIG(what_is_pinned_is_adopted),
 		WITH_RIG(a_pair_nobody_was_told_of_is_not_adopted),
 		WITH_RIG(an_end_while_latched_is_told_by_resets),
 		WITH_RIG(a_reset_that_a_socket_swallowed_is_told),
 		WITH_RIG(a_breach_closes_the_channel),
+		WITH_RIG(without_wire_nothing_is_looked_for),
 		WITH_RIG(several_in_a_packet_are_taken_in_turn),
 		WITH_RIG(a_packet_is_judged_whole),
 		WITH_RIG(no_descriptor_stays),
+		WITH_RIG(nothing_lingers_in_the_broker),
 		WITH_RIG(who_does_not_read_is_dropped),
+		WITH_RIG(the_maps_wait_for_room_in_the_channel),
 		WITH_RIG(flood_of_events_ends_one_that_does_not_read),
 		cmocka_unit_test(nothing_breaks_without_memory),
 	};

@@ -859,12 +859,13 @@ static void peers_and_translators_are_checked(void **state)
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 		snprintf(text, sizeof(text), "%s[peers]\ndeny = %s\n", USABLE,
 			 rules[i]);
-		snprintf(want, sizeof(want),
-			 "5 error: [peers] deny: found \"%s\"; allowed: a list "
-			 "of addresses and prefixes, with ports or without, "
-			 "such as 192.0.2.1, 192.0.2.0/24:80-90 or "
-			 "[2001:db8::/32]:443\n",
-			 rules[i]);
+		snprintf(
+			want, sizeof(want),
+			"5 error: [peers] deny: found \"%s\"; allowed: a list "
+			"of up to 32768 addresses and prefixes, with ports or without, "
+			"such as 192.0.2.1, 192.0.2.0/24:80-90 or "
+			"[2001:db8::/32]:443\n",
+			rules[i]);
 		refused(text, want);
 	}
 	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
@@ -1440,8 +1441,8 @@ static void indented_lines_are_keys_of_their_own(void **state)
 {
 	(void)state;
 	refused(USABLE "[peers]\ndeny = 10.0.0.0/8,\n",
-		"5 error: [peers] deny: found nothing; allowed: a list of "
-		"addresses and prefixes, with ports or without, such as "
+		"5 error: [peers] deny: found nothing; allowed: a list of up "
+		"to 32768 addresses and prefixes, with ports or without, such as "
 		"192.0.2.1, 192.0.2.0/24:80-90 or [2001:db8::/32]:443\n");
 	refused(USABLE "[peers]\ndeny = 10.0.0.0/8\n\t192.0.2.0/24\n",
 		"6 error: found a line that is neither a section nor a key; "

@@ -96,6 +96,7 @@ static void allocations_answer(struct control_reply *reply)
 	};
 
 	control_reply_allocations(reply, rows, 2, 2);
+	control_reply_end(reply);
 }
 
 static void connections_answer(struct control_reply *reply)
@@ -127,6 +128,7 @@ static void connections_answer(struct control_reply *reply)
 	/* Only the second one moves. */
 	rows[1].bytes_to_peer = (uint64_t)fx.calls * 1000000;
 	control_reply_connections(reply, rows, 2, 7);
+	control_reply_end(reply);
 }
 
 static void engines_answer(struct control_reply *reply)

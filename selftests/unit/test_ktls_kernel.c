@@ -307,7 +307,7 @@ static void a_key_update_is_the_end(void **state)
 /* As if its key were good for so many records, of which none is known of. */
 static void key_limit(struct both *both, uint64_t most)
 {
-	((struct tls_session *)both->seal)->moved.most = most;
+	((struct tls_session *)both->seal)->most = most;
 	both->seal->most = 1;
 }
 

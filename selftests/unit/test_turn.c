@@ -13,8 +13,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
+	rig_finish(&rig);
 	return 0;
 }
 

@@ -16,8 +16,7 @@ static void open_with(const char *more)
 static int teardown(void **state)
 {
 	(void)state;
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
+	rig_finish(&rig);
 	return 0;
 }
 
@@ -60,7 +59,7 @@ static void bounds_connections_with_peers(void **state)
 	int listener, fd;
 
 	(void)state;
-	open_with("[limits]\nconnections = 2\n");
+	open_with("[limits]\nconnections = 2\nconnections_per_user = 2\n");
 	listener = peer_listen("127.0.0.2", &peer);
 	tc_open(&tc, &rig, 0);
 	assert_int_equal(tc_allocate(&tc, &relayed), 0);
@@ -70,6 +69,8 @@ static void bounds_connections_with_peers(void **state)
 	assert_int_equal(tc_connect(&tc, &peer, &id), 508);
 	fd = peer_dial("127.0.0.2", &relayed);
 	RIG_UNTIL(&rig, fd_state(fd) < 0);
+	/* What was refused counts for nobody: it is not the user's quota. */
+	assert_int_equal(tc_connect(&tc, &peer, &id), 508);
 	close(fd);
 	close(listener);
 	tc_close(&tc);
@@ -669,6 +670,65 @@ static void connections_are_told_in_pages(void **state)
 		close(listener[i]);
 }
 
+static uint64_t bytes_counted(void)
+{
+	struct counters counters;
+
+	turn_worker_counters(rig.worker[0], &counters);
+	return counters.bytes_to_peers + counters.bytes_to_clients;
+}
+
+/* No call looks at more than it is told to, and no byte counts twice. */
+static void connections_are_counted_in_slices(void **state)
+{
+	static const char *const hosts[] = { "127.0.0.2", "127.0.0.3",
+					     "127.0.0.4" };
+	const uint64_t each = sizeof("there") + sizeof("and back");
+	struct turn_cursor at = { 0 };
+	union addr relayed, peer, from;
+	int listener[3], fds[3];
+	struct tc tc, data[3];
+	uint32_t id;
+
+	(void)state;
+	open_with("[engine]\norder = copy\n");
+	tc_open(&tc, &rig, 0);
+	assert_int_equal(tc_allocate(&tc, &relayed), 0);
+	for (int i = 0; i < 3; i++) {
+		listener[i] = peer_listen(hosts[i], &peer);
+		assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &peer),
+				 0);
+		assert_int_equal(tc_connect(&tc, &peer, &id), 0);
+		tc_open_data(&data[i], &tc, 0);
+		assert_int_equal(tc_bind(&data[i], id), 0);
+		fds[i] = peer_accept(&rig, listener[i], &from);
+		assert_true(fds_talk(&rig, data[i].fd, fds[i]));
+	}
+	assert_int_equal(bytes_counted(), 0);
+	for (uint64_t i = 1; i <= 3; i++) {
+		assert_int_equal(turn_worker_look(rig.worker[0], &at, 1),
+				 i < 3);
+		assert_int_equal(bytes_counted(), i * each);
+	}
+	memset(&at, 0, sizeof(at));
+	assert_false(turn_worker_look(rig.worker[0], &at, 4));
+	assert_int_equal(bytes_counted(), 3 * each);
+	/* Ended between two looks, and once more behind it. */
+	assert_true(fds_talk(&rig, data[0].fd, fds[0]));
+	memset(&at, 0, sizeof(at));
+	assert_true(turn_worker_look(rig.worker[0], &at, 1));
+	for (int i = 0; i < 3; i++) {
+		tc_close(&data[i]);
+		close(fds[i]);
+		close(listener[i]);
+	}
+	RIG_UNTIL(&rig, turn_worker_connections(rig.worker[0]) == 0);
+	assert_int_equal(bytes_counted(), 4 * each);
+	assert_false(turn_worker_look(rig.worker[0], &at, 1));
+	assert_int_equal(bytes_counted(), 4 * each);
+	tc_close(&tc);
+}
+
 static void lists_engines(void **state)
 {
 	struct engine_usage usage;
@@ -993,6 +1053,7 @@ int main(void)
 		TEST(keeps_descriptors_in_reserve),
 		TEST(shows_allocations_and_connections),
 		TEST(connections_are_told_in_pages),
+		TEST(connections_are_counted_in_slices),
 		TEST(lists_engines),
 		TEST(kicks),
 		TEST(kicks_a_connect_under_way),

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Allocations that follow their clients: between workers, and without memory. */
+#include <netinet/udp.h>
+
 #include "unit/open_files.h"
 #include "unit/turn_rig.h"
 
@@ -26,8 +28,8 @@ static bool ticket_take(const struct tc *tc, struct ticket *out)
 	return true;
 }
 
-/* A mobile allocation of UDP. The code. */
-static int allocate(struct tc *tc, struct ticket *out)
+/* A mobile allocation of UDP. The code; *relayed on success. */
+static int allocate_at(struct tc *tc, struct ticket *out, union addr *relayed)
 {
 	int code = tc_challenge(tc);
 
@@ -37,8 +39,17 @@ static int allocate(struct tc *tc, struct ticket *out)
 	stun_put(&tc->w, STUN_ATTR_MOBILITY_TICKET, "", 0);
 	code = tc_ask(tc);
 	if (!code)
-		assert_true(ticket_take(tc, out));
+		assert_true(
+			ticket_take(tc, out) &&
+			tc_address(tc, STUN_ATTR_XOR_RELAYED_ADDRESS, relayed));
 	return code;
+}
+
+static int allocate(struct tc *tc, struct ticket *out)
+{
+	union addr relayed;
+
+	return allocate_at(tc, out, &relayed);
 }
 
 /* Shows a ticket. The code; the next ticket on success. */
@@ -145,8 +156,54 @@ static void waits_for_its_client(void **state)
 	}
 	assert_int_equal(rig_counters(&rig).allocations, 1);
 	kick_all();
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
+	rig_finish(&rig);
+}
+
+/* May what peers send at once come in one piece? */
+static bool trains(const union addr *relayed)
+{
+	int value = -1;
+
+	for (int fd = 3; fd < 1024 && value < 0; fd++) {
+		socklen_t len = sizeof(union addr), value_len = sizeof(value);
+		union addr addr;
+
+		if (!getsockname(fd, &addr.sa, &len) &&
+		    addr_equal(&addr, relayed))
+			getsockopt(fd, SOL_UDP, UDP_GRO, &value, &value_len);
+	}
+	assert_in_range(value, 0, 1);
+	return value;
+}
+
+/* Where a channel may go on wire, they may not: a program there takes no trains. */
+static void trains_follow_the_transport(void **state)
+{
+	struct tc tcp, udp, other;
+	struct ticket ticket;
+	union addr relayed;
+
+	(void)state;
+	assert_int_equal(rig_open(&rig, 1, MOBILE), 0);
+	rig_udp(&rig);
+	tc_open(&tcp, &rig, 0);
+	tc_open_udp(&udp, &rig, 0);
+	tc_open(&other, &rig, 0);
+	assert_int_equal(allocate_at(&tcp, &ticket, &relayed), 0);
+	assert_true(trains(&relayed));
+	assert_int_equal(show(&udp, &ticket), 0);
+	assert_false(trains(&relayed));
+	rig_reload(&rig, MOBILE "[engine]\norder = splice, copy\n");
+	assert_true(trains(&relayed));
+	rig_reload(&rig, MOBILE);
+	assert_false(trains(&relayed));
+	assert_int_equal(show(&other, &ticket), 0);
+	assert_true(trains(&relayed));
+	tc_close(&tcp);
+	tc_close(&udp);
+	tc_close(&other);
+	kick_all();
+	rig_finish(&rig);
 }
 
 static void survives_every_allocation_failure(void **state)
@@ -168,6 +225,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(goes_from_worker_to_worker),
 		cmocka_unit_test(waits_for_its_client),
+		cmocka_unit_test(trains_follow_the_transport),
 		cmocka_unit_test(survives_every_allocation_failure),
 	};
 

@@ -120,6 +120,8 @@ static void refuses_spellings_of_refused_addresses(void **state)
 		{ "64:ff9b:1:7f00:0:100::", "64:ff9b:1:c633:64:700::" },
 		{ "64:ff9b:1:17f:0:1::", "64:ff9b:1:1c6:33:6407::" },
 		{ "64:ff9b:1:1:7f:0:100:0", "64:ff9b:1:1:c6:3364:700:0" },
+		/* No unicast address, but with such a tail it is meant. */
+		{ "64:ff9b:1:e000:0:100::", "64:ff9b:1:c633:64:800::" },
 		/* Translators do not look at what is behind the IPv4 bytes,
 		 * but a longer prefix may stand where they would.
 		 */

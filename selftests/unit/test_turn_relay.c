@@ -15,8 +15,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	RIG_UNTIL(&rig, rig_is_idle(&rig));
-	rig_close(&rig);
+	rig_finish(&rig);
 	return 0;
 }
 
@@ -327,10 +326,16 @@ static void closes_whom_the_policy_refuses_by_now(void **state)
 	assert_int_equal(tc_peer(&scene.control, STUN_CREATE_PERMISSION,
 				 &scene.peer_addr),
 			 0);
+	/* One port of it, so that the permission stays, but not of this one. */
+	rig_reload(&rig, "[peers]\nallow = 127.0.0.2:9\n");
+	fd = peer_dial("127.0.0.2", &scene.relayed);
+	RIG_UNTIL(&rig, fd_state(fd) < 0);
+	close(fd);
 	rig_reload(&rig, "[peers]\nallow = 127.0.0.1\n");
 	fd = peer_dial("127.0.0.2", &scene.relayed);
 	RIG_UNTIL(&rig, fd_state(fd) < 0);
 	close(fd);
+	assert_int_equal(rig_counters(&rig).peer_accepts_refused, 2);
 	scene_close(&scene);
 }
 
@@ -500,6 +505,8 @@ static void keeps_an_identifier_to_its_user(void **state)
 		assert_int_equal(tc_bind(&thief, scene.id), 441);
 		tc_close(&thief);
 	}
+	/* Another's identifier is as good a guess as nobody's. */
+	assert_int_equal(rig_counters(&rig).bind_failures, 4);
 	scene_bind(&scene, 0);
 	assert_true(fds_talk(&rig, scene.data.fd, scene.peer));
 	scene_close(&scene);
@@ -600,7 +607,7 @@ static void moves_a_bind_to_the_worker_that_owns_the_peer(void **state)
 	scene_connect(&scene);
 	scene_bind(&scene, 1);
 	assert_int_equal(rig_counters(&rig).binds_moved, 1);
-	turn_worker_counters(rig.worker[1], &second);
+	rig_worker_counters(&rig, 1, &second);
 	assert_int_equal(second.clients, 0);
 	assert_int_equal(second.relaying, 0);
 	assert_true(fds_talk(&rig, scene.data.fd, scene.peer));
@@ -618,7 +625,7 @@ static void lets_a_moved_connection_try_again(void **state)
 	tc_open_data(&scene.data, &scene.control, 1);
 	assert_int_equal(tc_bind(&scene.data, scene.id ^ 1), 400);
 	/* It lives on worker 0 now, control and itself. */
-	turn_worker_counters(rig.worker[0], &first);
+	rig_worker_counters(&rig, 0, &first);
 	assert_int_equal(first.clients, 2);
 	assert_int_equal(tc_bind(&scene.data, scene.id), 0);
 	assert_true(fds_talk(&rig, scene.data.fd, scene.peer));
@@ -660,7 +667,7 @@ static void survives_a_leg_that_ends_during_a_move(void **state)
 	/* Only worker 1 runs: the letter lies in worker 0's box. */
 	do {
 		loop_tick(rig.loop[1], 5);
-		turn_worker_counters(rig.worker[1], &second);
+		rig_worker_counters(&rig, 1, &second);
 	} while (!second.binds_moved);
 	assert_int_equal(turn_worker_kick(rig.worker[0], "c0.1"), 0);
 	assert_int_equal(tc_answer(&scene.data), 400);
@@ -681,7 +688,7 @@ static void drops_a_move_to_a_worker_that_is_gone(void **state)
 	tc_write(&scene.data, "and more", 8);
 	do {
 		loop_tick(rig.loop[1], 5);
-		turn_worker_counters(rig.worker[1], &second);
+		rig_worker_counters(&rig, 1, &second);
 	} while (!second.binds_moved);
 	/* Freed with the letter in the box: rig_close checks the slots. */
 	rig_close(&rig);

@@ -92,6 +92,38 @@ static void nothing_but_requests_is_answered(void **state)
 	tc_close(&tc);
 }
 
+/*
+ * Once too much was guessed from here. A 438 would tell that the key was right; who has
+ * none to show is challenged, and the owner goes on by that.
+ */
+static void a_guess_is_not_judged_by_its_nonce(void **state)
+{
+	const unsigned int most = 3;
+	struct counters now;
+	union addr relayed;
+	struct tc tc;
+
+	(void)state;
+	rig_reload(&rig, "[limits]\nauth_failures = 3\n");
+	tc_open_udp(&tc, &rig, 0);
+	assert_int_equal(tc_allocate_udp(&tc, &relayed), 0);
+	tc.password = "guess";
+	for (unsigned int i = 0; i < most; i++) {
+		tc_begin(&tc, STUN_REFRESH);
+		assert_int_equal(tc_ask(&tc), 401);
+	}
+	tc.password = "wonderland";
+	memset(tc.nonce, '0', strlen(tc.nonce));
+	tc_begin(&tc, STUN_REFRESH);
+	tc_send(&tc);
+	RIG_UNTIL(&rig, (now = rig_counters(&rig), now.auth_limited == 1));
+	assert_int_equal(tc_challenge(&tc), 401);
+	tc_begin(&tc, STUN_REFRESH);
+	stun_put_u32(&tc.w, STUN_ATTR_LIFETIME, 0);
+	assert_int_equal(tc_ask(&tc), 0);
+	tc_close(&tc);
+}
+
 static void tcp_is_not_to_be_had_over_udp(void **state)
 {
 	union addr relayed;
@@ -344,6 +376,9 @@ static void channels_and_their_permissions_expire(void **state)
 	} while (stun_is_channel_data(tc.in, tc.in_len) &&
 		 (tc.in_len = 0, true));
 	data_hears(&tc, &peer.addr, "?");
+	before = drops();
+	channel_write(&tc, 0x4000, "!", 0);
+	RIG_UNTIL(&rig, drops() == before + 1);
 	close(peer.fd);
 	done(&tc);
 }
@@ -404,8 +439,16 @@ static void a_repeated_allocate_is_answered_alike(void **state)
 	assert_int_equal(tc.msg.len, answer_len);
 	assert_memory_equal(tc.msg.data, answer, answer_len);
 	assert_int_equal(rig_counters(&rig).allocations_made, 1);
-	/* Another one is another matter. */
+	/* Another one is another matter, and so is another user's. */
 	assert_int_equal(tc_allocate_udp(&tc, &again), 437);
+	tc.user = "bob";
+	tc.password = "builder";
+	tc_begin_allocate_udp(&tc);
+	memcpy(tc.txid, request + 8, sizeof(tc.txid));
+	memcpy(tc.out + 8, tc.txid, sizeof(tc.txid));
+	assert_int_equal(tc_ask(&tc), 437);
+	tc.user = "alice";
+	tc.password = "wonderland";
 	done(&tc);
 }
 
@@ -493,6 +536,10 @@ static void even_ports_and_their_neighbours(void **state)
 	assert_int_equal(tc_ask(&b), 508);
 	tc_begin_allocate_udp(&b);
 	stun_put(&b.w, STUN_ATTR_RESERVATION_TOKEN, token, sizeof(token));
+	stun_put_u8(&b.w, STUN_ATTR_REQUESTED_ADDRESS_FAMILY, STUN_FAMILY_IPV4);
+	assert_int_equal(tc_ask(&b), 400);
+	tc_begin_allocate_udp(&b);
+	stun_put(&b.w, STUN_ATTR_RESERVATION_TOKEN, token, sizeof(token));
 	assert_int_equal(tc_ask(&b), 0);
 	assert_true(tc_address(&b, STUN_ATTR_XOR_RELAYED_ADDRESS, &next));
 	assert_int_equal(addr_port(&next), addr_port(&relayed) + 1);
@@ -536,6 +583,14 @@ static void reservations_end_with_who_made_them(void **state)
 	assert_int_equal(tc_allocate_udp(&tc, &relayed), 0);
 	assert_int_equal(addr_port(&relayed), 20500);
 	done(&tc);
+	/* And of one that is odd, none. */
+	rig_reload(&rig, "[relay]\nports = 20501-20501\n");
+	tc_open_udp(&tc, &rig, 0);
+	tc_challenge(&tc);
+	tc_begin_allocate_udp(&tc);
+	stun_put(&tc.w, STUN_ATTR_EVEN_PORT, "", 1);
+	assert_int_equal(tc_ask(&tc), 508);
+	tc_close(&tc);
 }
 
 static void whole_to(struct tc *tc, const union addr *peer, const char *text)
@@ -658,6 +713,27 @@ static void tells_of_icmp_over_a_connection(void **state)
 {
 	(void)state;
 	icmp_comes_as_indication(true);
+}
+
+/* The permission ended when the datagram was on its way. */
+static void tells_of_no_icmp_without_permission(void **state)
+{
+	struct peer gone;
+	struct tc tc;
+
+	(void)state;
+	allocated(&tc, false);
+	peer_open(&gone, "127.0.0.2");
+	close(gone.fd);
+	assert_int_equal(tc_peer(&tc, STUN_CREATE_PERMISSION, &gone.addr), 0);
+	send_to(&tc, &gone.addr, "anybody?");
+	RIG_UNTIL(&rig, rig_counters(&rig).datagrams_to_peers == 1);
+	rig_reload(&rig, "[peers]\nallow = 127.0.0.1\n");
+	/* Its answer comes behind what there is to tell. */
+	tc_begin(&tc, STUN_REFRESH);
+	assert_int_equal(tc_ask(&tc), 0);
+	assert_int_equal(rig_counters(&rig).icmp_to_clients, 0);
+	done(&tc);
 }
 
 static void tcp_methods_are_not_for_udp_allocations(void **state)
@@ -783,6 +859,7 @@ int main(void)
 		TEST(answers_binding_with_the_clients_address),
 		TEST(strangers_get_no_more_than_they_must),
 		TEST(nothing_but_requests_is_answered),
+		TEST(a_guess_is_not_judged_by_its_nonce),
 		TEST(tcp_is_not_to_be_had_over_udp),
 		TEST(a_socket_that_is_not_configured_any_more_closes),
 		TEST(relays_indications),
@@ -801,6 +878,7 @@ int main(void)
 		TEST(send_obeys_policy_and_family),
 		TEST(tells_of_icmp),
 		TEST(tells_of_icmp_over_a_connection),
+		TEST(tells_of_no_icmp_without_permission),
 		TEST(tcp_methods_are_not_for_udp_allocations),
 		TEST(a_connection_that_does_not_read_loses_data_alone),
 		TEST(allocations_of_a_socket_that_closes_end),

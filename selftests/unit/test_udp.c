@@ -389,6 +389,94 @@ static void trains_are_seen_one_by_one(void **state)
 	train_arrives("0.0.0.0", "127.0.0.3", false);
 }
 
+/* Who would hand it on, would as one long datagram. What comes then comes one by one. */
+static void a_train_that_waits_is_not_taken_for_one(void **state)
+{
+	const union addr addr = address("127.0.0.1");
+	int fd = plain("127.0.0.9"), claimed = udp_claim(&addr), yes = 1;
+	struct train train = { .count = 0 };
+	struct udp_socket *socket;
+
+	(void)state;
+	/* As from a process before this one. */
+	assert_int_equal(
+		setsockopt(claimed, SOL_UDP, UDP_GRO, &yes, sizeof(yes)), 0);
+	assert_int_equal(udp_socket_new(udp, claimed, train_received, &train,
+					&socket),
+			 0);
+	for (int i = 0; i < 3; i++)
+		train_send(fd, udp_socket_addr(socket), 20, 1000);
+	udp_socket_trains(socket, false);
+	train_send(fd, udp_socket_addr(socket), 20, 1000);
+	UNTIL(loop, train.count == 21);
+	for (size_t i = 0; i < 21; i++)
+		assert_int_equal(train.len[i], i < 20 ? 1000 : 7);
+	udp_socket_free(socket);
+	close(fd);
+}
+
+#define FLOOD 64 /* trains of 61 datagrams */
+
+static void counted(void *arg, const struct udp_path *path, const uint8_t *data,
+		    size_t len)
+{
+	size_t *count = arg;
+
+	(void)path;
+	(void)data;
+	(void)len;
+	(*count)++;
+}
+
+/* The most that one tick has taken of a flood. */
+static size_t flood_taken(int fd, const struct udp_socket *socket,
+			  size_t *count)
+{
+	size_t most = 0;
+
+	for (int i = 0; i < FLOOD; i++)
+		train_send(fd, udp_socket_addr(socket), 60, 100);
+	for (*count = 0; *count < FLOOD * 61;) {
+		const size_t before = *count;
+
+		UNTIL(loop, *count > before);
+		if (*count - before > most)
+			most = *count - before;
+	}
+	return most;
+}
+
+/* Others have their turn, and datagrams that come one by one make full batches again. */
+static void a_flood_of_trains_takes_its_share_of_a_tick(void **state)
+{
+	const union addr addr = address("127.0.0.1");
+	struct udp_socket *socket;
+	int fd = plain("127.0.0.9");
+	size_t count = 0;
+
+	(void)state;
+	assert_int_equal(udp_socket_new(udp, udp_claim(&addr), counted, &count,
+					&socket),
+			 0);
+	udp_socket_trains(socket, true);
+	flood_taken(fd, socket, &count);
+	assert_in_range(flood_taken(fd, socket, &count), 61, 512);
+	udp_socket_trains(socket, false);
+	for (size_t ticks = 0; ticks < 7; ticks++) {
+		for (int i = 0; i < FLOOD; i++)
+			plain_send(fd, "alone", 5, udp_socket_addr(socket));
+		count = 0;
+		UNTIL(loop, count >= FLOOD);
+	}
+	for (int i = 0; i < FLOOD; i++)
+		plain_send(fd, "alone", 5, udp_socket_addr(socket));
+	count = 0;
+	UNTIL(loop, count);
+	assert_int_equal(count, FLOOD);
+	udp_socket_free(socket);
+	close(fd);
+}
+
 static void out_of_memory_leaves_nothing(void **state)
 {
 	(void)state;
@@ -406,6 +494,8 @@ int main(void)
 		TEST(a_claimed_address_is_shared_with_its_own_alone),
 		TEST(one_5_tuple_comes_to_one_socket),
 		TEST(trains_are_seen_one_by_one),
+		TEST(a_train_that_waits_is_not_taken_for_one),
+		TEST(a_flood_of_trains_takes_its_share_of_a_tick),
 		TEST(out_of_memory_leaves_nothing),
 	};
 

@@ -348,6 +348,43 @@ static void resets_when_told_once(void **state)
 	UNTIL(rig, rig->probe[0].ended && rig->probe[1].ended);
 }
 
+/* With the broker there, and while there is none. */
+static void a_reset_outlives_its_link(void **state)
+{
+	struct rig *rig = *state;
+	struct broker_hello hello;
+
+	ready(rig);
+	joined(rig, &rig->probe[0], 1);
+	made_active(rig, &rig->probe[1], 2);
+	made_active(rig, &rig->probe[2], 3);
+	for (int i = 0; i < 2; i++) {
+		wire_reset(&rig->probe[i].link);
+		wire_forget(&rig->probe[i].link);
+		assert_int_equal(rig->probe[i].link.state, WIRE_LINK_OUT);
+	}
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 1);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 2);
+	broker_dies(rig);
+	wire_reset(&rig->probe[2].link);
+	wire_forget(&rig->probe[2].link);
+	broker_connect(&rig->broker, rig->wire);
+	broker_expect_hello(&rig->broker, &hello);
+	broker_welcome(&rig->broker);
+	UNTIL(rig, wire_ready(rig->wire));
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 3);
+	/* What was said already is not said again. */
+	made_active(rig, &rig->probe[3], 4);
+	wire_reset(&rig->probe[3].link);
+	tick(rig);
+	broker_expect_pair(&rig->broker, BROKER_RESET, 4);
+	wire_forget(&rig->probe[3].link);
+	tick(rig);
+	assert_true(broker_silent(&rig->broker));
+}
+
 static void a_join_given_up_is_undone(void **state)
 {
 	struct rig *rig = *state;
@@ -488,6 +525,38 @@ static void a_broker_that_hangs_is_waited_for_not_asked(void **state)
 	UNTIL(rig, rig->probe[0].answered);
 	assert_int_equal(rig->probe[0].reason, WIRE_OK);
 	made_active(rig, &rig->probe[1], 2);
+}
+
+/* All that went before a join has filled the channel of a broker that hangs. */
+static void one_that_cannot_even_be_asked_hangs_too(void **state)
+{
+	struct rig *rig = *state;
+	char bytes[PACKET_BYTES];
+
+	ready(rig);
+	made_active(rig, &rig->probe[1], 2);
+	for (int i = 0; i < 2000; i++) {
+		wire_expire(rig->wire, 1, 2);
+		tick(rig);
+	}
+	assert_int_equal(ask(&rig->probe[0]), 0);
+	UNTIL(rig, !wire_ready(rig->wire));
+	assert_string_equal(wire_why(rig->wire), "the broker does not answer");
+	assert_int_equal(ask(&rig->probe[2]), -ENOTCONN);
+	/* It comes to, and hears of it. */
+	while (rig->broker.pairs[5].state != WIRE_JOINED) {
+		ssize_t n = recv(rig->broker.fd, bytes, sizeof(bytes),
+				 MSG_DONTWAIT);
+		struct broker_join join;
+
+		if (n == sizeof(join)) {
+			memcpy(&join, bytes, sizeof(join));
+			assert_int_equal(join.type, BROKER_JOIN);
+			broker_answer(&rig->broker, join.ticket, WIRE_OK, 5);
+		}
+		tick(rig);
+	}
+	UNTIL(rig, wire_ready(rig->wire) && rig->probe[0].answered);
 }
 
 /* It may be active behind our back: nobody else would end it. */
@@ -910,12 +979,14 @@ int main(void)
 		TEST(may_end_before_it_is_active),
 		TEST(may_ask_again_when_refused),
 		TEST(resets_when_told_once),
+		TEST(a_reset_outlives_its_link),
 		TEST(a_join_given_up_is_undone),
 		TEST(prolongs_what_has_pairs),
 		TEST(a_broker_that_dies_orphans_what_is_not_active),
 		TEST(a_new_broker_is_told_of_active_pairs),
 		TEST(a_channel_taken_away_is_a_broker_gone),
 		TEST(a_broker_that_hangs_is_waited_for_not_asked),
+		TEST(one_that_cannot_even_be_asked_hangs_too),
 		TEST(what_was_given_up_is_reset_by_the_next_broker),
 		TEST(a_place_given_anew_ends_who_had_it),
 		TEST(many_joins_wait_their_turn),

@@ -252,12 +252,22 @@ static inline void rig_reload(struct rig *rig, const char *more)
 		}                                                      \
 	} while (0)
 
+/* With what connections have carried until now. */
+static inline void rig_worker_counters(const struct rig *rig, unsigned int i,
+				       struct counters *out)
+{
+	struct turn_cursor at = { 0 };
+
+	assert_false(turn_worker_look(rig->worker[i], &at, SIZE_MAX));
+	turn_worker_counters(rig->worker[i], out);
+}
+
 static inline struct counters rig_counters(const struct rig *rig)
 {
 	struct counters sum = { 0 }, one;
 
 	for (unsigned int i = 0; i < rig->count; i++) {
-		turn_worker_counters(rig->worker[i], &one);
+		rig_worker_counters(rig, i, &one);
 		counters_add(&sum, &one);
 	}
 	return sum;
@@ -269,6 +279,13 @@ static inline bool rig_is_idle(const struct rig *rig)
 
 	return !now.clients && !now.unauthenticated && !now.allocations &&
 	       !now.pending && !now.relaying;
+}
+
+/* A case's end: its clients have gone. */
+static inline void rig_finish(struct rig *rig)
+{
+	RIG_UNTIL(rig, rig_is_idle(rig));
+	rig_close(rig);
 }
 
 /* A client of the test. */

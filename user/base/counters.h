@@ -71,7 +71,7 @@
 	X(wire_refused, "connections that could not go on wire")              \
 	X(tls_kernel, "connections over TLS that the kernel decrypts")         \
 	X(tls_copied, "connections over TLS that culvertd decrypts")           \
-	X(tls_keys_spent, "connections over TLS ended: the kernel's key was used up") \
+	X(tls_keys_spent, "connections over TLS ended: a key was used up") \
 	X(adopted, "connections on wire taken over from an earlier relay")
 /* clang-format on */
 

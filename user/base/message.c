@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/syscalls.h"
 
 SYSCALLS(SYSCALLS_ALL, "sendmsg recvmsg close");
@@ -22,16 +23,16 @@ int message_send(int fd, const void *body, size_t len, const int *fds,
 {
 	struct iovec part = { .iov_base = (void *)body, .iov_len = len };
 	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
-	union fd_space space;
+	union fd_space space BYTES_UNSET;
 
 	if (fd_count > MESSAGE_FDS_MAX)
 		return -EINVAL;
 	if (fd_count) {
 		struct cmsghdr *rights;
 
-		memset(&space, 0, sizeof(space));
 		head.msg_control = space.bytes;
 		head.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+		memset(&space, 0, head.msg_controllen);
 		rights = CMSG_FIRSTHDR(&head);
 		rights->cmsg_level = SOL_SOCKET;
 		rights->cmsg_type = SCM_RIGHTS;
@@ -47,29 +48,32 @@ int message_send(int fd, const void *body, size_t len, const int *fds,
 	return 0;
 }
 
-static void fds_take(struct msghdr *head, struct message *message)
+static size_t fds_take(struct msghdr *head, int *fds)
 {
+	size_t count = 0;
+
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c;
 	     c = CMSG_NXTHDR(head, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		message->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(message->fds, CMSG_DATA(c),
-		       message->fd_count * sizeof(int));
+		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(c), count * sizeof(int));
 	}
+	return count;
 }
 
 int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
 		 struct message *out)
 {
 	struct iovec part = { .iov_base = body, .iov_len = room };
-	union fd_space space;
+	union fd_space space BYTES_UNSET;
 	/* CMSG_SPACE rounds up: one descriptor more would find room. */
 	struct msghdr head = { .msg_iov = &part,
 			       .msg_iovlen = 1,
 			       .msg_control = space.bytes,
 			       .msg_controllen =
 				       CMSG_LEN(sizeof(int) * fds_max) };
+	size_t fd_count;
 	ssize_t n;
 
 	if (fds_max > MESSAGE_FDS_MAX)
@@ -79,17 +83,14 @@ int message_recv(int fd, void *body, size_t room, size_t fds_max, int flags,
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == ECONNRESET ? -EPIPE : -errno;
-	struct message got = {
-		.len = (size_t)n,
-		.cut = head.msg_flags & MSG_TRUNC,
-		.fds_lost = head.msg_flags & MSG_CTRUNC,
-	};
-
-	fds_take(&head, &got);
+	fd_count = fds_take(&head, out->fds);
 	/* Without descriptors an empty message is what the end looks like. */
-	if (n == 0 && !got.fd_count)
+	if (n == 0 && !fd_count)
 		return -EPIPE;
-	*out = got;
+	out->len = (size_t)n;
+	out->cut = head.msg_flags & MSG_TRUNC;
+	out->fds_lost = head.msg_flags & MSG_CTRUNC;
+	out->fd_count = fd_count;
 	return 0;
 }
 
@@ -104,7 +105,7 @@ bool packet_add(struct packet *packet, const void *body, size_t len,
 {
 	if (packet->count == PACKET_MESSAGES ||
 	    len > PACKET_BYTES - packet->len ||
-	    fd_count > MESSAGE_FDS_MAX - packet->fd_count)
+	    fd_count > PACKET_FDS - packet->fd_count)
 		return false;
 	memcpy(packet->bytes + packet->len, body, len);
 	if (fd_count)

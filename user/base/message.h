@@ -9,7 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define MESSAGE_FDS_MAX 64 /* descriptors in one message */
+/* Descriptors in one message: the kernel sends no more (SCM_MAX_FD). */
+#define MESSAGE_FDS_MAX 253
 
 /* What came with the body of one that was received. */
 struct message {
@@ -40,13 +41,14 @@ void message_close(struct message *message);
 
 #define PACKET_MESSAGES 32
 #define PACKET_BYTES    3072
+#define PACKET_FDS      64
 
 /* What is to be sent together; empty when zero. Borrows the descriptors. */
 struct packet {
 	unsigned int count; /* messages */
 	size_t len, fd_count;
 	char bytes[PACKET_BYTES];
-	int fds[MESSAGE_FDS_MAX];
+	int fds[PACKET_FDS];
 };
 
 /* false: it is full, and as it was. */

@@ -38,7 +38,8 @@ struct seal_ops {
 	 * As recv and send, but a negative errno instead of -1. recv may bring
 	 * fewer bytes than there are: see `more`. 0 is an end that the other
 	 * side has vouched for; a connection that just stops is -ECONNABORTED.
-	 * What send has refused (-EAGAIN) must come again, with the same bytes,
+	 * -EKEYEXPIRED of send: the key has sealed as much as is safe, and no
+	 * other can be had. What send has refused (-EAGAIN) must come again, with the same bytes,
 	 * before anything else.
 	 */
 	ssize_t (*recv)(struct seal *seal, void *data, size_t len);

@@ -20,7 +20,7 @@
 SYSCALLS(SYSCALLS_BROKER_START, "prlimit64");
 
 /* Descriptors for everything but the sockets of latched pairs. */
-#define FDS_OWN     256
+#define FDS_OWN     (256 + MESSAGE_FDS_MAX)
 #define LATCHED_MAX 8192
 
 /* So many times two descriptors of the relay's can be kept. */

@@ -107,6 +107,7 @@ static void lro_off(const char *name)
 
 static void device_attach(struct kernel *kernel, struct device *device)
 {
+	const bool was = device->attached;
 	int err = attach_device(kernel, device);
 
 	/* -ENODEV: it has gone meanwhile, and we shall hear of that. */
@@ -119,6 +120,8 @@ static void device_attach(struct kernel *kernel, struct device *device)
 	if (err)
 		return;
 	lro_off(device->name);
+	if (was)
+		return;
 	log_info("broker", "event=attached device=%s by=%s", device->name,
 		 kernel->clsact ? "clsact" : "tcx");
 }
@@ -153,7 +156,7 @@ static void device_seen(struct kernel *kernel, const struct seen *seen)
 	memcpy(device->name, seen->name, sizeof(device->name));
 	device->carries = wanted(kernel, seen);
 	device->listed = true;
-	if (device->carries && !device->attached)
+	if (device->carries && (!device->attached || kernel->links_lost))
 		device_attach(kernel, device);
 	else if (!device->carries)
 		device_detach(kernel, device);
@@ -275,12 +278,18 @@ static int devices_list(struct kernel *kernel)
 	return 0;
 }
 
+/*
+ * Each that is there is attached to once more, which changes nothing where our
+ * programs are: what was lost may be that another device has got its index.
+ */
 static void again_run(struct timer *timer)
 {
 	struct kernel *kernel = list_entry(timer, struct kernel, link_again);
 
 	if (devices_list(kernel))
 		timer_arm(kernel->loop, timer, AGAIN_MS, again_run);
+	else
+		kernel->links_lost = false;
 }
 
 static void links_ready(struct watch *watch, uint32_t events)
@@ -289,10 +298,13 @@ static void links_ready(struct watch *watch, uint32_t events)
 	int err;
 
 	(void)events;
-	do
+	/* All that is old is read before the listing, which it would undo. */
+	do {
 		err = messages_read(kernel, watch->fd, MSG_DONTWAIT);
-	while (err >= 0);
-	if (err == -ENOBUFS)
+		if (err == -ENOBUFS)
+			kernel->links_lost = true;
+	} while (err >= 0 || err == -ENOBUFS);
+	if (kernel->links_lost)
 		timer_arm(kernel->loop, &kernel->link_again, 0, again_run);
 }
 

@@ -104,10 +104,13 @@ enum place_state {
 struct place {
 	struct list owner_link; /* of a session's places, or the orphans */
 	struct list queue_link; /* of broker.queues[state], oldest first */
+	struct list same; /* latched, active: all of one allocation, in a ring */
+	struct table_node node; /* of one in each ring: of allocations */
 	struct session *owner; /* NULL: an orphan */
 	uint64_t due_ns; /* latched: time-out; lingering: reclaimed */
 	int fds[WIRE_LEGS]; /* while latched */
 	enum place_state state;
+	bool leads; /* its ring is found by it */
 };
 
 /* The broker's own side of one wire_lanes record, at the same index (lane.c). */
@@ -128,7 +131,7 @@ struct late_reset {
 	unsigned int tries;
 };
 
-/* One client on a channel (session.c). */
+/* One client on a channel (session.c, session_out.c, request.c). */
 struct session {
 	struct watch watch;
 	struct list link; /* of broker.sessions */
@@ -142,7 +145,8 @@ struct session {
 	struct deferred flush; /* sends them */
 	bool blocked; /* the channel has no room */
 	bool greeted; /* HELLO has come */
-	bool sockmap; /* it has had its maps */
+	bool sockmap; /* it has asked for its maps */
+	struct sockmap_bpf *maps; /* until these are sent; or NULL */
 	bool dead; /* freed at the end of the tick */
 	unsigned int worker; /* of the relay: the only one of this number */
 };
@@ -155,6 +159,7 @@ struct broker {
 	char why[96]; /* the same in words */
 	struct wire_pair *records; /* shared with BPF */
 	struct place *places;
+	struct table allocations; /* their pairs' rings, by number */
 	uint32_t capacity;
 	/*
 	 * By state. Ended pairs linger in two queues, since those that were reset
@@ -195,6 +200,9 @@ void place_release(struct broker *broker, uint32_t index);
 void place_latch(struct broker *broker, uint32_t index, struct session *owner,
 		 const int fds[WIRE_LEGS]);
 void place_own(struct broker *broker, uint32_t index, struct session *owner);
+/* The session's pairs of this allocation end then. */
+void places_expire(struct session *session, uint64_t allocation,
+		   uint64_t expires_ns);
 /* The sockets fall silent; the owner hears ACTIVE. */
 void place_activate(struct broker *broker, uint32_t index);
 /* BPF has set WIRE_ENDED: the owner hears ENDED, the flows stay a while. */
@@ -238,7 +246,7 @@ int join_pair(struct broker *broker, struct session *session,
 	      const struct broker_join *msg, const int fds[WIRE_LEGS],
 	      struct broker_answer *answer);
 
-/* Sessions (session.c). */
+/* Sessions (session.c, session_out.c). */
 int session_new(struct broker *broker, unsigned int worker, int fd);
 void session_end(struct session *session); /* dead; freed later */
 void sessions_free(struct broker *broker);

@@ -79,6 +79,7 @@ struct kernel {
 	const char *const *wanted; /* names of devices; none: all that can */
 	size_t wanted_count;
 	bool clsact; /* this kernel has no tcx */
+	bool links_lost; /* messages about devices, until they are listed anew */
 	struct watch link_watch; /* rtnetlink: devices come and go */
 	struct timer link_again; /* looks at all devices once more */
 	int conntrack_fd; /* ctnetlink; -1: no netfilter */

@@ -85,6 +85,7 @@ void lanes_free(struct broker *broker)
 	table_destroy(&broker->lanes_by_id);
 	free(broker->lanes);
 	broker->lanes = NULL;
+	broker->lane_capacity = 0;
 }
 
 static uint64_t id_hash(const struct session *session, uint64_t id)

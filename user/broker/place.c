@@ -53,8 +53,10 @@ int places_new(struct broker *broker, uint32_t capacity)
 {
 	struct place *places = calloc(capacity, sizeof(*places));
 
-	if (!places)
+	if (!places || table_init(&broker->allocations)) {
+		free(places);
 		return -ENOMEM;
+	}
 	broker->places = places;
 	broker->capacity = capacity;
 	broker->counts[PLACE_FREE] = capacity;
@@ -88,8 +90,10 @@ void places_free(struct broker *broker)
 		fd_close(&broker->places[i].fds[0]);
 		fd_close(&broker->places[i].fds[1]);
 	}
+	table_destroy(&broker->allocations);
 	free(broker->places);
 	broker->places = NULL;
+	broker->capacity = 0;
 }
 
 static void sweep_run(struct timer *timer);
@@ -102,10 +106,76 @@ void places_sweep_soon(struct broker *broker)
 	timer_arm(broker->loop, &broker->sweep, SWEEP_MS, sweep_run);
 }
 
+static uint64_t allocation_hash(uint64_t allocation)
+{
+	return table_hash(&allocation, sizeof(allocation));
+}
+
+static uint64_t allocation_of(const struct broker *broker,
+			      const struct place *place)
+{
+	return broker->records[place_index(broker, place)].allocation;
+}
+
+/* The ring of an allocation's pairs: one of them; NULL: it has none. */
+static struct place *ring_find(const struct broker *broker, uint64_t allocation)
+{
+	struct table_node *node =
+		table_first(&broker->allocations, allocation_hash(allocation));
+
+	for (; node; node = table_next(node)) {
+		struct place *place = list_entry(node, struct place, node);
+
+		if (allocation_of(broker, place) == allocation)
+			return place;
+	}
+	return NULL;
+}
+
+static void ring_lead(struct broker *broker, struct place *place)
+{
+	place->leads = true;
+	table_insert(&broker->allocations, &place->node,
+		     allocation_hash(allocation_of(broker, place)));
+}
+
+static void ring_enter(struct broker *broker, struct place *place)
+{
+	struct place *first = ring_find(broker, allocation_of(broker, place));
+
+	list_init(&place->same);
+	if (first)
+		list_add_tail(&place->same, &first->same);
+	else
+		ring_lead(broker, place);
+}
+
+/* However many there are: an allocation's end is that of all its pairs. */
+static void ring_leave(struct broker *broker, struct place *place)
+{
+	if (place->leads) {
+		place->leads = false;
+		table_remove(&broker->allocations, &place->node);
+		if (!list_empty(&place->same))
+			ring_lead(broker, list_entry(place->same.next,
+						     struct place, same));
+	}
+	list_del(&place->same);
+}
+
+static bool is_joined(enum place_state state)
+{
+	return state == PLACE_LATCHED || state == PLACE_ACTIVE;
+}
+
 /* The one place where a state changes. */
 static void state_set(struct broker *broker, struct place *place,
 		      enum place_state state, struct list *queue)
 {
+	if (is_joined(state) && !is_joined(place->state))
+		ring_enter(broker, place);
+	if (is_joined(place->state) && !is_joined(state))
+		ring_leave(broker, place);
 	broker->counts[place->state]--;
 	broker->counts[state]++;
 	place->state = state;
@@ -221,6 +291,35 @@ void place_latch(struct broker *broker, uint32_t index, struct session *owner,
 	state_set(broker, place, PLACE_LATCHED, &broker->queues[PLACE_LATCHED]);
 }
 
+static void place_expire(const struct session *session, struct place *place,
+			 uint64_t expires_ns)
+{
+	struct broker *broker = session->broker;
+
+	if (place->owner == session)
+		__atomic_store_n(
+			&broker->records[place_index(broker, place)].expires_ns,
+			expires_ns, __ATOMIC_RELAXED);
+}
+
+void places_expire(struct session *session, uint64_t allocation,
+		   uint64_t expires_ns)
+{
+	struct list *pos;
+	struct place *first;
+
+	/* Without wire there is no table. */
+	if (list_empty(&session->places))
+		return;
+	first = ring_find(session->broker, allocation);
+	if (!first)
+		return;
+	place_expire(session, first, expires_ns);
+	list_for_each(pos, &first->same)
+		place_expire(session, list_entry(pos, struct place, same),
+			     expires_ns);
+}
+
 static void sockets_silence(struct broker *broker, struct place *place)
 {
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
@@ -317,7 +416,7 @@ void place_ended(struct broker *broker, uint32_t index)
 {
 	struct place *place = &broker->places[index];
 
-	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+	if (!is_joined(place->state))
 		return;
 	/* An end that misses bytes of ours has not taken the other's reset. */
 	if (check_latched(&broker->records[index])) {
@@ -407,7 +506,7 @@ void place_reset(struct broker *broker, uint32_t index, enum wire_end end)
 {
 	struct place *place = &broker->places[index];
 
-	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+	if (!is_joined(place->state))
 		return;
 	for (int leg = 0; leg < WIRE_LEGS; leg++)
 		if (place->fds[leg] >= 0)
@@ -494,7 +593,7 @@ static void place_look(struct broker *broker, uint32_t index, uint64_t now)
 	struct place *place = &broker->places[index];
 	const struct wire_pair *record = &broker->records[index];
 
-	if (place->state != PLACE_LATCHED && place->state != PLACE_ACTIVE)
+	if (!is_joined(place->state))
 		return;
 	if (record_ended(broker, index))
 		place_ended(broker, index);

@@ -880,7 +880,7 @@ const struct key conf_keys[] = {
 	{ ENGINE(wire_pairs), .name = "wire_pairs", .type = KEY_COUNT,
 	  .min = 16, .max = 1000000, .preset = "32768",
 	  .help = "Connections that may be on wire at once.\n"
-		  "Each place takes about 400 bytes of kernel memory, and 64 of\n"
+		  "Each place takes about 420 bytes of kernel memory, and 96 of\n"
 		  "the broker's, used or not; a connection on it takes some 800\n"
 		  "more while it is there.\n"
 		  "A change takes effect when the daemon is started again, and\n"
@@ -972,6 +972,10 @@ const struct key conf_keys[] = {
 		  "16 KiB, 256 GiB where they are full (RFC 8446, section 5.5),\n"
 		  "with an alert and a reset, reason \"key\", counter\n"
 		  ".Cm tls_keys_spent .\n"
+		  "OpenSSL, the copy engine's and that of control connections,\n"
+		  "follows such clients, and changes its own keys in time, but\n"
+		  "for TLS 1.2, which has no key update: after as much such a\n"
+		  "connection ends, too, without an alert.\n"
 		  "Whoever sends more over one connection should let clients\n"
 		  "use ChaCha20-Poly1305, which has no such limit." },
 
@@ -1250,11 +1254,12 @@ static const char *const allowed_texts[] = {
 			  "192.0.2.1:3478 or [2001:db8::1]:3478",
 	[KEY_HOSTS] = "a list of up to 64 different addresses without a port, "
 		      "such as 192.0.2.1 or 2001:db8::1",
-	[KEY_PREFIXES] = "a list of addresses and prefixes such as 192.0.2.1, "
-			 "192.0.2.0/24 or 2001:db8::/32",
-	[KEY_RULES] = "a list of addresses and prefixes, with ports or "
-		      "without, such as 192.0.2.1, 192.0.2.0/24:80-90 or "
-		      "[2001:db8::/32]:443",
+	[KEY_PREFIXES] = "a list of up to 32768 addresses and prefixes such as "
+			 "192.0.2.1, 192.0.2.0/24 or 2001:db8::/32",
+	[KEY_RULES] =
+		"a list of up to 32768 addresses and prefixes, with ports or "
+		"without, such as 192.0.2.1, 192.0.2.0/24:80-90 or "
+		"[2001:db8::/32]:443",
 	[KEY_NAT64] = "a list of IPv6 prefixes of 32, 40, 48, 56, 64 or 96 "
 		      "bits",
 	[KEY_PORTS] = "a port or a range LOWEST-HIGHEST within 1 to 65535",

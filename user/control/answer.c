@@ -174,7 +174,7 @@ static void list_head(struct answer *answer, enum control_command command,
 	append_text(answer, "\":[");
 }
 
-static void list_tail(struct answer *answer)
+void answer_list_end(struct answer *answer)
 {
 	append_text(answer, "]");
 	tail(answer);
@@ -277,22 +277,24 @@ void answer_allocations(struct answer *answer,
 			const struct control_allocation *rows, size_t count,
 			size_t total)
 {
-	list_head(answer, CONTROL_ALLOCATIONS, total);
+	if (!answer->len)
+		list_head(answer, CONTROL_ALLOCATIONS, total);
 	for (size_t i = 0; i < count; i++)
-		if (!row_append(answer, i, allocation_json(&rows[i])))
+		if (!row_append(answer, answer->rows++,
+				allocation_json(&rows[i])))
 			break;
-	list_tail(answer);
 }
 
 void answer_connections(struct answer *answer,
 			const struct control_connection *rows, size_t count,
 			size_t total)
 {
-	list_head(answer, CONTROL_CONNECTIONS, total);
+	if (!answer->len)
+		list_head(answer, CONTROL_CONNECTIONS, total);
 	for (size_t i = 0; i < count; i++)
-		if (!row_append(answer, i, connection_json(&rows[i])))
+		if (!row_append(answer, answer->rows++,
+				connection_json(&rows[i])))
 			break;
-	list_tail(answer);
 }
 
 void answer_engines(struct answer *answer, const struct control_engine *rows,
@@ -302,7 +304,7 @@ void answer_engines(struct answer *answer, const struct control_engine *rows,
 	for (size_t i = 0; i < count; i++)
 		if (!row_append(answer, i, engine_json(&rows[i])))
 			break;
-	list_tail(answer);
+	answer_list_end(answer);
 }
 
 static json_t *exit_json(const struct control_exit *row)

@@ -127,7 +127,9 @@ struct control_exits {
 void control_allocations_free(struct control_allocation *rows, size_t count);
 void control_connections_free(struct control_connection *rows, size_t count);
 
-/* An answer under way. Finish it exactly once with one of control_reply_*. */
+/* An answer under way. Finish it exactly once with one of control_reply_*; a list
+ * with control_reply_end(), or control_reply_error() whatever was written.
+ */
 struct control_reply;
 
 void control_reply_ok(struct control_reply *reply);
@@ -135,13 +137,17 @@ void control_reply_error(struct control_reply *reply, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void control_reply_status(struct control_reply *reply,
 			  const struct control_status *status);
-/* total counts rows before the limit cut them. */
+/*
+ * The next rows of a list, which control_reply_end() finishes: many are written some
+ * at a time. total counts rows before the limit cut them, and is the same each time.
+ */
 void control_reply_allocations(struct control_reply *reply,
 			       const struct control_allocation *rows,
 			       size_t count, size_t total);
 void control_reply_connections(struct control_reply *reply,
 			       const struct control_connection *rows,
 			       size_t count, size_t total);
+void control_reply_end(struct control_reply *reply);
 void control_reply_engines(struct control_reply *reply,
 			   const struct control_engine *rows, size_t count);
 

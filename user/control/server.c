@@ -76,6 +76,7 @@ struct client {
 struct control_reply {
 	struct client *client; /* NULL: it has gone */
 	enum control_command command;
+	struct answer list; /* as far as it is written */
 };
 
 static const char no_memory[] =
@@ -470,6 +471,8 @@ static void reply_finish(struct control_reply *reply, struct answer *answer)
 	} else {
 		free(answer->text);
 	}
+	if (answer != &reply->list)
+		free(reply->list.text);
 	free(reply);
 }
 
@@ -512,20 +515,22 @@ void control_reply_allocations(struct control_reply *reply,
 			       const struct control_allocation *rows,
 			       size_t count, size_t total)
 {
-	struct answer answer = { .text = NULL };
-
-	answer_allocations(&answer, rows, count, total);
-	reply_finish(reply, &answer);
+	if (reply->client)
+		answer_allocations(&reply->list, rows, count, total);
 }
 
 void control_reply_connections(struct control_reply *reply,
 			       const struct control_connection *rows,
 			       size_t count, size_t total)
 {
-	struct answer answer = { .text = NULL };
+	if (reply->client)
+		answer_connections(&reply->list, rows, count, total);
+}
 
-	answer_connections(&answer, rows, count, total);
-	reply_finish(reply, &answer);
+void control_reply_end(struct control_reply *reply)
+{
+	answer_list_end(&reply->list);
+	reply_finish(reply, &reply->list);
 }
 
 void control_reply_engines(struct control_reply *reply,

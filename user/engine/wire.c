@@ -260,6 +260,7 @@ int wire_join(struct wire *wire, struct wire_link *link,
 	body->expires_ns = join->expires_ns;
 	snprintf(body->label, sizeof(body->label), "%s", join->label);
 	ask->link = link;
+	ask->since_ms = loop_now(wire->params.loop);
 	link->wire = wire;
 	link->ask = ask;
 	link->state = WIRE_LINK_ASKED;
@@ -284,6 +285,24 @@ void wire_reset(struct wire_link *link)
 	wire_channel_pump(wire);
 }
 
+/* A link that goes while its pair is to be reset: with nobody to end it, it would
+ * live on. A message says so in its place, to the next broker should this one go.
+ */
+static void link_condemn(struct wire *wire, const struct wire_link *link)
+{
+	struct wire_message *message = calloc(1, sizeof(*message));
+
+	if (!message)
+		return; /* it ends with its allocation's lifetime */
+	message->len = sizeof(message->body.reset);
+	message->body.reset = (struct broker_reset){
+		.type = BROKER_RESET,
+		.pair = link->place,
+		.generation = link->generation,
+	};
+	list_add_tail(&message->list, &wire->messages);
+}
+
 void wire_forget(struct wire_link *link)
 {
 	struct wire_ask *ask = link->ask;
@@ -291,6 +310,10 @@ void wire_forget(struct wire_link *link)
 	if (link->state == WIRE_LINK_OUT)
 		return;
 	if (link->state != WIRE_LINK_ASKED) {
+		if (link->reset == WIRE_RESET_WANTED) {
+			link_condemn(link->wire, link);
+			wire_channel_pump(link->wire);
+		}
 		link_leave(link);
 		return;
 	}
@@ -516,25 +539,6 @@ static void messages_lost(struct wire *wire)
 	}
 }
 
-/*
- * One that is given up may have become active without our knowing, and would live
- * on with nobody to end it: the next broker resets it, if it is still there.
- */
-static void link_condemn(struct wire *wire, const struct wire_link *link)
-{
-	struct wire_message *message = calloc(1, sizeof(*message));
-
-	if (!message)
-		return; /* it ends with its allocation's lifetime */
-	message->len = sizeof(message->body.reset);
-	message->body.reset = (struct broker_reset){
-		.type = BROKER_RESET,
-		.pair = link->place,
-		.generation = link->generation,
-	};
-	list_add_tail(&message->list, &wire->messages);
-}
-
 static void links_lost(struct wire *wire)
 {
 	struct list gone, *pos, *tmp;
@@ -562,6 +566,7 @@ static void links_lost(struct wire *wire)
 		struct wire_link *link =
 			list_entry(gone.next, struct wire_link, list);
 
+		/* It may have become active without our knowing. */
 		link_condemn(wire, link);
 		link_end(link, WIRE_END_ORPHAN, NULL);
 	}

@@ -136,8 +136,8 @@ void wire_reset(struct wire_link *link);
 
 /*
  * The owner goes away without waiting for an end. One that is asked for will be
- * reset should it be joined; one that is joined stays: of use only for a worker
- * that ends.
+ * reset should it be joined, and one that wire_reset() was called for still is;
+ * any other that is joined stays: of use only for a worker that ends.
  */
 void wire_forget(struct wire_link *link);
 

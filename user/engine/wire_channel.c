@@ -160,8 +160,6 @@ void wire_channel_close(struct wire *wire, const char *why)
 	wire_lost(wire, why);
 }
 
-static void answer_overdue(struct timer *timer);
-
 /* One packet a tick: others want a turn, too. */
 static void channel_ready(struct watch *watch, uint32_t events)
 {
@@ -179,9 +177,6 @@ static void channel_ready(struct watch *watch, uint32_t events)
 	}
 	if (!err || err == -EAGAIN) {
 		wire_channel_pump(wire);
-		if (!list_empty(&wire->asked) && !wire->timer.armed)
-			timer_arm(wire->params.loop, &wire->timer,
-				  wire->params.answer_ms, answer_overdue);
 		return;
 	}
 	if (err == -EBADMSG)
@@ -255,32 +250,11 @@ static bool links_pump(struct wire *wire)
 	       links_send(wire, &wire->resets, BROKER_RESET);
 }
 
-static void answer_overdue(struct timer *timer)
-{
-	struct wire *wire = list_entry(timer, struct wire, timer);
-	struct wire_ask *ask;
-	uint64_t waited;
-
-	wire_channel_flush(wire);
-	if (list_empty(&wire->asked))
-		return;
-	ask = list_entry(wire->asked.next, struct wire_ask, list);
-	waited = loop_now(wire->params.loop) - ask->sent_ms;
-	if (waited >= wire->params.answer_ms)
-		wire_overdue(wire, true);
-	else
-		timer_arm(wire->params.loop, timer,
-			  wire->params.answer_ms - waited, answer_overdue);
-}
-
 static void ask_sent(struct wire *wire, struct wire_ask *ask)
 {
-	ask->sent_ms = loop_now(wire->params.loop);
+	ask->since_ms = loop_now(wire->params.loop);
 	list_add_tail(&ask->list, &wire->asked);
 	wire->sent++;
-	if (!wire->timer.armed)
-		timer_arm(wire->params.loop, &wire->timer,
-			  wire->params.answer_ms, answer_overdue);
 }
 
 static bool goes_alone(const struct wire_message *message)
@@ -356,6 +330,39 @@ static bool messages_pump(struct wire *wire)
 	}
 }
 
+/* Sent, or still waiting for room in the channel; NULL. */
+static struct wire_ask *ask_oldest(const struct wire *wire)
+{
+	struct list *pos;
+
+	if (!list_empty(&wire->asked))
+		return list_entry(wire->asked.next, struct wire_ask, list);
+	list_for_each(pos, &wire->messages) {
+		struct wire_message *message =
+			list_entry(pos, struct wire_message, list);
+
+		if (message->body.type == BROKER_JOIN)
+			return list_entry(message, struct wire_ask, message);
+	}
+	return NULL;
+}
+
+static void answer_overdue(struct timer *timer)
+{
+	struct wire *wire = list_entry(timer, struct wire, timer);
+	const struct wire_ask *ask = ask_oldest(wire);
+	uint64_t waited;
+
+	if (!ask)
+		return;
+	waited = loop_now(wire->params.loop) - ask->since_ms;
+	if (waited >= wire->params.answer_ms)
+		wire_overdue(wire, true);
+	else
+		timer_arm(wire->params.loop, timer,
+			  wire->params.answer_ms - waited, answer_overdue);
+}
+
 void wire_channel_flush(struct wire *wire)
 {
 	bool done;
@@ -366,6 +373,9 @@ void wire_channel_flush(struct wire *wire)
 	done = links_pump(wire) && messages_pump(wire);
 	watch_set(wire->params.loop, &wire->watch,
 		  done ? EPOLLIN : EPOLLIN | EPOLLOUT);
+	if (wire->asks.count && !wire->timer.armed)
+		timer_arm(wire->params.loop, &wire->timer,
+			  wire->params.answer_ms, answer_overdue);
 }
 
 static void pump_run(struct deferred *deferred)

@@ -30,7 +30,7 @@ struct wire_ask {
 	struct table_node node; /* of wire->asks, by ticket */
 	struct list list; /* of wire->asked, oldest first, when sent */
 	struct wire_link *link; /* NULL: abandoned */
-	uint64_t sent_ms;
+	uint64_t since_ms; /* it was asked for, then sent */
 };
 
 /* wire_link.reset */

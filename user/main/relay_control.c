@@ -13,13 +13,14 @@
 #include "main/channel.h"
 #include "main/relay_internal.h"
 
-/* Connections a worker tells of before its clients have their turn again. */
-#define PAGE 1000
+/* Connections looked at, or rows told of, before others have their turn again. */
+#define PAGE 200
 
 /* Rows of one worker: fixed size each, at most `limit`; total counts all. */
 struct rows {
 	char *data;
 	size_t count, capacity, total;
+	size_t told; /* and freed, of count */
 	bool failed; /* no memory: the answer is refused, not cut */
 };
 
@@ -29,7 +30,9 @@ struct query {
 	struct control_request request;
 	size_t row_size;
 	struct rows rows[CONF_MAX_WORKERS];
-	struct turn_cursor cursors[CONF_MAX_WORKERS]; /* of connections */
+	struct turn_cursor cursors[CONF_MAX_WORKERS];
+	struct letter more; /* there are rows to tell of */
+	size_t told; /* rows of all */
 	struct counters counters[CONF_MAX_WORKERS];
 	struct turn_wire_info wire[CONF_MAX_WORKERS];
 	struct turn_ktls_info ktls[CONF_MAX_WORKERS];
@@ -71,33 +74,90 @@ static void query_free(struct query *query)
 	free(query);
 }
 
-/* All workers' rows in one array, cut at the limit. false without memory. */
-static bool rows_join(struct query *query, struct rows *out)
+static void row_free(const struct query *query, void *row)
 {
-	size_t limit = query->request.limit;
+	struct control_allocation *allocation = row;
+	struct control_connection *connection = row;
 
-	memset(out, 0, sizeof(*out));
-	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
-		out->total += query->rows[i].total;
-		out->capacity += query->rows[i].count;
-		out->failed |= query->rows[i].failed;
+	if (query->request.command == CONTROL_CONNECTIONS) {
+		free(connection->user);
+	} else {
+		free(allocation->user);
+		free(allocation->realm);
 	}
-	out->data = malloc(out->capacity * query->row_size + 1);
-	if (!out->data || out->failed) {
-		free(out->data);
-		return false;
-	}
-	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
-		size_t take = query->rows[i].count;
+}
 
-		if (take > limit - out->count)
-			take = limit - out->count;
-		if (take)
-			memcpy(out->data + out->count * query->row_size,
-			       query->rows[i].data, take * query->row_size);
-		out->count += take;
+/* Tells of the next rows of a worker as far as the limit goes, and frees them. */
+static void page_tell(struct query *query, struct rows *rows)
+{
+	size_t left = rows->count - rows->told, total = 0, count;
+	size_t take = left < PAGE ? left : PAGE;
+	char *first = take ? rows->data + rows->told * query->row_size : NULL;
+
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
+		total += query->rows[i].total;
+	count = query->request.limit - query->told;
+	if (count > take)
+		count = take;
+	if (query->request.command == CONTROL_CONNECTIONS)
+		control_reply_connections(query->reply, (void *)first, count,
+					  total);
+	else
+		control_reply_allocations(query->reply, (void *)first, count,
+					  total);
+	query->told += count;
+	rows->told += take;
+	for (size_t i = 0; i < take; i++)
+		row_free(query, first + i * query->row_size);
+}
+
+/* The first worker of which not all is told, the last one otherwise. */
+static struct rows *rows_next(struct query *query)
+{
+	unsigned int i = 0;
+
+	while (i < CONF_MAX_WORKERS - 1 &&
+	       query->rows[i].told == query->rows[i].count)
+		i++;
+	return &query->rows[i];
+}
+
+/* One page a tick, or all of them when there is no other tick. */
+static void list_tell(struct letter *letter)
+{
+	struct query *query = list_entry(letter, struct query, more);
+	struct relay *relay = query->fanout.relay;
+	struct rows *rows;
+
+	do {
+		page_tell(query, rows_next(query));
+		rows = rows_next(query);
+	} while (relay->ending && rows->told < rows->count);
+	if (rows->told < rows->count) {
+		loop_post(relay->loop, letter, list_tell);
+		return;
 	}
-	return true;
+	control_reply_end(query->reply);
+	query_free(query);
+}
+
+static void list_done(struct fanout *fanout)
+{
+	struct query *query = list_entry(fanout, struct query, fanout);
+	bool failed = false;
+
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
+		failed |= query->rows[i].failed;
+	if (!failed) {
+		list_tell(&query->more);
+		return;
+	}
+	control_reply_error(query->reply, "out of memory");
+	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++)
+		for (size_t j = 0; j < query->rows[i].count; j++)
+			row_free(query,
+				 query->rows[i].data + j * query->row_size);
+	query_free(query);
 }
 
 static bool allocation_row(void *arg, const struct turn_allocation_info *info)
@@ -135,30 +195,6 @@ static void allocations_each(struct fanout *fanout, struct relay_worker *worker)
 	struct collector to = { .query = query, .worker = worker };
 
 	turn_worker_each_allocation(worker->turn, allocation_row, &to);
-}
-
-static void allocations_done(struct fanout *fanout)
-{
-	struct query *query = list_entry(fanout, struct query, fanout);
-	struct rows all;
-
-	if (!rows_join(query, &all)) {
-		control_reply_error(query->reply, "out of memory");
-	} else {
-		control_reply_allocations(query->reply,
-					  (struct control_allocation *)all.data,
-					  all.count, all.total);
-		free(all.data);
-	}
-	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
-		struct control_allocation *row = (void *)query->rows[i].data;
-
-		for (size_t j = 0; j < query->rows[i].count; j++) {
-			free(row[j].user);
-			free(row[j].realm);
-		}
-	}
-	query_free(query);
 }
 
 static bool connection_row(void *arg, const struct turn_connection_info *info)
@@ -202,32 +238,15 @@ static void connections_each(struct fanout *fanout, struct relay_worker *worker)
 		turn_worker_connections(worker->turn);
 }
 
-static void connections_done(struct fanout *fanout)
-{
-	struct query *query = list_entry(fanout, struct query, fanout);
-	struct rows all;
-
-	if (!rows_join(query, &all)) {
-		control_reply_error(query->reply, "out of memory");
-	} else {
-		control_reply_connections(query->reply,
-					  (struct control_connection *)all.data,
-					  all.count, all.total);
-		free(all.data);
-	}
-	for (unsigned int i = 0; i < CONF_MAX_WORKERS; i++) {
-		struct control_connection *row = (void *)query->rows[i].data;
-
-		for (size_t j = 0; j < query->rows[i].count; j++)
-			free(row[j].user);
-	}
-	query_free(query);
-}
-
 static void status_each(struct fanout *fanout, struct relay_worker *worker)
 {
 	struct query *query = list_entry(fanout, struct query, fanout);
 
+	if (turn_worker_look(worker->turn, &query->cursors[worker->index],
+			     PAGE)) {
+		fanout_again(fanout, worker);
+		return;
+	}
 	turn_worker_counters(worker->turn, &query->counters[worker->index]);
 }
 
@@ -514,12 +533,12 @@ void relay_control(void *arg, const struct control_request *request,
 	case CONTROL_ALLOCATIONS:
 		query_start(relay, request, reply,
 			    sizeof(struct control_allocation), allocations_each,
-			    allocations_done);
+			    list_done);
 		return;
 	case CONTROL_CONNECTIONS:
 		query_start(relay, request, reply,
 			    sizeof(struct control_connection), connections_each,
-			    connections_done);
+			    list_done);
 		return;
 	case CONTROL_ENGINES:
 		query_start(relay, request, reply,

@@ -44,7 +44,7 @@ enum pair_end {
 	PAIR_END_IDLE, /* idle_timeout_ms */
 	PAIR_END_FINISHED, /* pair_finish */
 	PAIR_END_KICKED, /* pair_reset */
-	PAIR_END_KEY, /* the kernel's key for TLS is used up */
+	PAIR_END_KEY, /* a key of TLS is used up */
 	PAIR_END_ERROR, /* no engine, no memory, the broker has gone */
 };
 

@@ -174,9 +174,11 @@ static void bytes_arrived(struct stream *stream, const uint8_t *data,
 		transport_stream_close(stream, STREAM_CLOSE_ERROR);
 }
 
-/* How the other side's end, or a failure of the connection, is called. */
-static enum stream_close close_reason(const struct stream *stream)
+/* How a failure of the connection is called. */
+static enum stream_close close_reason(const struct stream *stream, ssize_t err)
 {
+	if (err == -EKEYEXPIRED)
+		return STREAM_CLOSE_KEY;
 	return stream->params.seal && stream->params.seal->why ?
 		       STREAM_CLOSE_SEAL :
 		       STREAM_CLOSE_ERROR;
@@ -217,7 +219,7 @@ static bool read_once(struct stream *stream)
 	else if (n == 0)
 		transport_stream_close(stream, STREAM_CLOSE_EOF);
 	else if (n != -EAGAIN && n != -EINTR)
-		transport_stream_close(stream, close_reason(stream));
+		transport_stream_close(stream, close_reason(stream, n));
 	if (stream->open && stream->params.seal)
 		watch_update(stream);
 	return stream->open && !stream->paused && seal_has_more(stream);
@@ -243,7 +245,7 @@ static void stream_flush(struct stream *stream)
 	ssize_t n = send_some(stream, queued->data, queued->len);
 
 	if (n < 0) {
-		transport_stream_close(stream, close_reason(stream));
+		transport_stream_close(stream, close_reason(stream, n));
 		return;
 	}
 	queued->len -= (size_t)n;
@@ -296,7 +298,7 @@ int transport_stream_send(struct stream *stream, const void *data, size_t len)
 	if (!stream->queued.len)
 		n = send_some(stream, data, len);
 	if (n < 0) {
-		transport_stream_close(stream, close_reason(stream));
+		transport_stream_close(stream, close_reason(stream, n));
 		return (int)n;
 	}
 	if ((size_t)n == len)

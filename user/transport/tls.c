@@ -14,6 +14,13 @@
  * How reading has ended is remembered, for what brought the end may have brought
  * bytes before it, and OpenSSL must not be asked again after it has failed.
  *
+ * A key of AES-GCM has sealed enough after 2^24.5 full records (RFC 8446 5.5; TLS 1.2
+ * says nothing of it, and has the same cipher), of which OpenSSL keeps no count. What
+ * was written under it is counted, small records as what they are of a full one; at
+ * TLS_KEY_RECORDS a session of TLS 1.3 goes on with the next key, and one of TLS 1.2
+ * is over, without an alert: OpenSSL has none to be sent from outside. Keys of the
+ * other side are its own to count; its updates are followed.
+ *
  * A stream that ends without close_notify has been cut, by whomever: that is an
  * error, never an end of stream (RFC 8446 6.1).
  */
@@ -87,6 +94,16 @@ static int session_judge(struct tls_session *session, int result)
 	return tls_session_fail(session, -EPROTO, tls_complaint());
 }
 
+/* Did the handshake end? */
+static bool session_look(struct tls_session *session)
+{
+	if (!session->seal.open && SSL_is_init_finished(session->ssl)) {
+		session->seal.open = true;
+		session->most = tls_keys_most(session->ssl);
+	}
+	return session->seal.open;
+}
+
 int tls_handshake(struct seal *seal)
 {
 	struct tls_session *session = session_of(seal);
@@ -96,8 +113,7 @@ int tls_handshake(struct seal *seal)
 	ERR_clear_error();
 	errno = 0;
 	err = SSL_do_handshake(session->ssl);
-	seal->open = err == 1;
-	if (seal->open)
+	if (session_look(session))
 		return 0;
 	verified = SSL_get_verify_result(session->ssl);
 	if (ERR_GET_REASON(ERR_peek_error()) ==
@@ -131,7 +147,7 @@ static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 		errno = 0;
 		err = SSL_read_ex(session->ssl, (uint8_t *)data + at, len - at,
 				  &n);
-		seal->open = seal->open || SSL_is_init_finished(session->ssl);
+		session_look(session);
 		if (err != 1) {
 			err = session_judge(session, err);
 			seal->blocked = err == -EAGAIN &&
@@ -148,6 +164,25 @@ static ssize_t session_recv(struct seal *seal, void *data, size_t len)
 	return session->stopped ? session->error : err;
 }
 
+/* Sees that no key seals too much. 0, or -EKEYEXPIRED: it can have no other. */
+static int session_rekey(struct tls_session *session)
+{
+	const struct tls_socket *socket = &session->socket;
+	SSL *ssl = session->ssl;
+
+	if (!session->most ||
+	    socket->out.bytes < session->most * SEAL_RECORD_MAX)
+		return 0;
+	if (SSL_version(ssl) != TLS1_3_VERSION)
+		return tls_session_fail(session, -EKEYEXPIRED, TLS_KEY_SPENT);
+	/* It goes before the next record, but not before one that is on its way;
+	 * while it is on its own, another one is refused.
+	 */
+	if (!socket->clogged)
+		SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+	return 0;
+}
+
 static ssize_t session_send(struct seal *seal, const void *data, size_t len)
 {
 	struct tls_session *session = session_of(seal);
@@ -158,6 +193,10 @@ static ssize_t session_send(struct seal *seal, const void *data, size_t len)
 		return -EPIPE;
 	if (seal->place == SEAL_IN_KERNEL)
 		return tls_offload_send(session, data, len);
+	/* An update with nothing behind it would keep the end from being told. */
+	err = len ? session_rekey(session) : 0;
+	if (err)
+		return err;
 	while (at < len) {
 		ERR_clear_error();
 		errno = 0;
@@ -256,9 +295,9 @@ static void secret_told(const SSL *ssl, const char *line)
 	tls_secret_parse(line, "CLIENT_TRAFFIC_SECRET_0", &session->secret_in);
 	tls_secret_parse(line, "SERVER_TRAFFIC_SECRET_0", &session->secret_out);
 	if (session->secret_in.len != in)
-		session->socket.in.records = 0;
+		tls_track_begin(&session->socket.in);
 	if (session->secret_out.len != out)
-		session->socket.out.records = 0;
+		tls_track_begin(&session->socket.out);
 }
 
 static void message_passed(int sent, int version, int type, const void *data,
@@ -266,18 +305,23 @@ static void message_passed(int sent, int version, int type, const void *data,
 {
 	struct tls_session *session = SSL_get_app_data(ssl);
 
-	(void)sent;
 	(void)version;
 	(void)arg;
-	if (type == SSL3_RT_HANDSHAKE && len &&
-	    *(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
-		session->rekeyed = true;
+	if (type != SSL3_RT_HANDSHAKE || !len ||
+	    *(const uint8_t *)data != SSL3_MT_KEY_UPDATE)
+		return;
+	session->rekeyed = true;
+	tls_track_begin(sent ? &session->socket.out : &session->socket.in);
+}
+
+void tls_context_count(SSL_CTX *context)
+{
+	SSL_CTX_set_msg_callback(context, message_passed);
 }
 
 void tls_context_tell_secrets(SSL_CTX *context)
 {
 	SSL_CTX_set_keylog_callback(context, secret_told);
-	SSL_CTX_set_msg_callback(context, message_passed);
 }
 
 void tls_context_init(SSL_CTX *context)

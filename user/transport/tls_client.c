@@ -43,6 +43,7 @@ int tls_client_new(const char *authorities, bool verify,
 	}
 	atomic_init(&client->refs, 1);
 	tls_context_init(client->context);
+	tls_context_count(client->context);
 	SSL_CTX_set_min_proto_version(client->context, TLS1_2_VERSION);
 	SSL_CTX_set_alpn_protos(client->context, protocols,
 				sizeof(protocols) - 1);

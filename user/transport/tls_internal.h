@@ -14,9 +14,17 @@
 #define TLS_KEY_MAX     ((size_t)32)
 #define TLS_SECRET_MAX  ((size_t)64)
 
+/*
+ * Full records that one key of AES-GCM may seal: below the limit of 2^24.5 (RFC 8446
+ * 5.5) by a third, for what is written at once may be many.
+ */
+#define TLS_KEY_RECORDS (UINT64_C(1) << 24)
+#define TLS_KEY_SPENT   "as many records as one key is good for"
+
 /* The records that pass one way. */
 struct tls_track {
 	uint64_t records; /* under the keys in use, the whole ones */
+	uint64_t bytes; /* of these, headers and all */
 	uint8_t head[TLS_RECORD_HEAD + TLS_NONCE_LEN]; /* of the last one */
 	size_t have; /* bytes of a record that is not whole; 0: between two */
 	size_t left; /* what is missing of it, once its header is there */
@@ -45,6 +53,8 @@ struct tls_socket {
 /* NULL: no memory. The socket lives as long as it. */
 BIO *tls_socket_bio(struct tls_socket *socket);
 void tls_track_feed(struct tls_track *track, const void *data, size_t len);
+/* What follows is under new keys. */
+void tls_track_begin(struct tls_track *track);
 bool tls_track_between(const struct tls_track *track);
 
 /* tls_keys.c */
@@ -73,6 +83,8 @@ struct tls_keys {
 int tls_keys_find(const SSL *ssl, const struct tls_secret *secret,
 		  const struct tls_track *track, bool reading,
 		  struct tls_keys *out);
+/* Full records that a key of this session may seal; 0: no limit. */
+uint64_t tls_keys_most(const SSL *ssl);
 /* Takes a secret from a line of a key log, if it is under this label. */
 void tls_secret_parse(const char *line, const char *label,
 		      struct tls_secret *out);
@@ -98,7 +110,6 @@ struct tls_moved {
 	bool stays; /* reading, with OpenSSL, for the kernel refused it */
 	size_t overhead; /* bytes of a record that are no data */
 	uint64_t records, entered; /* counts at its beginning */
-	uint64_t most; /* records under its key; 0: no limit */
 	uint64_t sent; /* bytes given to it by us */
 	uint8_t alert[2]; /* received; a small read brings half of one */
 	size_t alert_len;
@@ -114,6 +125,7 @@ struct tls_session {
 	bool failed; /* writing must not be tried again either */
 	bool told; /* the other side, that nothing follows */
 	bool rekeyed; /* the keys are not those of the handshake */
+	uint64_t most; /* tls_keys_most, once it is open */
 	int error; /* of the reading: a negative errno, or 0: in order */
 	struct tls_secret secret_in, secret_out;
 	struct tls_moved moved;
@@ -125,6 +137,8 @@ struct tls_session {
 int tls_session_fail(struct tls_session *session, int error, const char *why);
 /* OpenSSL's part has nothing to do any more. */
 void tls_session_forget(struct tls_session *session);
+/* Has changes of keys told, where the counts begin anew. */
+void tls_context_count(SSL_CTX *context);
 /* Has the secrets told that tls_offload needs. */
 void tls_context_tell_secrets(SSL_CTX *context);
 

@@ -19,12 +19,10 @@
  *   be derived here, from secrets kept for as long as the connection lasts, in both
  *   ways, with the answer ordered among what is spliced; no kernel here has been seen
  *   to do it. So it stays an error. So is a renegotiation.
- * - For the same reason a key that has sealed enough is an end, too. For AES-GCM that
- *   is 2^24.5 full records (RFC 8446 5.5; TLS 1.2 says nothing of it, and has the
- *   same cipher); ChaCha20-Poly1305 has no limit. The kernel has the exact number,
- *   but asking costs a system call: what is written counts as so many records as it
- *   may have become, and when these could be too many, the kernel is asked. Keys of
- *   the other side are its own to count.
+ * - For the same reason a key that has sealed enough is an end, too (tls.c says when
+ *   it is). The kernel has the exact number of records, but asking costs a system
+ *   call: what is written counts as so many records as it may have become, and when
+ *   these could be too many, the kernel is asked.
  * - A sealed record may have been taken by it and not yet by TCP, when there was
  *   no room. shutdown(2) and close(2) would cut it off, and SIOCOUTQ does not
  *   count it. But its bytes can be counted: see tls_offload_unsent.
@@ -44,9 +42,7 @@
 
 SYSCALLS(SYSCALLS_RELAY, "getsockopt sendto");
 
-#define TCP_CLOSE 7 /* of netinet/tcp.h, whose tcp_info is too old */
-/* Below the limit by a third: a splice may be many records. */
-#define RECORDS_MAX   (UINT64_C(1) << 24)
+#define TCP_CLOSE     7 /* of netinet/tcp.h, whose tcp_info is too old */
 #define RECORDS_LEFT  128 /* of these few no more are begun */
 #define LOOKS_MAX     16 /* at two counts that go together */
 #define ALERT_WARNING 1
@@ -133,14 +129,12 @@ static enum seal_place keys_install(struct tls_session *session,
 	moved->cipher = keys->cipher;
 	moved->overhead = record_overhead(keys);
 	moved->records = keys->records;
-	moved->most =
-		keys->cipher == TLS_CIPHER_CHACHA20_POLY1305 ? 0 : RECORDS_MAX;
 	if (bytes_entered(fd, &moved->entered))
 		return SEAL_KEPT_STATE;
 	err = tls_kernel_install(fd, false, keys);
 	if (err)
 		return err == -ENOENT ? SEAL_KEPT_CIPHER : SEAL_KEPT_ERROR;
-	session->seal.most = moved->most;
+	session->seal.most = session->most;
 	session->seal.records = keys->records;
 	return SEAL_IN_KERNEL;
 }
@@ -270,20 +264,20 @@ ssize_t tls_offload_recv(struct tls_session *session, void *data, size_t len)
 
 int tls_offload_recount(struct tls_session *session)
 {
-	const struct tls_moved *moved = &session->moved;
+	const uint16_t cipher = session->moved.cipher;
 	uint64_t records;
 	int err;
 
 	if (session->failed)
 		return -EPIPE;
-	err = tls_kernel_records(session->socket.fd, moved->cipher, &records);
+	err = tls_kernel_records(session->socket.fd, cipher, &records);
 	if (err)
 		return err;
-	if (records + RECORDS_LEFT >= moved->most)
+	if (records + RECORDS_LEFT >= session->most)
 		return (int)refuse(session, SSL_AD_INTERNAL_ERROR, -EKEYEXPIRED,
-				   "as many records as one key is good for");
+				   TLS_KEY_SPENT);
 	session->seal.records = 0;
-	session->seal.most = moved->most - records - RECORDS_LEFT;
+	session->seal.most = session->most - records - RECORDS_LEFT;
 	return 0;
 }
 

@@ -37,13 +37,19 @@ bool tls_track_between(const struct tls_track *track)
 	return !track->have;
 }
 
+void tls_track_begin(struct tls_track *track)
+{
+	track->records = 0;
+	track->bytes = 0;
+}
+
 static void record_passed(struct tls_track *track)
 {
-	/* In TLS 1.2 what follows is under new keys. */
+	track->records++;
+	track->bytes += track->have;
+	/* In TLS 1.2. */
 	if (track->head[0] == RECORD_KEY_CHANGE)
-		track->records = 0;
-	else
-		track->records++;
+		tls_track_begin(track);
 	track->have = 0;
 }
 

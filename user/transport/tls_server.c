@@ -224,10 +224,12 @@ static int context_prepare(SSL_CTX *context, struct tls_server *server,
 	 * waits of messages that came too early, too.
 	 */
 	SSL_CTX_set_max_cert_list(context, 1);
-	if (params->datagrams)
+	if (params->datagrams) {
 		dtls_context_init(context);
-	else
+	} else {
+		tls_context_count(context);
 		tls_context_tell_secrets(context);
+	}
 	if (SSL_CTX_set_session_id_context(context, sessions,
 					   sizeof(sessions) - 1) != 1 ||
 	    SSL_CTX_set_min_proto_version(context, version_min(params)) != 1)

@@ -77,6 +77,7 @@ enum stream_close {
 	STREAM_CLOSE_EOF, /* the other side ended its stream */
 	STREAM_CLOSE_ERROR, /* reset, or a read or write failed */
 	STREAM_CLOSE_SEAL, /* TLS failed: transport_stream_why */
+	STREAM_CLOSE_KEY, /* a key of TLS is used up */
 	STREAM_CLOSE_PROTOCOL, /* the owner said so (received returned < 0) */
 	STREAM_CLOSE_QUEUE_FULL, /* the other side does not read */
 };

@@ -7,7 +7,8 @@
  * tick, after everybody else. A message is a datagram, or, where the owner lets it,
  * a train: what one sender has sent at once, all of one length but for the last, in
  * one piece of at most 64 KB, as a network device or a sender on this machine has
- * joined it (UDP_GRO). What is sent is collected in one piece of memory
+ * joined it (UDP_GRO); while trains come, so many fewer are read that a tick has about
+ * TICK_DATAGRAMS. What is sent is collected in one piece of memory
  * for all sockets of the loop and leaves at the end of the tick, or when that is
  * full, with one sendmmsg(2) per socket that has something to send; datagrams of
  * the same length to the same address go into it as one message that the kernel
@@ -42,12 +43,14 @@ SYSCALLS_SOCKET(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, AF_INET, 0);
 SYSCALLS_SOCKET(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY, AF_INET6, 0);
 SYSCALLS(SYSCALLS_SUPERVISOR | SYSCALLS_RELAY,
 	 "bind setsockopt getsockopt getsockname");
-SYSCALLS(SYSCALLS_RELAY, "recvmmsg recvmsg sendmmsg sendmsg sendto");
+SYSCALLS(SYSCALLS_RELAY, "recvmmsg recvmsg recvfrom sendmmsg sendmsg sendto");
 
 #define RECEIVE_BATCH 64
 #define SEND_BATCH    128
-#define FAILURE_BATCH 64
-#define DATAGRAM_MAX  65535u
+/* More would have others wait for milliseconds, fewer would cost calls. */
+#define TICK_DATAGRAMS 256u
+#define FAILURE_BATCH  64
+#define DATAGRAM_MAX   65535u
 /* Not a power of two: the starts shall not share one set of the cache. */
 #define RECEIVE_STRIDE (DATAGRAM_MAX + 193u)
 #define SEND_BYTES     (256u << 10)
@@ -55,6 +58,8 @@ SYSCALLS(SYSCALLS_RELAY, "recvmmsg recvmsg sendmmsg sendmsg sendto");
 #define SEGMENTED_MAX  65000u /* bytes of one message that is cut */
 /* Clients' sockets, best effort: a burst waits here while others are served. */
 #define BUFFER_BYTES (4 << 20)
+/* Datagrams that a buffer of this size can hold: each counts for more than that. */
+#define BUFFER_DATAGRAMS (BUFFER_BYTES / 256)
 
 /* Room for what the kernel says of, or is told about, a datagram. */
 #define CONTROL_MAX \
@@ -71,6 +76,7 @@ struct udp_socket {
 	union addr addr;
 	bool wildcard;
 	bool trains; /* the kernel may hand over many of one sender as one */
+	unsigned int batch; /* messages that the next tick reads at most */
 	bool whole; /* the kernel has refused to cut here */
 };
 
@@ -264,7 +270,7 @@ static void batch_prepare(const struct udp_socket *socket)
 	const bool asks = socket->wildcard || socket->trains;
 	struct udp *udp = socket->udp;
 
-	for (size_t i = 0; i < RECEIVE_BATCH; i++) {
+	for (size_t i = 0; i < socket->batch; i++) {
 		udp->pieces[i].iov_base = udp->arrived + i * RECEIVE_STRIDE;
 		udp->pieces[i].iov_len = DATAGRAM_MAX;
 		udp->messages[i].msg_hdr = (struct msghdr){
@@ -342,6 +348,22 @@ static void train_handle(struct udp_socket *socket, const struct udp_path *path,
 	socket->received(socket->arg, path, data, len);
 }
 
+/* As many messages as have a tick's share, judged by these; twice as many at most. */
+static void batch_adapt(struct udp_socket *socket, const size_t *lengths,
+			const size_t *strides, int count)
+{
+	size_t datagrams = 0, batch;
+
+	for (int i = 0; i < count; i++)
+		datagrams += lengths[i] / (strides[i] ? strides[i] : 1);
+	batch = datagrams > TICK_DATAGRAMS ?
+			TICK_DATAGRAMS * (size_t)count / datagrams :
+			2u * socket->batch;
+	socket->batch = batch > RECEIVE_BATCH ? RECEIVE_BATCH :
+			batch                 ? (unsigned int)batch :
+						1;
+}
+
 static void socket_ready(struct watch *watch, uint32_t events)
 {
 	struct udp_socket *socket = list_entry(watch, struct udp_socket, watch);
@@ -353,7 +375,7 @@ static void socket_ready(struct watch *watch, uint32_t events)
 	if (events & EPOLLERR && socket->failed)
 		failures_read(socket);
 	batch_prepare(socket);
-	count = recvmmsg(watch->fd, udp->messages, RECEIVE_BATCH, MSG_DONTWAIT,
+	count = recvmmsg(watch->fd, udp->messages, socket->batch, MSG_DONTWAIT,
 			 NULL);
 	/* What is sent meanwhile takes the same message headers. */
 	for (int i = 0; i < count; i++) {
@@ -362,6 +384,8 @@ static void socket_ready(struct watch *watch, uint32_t events)
 		paths[i].remote = udp->addresses[i];
 		local_read(socket, &udp->messages[i].msg_hdr, &paths[i].local);
 	}
+	if (count > 0)
+		batch_adapt(socket, lengths, strides, count);
 	for (int i = 0; i < count; i++)
 		train_handle(socket, &paths[i],
 			     udp->arrived + (size_t)i * RECEIVE_STRIDE,
@@ -371,10 +395,14 @@ static void socket_ready(struct watch *watch, uint32_t events)
 /* Learns what it is bound to, and asks for what it must know of datagrams. */
 static int socket_learn(struct udp_socket *socket, int fd)
 {
-	socklen_t len = sizeof(socket->addr);
+	socklen_t len = sizeof(socket->addr), int_len = sizeof(int);
+	int trains = 0;
 
 	if (getsockname(fd, &socket->addr.sa, &len) < 0)
 		return -errno;
+	/* A descriptor may have been somebody else's before. */
+	if (!getsockopt(fd, SOL_UDP, UDP_GRO, &trains, &int_len))
+		socket->trains = trains;
 	socket->wildcard = addr_is_any(&socket->addr);
 	if (!socket->wildcard)
 		return 0;
@@ -393,6 +421,7 @@ int udp_socket_new(struct udp *udp, int fd, udp_received_fn received, void *arg,
 		return -ENOMEM;
 	socket->udp = udp;
 	socket->received = received;
+	socket->batch = RECEIVE_BATCH;
 	socket->arg = arg;
 	list_init(&socket->waiting);
 	list_init(&socket->dirty);
@@ -429,11 +458,26 @@ int udp_socket_failures(struct udp_socket *socket, udp_failed_fn failed)
 	return err;
 }
 
+/* Where the trains among them are to be cut the kernel no longer says. */
+static void waiting_drop(const struct udp_socket *socket)
+{
+	uint8_t byte;
+
+	for (int i = 0; i < BUFFER_DATAGRAMS; i++)
+		if (recv(socket->watch.fd, &byte, 1, MSG_DONTWAIT) < 0 &&
+		    errno == EAGAIN)
+			return;
+}
+
 void udp_socket_trains(struct udp_socket *socket, bool on)
 {
 	/* Kernels before 5.0 hand over each by itself. */
-	if (!option_set(socket->watch.fd, SOL_UDP, UDP_GRO, on))
-		socket->trains = on;
+	if (on == socket->trains ||
+	    option_set(socket->watch.fd, SOL_UDP, UDP_GRO, on))
+		return;
+	socket->trains = on;
+	if (!on)
+		waiting_drop(socket);
 }
 
 static void flush_deferred(struct deferred *deferred)

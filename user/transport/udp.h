@@ -70,7 +70,8 @@ int udp_socket_failures(struct udp_socket *socket, udp_failed_fn failed);
  * Lets datagrams of one sender come in trains, for a third less work each; the callee
  * sees them one by one as before. A network device that joins them for this socket
  * does so before programs at its hooks, which take no trains: not where one may take
- * over what comes here. No error: what a kernel cannot do it does not.
+ * over what comes here. No error: what a kernel cannot do it does not. What has come
+ * before they are forbidden again, and has not been read, is lost.
  */
 void udp_socket_trains(struct udp_socket *socket, bool on);
 /* Lets routers cut what is sent, and does not believe ICMP of IPv4 for it. */

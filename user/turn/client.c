@@ -147,6 +147,9 @@ static const char *close_reason(struct client *client, enum stream_close why)
 			turn_client_handshake_failed(
 				client, transport_stream_why(client->stream));
 		return "tls";
+	case STREAM_CLOSE_KEY:
+		worker->counters.tls_keys_spent++;
+		return "key";
 	case STREAM_CLOSE_PROTOCOL:
 		return "protocol";
 	case STREAM_CLOSE_QUEUE_FULL:

@@ -32,41 +32,6 @@ static bool each_conn_of(struct list *allocations,
 	return true;
 }
 
-/* All peer connections, those of ended allocations too. false: fn stopped. */
-static bool each_conn(const struct turn_worker *worker,
-		      bool (*fn)(void *arg, struct peer_conn *conn), void *arg)
-{
-	return each_conn_of((struct list *)&worker->allocations, fn, arg) &&
-	       each_conn_of((struct list *)&worker->ended, fn, arg);
-}
-
-static bool bytes_add(void *arg, struct peer_conn *conn)
-{
-	struct counters *counters = arg;
-	struct pair_info info;
-
-	if (!conn->pair)
-		return true;
-	pair_get_info(conn->pair, &info);
-	counters->bytes_to_clients += info.bytes[PAIR_CLIENT];
-	counters->bytes_to_peers += info.bytes[PAIR_PEER];
-	return true;
-}
-
-static void adopted_bytes_add(const struct turn_worker *worker,
-			      struct counters *counters)
-{
-	struct list *pos;
-
-	list_for_each(pos, &worker->adopted) {
-		struct adopted *adopted = list_entry(pos, struct adopted, link);
-
-		turn_wire_adopted_look(adopted);
-		counters->bytes_to_clients += adopted->bytes[WIRE_CLIENT];
-		counters->bytes_to_peers += adopted->bytes[WIRE_PEER];
-	}
-}
-
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out)
 {
@@ -74,8 +39,6 @@ void turn_worker_counters(const struct turn_worker *worker,
 
 	turn_lanes_look((struct turn_worker *)worker);
 	counters = worker->counters;
-	each_conn(worker, bytes_add, &counters);
-	adopted_bytes_add(worker, &counters);
 	counters.datagrams_unsent = udp_unsent(worker->udp);
 	for (size_t i = 0; i < SEAL_PLACES; i++)
 		if (i == SEAL_IN_KERNEL)
@@ -192,28 +155,25 @@ static void conn_info(const struct peer_conn *conn,
 	info->idle_ms = pair.idle_ms;
 }
 
-/* One call of turn_worker_each_connection. */
+/* One call of a walk over the connections. */
 struct walk {
 	struct turn_cursor *at;
-	size_t left; /* connections it may still tell of */
+	size_t left; /* connections it may still visit */
 	bool stopped; /* by fn */
+	/* Both want to go on. */
+	bool (*conn)(struct walk *walk, struct peer_conn *conn);
+	bool (*adopted)(struct walk *walk, struct adopted *adopted);
+	/* Of a walk that tells of them. */
 	bool (*fn)(void *arg, const struct turn_connection_info *info);
 	void *arg;
 };
 
-static bool walk_tell(struct walk *walk,
-		      const struct turn_connection_info *info)
-{
-	walk->stopped = !walk->fn(walk->arg, info);
-	return !walk->stopped;
-}
-
 static bool walk_conn(void *arg, struct peer_conn *conn)
 {
-	struct turn_connection_info info;
+	struct walk *walk = arg;
 
-	conn_info(conn, &info);
-	return walk_tell(arg, &info);
+	walk->stopped = !walk->conn(walk, conn);
+	return !walk->stopped;
 }
 
 /* Serials ascend in every list. false: this call has told enough. */
@@ -242,12 +202,23 @@ static bool walk_allocation(struct walk *walk,
 	return true;
 }
 
+/* Serials ascend, and the one it has come to is mostly still there. */
+static struct list *walk_start(const struct walk *walk,
+			       const struct turn_worker *worker)
+{
+	const struct allocation *allocation =
+		turn_allocation_find(worker, walk->at->allocation);
+
+	return allocation ? allocation->link.prev :
+			    (struct list *)&worker->allocations;
+}
+
 static bool walk_allocations(struct walk *walk,
 			     const struct turn_worker *worker)
 {
-	struct list *pos;
+	struct list *pos = walk_start(walk, worker)->next;
 
-	list_for_each(pos, &worker->allocations) {
+	for (; pos != &worker->allocations; pos = pos->next) {
 		struct allocation *allocation =
 			list_entry(pos, struct allocation, link);
 
@@ -286,7 +257,6 @@ static void adopted_info(struct adopted *adopted,
 
 static bool walk_adopted(struct walk *walk, const struct turn_worker *worker)
 {
-	struct turn_connection_info info;
 	struct list *pos;
 
 	list_for_each(pos, &worker->adopted) {
@@ -298,11 +268,48 @@ static bool walk_adopted(struct walk *walk, const struct turn_worker *worker)
 			return false;
 		walk->left--;
 		walk->at->connection = adopted->serial;
-		adopted_info(adopted, &info);
-		if (!walk_tell(walk, &info))
+		walk->stopped = !walk->adopted(walk, adopted);
+		if (walk->stopped)
 			return false;
 	}
 	return true;
+}
+
+/* true: there are more. */
+static bool walk_run(struct walk *walk, const struct turn_worker *worker)
+{
+	struct turn_cursor *at = walk->at;
+
+	/* First: one that ends during the walk must not be met again here. */
+	if (at->walk == TURN_WALK_ENDED) {
+		at->walk = TURN_WALK_ALLOCATIONS;
+		if (!each_conn_of((struct list *)&worker->ended, walk_conn,
+				  walk))
+			return false;
+	}
+	if (at->walk == TURN_WALK_ALLOCATIONS) {
+		if (!walk_allocations(walk, worker))
+			return !walk->stopped;
+		at->walk = TURN_WALK_ADOPTED;
+		at->connection = 0;
+	}
+	return !walk_adopted(walk, worker) && !walk->stopped;
+}
+
+static bool conn_tell(struct walk *walk, struct peer_conn *conn)
+{
+	struct turn_connection_info info;
+
+	conn_info(conn, &info);
+	return walk->fn(walk->arg, &info);
+}
+
+static bool adopted_tell(struct walk *walk, struct adopted *adopted)
+{
+	struct turn_connection_info info;
+
+	adopted_info(adopted, &info);
+	return walk->fn(walk->arg, &info);
 }
 
 bool turn_worker_each_connection(
@@ -310,42 +317,48 @@ bool turn_worker_each_connection(
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
 	void *arg)
 {
-	struct walk walk = { .at = at, .left = count, .fn = fn, .arg = arg };
+	struct walk walk = {
+		.at = at,
+		.left = count,
+		.conn = conn_tell,
+		.adopted = adopted_tell,
+		.fn = fn,
+		.arg = arg,
+	};
 
-	/* First: one that ends during the walk must not be met again here. */
-	if (at->walk == TURN_WALK_ENDED) {
-		at->walk = TURN_WALK_ALLOCATIONS;
-		if (!each_conn_of(&worker->ended, walk_conn, &walk))
-			return false;
-	}
-	if (at->walk == TURN_WALK_ALLOCATIONS) {
-		if (!walk_allocations(&walk, worker))
-			return !walk.stopped;
-		at->walk = TURN_WALK_ADOPTED;
-		at->connection = 0;
-	}
-	return !walk_adopted(&walk, worker) && !walk.stopped;
+	return walk_run(&walk, worker);
 }
 
-static size_t conns_count(const struct list *allocations)
+static bool conn_look(struct walk *walk, struct peer_conn *conn)
 {
-	struct list *pos;
-	size_t count = 0;
+	(void)walk;
+	turn_peer_conn_look(conn);
+	return true;
+}
 
-	list_for_each(pos, allocations)
-		count += list_entry(pos, struct allocation, link)->conn_count;
-	return count;
+static bool adopted_look(struct walk *walk, struct adopted *adopted)
+{
+	(void)walk;
+	turn_wire_adopted_look(adopted);
+	return true;
+}
+
+bool turn_worker_look(struct turn_worker *worker, struct turn_cursor *at,
+		      size_t count)
+{
+	struct walk walk = {
+		.at = at,
+		.left = count,
+		.conn = conn_look,
+		.adopted = adopted_look,
+	};
+
+	return walk_run(&walk, worker);
 }
 
 size_t turn_worker_connections(const struct turn_worker *worker)
 {
-	struct list *pos;
-	size_t count =
-		conns_count(&worker->allocations) + conns_count(&worker->ended);
-
-	list_for_each(pos, &worker->adopted)
-		count++;
-	return count;
+	return worker->peer_conns.count + worker->adopted_count;
 }
 
 /* What an engine did for earlier settings. */
@@ -467,7 +480,8 @@ static int connection_kick(struct turn_worker *worker, uint64_t serial)
 {
 	struct conn_search search = { .serial = serial };
 
-	each_conn(worker, conn_match, &search);
+	if (each_conn_of(&worker->allocations, conn_match, &search))
+		each_conn_of(&worker->ended, conn_match, &search);
 	if (!search.found)
 		return adopted_kick(worker, serial);
 	turn_peer_conn_kick(search.found);

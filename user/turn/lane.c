@@ -53,7 +53,8 @@ bool turn_lanes_wanted(const struct turn_worker *worker)
 	return conf->engine.wire_datagrams && conf_engine_wanted(conf, "wire");
 }
 
-bool turn_lanes_may(const struct outlet *outlet)
+/* May a channel of this outlet? */
+static bool lanes_may(const struct outlet *outlet)
 {
 	const struct allocation *allocation = outlet->allocation;
 
@@ -63,10 +64,15 @@ bool turn_lanes_may(const struct outlet *outlet)
 	       turn_wire_wanted(outlet);
 }
 
+void turn_lanes_make_way(struct outlet *outlet)
+{
+	if (outlet->udp)
+		udp_socket_trains(outlet->udp, !lanes_may(outlet));
+}
+
 static bool is_wanted(const struct channel *channel)
 {
-	return !channel->allocation->former &&
-	       turn_lanes_may(outlet_of(channel));
+	return !channel->allocation->former && lanes_may(outlet_of(channel));
 }
 
 static void count(struct channel *channel, const struct wire_lane *lane)
@@ -215,8 +221,11 @@ void turn_lane_refresh(struct channel *channel)
 
 void turn_lanes_refresh(struct allocation *allocation)
 {
+	struct outlet *outlet = turn_outlet_next(allocation, NULL);
 	struct list *pos;
 
+	for (; outlet; outlet = turn_outlet_next(allocation, outlet))
+		turn_lanes_make_way(outlet);
 	list_for_each(pos, &allocation->channels)
 		turn_lane_refresh(list_entry(pos, struct channel, link));
 }

@@ -39,8 +39,7 @@ static void adopted_free(struct adopted *adopted)
 	struct turn_worker *worker = adopted->worker;
 
 	worker->counters.relaying--;
-	worker->counters.bytes_to_clients += adopted->bytes[WIRE_CLIENT];
-	worker->counters.bytes_to_peers += adopted->bytes[WIRE_PEER];
+	worker->adopted_count--;
 	turn_port_unclaim(worker->shared, adopted->claim);
 	list_del(&adopted->link);
 	free(adopted);
@@ -57,6 +56,22 @@ static void adopted_active(struct wire_link *link)
 	(void)link;
 }
 
+static void adopted_count(struct adopted *adopted,
+			  const struct wire_stats *stats)
+{
+	struct counters *counters = &adopted->worker->counters;
+
+	for (int i = 0; i < WIRE_LEGS; i++) {
+		/* A broker started anew may have no counts of what is gone. */
+		if (stats->bytes[i] <= adopted->bytes[i])
+			continue;
+		*(i == WIRE_CLIENT ? &counters->bytes_to_clients :
+				     &counters->bytes_to_peers) +=
+			stats->bytes[i] - adopted->bytes[i];
+		adopted->bytes[i] = stats->bytes[i];
+	}
+}
+
 static void adopted_ended(struct wire_link *link, enum wire_end end,
 			  const struct wire_stats *stats)
 {
@@ -67,10 +82,7 @@ static void adopted_ended(struct wire_link *link, enum wire_end end,
 		  "reason=%s",
 		  adopted->worker->index, (uintmax_t)adopted->serial,
 		  wire_end_name(end));
-	/* A broker started anew may have no counts of what is gone. */
-	for (int i = 0; i < WIRE_LEGS; i++)
-		if (stats->bytes[i] > adopted->bytes[i])
-			adopted->bytes[i] = stats->bytes[i];
+	adopted_count(adopted, stats);
 	adopted_free(adopted);
 }
 
@@ -114,6 +126,7 @@ static void orphan_adopt(void *arg, uint32_t place,
 	adopted->wire.ops = &adopted_ops;
 	list_add_tail(&adopted->link, &worker->adopted);
 	worker->counters.relaying++;
+	worker->adopted_count++;
 	worker->counters.adopted++;
 	wire_adopt(worker->wire, &adopted->wire, place, pair->generation);
 	turn_wire_adopted_look(adopted);
@@ -124,7 +137,7 @@ void turn_wire_adopted_look(struct adopted *adopted)
 	struct wire_stats stats;
 
 	if (wire_link_stats(&adopted->wire, &stats))
-		memcpy(adopted->bytes, stats.bytes, sizeof(adopted->bytes));
+		adopted_count(adopted, &stats);
 }
 
 static void wire_changed(void *arg)

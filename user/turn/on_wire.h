@@ -45,7 +45,7 @@ enum wire_reason turn_wire_params(const struct peer_conn *conn, bool sealed,
 /* Notes why a pair has not gone on wire, or that it has (WIRE_OK). */
 void turn_wire_count(struct turn_worker *worker, enum wire_reason why);
 
-/* Brings adopted->bytes up to date. */
+/* Brings adopted->bytes and the counters up to date. */
 void turn_wire_adopted_look(struct adopted *adopted);
 
 /* For clients on wire the peer must not send what does not fit their path: the

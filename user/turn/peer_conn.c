@@ -281,14 +281,23 @@ void turn_peer_conn_kick(struct peer_conn *conn)
 	conn_leave(conn, "kicked");
 }
 
-static void pair_count(struct peer_conn *conn)
+void turn_peer_conn_look(struct peer_conn *conn)
 {
 	struct counters *counters = &conn->worker->counters;
 	struct pair_info info;
 
+	if (!conn->pair)
+		return;
 	pair_get_info(conn->pair, &info);
-	counters->bytes_to_clients += info.bytes[PAIR_CLIENT];
-	counters->bytes_to_peers += info.bytes[PAIR_PEER];
+	for (int i = 0; i < 2; i++) {
+		/* While the broker is not there it may know less. */
+		if (info.bytes[i] <= conn->counted[i])
+			continue;
+		*(i == PAIR_CLIENT ? &counters->bytes_to_clients :
+				     &counters->bytes_to_peers) +=
+			info.bytes[i] - conn->counted[i];
+		conn->counted[i] = info.bytes[i];
+	}
 }
 
 /* Both descriptors are closed: their places are for others. */
@@ -313,7 +322,7 @@ static void bound_leave(struct peer_conn *conn, const char *reason)
 {
 	struct turn_worker *worker = conn->worker;
 
-	pair_count(conn);
+	turn_peer_conn_look(conn);
 	worker->counters.relaying--;
 	conn->engines->pairs--;
 	conn->engines = NULL;

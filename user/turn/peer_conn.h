@@ -44,6 +44,7 @@ struct peer_conn {
 	union addr client; /* of the data connection; AF_UNSPEC before */
 	uint64_t serial;
 	uint64_t created_ms;
+	uint64_t counted[2]; /* bytes of the pair, by half, when last looked */
 	enum peer_conn_state state;
 	bool over; /* dead: waits to be freed */
 	bool bare; /* on wire: no descriptor is left */
@@ -104,6 +105,9 @@ int turn_bind_find(struct turn_worker *worker, const uint8_t *connection_id,
  * caller and the peer connection waiting (or gone).
  */
 int turn_bind_join(struct peer_conn *conn, const struct bind *bind);
+
+/* Counts what its pair has carried since the last look. */
+void turn_peer_conn_look(struct peer_conn *conn);
 
 void turn_peer_conn_free(struct peer_conn *conn); /* the reaper's */
 /* Closes everything at once, for the end of the worker. */

@@ -125,7 +125,7 @@ int turn_relayed_udp_open(struct outlet *outlet,
 	if (!err) {
 		/* What the client does not forbid may be cut (RFC 8656 14.2). */
 		udp_socket_fragments(outlet->udp);
-		udp_socket_trains(outlet->udp, !turn_lanes_may(outlet));
+		turn_lanes_make_way(outlet);
 		/* Without it clients are not told of what fails, no more. */
 		udp_socket_failures(outlet->udp, turn_data_failed);
 		return 0;

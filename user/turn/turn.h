@@ -111,6 +111,7 @@ void turn_worker_reload(struct turn_worker *worker,
  */
 int turn_worker_broker(struct turn_worker *worker, int fd);
 
+/* Bytes of connections as of the last turn_worker_look. */
 void turn_worker_counters(const struct turn_worker *worker,
 			  struct counters *out);
 
@@ -174,7 +175,15 @@ bool turn_worker_each_connection(
 	bool (*fn)(void *arg, const struct turn_connection_info *info),
 	void *arg);
 
-/* How many rows that would be. */
+/*
+ * Counts what the next `count` connections at most, and those of allocations that have
+ * ended beside them, have carried since they were looked at last. true: there are
+ * more.
+ */
+bool turn_worker_look(struct turn_worker *worker, struct turn_cursor *at,
+		      size_t count);
+
+/* How many connections there are. */
 size_t turn_worker_connections(const struct turn_worker *worker);
 
 /* The engines of this worker: engine_set_usage, summed over reloads. */

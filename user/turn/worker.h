@@ -70,6 +70,7 @@ struct turn_worker {
 	bool wire_was_ready;
 	bool sockmap_known; /* whether there will be its maps */
 	struct list adopted; /* struct adopted; of worker 0 */
+	size_t adopted_count;
 	uint64_t wire_reasons[WIRE_REASONS]; /* pairs, by what kept them off */
 	uint64_t seals[SEAL_PLACES]; /* data connections', by who decrypts */
 

@@ -9,6 +9,7 @@ transaction id, and integrity where RFC 8489 asks for it.
 import contextlib
 import socket
 import struct
+import threading
 import time
 
 from . import stun
@@ -320,15 +321,25 @@ class Datagrams(Control):
         return self.node.datagrams(self.server, index)
 
 
+_timeouts = {}  # of a socket: what it had before, then those of the blocks it is in
+_timeouts_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def timeout_of(sock, seconds):
-    """The socket's timeout is this inside the block."""
-    before = sock.gettimeout()
-    sock.settimeout(seconds)
+    """The socket's timeout is this inside the block, which another thread may be in, too."""
+    with _timeouts_lock:
+        _timeouts.setdefault(sock, [sock.gettimeout()]).append(seconds)
+        sock.settimeout(seconds)
     try:
         yield sock
     finally:
-        sock.settimeout(before)
+        with _timeouts_lock:
+            inside = _timeouts[sock]
+            del inside[inside.index(seconds, 1)]
+            if len(inside) == 1:
+                del _timeouts[sock]
+            sock.settimeout(inside[-1])
 
 
 def ended(sock, timeout=10):
