@@ -967,6 +967,61 @@ static void only_what_differs_is_told_of(void **state)
 	exit_state_clear(&down);
 }
 
+/* What has been taken away so far must not have left what refuses behind. */
+struct taken {
+	const struct exit_state *of;
+	size_t routes, rules, refusing;
+	bool gone[64];
+};
+
+static void rule_taken(void *arg, const struct exit_rule *rule)
+{
+	struct taken *taken = arg;
+
+	assert_int_equal(taken->routes, 0);
+	taken->rules++;
+	/* The last one first: sorted as they are looked at, of one source. */
+	assert_ptr_equal(
+		rule, &taken->of->rules[taken->of->rule_count - taken->rules]);
+}
+
+static void route_taken(void *arg, const struct exit_route *route)
+{
+	struct taken *taken = arg;
+
+	taken->routes++;
+	taken->refusing += !route->link;
+	taken->gone[route - taken->of->routes] = true;
+	for (size_t i = 0; i < taken->of->route_count; i++) {
+		const struct exit_route *other = &taken->of->routes[i];
+
+		if (other->table == route->table && !other->link &&
+		    other->metric > route->metric &&
+		    !prefix_compare(&other->to, &route->to) &&
+		    !prefix_compare(&other->from, &route->from))
+			assert_true(taken->gone[i]);
+	}
+}
+
+static void what_refuses_goes_before_what_it_stands_behind(void **state)
+{
+	struct exit_state have, none = { 0 };
+	struct taken taken = { .of = &have };
+	const struct exit_differ differ = { rule_taken, route_taken, &taken };
+
+	(void)state;
+	wanted(true, &have);
+	assert_in_range(have.route_count, 1, sizeof(taken.gone));
+	exit_state_surplus(&none, &have, &differ);
+	assert_int_equal(taken.rules, have.rule_count);
+	assert_int_equal(taken.routes, have.route_count);
+	assert_true(taken.refusing > 2);
+	exit_state_surplus(&have, &have, &differ);
+	assert_int_equal(taken.rules, have.rule_count);
+	assert_int_equal(taken.routes, have.route_count);
+	exit_state_clear(&have);
+}
+
 static void assert_range(const struct addr_range *range, const char *first,
 			 const char *behind)
 {
@@ -1534,6 +1589,8 @@ int main(void)
 		cmocka_unit_test(a_host_that_learns_has_its_table),
 		cmocka_unit_test(a_lost_link_leaves_unreachable_routes),
 		cmocka_unit_test(only_what_differs_is_told_of),
+		cmocka_unit_test(
+			what_refuses_goes_before_what_it_stands_behind),
 		cmocka_unit_test(sources_become_ranges_that_do_not_overlap),
 		cmocka_unit_test(ranges_of_two_are_those_of_either),
 		cmocka_unit_test(the_longest_prefix_of_a_map_counts),

@@ -3,10 +3,11 @@
  * Brings rules and routes from what they are to what is wanted.
  *
  * First everything that is missing, routes before the rules that lead to them, then
- * away with what is too much, rules first: a source that has an exit before and after
- * is never without one. Between the two nftables is told (steer.c), for a source may
- * have its exit by a route before and by a map after, or the reverse. Done anew after
- * every change that somebody else makes; a second time in a row there is nothing to do.
+ * away with what is too much, rules first and the last first: a source that has an exit
+ * before and after is never without one. Between the two nftables is told (steer.c), for
+ * a source may have its exit by a route before and by a map after, or the reverse. Done
+ * anew after every change that somebody else makes; a second time in a row there is
+ * nothing to do.
  */
 #include <errno.h>
 #include <string.h>
@@ -156,14 +157,11 @@ int exit_apply_old(struct rtnl *rtnl, const struct conf *conf,
 	struct applying applying = { .rtnl = rtnl,
 				     .change = change,
 				     .want = &difference->want };
-	const struct exit_differ routes = { rule_pass, route_differs,
-					    &applying };
-	const struct exit_differ rules = { rule_differs, route_pass,
-					   &applying };
+	const struct exit_differ both = { rule_differs, route_differs,
+					  &applying };
 	int err;
 
-	exit_state_missing(&difference->have, &difference->want, &rules);
-	exit_state_missing(&difference->have, &difference->want, &routes);
+	exit_state_surplus(&difference->want, &difference->have, &both);
 	err = tunnel_addresses(rtnl, conf, host, &difference->want, change);
 	tunnel_unmake(rtnl, conf, host, change);
 	exit_state_clear(&difference->want);

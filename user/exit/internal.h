@@ -153,16 +153,17 @@ void exit_state_sort(struct exit_state *state);
 /* Of a sorted one. */
 bool exit_route_there(const struct exit_state *state,
 		      const struct exit_route *route);
-/*
- * Calls the functions for what `want` has beyond `have`; both are sorted. Swapped,
- * for what is too much.
- */
+/* Called for what is missing, or too much; both states are sorted. */
 struct exit_differ {
 	void (*rule)(void *arg, const struct exit_rule *rule);
 	void (*route)(void *arg, const struct exit_route *route);
 	void *arg;
 };
 void exit_state_missing(const struct exit_state *want,
+			const struct exit_state *have,
+			const struct exit_differ *differ);
+/* Backwards: "unreachable" stands behind what it is for, and is to go before it. */
+void exit_state_surplus(const struct exit_state *want,
 			const struct exit_state *have,
 			const struct exit_differ *differ);
 /*

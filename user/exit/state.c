@@ -198,6 +198,18 @@ void exit_state_missing(const struct exit_state *want,
 			differ->rule(differ->arg, &want->rules[i]);
 }
 
+void exit_state_surplus(const struct exit_state *want,
+			const struct exit_state *have,
+			const struct exit_differ *differ)
+{
+	for (size_t i = have->rule_count; i--;)
+		if (!rule_there(want, &have->rules[i]))
+			differ->rule(differ->arg, &have->rules[i]);
+	for (size_t i = have->route_count; i--;)
+		if (!exit_route_there(want, &have->routes[i]))
+			differ->route(differ->arg, &have->routes[i]);
+}
+
 static const char *family_option(const struct prefix *prefix)
 {
 	return prefix->family == AF_INET6 ? "-6" : "-4";
