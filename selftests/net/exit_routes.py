@@ -272,6 +272,7 @@ def forge(node, source, count=20):
 
 def provider_forges(server):
     """A sends with a source of B's prefix, for what is behind B."""
+    wait_for(lambda: {row[0] for row in states(server).values()} == {"up"}, 5, "both are up")
     for version, source in ((4, "10.82.0.2"), (6, "fd82::2")):
         way = [] if version == 4 else ["-6"]
         far = "10.99.0.1" if version == 4 else "fd99::1"

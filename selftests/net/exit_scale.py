@@ -127,10 +127,11 @@ def _():
             equal((stream.refused, stream.lost()), (0, 0), "refused, and lost")
             for total, longer in ((ALL, 1), (44000, 0), (400, 0)):
                 stream.run(become(total, longer))
-            equal(stream.lost(), stream.refused, "lost")
-            # Those of some milliseconds.
-            within(stream.refused, 0, stream.sent // 10, "refused")
-        tap.note(f"{stream.sent} sent, {stream.arrived} arrived, {stream.refused} refused")
+            lost = stream.lost()
+            equal(lost, stream.told(), "lost, and what the host was told of")
+            # Those of some milliseconds, on a machine that does nothing else.
+            within(lost, 0, stream.sent // 4, "refused")
+        tap.note(f"{stream.sent} sent, {stream.arrived} arrived, {stream.told()} refused")
         equal(server.log_count(r"nftables_failed"), 0, "failures")
         check("nothing" in made.exits("plan"), "something would be changed")
         all_reached(site, site.client)

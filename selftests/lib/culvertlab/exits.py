@@ -107,3 +107,6 @@ def link_down(node, link, address6=None):
     finally:
         node.run("ip", "link", "set", link, "up")
         node.run("ip", "-6", "addr", "replace", address6, "dev", link, "nodad")
+        # The kernel may wait for a second before it says so, and what it is not up for is lost.
+        wait_for(lambda: " state UP " in node.run("ip", "link", "show", "dev", link), 5,
+                 f"{link} is up again")

@@ -65,12 +65,13 @@ class Site:
         try:
             for part, name in self._name.items():
                 # A host heeds redirects, a router does not. Errors are looked for more often
-                # than the kernel would send them to one host, once a second.
+                # than the kernel would send them to one host, once a second, and to all.
                 forward = int(part not in ("x", "y"))
                 run("ip", "netns", "add", name)
-                run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-qw",
+                run("nsenter", f"--net={NETNS_DIR}/{name}", "--", "sysctl", "-eqw",
                     "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0",
                     "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0",
+                    "net.ipv4.icmp_msgs_per_sec=1000000", "net.ipv4.icmp_msgs_burst=100000",
                     f"net.ipv4.ip_forward={forward}", f"net.ipv6.conf.all.forwarding={forward}")
             self._cables()
             self._addresses()
@@ -266,6 +267,8 @@ class Stream:
             near = stack.enter_context(site.client.datagrams(far.getsockname()[:2], index))
             self.pairs.append((near, far))
         self.sent = self.refused = self.arrived = 0
+        self._host = site.client
+        self._errors = self._unreachables()
         self._period = 1 / rate
         self._begun = time.monotonic()
 
@@ -284,6 +287,15 @@ class Stream:
                     self.refused += 1
             due += self._period
             self._take(due)
+
+    def _unreachables(self):
+        said = self._host.run("nstat", "-asz", "IcmpInDestUnreachs", "Icmp6InDestUnreachs")
+        return sum(int(line.split()[1]) for line in said.splitlines() if line[0] != "#")
+
+    def told(self):
+        """How many errors have come; a socket tells of several that came together once, and of
+        some never."""
+        return self._unreachables() - self._errors
 
     def lost(self):
         """How many have not arrived when half a second more has passed."""
