@@ -7,6 +7,7 @@ router that has stopped hears and says nothing; its links stay up, and so do the
 """
 
 import contextlib
+import json
 import os
 import select
 import socket
@@ -29,6 +30,7 @@ test = tap.test
 site, lab = begin(Mesh)
 RXA, RXB = site.router
 FREEBIND = 78  # IPV6_FREEBIND
+DEVICE = "culvert_tunnel"
 ECHO_REQUEST, ECHO_REPLY = 128, 129
 STOPPED = """
 table netdev stopped {
@@ -127,6 +129,24 @@ def _():
         for version in (4, 6):
             reached(site, site.client, version, 1)
         equal(state(first, "isp-a"), "up", "the other exit")
+
+
+@test("a device of tunnels that is made anew does not bring a silent exit back", 40)
+def _():
+    def device():
+        """Its index, or nothing."""
+        return [link["ifindex"] for link in json.loads(RXA.run("ip", "-j", "link"))
+                if link["ifname"] == DEVICE]
+
+    with both() as (first, _), nothing_dropped(site), stopped(RXB):
+        wait_for(lambda: state(first) == "silent", 3, "the exit is silent")
+        old = device()
+        RXA.run("ip", "link", "del", DEVICE)
+        wait_for(lambda: device() not in ([], old), 5, "the device is there again")
+        wait_for(lambda: "nothing" in first.exits("plan"), 5, "it is all there")
+        check(refused(site, site.client, 6, 1) in UNREACHABLE, "no error")
+        equal(first.server.log_count("event=exit_changed exit=isp-b was=silent"), 0, "returns")
+        equal(state(first), "silent", "the state of B's exit")
 
 
 @test("an answer without the secret, or from elsewhere, is none", 40)

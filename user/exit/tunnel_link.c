@@ -252,6 +252,7 @@ int tunnel_make(struct rtnl *rtnl, const struct conf *conf,
 	err = rtnl_host(rtnl, conf, &anew);
 	if (err)
 		return err;
+	anew.health = host->health;
 	exit_host_clear(host);
 	*host = anew;
 	return 0;
