@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import proc, tap  # noqa: E402
 from culvertlab.exits import Router, begin, link_down, linked  # noqa: E402
-from culvertlab.site import Site, Stream, nothing_dropped, refused  # noqa: E402
+from culvertlab.site import PREFIX, Site, Stream, nothing_dropped, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
@@ -126,24 +126,52 @@ def _():
         check(refused(site, site.client, 6, 2), "a foreign source goes out")
 
 
-@test("without the table by which hosts are told of exits guards hold, and the log says so", 20)
-def _():
-    exits = sections(tunnel_peer="fd81::9", discovery_host="fd82::/64")
+@contextlib.contextmanager
+def taken(table, exits):
+    """A router, while another process owns the table: both, the other until it is killed."""
     with contextlib.ExitStack() as stack:
         other = stack.enter_context(subprocess.Popen(
             site.relay.command(["nft", "-i"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, text=True))
         stack.callback(other.kill)
-        other.stdin.write("add table ip6 culvert_guard { flags owner; }\n")
+        other.stdin.write(f"add table {table} {{ flags owner; }}\n")
         other.stdin.flush()
-        wait_for(lambda: "ip6 culvert_guard" in site.relay.run("nft", "list", "tables"), 5,
+        wait_for(lambda: table in site.relay.run("nft", "list", "tables"), 5,
                  "another process owns the table")
-        with router(exits) as running:
-            check(running.server.log_count(r"event=hosts_not_told .*effect=.*hint="),
-                  f"the log:\n{running.server.log()}")
-            check(refused(site, site.client, 6, 2), "a foreign source goes out")
-            other.kill()
-            other.wait()
+        running = stack.enter_context(router(exits))
+        # Or the router could not take its own away.
+        stack.callback(other.wait)
+        stack.callback(other.kill)
+        yield running, other
+
+
+@test("while nftables cannot be told who goes where, sources keep the way that they have", 40)
+def _():
+    def ruled():
+        return f"from {PREFIX['b'][4]} lookup" in site.relay.run("ip", "rule")
+
+    with taken("inet culvert_exits", sections()) as (running, other), \
+            contextlib.ExitStack() as stack, nothing_dropped(site):
+        stream = Stream(stack, site, ((4, 0), (4, 1), (6, 0), (6, 1)), RATE)
+        running.server.sections.update(sections(many=True))
+        stream.run(turn(running.server))
+        check(running.server.log_count("event=nftables_failed"), "nftables could be told")
+        check(ruled(), "the rule of a prefix is gone")
+        until = stream.seconds() + 1
+        stream.run(lambda: stream.seconds() > until)
+        equal((stream.refused, stream.lost()), (0, 0), "packets refused, and lost")
+        other.kill()
+        stream.run(lambda: not ruled())
+        equal((stream.refused, stream.lost()), (0, 0), "with the map, packets refused, and lost")
+
+
+@test("without the table by which hosts are told of exits guards hold, and the log says so", 20)
+def _():
+    exits = sections(tunnel_peer="fd81::9", discovery_host="fd82::/64")
+    with taken("ip6 culvert_guard", exits) as (running, _):
+        check(running.server.log_count(r"event=hosts_not_told .*effect=.*hint="),
+              f"the log:\n{running.server.log()}")
+        check(refused(site, site.client, 6, 2), "a foreign source goes out")
 
 
 @test("an exit role that hangs is killed after a reload, and the new configuration is in force", 30)

@@ -5,9 +5,10 @@
  * First everything that is missing, routes before the rules that lead to them, then
  * away with what is too much, rules first and the last first: a source that has an exit
  * before and after is never without one. Between the two nftables is told (steer.c), for
- * a source may have its exit by a route before and by a map after, or the reverse. Done
- * anew after every change that somebody else makes; a second time in a row there is
- * nothing to do.
+ * a source may have its exit by a route before and by a map after, or the reverse. While
+ * nftables has not been told, what is too much stays if nothing that is wanted has its
+ * place. Done anew after every change that somebody else makes; a second time in a row
+ * there is nothing to do.
  */
 #include <errno.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct applying {
 	const struct exit_state *want;
 	struct exit_change *change;
 	bool there; /* what is told of shall be there */
+	bool untold; /* nftables knows nothing of it yet */
 };
 
 void exit_change_note(struct exit_change *change, bool there, const char *what,
@@ -41,12 +43,43 @@ void exit_change_note(struct exit_change *change, bool there, const char *what,
 		  there ? "add" : "remove", what, strerror(-err));
 }
 
+/* Is one wanted for the same packets? */
+static bool rule_followed(const struct exit_state *want,
+			  const struct exit_rule *rule)
+{
+	for (size_t i = 0; i < want->rule_count; i++) {
+		const struct exit_rule *other = &want->rules[i];
+
+		if (other->priority == rule->priority &&
+		    other->mark == rule->mark &&
+		    !prefix_compare(&other->from, &rule->from) &&
+		    !prefix_compare(&other->to, &rule->to))
+			return true;
+	}
+	return false;
+}
+
+/* Is any wanted for its sources in its table? Only those of exits lead a source. */
+static bool route_followed(const struct exit_state *want,
+			   const struct exit_route *route)
+{
+	if (route->table < EXIT_TABLE)
+		return true;
+	for (size_t i = 0; i < want->route_count; i++)
+		if (want->routes[i].table == route->table &&
+		    !prefix_compare(&want->routes[i].from, &route->from))
+			return true;
+	return false;
+}
+
 static void rule_differs(void *arg, const struct exit_rule *rule)
 {
 	const struct applying *applying = arg;
 	char text[EXIT_TEXT];
 	int err = 0;
 
+	if (applying->untold && !rule_followed(applying->want, rule))
+		return;
 	if (!applying->change->dry)
 		err = rtnl_rule(applying->rtnl, rule, applying->there);
 	exit_rule_format(rule, text);
@@ -77,6 +110,8 @@ static void route_differs(void *arg, const struct exit_route *route)
 	char text[EXIT_TEXT];
 	int err = 0;
 
+	if (applying->untold && !route_followed(applying->want, route))
+		return;
 	if (!applying->change->dry &&
 	    (applying->there || !route_replaced(applying->want, route)))
 		err = rtnl_route(applying->rtnl, route, applying->there);
@@ -152,18 +187,20 @@ int exit_apply_new(struct rtnl *rtnl, const struct conf *conf,
 
 int exit_apply_old(struct rtnl *rtnl, const struct conf *conf,
 		   struct exit_host *host, struct exit_difference *difference,
-		   struct exit_change *change)
+		   bool told, struct exit_change *change)
 {
 	struct applying applying = { .rtnl = rtnl,
 				     .change = change,
-				     .want = &difference->want };
+				     .want = &difference->want,
+				     .untold = !told };
 	const struct exit_differ both = { rule_differs, route_differs,
 					  &applying };
 	int err;
 
 	exit_state_surplus(&difference->want, &difference->have, &both);
 	err = tunnel_addresses(rtnl, conf, host, &difference->want, change);
-	tunnel_unmake(rtnl, conf, host, change);
+	if (told)
+		tunnel_unmake(rtnl, conf, host, change);
 	exit_state_clear(&difference->want);
 	exit_state_clear(&difference->have);
 	return err ? err : change->error;

@@ -150,7 +150,8 @@ static int all_apply(struct exit_helper *helper, struct exit_change *change)
 
 	if (!routes)
 		routes = exit_apply_old(helper->rtnl, helper->conf,
-					&helper->host, &difference, change);
+					&helper->host, &difference, !steer,
+					change);
 	guard = guard_apply(helper->nft, &helper->guard, helper->conf, false,
 			    change);
 	if (!open && !steer && !guard)
@@ -617,7 +618,8 @@ int exit_once(const struct conf *conf, const struct exit_losses *losses,
 		int old;
 
 		err = steer_apply(nft, &steer, conf, &host, false, change);
-		old = exit_apply_old(rtnl, conf, &host, &difference, change);
+		old = exit_apply_old(rtnl, conf, &host, &difference,
+				     !err || !conf || change->dry, change);
 		err = err ? err : old;
 	}
 	if (!err && !conf)

@@ -295,6 +295,7 @@ struct exit_difference {
 /*
  * What is missing, and, with the difference that came of that, what is too much
  * (apply.c). conf NULL: nothing is wanted. The host's tunnel device is made, if need be.
+ * `told`: nftables leads packets as it shall; else what they may need yet stays.
  * 0 or a negative errno, the second one's of the first change that failed.
  */
 int exit_apply_new(struct rtnl *rtnl, const struct conf *conf,
@@ -302,7 +303,7 @@ int exit_apply_new(struct rtnl *rtnl, const struct conf *conf,
 		   struct exit_change *change);
 int exit_apply_old(struct rtnl *rtnl, const struct conf *conf,
 		   struct exit_host *host, struct exit_difference *difference,
-		   struct exit_change *change);
+		   bool told, struct exit_change *change);
 
 /* The sets of a table of nftables, as far as we know them (sets.h). */
 struct range_sets {
