@@ -82,6 +82,26 @@ static void rearms_and_cancels_timers(void **state)
 	assert_int_equal(probe.fired, 1);
 }
 
+static void arms_sooner_and_never_later(void **state)
+{
+	struct probe probe = { .loop = *state };
+	uint64_t due;
+
+	timer_arm_sooner(probe.loop, &probe.timer, 20, timer_fired);
+	assert_true(probe.timer.armed);
+	due = probe.timer.due_ms;
+	timer_arm_sooner(probe.loop, &probe.timer, 10000, timer_fired);
+	assert_true(probe.timer.due_ms == due);
+	timer_arm_sooner(probe.loop, &probe.timer, 10, timer_fired);
+	assert_true(probe.timer.due_ms == due - 10);
+	while (!probe.fired)
+		loop_tick(probe.loop, -1);
+	/* What has fired says nothing of when it is due next. */
+	timer_arm_sooner(probe.loop, &probe.timer, 10000, timer_fired);
+	assert_true(probe.timer.armed);
+	timer_cancel(probe.loop, &probe.timer);
+}
+
 static struct probe *other_probe;
 
 static void cancel_other(struct timer *timer)
@@ -414,6 +434,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LOOP_TEST(fires_timer_once_and_not_early),
 		LOOP_TEST(rearms_and_cancels_timers),
+		LOOP_TEST(arms_sooner_and_never_later),
 		LOOP_TEST(lets_a_timer_cancel_one_due_with_it),
 		LOOP_TEST(keeps_timers_of_a_later_turn),
 		LOOP_TEST(delivers_nothing_to_a_watch_removed_in_the_batch),

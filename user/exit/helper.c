@@ -70,6 +70,7 @@ struct exit_helper {
 };
 
 static void heal_now(struct exit_helper *helper);
+static void heal_timed(struct timer *timer);
 
 static void settle_timed(struct timer *timer)
 {
@@ -102,8 +103,8 @@ static bool look_now(struct exit_helper *helper)
 			  "the routes to anycast addresses\" error=\"%s\" "
 			  "effect=\"their exits stay as they were\"",
 			  strerror(-err));
-		timer_arm(helper->loop, &helper->timer, RETRY_MS,
-			  helper->timer.fn);
+		timer_arm_sooner(helper->loop, &helper->timer, RETRY_MS,
+				 heal_timed);
 	}
 	settle_arm(helper);
 	return changed;
@@ -235,8 +236,6 @@ static void tell_soon(struct exit_helper *helper)
 	helper->count_hurried = true;
 }
 
-static void heal_timed(struct timer *timer);
-
 static uint64_t retry_ms(int err)
 {
 	return err == -EINTR ? HEAL_MS : RETRY_MS;
@@ -248,15 +247,17 @@ static void heal_now(struct exit_helper *helper)
 	uint64_t suppressed;
 	int err;
 
+	/* What was asked for until now; what is from here on has its own time. */
 	loop_undefer(&helper->heal);
+	timer_cancel(helper->loop, &helper->timer);
 	urgent_work_begin();
 	look_now(helper);
 	err = all_apply(helper, &change);
 	notice_tell(helper);
 	helper->applied_ms = clock_ms();
 	if (err)
-		timer_arm(helper->loop, &helper->timer, retry_ms(err),
-			  heal_timed);
+		timer_arm_sooner(helper->loop, &helper->timer, retry_ms(err),
+				 heal_timed);
 	if (err && !change.error &&
 	    log_allow(&helper->limit, loop_now(helper->loop), &suppressed))
 		log_error(ROOM,
@@ -313,7 +314,8 @@ static void heal_soon(struct exit_helper *helper)
 	if (now >= next || helper->hurried++ < HEAL_FREE)
 		loop_defer(helper->loop, &helper->heal, heal_deferred);
 	else
-		timer_arm(helper->loop, &helper->timer, next - now, heal_timed);
+		timer_arm_sooner(helper->loop, &helper->timer, next - now,
+				 heal_timed);
 }
 
 static int protocol_take(const struct nlattr *attr, void *arg)
@@ -499,8 +501,8 @@ static int helper_start(struct exit_helper *helper,
 	/* What the kernel refuses is told of and tried again; the rest holds. */
 	err = all_apply(helper, &change);
 	if (err)
-		timer_arm(helper->loop, &helper->timer, retry_ms(err),
-			  heal_timed);
+		timer_arm_sooner(helper->loop, &helper->timer, retry_ms(err),
+				 heal_timed);
 	count_timed(&helper->count);
 	if (learn_wanted(helper->conf) &&
 	    (err = learner_new(helper->loop, helper->conf, helper->rtnl,
@@ -558,7 +560,6 @@ int exit_new(struct loop *loop, struct conf *conf,
 	helper->conf = conf_ref(conf);
 	helper->listener = *listener;
 	helper->news_watch.fd = helper->guard_watch.fd = -1;
-	helper->timer.fn = heal_timed;
 	err = helper_start(helper, before);
 	if (!err && probes >= 0) {
 		err = probes_start(helper, probes);

@@ -462,6 +462,13 @@ void timer_arm(struct loop *loop, struct timer *timer, uint64_t delay_ms,
 	loop->used[slot / 64] |= 1ull << (slot % 64);
 }
 
+void timer_arm_sooner(struct loop *loop, struct timer *timer, uint64_t delay_ms,
+		      void (*fn)(struct timer *timer))
+{
+	if (!timer->armed || timer->due_ms > loop->now_ms + delay_ms)
+		timer_arm(loop, timer, delay_ms, fn);
+}
+
 void timer_cancel(struct loop *loop, struct timer *timer)
 {
 	(void)loop;

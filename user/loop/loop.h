@@ -91,6 +91,9 @@ void watch_own(struct loop *loop, const struct watch *watch);
 /* (Re)arms: fn runs once, not before delay_ms from now (10 ms grain). */
 void timer_arm(struct loop *loop, struct timer *timer, uint64_t delay_ms,
 	       void (*fn)(struct timer *timer));
+/* Likewise, unless it is armed for no later than that already. */
+void timer_arm_sooner(struct loop *loop, struct timer *timer, uint64_t delay_ms,
+		      void (*fn)(struct timer *timer));
 void timer_cancel(struct loop *loop, struct timer *timer);
 
 void loop_defer(struct loop *loop, struct deferred *deferred,
