@@ -3,6 +3,7 @@
 """What goes wrong around exits and must not show: reloads, lost news, tables of others."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from culvertlab import proc, tap  # noqa: E402
 from culvertlab.exits import Router, begin, link_down, linked  # noqa: E402
-from culvertlab.site import PREFIX, Site, Stream, nothing_dropped, refused  # noqa: E402
+from culvertlab.site import PREFIX, Site, Stream, nothing_dropped, reached, refused  # noqa: E402
 from culvertlab.tap import check, equal  # noqa: E402
 from culvertlab.wait import wait_for  # noqa: E402
 
@@ -43,14 +44,22 @@ def table_of(prefix):
     return re.search(rf"from {re.escape(prefix)} lookup (\d+)", said)[1]
 
 
-def turn(server):
-    """The sections change places, and the server is told; the condition that it has followed."""
-    names = [name for name in server.sections if name.startswith("exit ")]
-    server.sections.update([(name, server.sections.pop(name)) for name in reversed(names)])
+def reload(server, exits):
+    """The server has these sections of exits now, and is told; the condition that it has
+    followed."""
+    for name in [name for name in server.sections if name.startswith("exit ")]:
+        del server.sections[name]
+    server.sections.update(exits)
     server.write_config()
     ready = server.log_count(r"event=exits_ready")
     server.process.child.send_signal(signal.SIGHUP)
     return lambda: server.log_count(r"event=exits_ready") > ready
+
+
+def turn(server):
+    """Likewise, with the sections that it has in the other order."""
+    names = [name for name in server.sections if name.startswith("exit ")]
+    return reload(server, {name: server.sections[name] for name in reversed(names)})
 
 
 def swapped(many):
@@ -74,6 +83,42 @@ def _():
 @test("two sections that change places in a reload lose no packet, of many prefixes", 40)
 def _():
     swapped(True)
+
+
+def counts(running):
+    """{exit: (packets, rejected)} as culvertctl says, with which the daemon agrees."""
+    said = json.loads(running.server.control_request(b'{"v":1,"cmd":"exits"}\n'))["data"]["exits"]
+    told, shown = ({row["name"]: (row["packets"], row["rejected"]) for row in rows}
+                   for rows in (said, running.rows().values()))
+    equal(told, shown, "told by the daemon, and by culvertctl")
+    return shown
+
+
+@test("what is counted stays with an exit's name, whatever becomes of its section's place", 40)
+def _():
+    with router(sections()) as running:
+        server = running.server
+        with link_down(site.relay, "to_b"):
+            wait_for(lambda: running.rows()["isp-b"]["state"] == "down", 5, "the link is lost")
+            check(refused(site, site.client, 4, 1), "a dead exit's source goes out")
+        wait_for(lambda: not refused(site, site.client, 4, 1), 10, "the exit is back")
+        reached(site, site.client, 4, 0)
+        # Counted every five seconds.
+        before = running.rows()
+        before = {name: (row["packets"], row["rejected"]) for name, row in before.items()}
+        check(before["isp-a"][0] and before["isp-b"][1], f"nothing is counted: {before}")
+        check(before["isp-a"][0] != before["isp-b"][0], f"nothing tells them apart: {before}")
+        wait_for(turn(server), 10, "the sections have changed places")
+        equal(counts(running), before, "packets and rejected, turned")
+        first = {"exit first": {"link": "nowhere0", "prefix": "10.99.9.0/24"}}
+        wait_for(reload(server, {**first, **sections()}), 10, "another is the first")
+        equal(counts(running), {"first": (0, 0), **before}, "with another in front")
+        named = sections()
+        named["exit isp-c"] = named.pop("exit isp-b")
+        wait_for(reload(server, named), 10, "an exit has another name")
+        equal(counts(running), {"isp-a": before["isp-a"], "isp-c": (0, 0)}, "with another name")
+        reached(site, site.client, 4, 1)
+        check(running.rows()["isp-c"]["packets"] > 0, "no more is counted")
 
 
 @test("a link that ceases to be a bridge's port, again and again, was never lost", 30)
@@ -153,8 +198,7 @@ def _():
     with taken("inet culvert_exits", sections()) as (running, other), \
             contextlib.ExitStack() as stack, nothing_dropped(site):
         stream = Stream(stack, site, ((4, 0), (4, 1), (6, 0), (6, 1)), RATE)
-        running.server.sections.update(sections(many=True))
-        stream.run(turn(running.server))
+        stream.run(reload(running.server, sections(many=True)))
         check(running.server.log_count("event=nftables_failed"), "nftables could be told")
         check(ruled(), "the rule of a prefix is gone")
         until = stream.seconds() + 1

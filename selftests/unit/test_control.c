@@ -1092,7 +1092,10 @@ static void exits_go_through_whole(void **state)
 		  .since_ms = 7,
 		  .changes = 3,
 		  .packets = 44,
-		  .rejected = 5 },
+		  .rejected = 5,
+		  .seen_packets = 40,
+		  .seen_rejected = 3,
+		  .seen_dead = 2 },
 	};
 	const struct control_loss lost[2] = {
 		{ .what = "wan0", .held_ms = 900 },
@@ -1127,6 +1130,9 @@ static void exits_go_through_whole(void **state)
 	assert_int_equal(got[1].changes, 3);
 	assert_int_equal(got[1].packets, 44);
 	assert_int_equal(got[1].rejected, 5);
+	assert_int_equal(got[1].seen_packets, 40);
+	assert_int_equal(got[1].seen_rejected, 3);
+	assert_int_equal(got[1].seen_dead, 2);
 	assert_int_equal(control_answer_losses(answer, &losses, &count), 0);
 	assert_int_equal(count, 2);
 	assert_string_equal(losses[0].what, "wan0");

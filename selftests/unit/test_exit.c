@@ -1407,6 +1407,33 @@ static void what_an_exit_was_is_remembered(void **state)
 	conf_unref(conf);
 }
 
+static void counted_assert(const struct exit_history *one, uint64_t packets,
+			   uint64_t rejects)
+{
+	assert_int_equal(one->packets, packets);
+	assert_int_equal(one->rejects, rejects);
+}
+
+/* A table that is made anew begins at 0, the other one need not. */
+static void what_is_counted_goes_on_when_a_counter_begins_anew(void **state)
+{
+	struct exit_history one = { .packets = 0 };
+
+	(void)state;
+	history_add(&one, &(struct exit_counts){ 10, 5, 2 });
+	counted_assert(&one, 10, 7);
+	history_add(&one, &(struct exit_counts){ 10, 5, 2 });
+	counted_assert(&one, 10, 7);
+	history_add(&one, &(struct exit_counts){ 13, 5, 3 });
+	counted_assert(&one, 13, 8);
+	history_add(&one, &(struct exit_counts){ 4, 0, 4 });
+	counted_assert(&one, 17, 9);
+	/* Another's place. */
+	one.seen = (struct exit_counts){ 900, 800, 700 };
+	history_add(&one, &(struct exit_counts){ 901, 802, 703 });
+	counted_assert(&one, 18, 14);
+}
+
 /* Or a guard that nobody has touched would be another one after a restart. */
 static void a_digest_is_of_what_is_meant(void **state)
 {
@@ -1599,6 +1626,8 @@ int main(void)
 		cmocka_unit_test(many_prefixes_are_for_nftables_to_find),
 		cmocka_unit_test(what_is_dead_is_told_to_the_byte),
 		cmocka_unit_test(what_an_exit_was_is_remembered),
+		cmocka_unit_test(
+			what_is_counted_goes_on_when_a_counter_begins_anew),
 		cmocka_unit_test(a_digest_is_of_what_is_meant),
 		cmocka_unit_test(a_notice_that_is_broken_is_refused),
 		cmocka_unit_test(tables_do_not_depend_on_the_order_of_sections),

@@ -106,6 +106,8 @@ struct control_exit {
 	const char *state, *was; /* was empty: it has not changed */
 	uint64_t since_ms; /* of that state, or from the helper's start */
 	uint64_t changes, packets, rejected;
+	/* What the kernel's counters had of them: of the guard, and of dead exits. */
+	uint64_t seen_packets, seen_rejected, seen_dead;
 };
 
 /* A link or an anycast address that is lost although the kernel has it. */

@@ -32,11 +32,13 @@ struct told {
 	struct control_answer *answer;
 	struct control_exit *rows; /* their texts are the answer's */
 	size_t count;
-	struct exit_losses losses;
+	struct exit_notice
+		notice; /* the same, as far as it bears on what is asked */
 };
 
 static int losses_take(struct told *out)
 {
+	struct exit_losses *losses = &out->notice.losses;
 	struct control_loss *rows;
 	uint64_t now = clock_ms();
 	size_t count;
@@ -44,16 +46,35 @@ static int losses_take(struct told *out)
 
 	if (err)
 		return err;
-	out->losses.all = calloc(count + 1, sizeof(out->losses.all[0]));
-	for (size_t i = 0; out->losses.all && i < count; i++) {
-		struct exit_loss *loss = &out->losses.all[out->losses.count++];
+	losses->all = calloc(count + 1, sizeof(losses->all[0]));
+	for (size_t i = 0; losses->all && i < count; i++) {
+		struct exit_loss *loss = &losses->all[losses->count++];
 
 		snprintf(loss->what, sizeof(loss->what), "%s", rows[i].what);
 		loss->silent = rows[i].silent;
 		loss->until_ms = now + rows[i].held_ms;
 	}
 	free(rows);
-	return out->losses.all ? 0 : -ENOMEM;
+	return losses->all ? 0 : -ENOMEM;
+}
+
+static int counts_take(struct told *out)
+{
+	struct exit_notice *notice = &out->notice;
+
+	notice->exits = calloc(out->count + 1, sizeof(notice->exits[0]));
+	for (size_t i = 0; notice->exits && i < out->count; i++) {
+		const struct control_exit *row = &out->rows[i];
+		struct exit_history *one = &notice->exits[notice->exit_count++];
+
+		snprintf(one->name, sizeof(one->name), "%s", row->name);
+		one->packets = row->packets;
+		one->rejects = row->rejected;
+		one->seen = (struct exit_counts){ row->seen_packets,
+						  row->seen_rejected,
+						  row->seen_dead };
+	}
+	return notice->exits ? 0 : -ENOMEM;
 }
 
 static void told_ask(struct ctl *ctl, const struct conf *conf, struct told *out)
@@ -69,14 +90,14 @@ static void told_ask(struct ctl *ctl, const struct conf *conf, struct told *out)
 		return;
 	if (control_answer_error(out->answer) ||
 	    control_answer_exits(out->answer, &out->rows, &out->count) ||
-	    losses_take(out))
+	    losses_take(out) || counts_take(out))
 		out->count = 0;
 }
 
 static void told_clear(struct told *told)
 {
 	free(told->rows);
-	free(told->losses.all);
+	exit_notice_clear(&told->notice);
 	control_answer_free(told->answer);
 }
 
@@ -186,7 +207,7 @@ static enum ctl_exit rows_show(struct ctl *ctl, const struct conf *conf,
 	int err;
 
 	grid_init(&grid, titles, 9);
-	err = exit_each(conf, &told->losses, row_cells, (void *)&rows);
+	err = exit_each(conf, &told->notice, row_cells, (void *)&rows);
 	if (!err)
 		err = grid_print(&grid, ctl->out);
 	if (!err)
@@ -263,7 +284,7 @@ static enum ctl_exit rows_json(struct ctl *ctl, const struct conf *conf,
 	int err;
 
 	fputs("{\"v\":1,\"exits\":[", ctl->out);
-	err = exit_each(conf, &told->losses, row_json, &rows);
+	err = exit_each(conf, &told->notice, row_json, &rows);
 	if (!err)
 		err = exit_tunnels(&tunnels);
 	fprintf(ctl->out,
@@ -313,7 +334,7 @@ enum ctl_exit ctl_exits_plan(struct ctl *ctl)
 	if (ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
 	told_ask(ctl, conf, &told);
-	err = exit_plan(conf, &told.losses, ctl->json ? NULL : ctl->out,
+	err = exit_plan(conf, &told.notice.losses, ctl->json ? NULL : ctl->out,
 			&changes);
 	told_clear(&told);
 	conf_unref(conf);
@@ -411,7 +432,7 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 	if (ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
 	told_ask(ctl, conf, &told);
-	err = exit_trace(conf, &told.losses, &from, &to, &trace);
+	err = exit_trace(conf, &told.notice.losses, &from, &to, &trace);
 	if (!err)
 		(ctl->json ? trace_json : trace_show)(ctl->out, &trace);
 	told_clear(&told);

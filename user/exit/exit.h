@@ -42,6 +42,12 @@ struct exit_tunnels {
 	uint64_t heard, forged; /* by this host: taken for true, or not */
 };
 
+/* Packets of an exit by counters of nftables, each from when its table was made. */
+struct exit_counts {
+	uint64_t packets, rejects; /* by the guard */
+	uint64_t dead; /* rejected since it died, by the other table */
+};
+
 /* What has become of an exit since a helper first had one of its name. */
 struct exit_history {
 	char name[CONF_NAME_MAX];
@@ -51,6 +57,8 @@ struct exit_history {
 	uint64_t changed_ms; /* clock_ms() of that, or of the start */
 	uint64_t changes;
 	uint64_t packets, rejects; /* as in struct exit_row */
+	struct exit_counts
+		seen; /* that they are made from, when we looked last */
 };
 
 /*
@@ -146,12 +154,16 @@ struct exit_row {
 	 */
 	const char *by;
 	bool guarded; /* what has a link of ours */
-	uint64_t packets; /* by the guard, since it was made */
+	uint64_t packets; /* by the guard */
 	uint64_t rejects; /* by it, and of prefixes of the exit while it was dead */
 };
 
-/* Calls fn for each exit that leads somewhere. 0; -EPERM without CAP_NET_ADMIN; ... */
-int exit_each(const struct conf *conf, const struct exit_losses *losses,
+/*
+ * Calls fn for each exit that leads somewhere. `told`: by a helper that runs, its losses
+ * and what it has counted, with which the kernel's counters go on. 0; -EPERM without
+ * CAP_NET_ADMIN; ...
+ */
+int exit_each(const struct conf *conf, const struct exit_notice *told,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg);
 
 /* Something on this host that keeps exits from working, or may. */

@@ -488,14 +488,16 @@ static int helper_start(struct exit_helper *helper,
 				nft_fd(helper->nft), EPOLLIN, guard_ready);
 	if (!err)
 		err = health_start(helper, before);
+	if (!err)
+		err = history_new(helper->conf, before, begun, &helper->history,
+				  &helper->history_count);
+	if (!err)
+		history_begin(helper->history, helper->history_count, before,
+			      helper->nft);
 	/* Closed before it is opened. */
 	if (!err)
 		err = guard_open(helper->nft, &helper->guard, helper->conf,
 				 false, &change);
-	if (err)
-		return err;
-	err = history_new(helper->conf, before, begun, &helper->history,
-			  &helper->history_count);
 	if (err)
 		return err;
 	/* What the kernel refuses is told of and tried again; the rest holds. */

@@ -3,6 +3,11 @@
  * What has become of each exit since there was one of its name: looked at after each change of
  * the kernel's state, and counted now and then. Routes that somebody has taken away are
  * no change, for they are back before anybody asks.
+ *
+ * The kernel's counters are named for an exit's place in the configuration, and begin anew
+ * with their table. So what is kept is a sum, to which comes what a counter has more than
+ * when it was seen last, or all of it when that is less. Where another exit has taken the
+ * place, what the counter has is the other's.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,12 +17,12 @@
 #include "base/log.h"
 #include "exit/internal.h"
 
-static const struct exit_history *named(const struct exit_notice *before,
+const struct exit_history *history_find(const struct exit_notice *notice,
 					const char *name)
 {
-	for (size_t i = 0; before && i < before->exit_count; i++)
-		if (!strcmp(before->exits[i].name, name))
-			return &before->exits[i];
+	for (size_t i = 0; notice && i < notice->exit_count; i++)
+		if (!strcmp(notice->exits[i].name, name))
+			return &notice->exits[i];
 	return NULL;
 }
 
@@ -31,7 +36,7 @@ int history_new(const struct conf *conf, const struct exit_notice *before,
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		const struct exit_history *old =
-			named(before, conf->exits[i].name);
+			history_find(before, conf->exits[i].name);
 		struct exit_history *one = &all[used];
 
 		if (!exit_leads(&conf->exits[i]))
@@ -77,15 +82,47 @@ void history_look(struct exit_history *all, size_t count,
 	}
 }
 
+static uint64_t growth(uint64_t seen, uint64_t now)
+{
+	return now >= seen ? now - seen : now;
+}
+
+void history_add(struct exit_history *one, const struct exit_counts *now)
+{
+	one->packets += growth(one->seen.packets, now->packets);
+	one->rejects += growth(one->seen.rejects, now->rejects) +
+			growth(one->seen.dead, now->dead);
+	one->seen = *now;
+}
+
+/* What cannot be read now stays what it was. */
+static void count_at(struct exit_history *one, size_t index, struct nft *nft)
+{
+	struct exit_counts now;
+
+	if (!exit_counts_read(nft, index, &now, NULL))
+		history_add(one, &now);
+}
+
 void history_count(struct exit_history *all, size_t count, struct nft *nft)
 {
-	for (size_t i = 0; i < count; i++) {
-		struct exit_row row = { .exit = NULL };
+	for (size_t i = 0; i < count; i++)
+		count_at(&all[i], all[i].index, nft);
+}
 
-		/* What cannot be read now stays what it was. */
-		if (exit_row_count(nft, all[i].index, &row))
-			continue;
-		all[i].packets = row.packets;
-		all[i].rejects = row.rejects;
+void history_begin(struct exit_history *all, size_t count,
+		   const struct exit_notice *before, struct nft *nft)
+{
+	/* Of counters that an earlier process has left only the place is known. */
+	if (!before || !before->exit_count)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		const struct exit_history *old =
+			history_find(before, all[i].name);
+
+		if (old)
+			count_at(&all[i], old->index, nft);
+		if (!old || old->index != all[i].index)
+			exit_counts_read(nft, all[i].index, &all[i].seen, NULL);
 	}
 }

@@ -359,8 +359,12 @@ int steer_mark(const struct conf *conf, const struct exit_host *host,
 /* Is it one of our tables of nftables? */
 bool exit_nftable_is(const char *name);
 
-/* Fills in what nftables have counted of an exit. 0 or a negative errno (show.c). */
-int exit_row_count(struct nft *nft, size_t exit, struct exit_row *row);
+/*
+ * What nftables have counted of the exit with this index; `guarded`, NULL or: it has a
+ * guard's counters. 0 or a negative errno (show.c).
+ */
+int exit_counts_read(struct nft *nft, size_t exit, struct exit_counts *out,
+		     bool *guarded);
 int exit_tunnels_read(struct nft *nft, struct exit_tunnels *out);
 
 /*
@@ -374,5 +378,16 @@ void history_look(struct exit_history *all, size_t count,
 		  const struct conf *conf, const struct exit_host *host,
 		  uint64_t now_ms);
 void history_count(struct exit_history *all, size_t count, struct nft *nft);
+/*
+ * Before anything of another configuration is in the kernel: what is counted there is of
+ * exits as they stood before.
+ */
+void history_begin(struct exit_history *all, size_t count,
+		   const struct exit_notice *before, struct nft *nft);
+/* Adds what has come since it was seen last; pure. */
+void history_add(struct exit_history *one, const struct exit_counts *now);
+/* Of that name; NULL: there is none, or no notice. Pure. */
+const struct exit_history *history_find(const struct exit_notice *notice,
+					const char *name);
 
 #endif

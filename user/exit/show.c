@@ -104,25 +104,48 @@ static const char *method_name(const struct exit_order *order)
 	return names[1][has[1]][mapped[has[1]]];
 }
 
-int exit_row_count(struct nft *nft, size_t exit, struct exit_row *row)
+int exit_counts_read(struct nft *nft, size_t exit, struct exit_counts *out,
+		     bool *guarded)
 {
-	uint64_t dead = 0;
-	int err = guard_counters(nft, exit, &row->packets, &row->rejects);
+	struct exit_counts counts = { 0 };
+	int err = guard_counters(nft, exit, &counts.packets, &counts.rejects);
+	bool has = !err;
 
-	row->guarded = !err;
 	if (!err || err == -ENOENT)
-		err = steer_counter(nft, exit, &dead);
+		err = steer_counter(nft, exit, &counts.dead);
 	if (err && err != -ENOENT)
 		return err;
-	row->rejects += dead;
+	*out = counts;
+	if (guarded)
+		*guarded = has;
 	return 0;
 }
 
-static int
-rows_tell(const struct conf *conf, struct nft *nft,
-	  const struct exit_order *order, const struct exit_host *host,
-	  const struct exit_state *want, const struct exit_state *have,
-	  void (*fn)(void *arg, const struct exit_row *row), void *arg)
+static int row_count(struct nft *nft, size_t index,
+		     const struct exit_notice *told, struct exit_row *row)
+{
+	const struct exit_history *old = history_find(told, row->exit->name);
+	struct exit_history sum = { .packets = 0 };
+	struct exit_counts now;
+	int err = exit_counts_read(nft, index, &now, &row->guarded);
+
+	if (err)
+		return err;
+	if (old)
+		sum = *old;
+	history_add(&sum, &now);
+	row->packets = sum.packets;
+	row->rejects = sum.rejects;
+	return 0;
+}
+
+static int rows_tell(const struct conf *conf, const struct exit_notice *told,
+		     struct nft *nft, const struct exit_order *order,
+		     const struct exit_host *host,
+		     const struct exit_state *want,
+		     const struct exit_state *have,
+		     void (*fn)(void *arg, const struct exit_row *row),
+		     void *arg)
 {
 	for (size_t i = 0; i < conf->exit_count; i++) {
 		struct exit_row row = { .exit = &conf->exits[i] };
@@ -133,7 +156,7 @@ rows_tell(const struct conf *conf, struct nft *nft,
 		row.by = method_name(order);
 		row.state = exit_state_name(row.exit, host, want, have,
 					    &row.held_ms);
-		err = exit_row_count(nft, i, &row);
+		err = row_count(nft, i, told, &row);
 		if (err)
 			return err;
 		fn(arg, &row);
@@ -141,7 +164,7 @@ rows_tell(const struct conf *conf, struct nft *nft,
 	return 0;
 }
 
-int exit_each(const struct conf *conf, const struct exit_losses *losses,
+int exit_each(const struct conf *conf, const struct exit_notice *told,
 	      void (*fn)(void *arg, const struct exit_row *row), void *arg)
 {
 	struct exit_state want = { 0 }, have = { 0 };
@@ -155,7 +178,8 @@ int exit_each(const struct conf *conf, const struct exit_losses *losses,
 	if (!err)
 		err = nft_open(&nft);
 	if (!err)
-		err = exit_health(conf, rtnl, losses, &health);
+		err = exit_health(conf, rtnl, told ? &told->losses : NULL,
+				  &health);
 	if (!err)
 		err = rtnl_host(rtnl, conf, &host);
 	host.health = health;
@@ -166,8 +190,8 @@ int exit_each(const struct conf *conf, const struct exit_losses *losses,
 	if (!err)
 		err = exit_order_make(conf, &order);
 	if (!err)
-		err = rows_tell(conf, nft, &order, &host, &want, &have, fn,
-				arg);
+		err = rows_tell(conf, told, nft, &order, &host, &want, &have,
+				fn, arg);
 	exit_state_clear(&want);
 	exit_state_clear(&have);
 	exit_host_clear(&host);
