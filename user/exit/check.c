@@ -13,16 +13,19 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "exit/internal.h"
 
-/* Rules of routing that are asked before ours. */
+#define CHAIN_NAME 31 /* bytes with NUL */
+
+/* Rules of routing that are asked before ours: their preferences, each once. */
 struct rules_look {
-	const struct exit_checking *checking;
-	uint32_t last; /* a preference is told of once */
+	uint32_t *ahead;
+	size_t count;
 };
 
 static void rule_tell(const struct exit_checking *checking, sa_family_t family,
@@ -54,13 +57,13 @@ static int rule_attribute_take(const struct nlattr *attr, void *arg)
 
 static int rule_look(const struct nlmsghdr *msg, void *arg)
 {
-	const struct fib_rule_hdr *head = mnl_nlmsg_get_payload(msg);
 	const struct nlattr *at[FRA_MAX + 1] = { NULL };
 	struct rules_look *look = arg;
-	uint32_t priority = 0;
+	uint32_t priority = 0, *kept;
 	uint8_t owner = 0;
 
-	mnl_attr_parse(msg, sizeof(*head), rule_attribute_take, at);
+	mnl_attr_parse(msg, sizeof(struct fib_rule_hdr), rule_attribute_take,
+		       at);
 	if (at[FRA_PRIORITY])
 		priority = mnl_attr_get_u32(at[FRA_PRIORITY]);
 	if (at[FRA_PROTOCOL])
@@ -68,11 +71,33 @@ static int rule_look(const struct nlmsghdr *msg, void *arg)
 	/* The kernel's own are that of local, at 0, and that of VRFs. */
 	if (!priority || priority >= EXIT_PRIORITY || at[FRA_L3MDEV] ||
 	    owner == EXIT_PROTOCOL || owner == EXIT_LEARNT ||
-	    priority == look->last)
+	    (look->count && priority == look->ahead[look->count - 1]))
 		return MNL_CB_OK;
-	look->last = priority;
-	rule_tell(look->checking, head->family, priority);
+	kept = exit_array_add((void **)&look->ahead, &look->count,
+			      sizeof(*kept));
+	if (!kept) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	*kept = priority;
 	return MNL_CB_OK;
+}
+
+/* They are told of when all are there, for some may be read twice. */
+static int family_check(const struct exit_checking *checking, struct rtnl *rtnl,
+			sa_family_t family)
+{
+	struct rules_look look = { .ahead = NULL };
+	int tries = 0, err;
+
+	do {
+		look.count = 0;
+		err = rtnl_rules(rtnl, family, rule_look, &look);
+	} while (exit_read_again(err, &tries));
+	for (size_t i = 0; i < look.count && !err; i++)
+		rule_tell(checking, family, look.ahead[i]);
+	free(look.ahead);
+	return err;
 }
 
 static int rules_check(const struct exit_checking *checking)
@@ -81,24 +106,32 @@ static int rules_check(const struct exit_checking *checking)
 	struct rtnl *rtnl = NULL;
 	int err = rtnl_open(&rtnl);
 
-	for (size_t i = 0; i < 2 && !err; i++) {
-		struct rules_look look = { .checking = checking };
-
+	for (size_t i = 0; i < 2 && !err; i++)
 		if (exit_has_family(checking->conf, families[i]))
-			err = rtnl_rules(rtnl, families[i], rule_look, &look);
-	}
+			err = family_check(checking, rtnl, families[i]);
 	rtnl_close(rtnl);
 	return err;
 }
 
 /* A base chain that drops what is forwarded unless a rule lets it pass. */
-static void chain_tell(const struct exit_checking *checking, const char *table,
-		       const char *chain)
+struct chain_found {
+	char table[CHAIN_NAME], chain[CHAIN_NAME]; /* as much as is told */
+};
+
+struct chains_look {
+	const struct conf *conf;
+	struct chain_found *all;
+	size_t count;
+};
+
+static void chain_tell(const struct exit_checking *checking,
+		       const struct chain_found *found)
 {
 	struct exit_finding finding = { .name = "firewall" };
 
 	snprintf(finding.where, sizeof(finding.where),
-		 "chain %.30s of table %.30s of nftables", chain, table);
+		 "chain %s of table %s of nftables", found->chain,
+		 found->table);
 	snprintf(finding.what, sizeof(finding.what),
 		 "it drops what is forwarded unless a rule lets it pass");
 	snprintf(finding.hint, sizeof(finding.hint),
@@ -120,30 +153,41 @@ static bool chain_concerns(const struct conf *conf, uint32_t family)
 	return false;
 }
 
+static int chain_keep(struct chains_look *look, const struct nftnl_chain *chain)
+{
+	struct chain_found *found = exit_array_add(
+		(void **)&look->all, &look->count, sizeof(*found));
+
+	if (!found)
+		return -ENOMEM;
+	snprintf(found->table, sizeof(found->table), "%s",
+		 nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE));
+	snprintf(found->chain, sizeof(found->chain), "%s",
+		 nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME));
+	return 0;
+}
+
 static int chain_look(const struct nlmsghdr *msg, void *arg)
 {
-	const struct exit_checking *checking = arg;
 	struct nftnl_chain *chain = nftnl_chain_alloc();
+	struct chains_look *look = arg;
+	int err = chain ? 0 : -ENOMEM;
 
-	if (!chain) {
-		errno = ENOMEM;
-		return MNL_CB_ERROR;
-	}
-	if (!nftnl_chain_nlmsg_parse(msg, chain) &&
+	if (!err && !nftnl_chain_nlmsg_parse(msg, chain) &&
 	    nftnl_chain_is_set(chain, NFTNL_CHAIN_HOOKNUM) &&
 	    nftnl_chain_get_u32(chain, NFTNL_CHAIN_HOOKNUM) ==
 		    NF_INET_FORWARD &&
 	    nftnl_chain_get_u32(chain, NFTNL_CHAIN_POLICY) == NF_DROP &&
-	    chain_concerns(checking->conf,
+	    chain_concerns(look->conf,
 			   nftnl_chain_get_u32(chain, NFTNL_CHAIN_FAMILY)))
-		chain_tell(checking,
-			   nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE),
-			   nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME));
-	nftnl_chain_free(chain);
-	return MNL_CB_OK;
+		err = chain_keep(look, chain);
+	if (chain)
+		nftnl_chain_free(chain);
+	errno = -err;
+	return err ? MNL_CB_ERROR : MNL_CB_OK;
 }
 
-static int chains_check(const struct exit_checking *checking)
+static int chains_dump(struct chains_look *look)
 {
 	struct mnl_socket *socket =
 		mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
@@ -160,12 +204,27 @@ static int chains_check(const struct exit_checking *checking)
 		len = mnl_socket_recvfrom(socket, buf, sizeof(buf));
 		more = len < 0 ? MNL_CB_ERROR :
 				 mnl_cb_run(buf, (size_t)len, 1, 0, chain_look,
-					    (void *)checking);
+					    look);
 	}
 	more = more < 0 ? -errno : 0;
 	if (socket)
 		mnl_socket_close(socket);
 	return more;
+}
+
+static int chains_check(const struct exit_checking *checking)
+{
+	struct chains_look look = { .conf = checking->conf };
+	int tries = 0, err;
+
+	do {
+		look.count = 0;
+		err = chains_dump(&look);
+	} while (exit_read_again(err, &tries));
+	for (size_t i = 0; i < look.count && !err; i++)
+		chain_tell(checking, &look.all[i]);
+	free(look.all);
+	return err;
 }
 
 /* What may be missing, by a word of what was refused. */

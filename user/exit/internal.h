@@ -139,6 +139,11 @@ struct exit_host {
 void *exit_array_add(void **array, size_t *count, size_t size);
 
 /*
+ * Is what was read to be read once more, for somebody has changed it meanwhile (-EINTR)?
+ * Not for ever; *tries begins at 0.
+ */
+bool exit_read_again(int err, int *tries);
+/*
  * Reads a dump that broke off (routes changed meanwhile, no memory) to its end: the
  * kernel begins no other before that, and its rest would be taken for the answer to
  * the next request.

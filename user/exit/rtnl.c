@@ -25,8 +25,6 @@ SYSCALLS(SYSCALLS_EXIT, "bind getsockname sendto recvmsg setsockopt close");
 #define REQUEST_SIZE 512
 #define TICKS        100 /* of the kernel's times, in a second: USER_HZ */
 #define ANSWER_SIZE  32768
-/* Dumps during which somebody changes what is dumped (EINTR) are begun again. */
-#define DUMP_TRIES 10
 
 struct rtnl {
 	struct mnl_socket *socket;
@@ -309,10 +307,11 @@ static int state_dump(struct rtnl *rtnl, struct exit_state *out)
 
 int rtnl_state(struct rtnl *rtnl, struct exit_state *out)
 {
-	int err = -EINTR;
+	int tries = 0, err;
 
-	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+	do
 		err = state_dump(rtnl, out);
+	while (exit_read_again(err, &tries));
 	return err;
 }
 
@@ -332,10 +331,11 @@ static int learnt_dump(struct rtnl *rtnl, struct exit_state *out)
 
 int rtnl_learnt(struct rtnl *rtnl, struct exit_state *out)
 {
-	int err = -EINTR;
+	int tries = 0, err;
 
-	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+	do
 		err = learnt_dump(rtnl, out);
+	while (exit_read_again(err, &tries));
 	return err;
 }
 
@@ -541,10 +541,11 @@ static int host_dump(struct rtnl *rtnl, const struct conf *conf,
 
 int rtnl_host(struct rtnl *rtnl, const struct conf *conf, struct exit_host *out)
 {
-	int err = -EINTR;
+	int tries = 0, err;
 
-	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++)
+	do
 		err = host_dump(rtnl, conf, out);
+	while (exit_read_again(err, &tries));
 	return err;
 }
 
@@ -665,15 +666,15 @@ static int host_route_search(struct rtnl *rtnl, const union addr *to,
 	struct host_look look = { .to = { .family = addr_family(to) } };
 	size_t len;
 	const uint8_t *bytes = addr_bytes(to, &len);
-	int err = -EINTR;
+	int tries = 0, err;
 
 	memcpy(look.to.bytes, bytes, len);
 	look.to.bits = (uint8_t)(len * 8);
-	for (int i = 0; i < DUMP_TRIES && err == -EINTR; i++) {
+	do {
 		look.any = look.leads = false;
 		err = routes_dump(rtnl, (uint8_t)look.to.family, 0,
 				  RT_TABLE_MAIN, host_look_take, &look);
-	}
+	} while (exit_read_again(err, &tries));
 	if (!err)
 		*there = look.leads;
 	return err;

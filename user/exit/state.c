@@ -12,6 +12,9 @@
 SYSCALLS_SOCKET(SYSCALLS_EXIT, AF_UNIX, 0); /* if_indextoname() */
 SYSCALLS(SYSCALLS_EXIT, "ioctl recvmsg close");
 
+/* Dumps during which somebody changes what is dumped are begun again. */
+#define DUMP_TRIES 10
+
 void *exit_array_add(void **array, size_t *count, size_t size)
 {
 	/* The room is the next power of two: full when the count is one. */
@@ -24,6 +27,11 @@ void *exit_array_add(void **array, size_t *count, size_t size)
 		*array = grown;
 	}
 	return memset((char *)*array + size * (*count)++, 0, size);
+}
+
+bool exit_read_again(int err, int *tries)
+{
+	return err == -EINTR && ++*tries < DUMP_TRIES;
 }
 
 /* Does the kernel say no more after this datagram? */

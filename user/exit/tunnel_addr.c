@@ -117,7 +117,7 @@ static struct nlmsghdr *address_request(char *buf, uint16_t type, int device)
 	return request;
 }
 
-static int present_find(struct rtnl *rtnl, int device, struct addresses *out)
+static int present_dump(struct rtnl *rtnl, int device, struct addresses *out)
 {
 	struct finding finding = { out, (uint32_t)device };
 	char buf[REQUEST_SIZE] = "";
@@ -128,6 +128,17 @@ static int present_find(struct rtnl *rtnl, int device, struct addresses *out)
 	err = rtnl_exchange(rtnl, request, address_take, &finding);
 	/* It has just gone, or there is no IPv6. */
 	return err == -ENODEV || err == -EOPNOTSUPP ? 0 : err;
+}
+
+static int present_find(struct rtnl *rtnl, int device, struct addresses *out)
+{
+	int tries = 0, err;
+
+	do {
+		out->count = 0;
+		err = present_dump(rtnl, device, out);
+	} while (exit_read_again(err, &tries));
+	return err;
 }
 
 static int address_set(struct rtnl *rtnl, int device, const union addr *addr,
