@@ -93,6 +93,52 @@ def _():
         equal({row["name"]: row["by"] for row in rows}, {"isp-a": "map", "isp-b": "map"}, "by")
 
 
+@contextlib.contextmanager
+def no_default():
+    """The router's main table has no default route inside the block."""
+    routes = (("-4", HOP["a"][4]), ("-6", HOP["a"][6]))
+    for family, hop in routes:
+        site.relay.run("ip", family, "route", "del", "default", "via", hop)
+    try:
+        yield
+    finally:
+        for family, hop in routes:
+            site.relay.run("ip", family, "route", "add", "default", "via", hop)
+
+
+@test("a source without a route back is traced as packets go, or as IPv4 drops them")
+def _():
+    exits = linked()
+    exits["exit isp-a"]["prefix"] = "10.81.0.0/16, fd81::/32"
+    server = router(**exits)
+
+    def trace(version, to=None):
+        source = {4: "10.81.7.7", 6: "fd81:0:0:7::7"}[version]
+        return json.loads(ask(server, "trace", "-j", source, to or site.peer.addr(version)))
+
+    def goes(version):
+        said = trace(version)
+        equal((said["device"], said["gateway"], said["dropped"], said["unreachable"]),
+              ("to_a", HOP["a"][version], False, False), f"the way of IPv{version}")
+        return said["no_way_back"]
+
+    check(not goes(4) and not goes(6), "there is a way back")
+    with no_default():
+        check(goes(4) and goes(6), "there is no way back")
+        site.relay.run("ip", "route", "add", "blackhole", "10.77.0.0/16")
+        try:
+            for filters in ("0", "2"):
+                site.relay.run("sysctl", "-qw", f"net.ipv4.conf.lan.rp_filter={filters}")
+                said = trace(4, "10.77.0.1")
+                equal((said["unreachable"], said["dropped"]), (True, False), "to a black hole")
+            said = trace(4)
+            equal((said["unreachable"], said["dropped"]), (False, True), "validated")
+            check(goes(6), "IPv6 validates none")
+        finally:
+            site.relay.run("sysctl", "-qw", "net.ipv4.conf.lan.rp_filter=0")
+            site.relay.run("ip", "route", "del", "blackhole", "10.77.0.0/16")
+
+
 @test("routes of the main table by an exit's link, however long, take no foreign source there")
 def _():
     router()

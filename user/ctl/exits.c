@@ -380,6 +380,13 @@ static void trace_show(FILE *out, const struct exit_trace *trace)
 	else
 		fprintf(out, "%s belongs to no exit\n", from);
 	dead_show(out, trace);
+	if (trace->no_way_back)
+		fprintf(out, "there is no route back to %s\n", from);
+	if (trace->dropped) {
+		fprintf(out, "dropped: so the kernel takes nothing from there "
+			     "(rp_filter)\n");
+		return;
+	}
 	if (trace->unreachable) {
 		fprintf(out, "unreachable: there is no way for it now\n");
 		return;
@@ -411,9 +418,12 @@ static void trace_json(FILE *out, const struct exit_trace *trace)
 	fprintf(out,
 		",\"gateway\":\"%s\",\"anycast\":\"%s\",\"table\":%u,"
 		"\"dead\":%s,\"why\":\"%s\",\"held_ms\":%" PRIu64
+		",\"no_way_back\":%s,\"dropped\":%s"
 		",\"unreachable\":%s,\"rejected\":%s}\n",
 		hop, anycast, trace->table, trace->dead ? "true" : "false",
 		trace->why ? trace->why : "", trace->held_ms,
+		trace->no_way_back ? "true" : "false",
+		trace->dropped ? "true" : "false",
 		trace->unreachable ? "true" : "false",
 		trace->rejected ? "true" : "false");
 }

@@ -207,7 +207,9 @@ struct exit_trace {
 	bool dead; /* that exit cannot be left by with this prefix now */
 	const char *why; /* "held", "silent"; NULL: as the kernel has it */
 	uint64_t held_ms; /* as in struct exit_row */
-	bool unreachable; /* then nothing below is set */
+	bool no_way_back; /* to the source: by which link it comes is a guess */
+	bool dropped; /* for that, by the kernel (rp_filter); then nothing below is set */
+	bool unreachable; /* likewise */
 	char device[IF_NAMESIZE];
 	union addr gateway; /* AF_UNSPEC: none, the destination is on the link */
 	union addr
