@@ -139,6 +139,51 @@ def _():
             site.relay.run("ip", "route", "del", "blackhole", "10.77.0.0/16")
 
 
+@test("routes of the site keep their MTU and other metrics for packets of exits", 20)
+def _():
+    server = router()
+    relay = site.relay
+    copies = {"fd77::/64": "table 20000", "fd78::/64": "table 20000", "10.91.0.0/24": "table all"}
+
+    def said(to):
+        family = "-6" if ":" in to else "-4"
+        lines = relay.run("ip", family, "route", "show", *copies[to].split(), to).splitlines()
+        return [line for line in lines if " proto 200 " in line or "table 20000" in copies[to]]
+
+    def hold(to, words):
+        """Each copy of the route has these words of its metrics, and nothing more is to be done."""
+        wait_for(lambda: said(to) and all(words in line for line in said(to)), 3,
+                 f"\"{words}\" in {said(to)}")
+        equal(len(said(to)), 1, f"copies: {said(to)}")
+        wait_for(lambda: "nothing" in ask(server, "plan"), 3, "all is as it should be")
+
+    far = ("fd77::/64", "via", "fd85::2", "dev", "lan")
+    near = ("fd78::/64", "dev", "lan")
+    own = ("10.91.0.0/24", "dev", "to_a", "proto", "kernel", "scope", "link", "src", "10.91.0.1")
+    rich = ("mtu", "lock", "1280", "advmss", "1000", "rtt", "20ms", "initcwnd", "20", "quickack",
+            "1", "congctl", "reno", "features", "ecn", "hoplimit", "33")
+    try:
+        for metrics in (rich, ("mtu", "1300"), ("mtu", "lock", "1280")):
+            for route in (far, near):
+                relay.run("ip", "-6", "route", "replace", *route, *metrics)
+            relay.run("ip", "route", "change", *own, *metrics)
+            for to in copies:
+                hold(to, " ".join(metrics[:3 if "lock" in metrics else 2]))
+        sock = site.client.datagrams(("fd77::9", 9), 0)
+        with contextlib.closing(sock):
+            sock.send(bytes(1400))
+            wait_for(lambda: sock.getsockopt(socket.IPPROTO_IPV6, 24) == 1280, 3, "IPV6_MTU")
+        relay.run("ip", "route", "change", *own)
+        for route in (far, near):
+            relay.run("ip", "-6", "route", "replace", *route)
+        wait_for(lambda: not any("mtu" in line for to in copies for line in said(to)), 3,
+                 "without metrics again")
+    finally:
+        relay.run("ip", "route", "change", *own)
+        for route in (far, near):
+            relay.run("sh", "-c", f"ip -6 route del {' '.join(route)} || :")
+
+
 @test("routes of the main table by an exit's link, however long, take no foreign source there")
 def _():
     router()

@@ -967,6 +967,68 @@ static void only_what_differs_is_told_of(void **state)
 	exit_state_clear(&down);
 }
 
+/* Metrics as the kernel tells of them. */
+static const struct exit_metrics *mtu_keep(struct exit_metrics **list,
+					   uint32_t mtu, bool lock)
+{
+	char buf[128] = "";
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+
+	if (lock)
+		mnl_attr_put_u32(msg, RTAX_LOCK, 1u << RTAX_MTU);
+	mnl_attr_put_u32(msg, RTAX_MTU, mtu);
+	mnl_attr_put_u32(msg, RTAX_ADVMSS, 1000);
+	return exit_metrics_keep(list, mnl_nlmsg_get_payload(msg),
+				 mnl_nlmsg_get_payload_len(msg));
+}
+
+static void a_copy_of_a_route_has_its_metrics(void **state)
+{
+	struct conf *conf = two_exits();
+	struct exit_state want, other;
+	struct exit_route changed;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	lab.links[2].index = lab.ways[3].link = 90004;
+	lab.ways[0].metrics = mtu_keep(&lab.host.metrics, 1400, false);
+	lab.ways[3].metrics = mtu_keep(&lab.host.metrics, 1280, true);
+	lab.ways[3].preference = 1;
+	assert_ptr_equal(mtu_keep(&lab.host.metrics, 1400, false),
+			 lab.ways[0].metrics);
+	assert_int_equal(exit_want(conf, &lab.host, &want), 0);
+	assert_true(route_there(&want, "ip -6 route 2001:db8:a:1::/64 dev "
+				       "if90004 table 20000 metric 256 proto "
+				       "200 mtu lock 1280 advmss 1000"));
+	for (size_t i = 0; i < want.route_count; i++) {
+		const struct exit_route *route = &want.routes[i];
+
+		if (route->to.family == AF_INET && route->metric == 256)
+			assert_ptr_equal(route->metrics, lab.ways[0].metrics);
+		else
+			assert_int_equal(route->metrics != NULL,
+					 route->preference);
+	}
+	/* Another one, and yet in the same place. */
+	lab.ways[3].metrics = mtu_keep(&lab.host.metrics, 1300, true);
+	assert_int_equal(exit_want(conf, &lab.host, &other), 0);
+	assert_int_equal(missing(&want, &other).routes, 1);
+	for (size_t i = 0; i < want.route_count; i++) {
+		changed = want.routes[i];
+		assert_ptr_equal(exit_route_like(&want, &changed),
+				 &want.routes[i]);
+		assert_non_null(exit_route_like(&other, &changed));
+		changed.table++;
+		assert_null(exit_route_like(&other, &changed));
+	}
+	exit_state_clear(&want);
+	exit_state_clear(&other);
+	lab.host = (struct exit_host){ .metrics = lab.host.metrics };
+	exit_host_clear(&lab.host);
+	conf_unref(conf);
+}
+
 /* What has been taken away so far must not have left what refuses behind. */
 struct taken {
 	const struct exit_state *of;
@@ -1596,6 +1658,7 @@ int main(void)
 			an_exchange_that_failed_leaves_nothing_to_the_next),
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
+		cmocka_unit_test(a_copy_of_a_route_has_its_metrics),
 		cmocka_unit_test(
 			the_owner_comes_first_then_those_who_let_it_pass),
 		cmocka_unit_test(each_exit_of_a_source_has_its_metric),

@@ -19,7 +19,7 @@
 
 struct applying {
 	struct rtnl *rtnl;
-	const struct exit_state *want;
+	const struct exit_state *want, *have;
 	struct exit_change *change;
 	bool there; /* what is told of shall be there */
 	bool untold; /* nftables knows nothing of it yet */
@@ -86,10 +86,15 @@ static void rule_differs(void *arg, const struct exit_rule *rule)
 	exit_change_note(applying->change, applying->there, text, err);
 }
 
-/* IPv6 takes a route away whatever its tunnel: the one that has its place would go. */
+/*
+ * IPv6 takes a route away whatever its tunnel and its metrics: the one that has its place
+ * would go.
+ */
 static bool route_replaced(const struct exit_state *want,
 			   const struct exit_route *route)
 {
+	if (route->to.family == AF_INET6 && exit_route_like(want, route))
+		return true;
 	if (addr_family(&route->remote) == AF_UNSPEC)
 		return false;
 	for (size_t i = 0; i < want->route_count; i++) {
@@ -104,6 +109,21 @@ static bool route_replaced(const struct exit_state *want,
 	return false;
 }
 
+/*
+ * Nor does IPv6 add a route on a link where there is one with other metrics, and none of
+ * another link is to be replaced: that one goes first.
+ */
+static void place_clear(const struct applying *applying,
+			const struct exit_route *route)
+{
+	const struct exit_route *other = exit_route_like(applying->have, route);
+
+	if (other && route->to.family == AF_INET6 && route->link &&
+	    addr_family(&route->gateway) == AF_UNSPEC &&
+	    addr_family(&route->remote) == AF_UNSPEC)
+		rtnl_route(applying->rtnl, other, false);
+}
+
 static void route_differs(void *arg, const struct exit_route *route)
 {
 	const struct applying *applying = arg;
@@ -112,6 +132,8 @@ static void route_differs(void *arg, const struct exit_route *route)
 
 	if (applying->untold && !route_followed(applying->want, route))
 		return;
+	if (!applying->change->dry && applying->there)
+		place_clear(applying, route);
 	if (!applying->change->dry &&
 	    (applying->there || !route_replaced(applying->want, route)))
 		err = rtnl_route(applying->rtnl, route, applying->there);
@@ -179,6 +201,7 @@ int exit_apply_new(struct rtnl *rtnl, const struct conf *conf,
 	}
 	groups_apply(&applying, conf, host);
 	applying.want = &difference.want;
+	applying.have = &difference.have;
 	exit_state_missing(&difference.want, &difference.have, &routes);
 	exit_state_missing(&difference.want, &difference.have, &rules);
 	*out = difference;

@@ -69,6 +69,16 @@
 #define METRIC_DEFAULT 1024
 #define METRIC_LOST    UINT32_MAX /* of what is there when all else is not */
 
+/*
+ * Metrics of a route (MTU, ...) as the kernel has told of them, to be told back to it.
+ * Each once, in a list of whoever has the routes.
+ */
+struct exit_metrics {
+	struct exit_metrics *next;
+	size_t len;
+	uint8_t bytes[];
+};
+
 /* Rules and routes as they are wanted or found, without what the kernel chooses. */
 struct exit_rule {
 	struct prefix from, to; /* bits 0: anywhere */
@@ -86,15 +96,19 @@ struct exit_route {
 		remote; /* IPv6: the tunnel's other end; AF_UNSPEC: no tunnel */
 	union addr
 		source; /* of what is tunnelled; AF_UNSPEC: the kernel's choice */
+	const struct exit_metrics *metrics; /* NULL: none */
 	uint32_t table, metric;
 	uint32_t expires_s; /* > 0: learnt, not of the configuration */
 	int link; /* index; 0: unreachable */
+	uint8_t preference; /* of IPv6 (RFC 4191), among those of one metric */
 	bool local; /* it ends here */
 };
 
+/* One that is wanted has metrics of the host, which it must not outlive. */
 struct exit_state {
 	struct exit_rule *rules;
 	struct exit_route *routes;
+	struct exit_metrics *metrics; /* of routes that were found */
 	size_t rule_count, route_count;
 };
 
@@ -112,8 +126,10 @@ struct exit_link {
 struct exit_way {
 	struct prefix to;
 	union addr gateway; /* AF_UNSPEC: on the link */
+	const struct exit_metrics *metrics; /* NULL: none */
 	uint32_t metric;
 	int link; /* index; 0: unreachable */
+	uint8_t preference; /* as in struct exit_route */
 	bool kernel; /* made by the kernel, for an address */
 };
 
@@ -127,6 +143,7 @@ struct exit_end {
 struct exit_host {
 	struct exit_link *links;
 	struct exit_way *ways;
+	struct exit_metrics *metrics; /* of ways */
 	struct exit_end *ends; /* by address */
 	struct prefix *locals; /* this host's addresses, and networks like them */
 	size_t link_count, way_count, end_count, local_count;
@@ -151,6 +168,9 @@ bool exit_read_again(int err, int *tries);
 void exit_rest_drop(struct mnl_socket *socket, char *answer, size_t room,
 		    ssize_t len);
 
+/* One of the list with these bytes, maybe a new one. NULL: no memory. */
+const struct exit_metrics *exit_metrics_keep(struct exit_metrics **list,
+					     const void *bytes, size_t len);
 void exit_state_clear(struct exit_state *state);
 void exit_host_clear(struct exit_host *host);
 /* Sorts, so that states can be compared; what is there twice is there once then. */
@@ -158,6 +178,9 @@ void exit_state_sort(struct exit_state *state);
 /* Of a sorted one. */
 bool exit_route_there(const struct exit_state *state,
 		      const struct exit_route *route);
+/* Of a sorted one: that to and from there, by the same way, with any metrics; or NULL. */
+const struct exit_route *exit_route_like(const struct exit_state *state,
+					 const struct exit_route *route);
 /* Called for what is missing, or too much; both states are sorted. */
 struct exit_differ {
 	void (*rule)(void *arg, const struct exit_rule *rule);

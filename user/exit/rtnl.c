@@ -183,6 +183,28 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 	return MNL_CB_OK;
 }
 
+/* False: no memory. */
+static bool metrics_take(const struct attributes *attributes,
+			 struct exit_metrics **list,
+			 const struct exit_metrics **out)
+{
+	const struct nlattr *attr = attributes->at[RTA_METRICS];
+
+	if (!attr || !mnl_attr_get_payload_len(attr))
+		return true;
+	*out = exit_metrics_keep(list, mnl_attr_get_payload(attr),
+				 mnl_attr_get_payload_len(attr));
+	return *out != NULL;
+}
+
+static uint8_t preference(const struct attributes *attributes)
+{
+	const struct nlattr *attr = attributes->at[RTA_PREF];
+
+	return attr && mnl_attr_get_payload_len(attr) ? mnl_attr_get_u8(attr) :
+							0;
+}
+
 static int route_parse(const struct nlmsghdr *msg, struct exit_state *state,
 		       uint8_t protocol)
 {
@@ -206,6 +228,9 @@ static int route_parse(const struct nlmsghdr *msg, struct exit_state *state,
 		    &route->from);
 	route->table = number(&attributes, RTA_TABLE, head->rtm_table);
 	route->metric = number(&attributes, RTA_PRIORITY, 0);
+	route->preference = preference(&attributes);
+	if (!metrics_take(&attributes, &state->metrics, &route->metrics))
+		return out_of_memory();
 	gateway = attributes.at[RTA_GATEWAY];
 	route->local = head->rtm_type == RTN_LOCAL;
 	if (head->rtm_type != RTN_UNICAST && !route->local)
@@ -436,6 +461,9 @@ static int way_take(const struct nlmsghdr *msg, void *arg)
 		    &way->to);
 	way->metric = number(&attributes, RTA_PRIORITY, 0);
 	way->kernel = head->rtm_protocol == RTPROT_KERNEL;
+	way->preference = preference(&attributes);
+	if (!metrics_take(&attributes, &host->metrics, &way->metrics))
+		return out_of_memory();
 	if (head->rtm_type != RTN_UNICAST)
 		return MNL_CB_OK;
 	gateway = attributes.at[RTA_GATEWAY];
@@ -825,6 +853,11 @@ int rtnl_route(struct rtnl *rtnl, const struct exit_route *route, bool there)
 		mnl_attr_put_u32(request, RTA_OIF, LOOPBACK);
 	if (tunnel)
 		tunnel_encap_put(request, route);
+	if (route->metrics)
+		mnl_attr_put(request, RTA_METRICS, route->metrics->len,
+			     route->metrics->bytes);
+	if (route->preference)
+		mnl_attr_put_u8(request, RTA_PREF, route->preference);
 	if (route->expires_s && there)
 		mnl_attr_put_u32(request, RTA_EXPIRES, route->expires_s);
 	err = rtnl_exchange(rtnl, request, NULL, NULL);

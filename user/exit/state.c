@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Sets of rules and routes: collecting, comparing, writing them out. */
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,6 +15,9 @@ SYSCALLS(SYSCALLS_EXIT, "ioctl recvmsg close");
 
 /* Dumps during which somebody changes what is dumped are begun again. */
 #define DUMP_TRIES 10
+
+#define METRIC_TEXT  32 /* bytes of one in words */
+#define METRICS_TEXT 128 /* of all of them, with NUL */
 
 void *exit_array_add(void **array, size_t *count, size_t size)
 {
@@ -95,10 +99,39 @@ bool exit_news_lost(int err)
 	return err == ENOBUFS || err == ENOSPC;
 }
 
+const struct exit_metrics *exit_metrics_keep(struct exit_metrics **list,
+					     const void *bytes, size_t len)
+{
+	struct exit_metrics *one;
+
+	for (one = *list; one; one = one->next)
+		if (one->len == len && !memcmp(one->bytes, bytes, len))
+			return one;
+	one = malloc(sizeof(*one) + len);
+	if (!one)
+		return NULL;
+	one->next = *list;
+	one->len = len;
+	memcpy(one->bytes, bytes, len);
+	*list = one;
+	return one;
+}
+
+static void metrics_clear(struct exit_metrics *list)
+{
+	while (list) {
+		struct exit_metrics *one = list;
+
+		list = one->next;
+		free(one);
+	}
+}
+
 void exit_state_clear(struct exit_state *state)
 {
 	free(state->rules);
 	free(state->routes);
+	metrics_clear(state->metrics);
 	*state = (struct exit_state){ 0 };
 }
 
@@ -106,6 +139,7 @@ void exit_host_clear(struct exit_host *host)
 {
 	free(host->links);
 	free(host->ways);
+	metrics_clear(host->metrics);
 	free(host->ends);
 	free(host->locals);
 	*host = (struct exit_host){ 0 };
@@ -134,7 +168,17 @@ static int rule_compare(const void *left, const void *right)
 	return order ? order : number_compare(a->site, b->site);
 }
 
-static int route_compare(const void *left, const void *right)
+static int metrics_compare(const struct exit_metrics *a,
+			   const struct exit_metrics *b)
+{
+	if (!a || !b)
+		return (a != NULL) - (b != NULL);
+	return a->len != b->len ? (a->len > b->len) - (a->len < b->len) :
+				  memcmp(a->bytes, b->bytes, a->len);
+}
+
+/* What the kernel tells routes apart by. */
+static int place_compare(const void *left, const void *right)
 {
 	const struct exit_route *a = left, *b = right;
 	int order = prefix_compare(&a->to, &b->to);
@@ -147,11 +191,21 @@ static int route_compare(const void *left, const void *right)
 		order = number_compare(a->metric, b->metric);
 	if (!order)
 		order = number_compare((uint32_t)a->link, (uint32_t)b->link);
-	if (!order)
-		order = addr_compare_host(&a->gateway, &b->gateway);
+	return order ? order : addr_compare_host(&a->gateway, &b->gateway);
+}
+
+static int route_compare(const void *left, const void *right)
+{
+	const struct exit_route *a = left, *b = right;
+	int order = place_compare(a, b);
+
 	if (!order)
 		order = addr_compare_host(&a->remote, &b->remote);
-	return order ? order : addr_compare_host(&a->source, &b->source);
+	if (!order)
+		order = addr_compare_host(&a->source, &b->source);
+	if (!order)
+		order = number_compare(a->preference, b->preference);
+	return order ? order : metrics_compare(a->metrics, b->metrics);
 }
 
 /* Of what is the same twice, one stays. */
@@ -186,6 +240,15 @@ bool exit_route_there(const struct exit_state *state,
 		       route_compare);
 }
 
+const struct exit_route *exit_route_like(const struct exit_state *state,
+					 const struct exit_route *route)
+{
+	return state->route_count ?
+		       bsearch(route, state->routes, state->route_count,
+			       sizeof(*route), place_compare) :
+		       NULL;
+}
+
 static bool rule_there(const struct exit_state *state,
 		       const struct exit_rule *rule)
 {
@@ -216,6 +279,38 @@ void exit_state_surplus(const struct exit_state *want,
 	for (size_t i = have->route_count; i--;)
 		if (!exit_route_there(want, &have->routes[i]))
 			differ->route(differ->arg, &have->routes[i]);
+}
+
+/* Of those that have a number, what people know best. */
+static const char *metrics_words(const struct exit_metrics *metrics,
+				 char out[METRICS_TEXT])
+{
+	static const char *const names[RTAX_MAX + 1] = {
+		[RTAX_WINDOW] = "window",     [RTAX_MTU] = "mtu",
+		[RTAX_ADVMSS] = "advmss",     [RTAX_HOPLIMIT] = "hoplimit",
+		[RTAX_INITCWND] = "initcwnd", [RTAX_INITRWND] = "initrwnd",
+	};
+	const void *bytes = metrics ? metrics->bytes : NULL;
+	size_t len = metrics ? metrics->len : 0, used = 0;
+	const struct nlattr *attr;
+	uint32_t locked = 0;
+
+	out[0] = '\0';
+	mnl_attr_for_each_payload(bytes, len)
+		if (mnl_attr_get_type(attr) == RTAX_LOCK)
+			locked = mnl_attr_get_u32(attr);
+	mnl_attr_for_each_payload(bytes, len) {
+		uint16_t type = mnl_attr_get_type(attr);
+
+		if (type > RTAX_MAX || !names[type] ||
+		    used >= METRICS_TEXT - METRIC_TEXT)
+			continue;
+		used += (size_t)snprintf(out + used, METRICS_TEXT - used,
+					 " %s %s%u", names[type],
+					 locked & 1u << type ? "lock " : "",
+					 mnl_attr_get_u32(attr));
+	}
+	return out;
 }
 
 static const char *family_option(const struct prefix *prefix)
@@ -265,7 +360,7 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 {
 	char to[ADDR_STRLEN], from[ADDR_STRLEN + 16], via[ADDR_STRLEN + 16];
 	char host[ADDR_STRLEN], device[IFNAMSIZ + 16], name[IFNAMSIZ];
-	char encap[TUNNEL_TEXT];
+	char encap[TUNNEL_TEXT], metrics[METRICS_TEXT];
 
 	via[0] = device[0] = '\0';
 	if (addr_family(&route->gateway) != AF_UNSPEC)
@@ -278,7 +373,7 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 	else if (route->link)
 		snprintf(device, sizeof(device), " dev if%d", route->link);
 	snprintf(out, EXIT_TEXT,
-		 "ip %s route %s%s%s%s%s%s table %u metric %u proto %u",
+		 "ip %s route %s%s%s%s%s%s table %u metric %u proto %u%s",
 		 family_option(&route->to),
 		 route->local ? "local " :
 		 route->link  ? "" :
@@ -286,5 +381,6 @@ void exit_route_format(const struct exit_route *route, char out[EXIT_TEXT])
 		 route->to.bits ? prefix_format(&route->to, to) : "default",
 		 prefix_words("from", &route->from, from),
 		 tunnel_encap_format(route, encap), via, device, route->table,
-		 route->metric, route->expires_s ? EXIT_LEARNT : EXIT_PROTOCOL);
+		 route->metric, route->expires_s ? EXIT_LEARNT : EXIT_PROTOCOL,
+		 metrics_words(route->metrics, metrics));
 }

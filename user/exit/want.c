@@ -15,8 +15,9 @@
  * route of main by an exit's link says nothing of whom it is for, however long its
  * prefix. For IPv4 those links are in an interface group of their own, so that a rule
  * passes over routes by them (suppress_ifgroup). For IPv6 the other routes of main are
- * copied: the look-up that BPF programs do there does not know of such rules (Linux
- * 6.18, fib6_rule_suppress), and what is on wire would leave by main's default route.
+ * copied, metrics (MTU) and all: the look-up that BPF programs do there does not know of
+ * such rules (Linux 6.18, fib6_rule_suppress), and what is on wire would leave by main's
+ * default route.
  *
  * An exit of another router on a link of the site (natural DMZ, section 5.2.2, and
  * interior routers, 5.2.3) differs in its default route alone. Its link is one of the
@@ -256,6 +257,8 @@ static int subnets_add(const struct making *m, struct exit_route route)
 		const struct exit_way *way = &host->ways[i];
 
 		route.to = way->to;
+		route.metrics = way->metrics;
+		route.preference = way->preference;
 		if (way->link == route.link && way->kernel &&
 		    way->to.family == route.from.family &&
 		    !link_local(&way->to))
@@ -569,6 +572,8 @@ static int ways6_add(const struct making *m)
 		struct exit_route route = { .to = way->to,
 					    .from = { .family = AF_INET6 },
 					    .gateway = way->gateway,
+					    .metrics = way->metrics,
+					    .preference = way->preference,
 					    .table = EXIT_TABLE,
 					    .metric = way->metric,
 					    .link = way->link };
