@@ -18,9 +18,9 @@
 	X(relaying, "relayed connections now")                                \
 	X(accepted, "client connections accepted")                            \
 	X(rejected_limit, "client connections closed at once: limit reached") \
-	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
 	X(handshake_rejects, "of them, for too many half-open handshakes")    \
 	X(handshake_source_rejects, "of them, for too many of one source")    \
+	X(rejected_descriptors, "accepts that failed for lack of descriptors") \
 	X(handshake_failures, "client connections closed: no TLS agreed on")  \
 	X(proxy_refused, "connections closed: no PROXY header, or from no proxy") \
 	X(cookies_sent, "DTLS clients asked to prove their address")          \
