@@ -338,6 +338,41 @@ static void help_tells_every_command_and_option(void **state)
 	assert_string_equal(fx.out, "culvertctl " CULVERT_VERSION "\n");
 }
 
+static void messages_say_what_would_be_right(void **state)
+{
+	static const struct {
+		const char *words, *said;
+	} cases[] = {
+		{ "--json=1 status",
+		  "culvertctl: this option takes no value: \"--json=1\"; see" },
+		{ "user", "culvertctl: unknown command \"user\"; there is "
+			  "user add, user list, user remove; see" },
+		{ "user ad bob", "\"user ad\"; there is user add, user list" },
+		{ "exits foo", "\"exits foo\"; there is exits, exits plan, "
+			       "exits trace, exits check, exits remove; see" },
+		{ "use add", "unknown command \"use\"; see" },
+		{ "-l 0 connections",
+		  "--limit does not take \"0\"; allowed: 1 to 100000; see" },
+		{ "-i 0.01 top", "allowed: seconds, 0.1 to 3600; see" },
+		{ "-p x flush", "allowed: an absolute path; see" },
+		{ "-c /nonexistent/a user list",
+		  "culvertctl: /nonexistent/a: cannot be read: No such file or "
+		  "directory\nculvertctl: give the path of culvertd's "
+		  "configuration with --config\n" },
+		{ "-c /nonexistent/a exits plan",
+		  "culvertctl: /nonexistent/a: cannot be read: No such file or "
+		  "directory\nculvertctl: give the path of culvertd's "
+		  "configuration with --config\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		assert_true(run_here(cases[i].words) != CTL_OK);
+		if (!strstr(fx.err, cases[i].said))
+			fail_msg("%s: %s", cases[i].words, fx.err);
+	}
+}
+
 static void wrong_usage_is_told_from_failure(void **state)
 {
 	static const char *const lines[] = {
@@ -865,6 +900,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(help_tells_every_command_and_option),
+		TEST(messages_say_what_would_be_right),
 		TEST(wrong_usage_is_told_from_failure),
 		TEST(the_socket_comes_from_option_or_environment),
 		TEST(a_missing_daemon_is_explained),

@@ -12,6 +12,7 @@ struct option_info {
 	const char *name, *value;
 	const char *commands; /* space around each; NULL: all of them */
 	const char *help;
+	const char *allowed; /* which values; NULL: any but none */
 };
 
 /* Long options without a letter are told by this plus their index. */
@@ -35,34 +36,57 @@ enum option_index {
 
 static const struct option_info options[OPTIONS] = {
 	[OPTION_SOCKET] = { 's', "socket", "PATH", NULL,
-			    "control socket; else $CULVERT_CONTROL, else\n" CTL_SOCKET },
+			    "control socket; else $CULVERT_CONTROL, else\n" CTL_SOCKET,
+			    NULL },
 	[OPTION_JSON] = { 'j', "json", NULL, NULL,
-			  "print the answer as JSON, one object a line" },
+			  "print the answer as JSON, one object a line", NULL },
 	[OPTION_LIMIT] = { 'l', "limit", "N",
 			   " allocations connections user list  top ",
-			   "lists, top: at most N rows (1000; top 10000)" },
+			   "lists, top: at most N rows (1000; top 10000)",
+			   "1 to 100000" },
 	[OPTION_WORKERS] = { 'w', "workers", NULL, " status ",
-			     "status: each worker's counters, too" },
+			     "status: each worker's counters, too", NULL },
 	[OPTION_UNDO] = { 'u', "undo", NULL, " drain ",
-			  "drain: take new allocations again" },
+			  "drain: take new allocations again", NULL },
 	[OPTION_COUNT] = { 'n', "count", "N", " top ",
-			   "top: end after N refreshes" },
+			   "top: end after N refreshes", "1 to 1000000000" },
 	[OPTION_INTERVAL] = { 'i', "interval", "SECONDS", " top ",
-			      "top: time between refreshes (1)" },
+			      "top: time between refreshes (1)",
+			      "seconds, 0.1 to 3600" },
 	[OPTION_PIN] = { 'p', "pin", "DIR", " flush ",
-			 "flush: [engine] pin; else " CTL_PIN },
+			 "flush: [engine] pin; else " CTL_PIN,
+			 "an absolute path" },
 	[OPTION_CONFIG] = { 'c', "config", "FILE",
 			    " user add  user list  user remove  exits  exits plan  exits trace  exits check ",
-			    "user, exits: culvertd's configuration; else\n" CTL_CONF },
+			    "user, exits: culvertd's configuration; else\n" CTL_CONF,
+			    NULL },
 	[OPTION_REALM] = { 'r', "realm", "REALM",
 			   " user add  user list  user remove ",
-			   "user: of this realm; else the first one" },
-	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this" },
-	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version" },
+			   "user: of this realm; else the first one", NULL },
+	[OPTION_HELP] = { 'h', "help", NULL, NULL, "print this", NULL },
+	[OPTION_VERSION] = { 'V', "version", NULL, NULL, "print the version",
+			     NULL },
 };
+
+/* The columns that the longest command takes with its argument. */
+static int commands_width(void)
+{
+	size_t most = 0;
+
+	for (size_t i = 0; i < ctl_command_count; i++) {
+		const struct ctl_command *c = &ctl_commands[i];
+		size_t len = strlen(c->name) + 1 +
+			     (c->argument ? strlen(c->argument) : 0);
+
+		most = len > most ? len : most;
+	}
+	return (int)most;
+}
 
 static void usage_print(FILE *out)
 {
+	int width = commands_width();
+
 	fprintf(out, "Usage: culvertctl [OPTION]... COMMAND\n\n"
 		     "Looks into a running culvertd and steers it.\n\n"
 		     "Commands:\n");
@@ -70,7 +94,7 @@ static void usage_print(FILE *out)
 		const struct ctl_command *c = &ctl_commands[i];
 
 		fprintf(out, "  %s %-*s %s\n", c->name,
-			(int)(15 - strlen(c->name)),
+			width - 1 - (int)strlen(c->name),
 			c->argument ? c->argument : "", c->help);
 	}
 	fprintf(out, "\nOptions:\n");
@@ -245,6 +269,40 @@ static int arguments_wanted(const struct ctl_command *command)
 	return strchr(command->argument, ' ') ? 2 : 1;
 }
 
+/* Is this the first of a command's two words? */
+static bool word_first(const char *word)
+{
+	size_t len = strlen(word);
+
+	for (size_t i = 0; i < ctl_command_count; i++)
+		if (!strncmp(ctl_commands[i].name, word, len) &&
+		    ctl_commands[i].name[len] == ' ')
+			return true;
+	return false;
+}
+
+/* What may stand for these words: all commands that begin with the first. */
+static void words_unknown(struct ctl *ctl, int count, char **words,
+			  enum ctl_exit *code)
+{
+	size_t len = strlen(words[0]);
+	const char *before = "";
+
+	*code = CTL_USAGE;
+	fprintf(ctl->err, "culvertctl: unknown command \"%s%s%s\"; ", words[0],
+		count > 1 ? " " : "", count > 1 ? words[1] : "");
+	for (size_t i = 0; i < ctl_command_count; i++) {
+		const char *name = ctl_commands[i].name;
+
+		if (strncmp(name, words[0], len) != 0 ||
+		    (name[len] && name[len] != ' '))
+			continue;
+		fprintf(ctl->err, "%s%s", *before ? before : "there is ", name);
+		before = ", ";
+	}
+	fputs("; see culvertctl --help\n", ctl->err);
+}
+
 static bool words_take(struct ctl *ctl, int count, char **words,
 		       enum ctl_exit *code)
 {
@@ -255,6 +313,11 @@ static bool words_take(struct ctl *ctl, int count, char **words,
 		return false;
 	}
 	ctl->command = words_find(count, words, &used);
+	if (word_first(words[0]) &&
+	    (!ctl->command || (used == 1 && count > 1))) {
+		words_unknown(ctl, count, words, code);
+		return false;
+	}
 	if (!ctl->command) {
 		usage_fail(ctl, code, "unknown command", words[0]);
 		return false;
@@ -285,6 +348,11 @@ static bool option_handle(struct ctl *ctl, int c, char **argv,
 {
 	int index = option_index(c);
 
+	if (c == '?' && optopt >= OPTION_BASE) {
+		usage_fail(ctl, code,
+			   "this option takes no value:", argv[optind - 1]);
+		return false;
+	}
 	if (c == ':' || index < 0) {
 		usage_fail(ctl, code,
 			   c == ':' ? "a value is missing for option" :
@@ -305,9 +373,11 @@ static bool option_handle(struct ctl *ctl, int c, char **argv,
 	if (option_take(ctl, (enum option_index)index, optarg))
 		return true;
 	fprintf(ctl->err,
-		"culvertctl: --%s does not take \"%s\"; see "
+		"culvertctl: --%s does not take \"%s\"; allowed: %s; see "
 		"culvertctl --help\n",
-		options[index].name, optarg);
+		options[index].name, optarg,
+		options[index].allowed ? options[index].allowed :
+					 "what is not empty");
 	*code = CTL_USAGE;
 	return false;
 }

@@ -35,18 +35,39 @@ struct job {
 	struct store_admin *admin;
 };
 
+/* A configuration being read; is the file itself what is wrong? */
+struct load {
+	struct ctl *ctl;
+	bool whole;
+};
+
 static void conf_complain(void *arg, bool is_error, const char *file,
 			  unsigned int line, const char *message)
 {
-	struct ctl *ctl = arg;
+	struct load *load = arg;
 
-	if (is_error)
-		ctl_complain(ctl, "%s:%u: %s", file, line, message);
+	if (!is_error)
+		return;
+	if (line) {
+		ctl_complain(load->ctl, "%s:%u: %s", file, line, message);
+	} else {
+		load->whole = true;
+		ctl_complain(load->ctl, "%s: %s", file, message);
+	}
 }
 
 int ctl_conf_load(struct ctl *ctl, struct conf **out)
 {
-	return conf_load(ctl->config, conf_complain, ctl, out, NULL, NULL);
+	struct load load = { ctl, false };
+	int err = conf_load(ctl->config, conf_complain, &load, out, NULL, NULL);
+
+	if (load.whole && err == -ENOENT)
+		ctl_complain(ctl, "give the path of culvertd's configuration "
+				  "with --config");
+	if (load.whole && err == -EACCES)
+		ctl_complain(ctl, "try as root, or as the user that culvertd "
+				  "was started by");
+	return err;
 }
 
 static const struct conf_realm *realm_find(const struct conf *conf,
@@ -129,10 +150,7 @@ static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
 
 	*job = (struct job){ .ctl = ctl };
 	if (ctl_conf_load(ctl, &job->conf))
-		return ctl_fail(ctl,
-				"%s says where the database is: give its path "
-				"with --config",
-				ctl->config);
+		return CTL_FAILED;
 	code = names_prepare(job);
 	owner = relay_group(job->conf);
 	if (!code && store_admin_open(job->conf->database.url, &owner, make,
