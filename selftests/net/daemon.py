@@ -133,7 +133,19 @@ def _():
     equal(culvertd("stray")[0], 2, "stray argument")
     status, said = culvertd("-c", "/nonexistent/culvert.conf")
     equal(status, 1, "missing file")
-    check("/nonexistent/culvert.conf" in said, f"said {said!r}")
+    check("/nonexistent/culvert.conf" in said and "-c FILE" in said, f"said {said!r}")
+    equal(culvertd("-V"), culvertd("--version"), "-V")
+
+
+@test("a certificate that is missing is not taken for a missing configuration")
+def _():
+    path = os.path.join(lab.dir, "missing.conf")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("[listener a]\ntransport = tls\ncertificate = /nonexistent/a\n"
+                   "private_key = /nonexistent/b\n")
+    status, said = culvertd("-c", path)
+    equal(status, 1, "exit status")
+    check(f"{path}:3:" in said and "-c FILE" not in said, f"said {said!r}")
 
 
 @test("a configuration with errors does not start and says all of them")

@@ -58,7 +58,7 @@ static void file_report(const struct reading *reading, bool is_error,
 static void file_take(struct reading *reading, struct conf_file *file)
 {
 	mode_t mode;
-	char why[160];
+	char why[200];
 	int err = conf_file_read(file->path, PEM_MAX_BYTES, &file->text,
 				 &file->len, &mode);
 
@@ -74,10 +74,11 @@ static void file_take(struct reading *reading, struct conf_file *file)
 	else
 		snprintf(why, sizeof(why), "which cannot be read: %s%s",
 			 strerror(-err),
-			 err == -EACCES ? "; after the start root has no "
-					  "privileges: chown root it and its "
-					  "directory" :
-					  "");
+			 err == -EACCES ?
+				 "; chown it and its directory to who "
+				 "starts culvertd (root, too: it has no "
+				 "privileges after the start)" :
+				 "");
 	file_report(reading, true, file, why);
 	if (!reading->error)
 		reading->error = err;

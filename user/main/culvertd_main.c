@@ -24,8 +24,8 @@ static void usage(FILE *out)
 		"\n"
 		"  -c, --config FILE  configuration (" DEFAULT_CONF ")\n"
 		"      --check FILE   report every error in FILE and stop\n"
-		"      --version      print the version\n"
-		"      --help         print this\n"
+		"  -V, --version      print the version\n"
+		"  -h, --help         print this\n"
 		"\n"
 		"Runs in the foreground and logs to standard error. SIGHUP reloads,\n"
 		"SIGTERM and SIGINT stop. See culvertd(8), culvert.conf(5).\n");
@@ -36,7 +36,8 @@ int main(int argc, char **argv)
 	const char *path = DEFAULT_CONF, *check = NULL;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "c:hV", options, NULL)) !=
+	       -1) {
 		switch (option) {
 		case 'c':
 			path = optarg;

@@ -31,12 +31,15 @@ SYSCALLS(SYSCALLS_BEFORE, "geteuid lchown rt_sigaction");
 SYSCALLS(SYSCALLS_SUPERVISOR,
 	 "openat read close lstat newfstatat unlink unlinkat");
 
+/* *arg, if any: was it about the file itself, not about a line or what one names? */
 static void report_line(void *arg, bool is_error, const char *file,
 			unsigned int line, const char *message)
 {
 	const char *kind = is_error ? "error" : "warning";
+	bool *whole = arg;
 
-	(void)arg;
+	if (whole && is_error && !line)
+		*whole = true;
 	if (line)
 		fprintf(stderr, "%s:%u: %s: %s\n", file, line, kind, message);
 	else
@@ -275,19 +278,29 @@ static int filter_start(const struct supervisor *sup)
 	return filter_enter("supervisor", roles, sup->conf->seccomp);
 }
 
+static void load_hint(int err)
+{
+	if (err == -ENOENT)
+		fprintf(stderr, "culvertd: write it, see culvert.conf(5), or "
+				"name another one with -c FILE\n");
+	if (err == -EACCES)
+		fprintf(stderr, "culvertd: start it as root, or as who may "
+				"read that file\n");
+}
+
 int supervisor_start(struct supervisor *sup)
 {
+	bool whole = false;
 	int err = privilege_clean_files();
 
 	if (err) {
 		hint_log("descriptors", err);
 		return err;
 	}
-	err = supervisor_load(sup->path, report_line, NULL, &sup->conf, NULL,
+	err = supervisor_load(sup->path, report_line, &whole, &sup->conf, NULL,
 			      NULL);
-	if (err == -ENOENT)
-		fprintf(stderr, "culvertd: write it, see culvert.conf(5), or "
-				"name another one with -c FILE\n");
+	if (whole)
+		load_hint(err);
 	if (err)
 		return err;
 	sup->config_loads = 1;
