@@ -250,6 +250,21 @@ static void forward_accepted(struct client_listener *listener, int fd,
 	client_pool_wait(&forward->pool, &conn->waiter);
 }
 
+/* What to do when listening has failed. */
+static const char *listen_hint(int err)
+{
+	switch (-err) {
+	case EADDRINUSE:
+		return "; choose another port";
+	case EACCES:
+		return "; choose a port from 1024 on, or try as root";
+	case EADDRNOTAVAIL:
+		return "; choose an address of this host";
+	default:
+		return "";
+	}
+}
+
 static void forward_started(struct client_pool *pool,
 			    const struct culvert_error *error)
 {
@@ -267,8 +282,7 @@ static void forward_started(struct client_pool *pool,
 	if (err) {
 		client_error("listening on %s failed: %s%s",
 			     addr_format(&forward->local, local),
-			     strerror(-err),
-			     err == -EADDRINUSE ? "; choose another port" : "");
+			     strerror(-err), listen_hint(err));
 		client_session_finish(&forward->session, CLIENT_EXIT_FAILURE);
 		return;
 	}
