@@ -355,6 +355,12 @@ static void messages_say_what_would_be_right(void **state)
 		  "--limit does not take \"0\"; allowed: 1 to 100000; see" },
 		{ "-i 0.01 top", "allowed: seconds, 0.1 to 3600; see" },
 		{ "-p x flush", "allowed: an absolute path; see" },
+		{ "exits trace x 1.2.3.4",
+		  "culvertctl: the source \"x\" is no IP address\n" },
+		{ "exits trace ::1 y",
+		  "culvertctl: the destination \"y\" is no IP address\n" },
+		{ "exits trace 192.0.2.1 2001:db8::1",
+		  "192.0.2.1 and 2001:db8::1 are of two families: a packet" },
 		{ "-c /nonexistent/a user list",
 		  "culvertctl: /nonexistent/a: cannot be read: No such file or "
 		  "directory\nculvertctl: give the path of culvertd's "
@@ -371,6 +377,25 @@ static void messages_say_what_would_be_right(void **state)
 		if (!strstr(fx.err, cases[i].said))
 			fail_msg("%s: %s", cases[i].words, fx.err);
 	}
+}
+
+static void a_missing_database_is_told_with_who_makes_it(void **state)
+{
+	char path[100], words[200];
+	FILE *file;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/conf", fx.dir);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fprintf(file, "[realm r]\n[database]\nurl = sqlite:%s/none.db\n",
+		fx.dir);
+	fclose(file);
+	snprintf(words, sizeof(words), "-c %s user list", path);
+	assert_int_equal(run_here(words), CTL_FAILED);
+	unlink(path);
+	assert_non_null(strstr(fx.err, "/none.db: No such file or directory; "
+				       "culvertctl user add makes it\n"));
 }
 
 static void wrong_usage_is_told_from_failure(void **state)
@@ -901,6 +926,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(help_tells_every_command_and_option),
 		TEST(messages_say_what_would_be_right),
+		TEST(a_missing_database_is_told_with_who_makes_it),
 		TEST(wrong_usage_is_told_from_failure),
 		TEST(the_socket_comes_from_option_or_environment),
 		TEST(a_missing_daemon_is_explained),

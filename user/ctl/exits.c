@@ -428,6 +428,24 @@ static void trace_json(FILE *out, const struct exit_trace *trace)
 		trace->rejected ? "true" : "false");
 }
 
+static enum ctl_exit trace_ends(struct ctl *ctl, union addr *from,
+				union addr *to)
+{
+	if (addr_parse(ctl->id, 0, from))
+		return ctl_fail(ctl, "the source \"%.60s\" is no IP address",
+				ctl->id);
+	if (addr_parse(ctl->other, 0, to))
+		return ctl_fail(ctl,
+				"the destination \"%.60s\" is no IP address",
+				ctl->other);
+	if (addr_family(from) != addr_family(to))
+		return ctl_fail(ctl,
+				"%s and %s are of two families: a packet has "
+				"both of IPv4 or both of IPv6",
+				ctl->id, ctl->other);
+	return CTL_OK;
+}
+
 enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 {
 	struct exit_trace trace;
@@ -436,10 +454,7 @@ enum ctl_exit ctl_exits_trace(struct ctl *ctl)
 	struct told told;
 	int err;
 
-	if (addr_parse(ctl->id, 0, &from) || addr_parse(ctl->other, 0, &to))
-		return ctl_fail(ctl, "\"%.40s\" or \"%.40s\" is no address",
-				ctl->id, ctl->other);
-	if (ctl_conf_load(ctl, &conf))
+	if (trace_ends(ctl, &from, &to) || ctl_conf_load(ctl, &conf))
 		return CTL_FAILED;
 	told_ask(ctl, conf, &told);
 	err = exit_trace(conf, &told.notice.losses, &from, &to, &trace);

@@ -147,15 +147,23 @@ static enum ctl_exit job_begin(struct job *job, struct ctl *ctl, bool make)
 	struct store_owner owner;
 	char why[STORE_WHY_SIZE];
 	enum ctl_exit code;
+	int err;
 
 	*job = (struct job){ .ctl = ctl };
 	if (ctl_conf_load(ctl, &job->conf))
 		return CTL_FAILED;
 	code = names_prepare(job);
 	owner = relay_group(job->conf);
-	if (!code && store_admin_open(job->conf->database.url, &owner, make,
-				      &job->admin, why))
-		code = ctl_fail(ctl, "the user database: %s", why);
+	if (!code) {
+		err = store_admin_open(job->conf->database.url, &owner, make,
+				       &job->admin, why);
+		if (err)
+			code = ctl_fail(
+				ctl, "the user database: %s%s", why,
+				err == -ENOENT && !make ?
+					"; culvertctl user add makes it" :
+					"");
+	}
 	if (code)
 		job_end(job);
 	return code;

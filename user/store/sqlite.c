@@ -80,6 +80,12 @@ int store_sqlite_error(sqlite3 *db, int code, char why[STORE_WHY_SIZE])
 	case SQLITE_NOMEM:
 		store_why(why, "", "out of memory");
 		return -ENOMEM;
+	case SQLITE_FULL:
+		store_why(why, "", "the disk is full: make room");
+		return -EBADMSG;
+	case SQLITE_NOTADB:
+		store_why(why, "", "it is no user database of culvert");
+		return -EBADMSG;
 	default:
 		break;
 	}
