@@ -80,7 +80,7 @@ all: $(PROGRAMS) $(BUILD)/libculvert.a ## build the programs and the client libr
 	@:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 
 run: ## build and run culvertd here with a generated configuration

@@ -6,6 +6,10 @@
 #include <sys/types.h>
 
 #define LOCK_DIRECTORY "/run/culvert"
+/* What to do about -EPERM. */
+#define LOCK_HINT                                                         \
+	"chown root " LOCK_DIRECTORY " and chmod go-w it: who may write " \
+	"there could take the lock"
 
 /*
  * Takes the lock of this name, LOCK_DIRECTORY/NAME.lock, for this network namespace.

@@ -294,6 +294,8 @@ static int kernel_start(struct kernel *kernel, const char *pin)
 			 "another culvertd (its process %d) has wire in this "
 			 "network namespace: stop that one",
 			 (int)holder);
+	if (err == -EPERM)
+		snprintf(broker->why, sizeof(broker->why), "%s", LOCK_HINT);
 	if (err)
 		return refuse(broker, err,
 			      "the lock " LOCK_DIRECTORY "/" PIN_LOCK ".lock");

@@ -44,7 +44,7 @@ static const struct advice advices[] = {
 	{ STUN_CODE_ALLOCATION_QUOTA_REACHED,
 	  "close other allocations of this user, or have its quota raised" },
 	{ STUN_CODE_INSUFFICIENT_CAPACITY,
-	  "the server is full, or cannot use its relayed address: its log "
+	  "the server is full, drains, or cannot use its relayed address: its log "
 	  "says which" },
 	{ -ECONNREFUSED, "is the server running, and is this its port?" },
 	{ -ETIMEDOUT, "does a firewall drop this, or is the server stuck?" },

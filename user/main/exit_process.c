@@ -75,6 +75,11 @@ static int lock_start(struct process *process)
 			  "namespace\" hint=\"stop that one, or take [exit] "
 			  "out of this one's configuration\"",
 			  (int)holder);
+	else if (fd == -EPERM)
+		log_error("main",
+			  "event=start_failed step=\"lock of exits\" "
+			  "error=\"%s\" hint=\"" LOCK_HINT "\"",
+			  strerror(-fd));
 	else if (fd < 0)
 		hint_log("lock " LOCK_DIRECTORY "/" EXIT_LOCK ".lock", fd);
 	process->lock = fd;
