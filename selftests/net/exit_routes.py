@@ -11,11 +11,13 @@ import errno
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -182,6 +184,40 @@ def _():
         relay.run("ip", "route", "change", *own)
         for route in (far, near):
             relay.run("sh", "-c", f"ip -6 route del {' '.join(route)} || :")
+
+
+@test("while a copy of a route gets other metrics there is always one")
+def _():
+    router()
+    relay = site.relay
+
+    def change(to, mtu):
+        """Whether the copy has it."""
+        relay.run("ip", "-6", "route", "replace", to, "dev", "lan", "mtu", mtu)
+        wait_for(lambda: f"metric 1024 mtu {mtu}" in relay.run(
+            "ip", "-6", "route", "show", "table", "20000", to), 3, "the copy of a route")
+        return True
+
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
+            relay.command(["ip", "-6", "monitor", "route"]), stdout=said) as news:
+        try:
+            # It takes a moment to listen.
+            wait_for(lambda: change("fd7b::/64", secrets.choice(("1400", "1401"))) and
+                     os.fstat(said.fileno()).st_size, 5, "news of routes")
+            for mtu in ("1301", "1302", "1303"):
+                change("fd7a::/64", mtu)
+            relay.run("ip", "-6", "route", "del", "fd7b::/64", "dev", "lan")
+            wait_for(lambda: "Deleted fd7b::/64 dev lan table 20000" in
+                     os.pread(said.fileno(), 1 << 20, 0).decode(), 5, "the last of the news")
+        finally:
+            news.kill()
+            relay.run("ip", "-6", "route", "flush", "root", "fd7a::/15")
+        lines = os.pread(said.fileno(), 1 << 20, 0).decode().splitlines()
+    there = 0
+    lines = [line for line in lines if "fd7a::/64" in line and "table 20000" in line]
+    for line in lines[:lines.index(next(line for line in lines if "mtu 1303" in line)) + 1]:
+        there += -1 if line.startswith("Deleted") else 1
+        check(there > 0, f"no copy after: {line}")
 
 
 @test("routes of the main table by an exit's link, however long, take no foreign source there")

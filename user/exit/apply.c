@@ -111,32 +111,45 @@ static bool route_replaced(const struct exit_state *want,
 
 /*
  * Nor does IPv6 add a route on a link where there is one with other metrics, and none of
- * another link is to be replaced: that one goes first.
+ * another link is to be replaced: that one goes first. Meanwhile a third leads there, for
+ * by none packets within the site would take their source's exit.
  */
-static void place_clear(const struct applying *applying,
-			const struct exit_route *route)
+static int route_put(const struct applying *applying,
+		     const struct exit_route *route)
 {
-	const struct exit_route *other = exit_route_like(applying->have, route);
+	const struct exit_route *old = exit_route_like(applying->have, route);
+	struct exit_route third = *route;
+	int err;
 
-	if (other && route->to.family == AF_INET6 && route->link &&
-	    addr_family(&route->gateway) == AF_UNSPEC &&
-	    addr_family(&route->remote) == AF_UNSPEC)
-		rtnl_route(applying->rtnl, other, false);
+	if (!old || route->to.family != AF_INET6 || !route->link ||
+	    addr_family(&route->gateway) != AF_UNSPEC ||
+	    addr_family(&route->remote) != AF_UNSPEC)
+		return rtnl_route(applying->rtnl, route, true);
+	third.metric = METRIC_MEANWHILE;
+	err = rtnl_route(applying->rtnl, &third, true);
+	if (!err)
+		err = rtnl_route(applying->rtnl, old, false);
+	if (!err)
+		err = rtnl_route(applying->rtnl, route, true);
+	/* Else it stays until all is well: it is too much then. */
+	if (!err)
+		err = rtnl_route(applying->rtnl, &third, false);
+	return err;
 }
 
 static void route_differs(void *arg, const struct exit_route *route)
 {
 	const struct applying *applying = arg;
+	const bool dry = applying->change->dry;
 	char text[EXIT_TEXT];
 	int err = 0;
 
 	if (applying->untold && !route_followed(applying->want, route))
 		return;
-	if (!applying->change->dry && applying->there)
-		place_clear(applying, route);
-	if (!applying->change->dry &&
-	    (applying->there || !route_replaced(applying->want, route)))
-		err = rtnl_route(applying->rtnl, route, applying->there);
+	if (!dry && applying->there)
+		err = route_put(applying, route);
+	else if (!dry && !route_replaced(applying->want, route))
+		err = rtnl_route(applying->rtnl, route, false);
 	/* The link has gone down meanwhile: we are about to hear of it. */
 	if (err == -ENETDOWN || err == -ENODEV)
 		err = 0;

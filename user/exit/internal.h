@@ -67,7 +67,9 @@
 
 #define METRIC_LINK    256 /* of the link's own subnets */
 #define METRIC_DEFAULT 1024
-#define METRIC_LOST    UINT32_MAX /* of what is there when all else is not */
+#define METRIC_MEANWHILE \
+	(UINT32_MAX - 1) /* while another is changed (apply.c) */
+#define METRIC_LOST UINT32_MAX /* of what is there when all else is not */
 
 /*
  * Metrics of a route (MTU, ...) as the kernel has told of them, to be told back to it.
