@@ -1029,6 +1029,33 @@ static void a_copy_of_a_route_has_its_metrics(void **state)
 	conf_unref(conf);
 }
 
+/* Or each heal would put one in the place of the other. */
+static void of_a_subnet_that_main_has_twice_the_first_is_copied(void **state)
+{
+	struct conf *conf = two_exits();
+	struct exit_state once, twice;
+	struct lab_host lab;
+
+	(void)state;
+	host_make(&lab, true);
+	assert_int_equal(exit_want(conf, &lab.host, &once), 0);
+	lab.ways[4] = lab.ways[1];
+	lab.ways[4].metric = 512;
+	lab.ways[4].metrics = mtu_keep(&lab.host.metrics, 1400, false);
+	lab.ways[5] = lab.ways[0];
+	lab.ways[5].metric = 512;
+	lab.ways[5].metrics = lab.ways[4].metrics;
+	assert_int_equal(exit_want(conf, &lab.host, &twice), 0);
+	assert_int_equal(missing(&twice, &once).routes, 0);
+	for (size_t i = 0; i < twice.route_count; i++)
+		assert_null(twice.routes[i].metrics);
+	exit_state_clear(&once);
+	exit_state_clear(&twice);
+	lab.host = (struct exit_host){ .metrics = lab.host.metrics };
+	exit_host_clear(&lab.host);
+	conf_unref(conf);
+}
+
 /* What has been taken away so far must not have left what refuses behind. */
 struct taken {
 	const struct exit_state *of;
@@ -1659,6 +1686,8 @@ int main(void)
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
 		cmocka_unit_test(a_copy_of_a_route_has_its_metrics),
+		cmocka_unit_test(
+			of_a_subnet_that_main_has_twice_the_first_is_copied),
 		cmocka_unit_test(
 			the_owner_comes_first_then_those_who_let_it_pass),
 		cmocka_unit_test(each_exit_of_a_source_has_its_metric),

@@ -246,10 +246,20 @@ static int anycast_add(const struct making *m, const struct conf_exit *exit,
 	return err ? err : route_add(m->out, &route);
 }
 
-/* The subnets on the link. */
+static bool subnet_there(const struct exit_state *state, size_t first,
+			 const struct prefix *subnet)
+{
+	for (size_t i = first; i < state->route_count; i++)
+		if (!prefix_compare(&state->routes[i].to, subnet))
+			return true;
+	return false;
+}
+
+/* The subnets on the link; what main has twice, as it has it first. */
 static int subnets_add(const struct making *m, struct exit_route route)
 {
 	const struct exit_host *host = m->host;
+	const size_t first = m->out->route_count;
 	int err = 0;
 
 	route.metric = METRIC_LINK;
@@ -261,7 +271,8 @@ static int subnets_add(const struct making *m, struct exit_route route)
 		route.preference = way->preference;
 		if (way->link == route.link && way->kernel &&
 		    way->to.family == route.from.family &&
-		    !link_local(&way->to))
+		    !link_local(&way->to) &&
+		    !subnet_there(m->out, first, &way->to))
 			err = route_add(m->out, &route);
 	}
 	return err;
