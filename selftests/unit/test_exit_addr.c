@@ -10,6 +10,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -419,6 +420,40 @@ static void a_check_reads_again_what_changes_meanwhile(void **state)
 	conf_unref(conf);
 }
 
+static void notice_count(void *arg, const struct exit_notice *notice)
+{
+	assert_true(notice->dead_count > 0);
+	++*(int *)arg;
+}
+
+/* Or each reload while links change would refuse every source for a while. Needs root. */
+static void what_cannot_be_read_at_the_start_is_not_lost(void **state)
+{
+	struct conf *conf = conf_from(TUNNELLED);
+	int told = 0;
+	const struct exit_listener listener = { notice_count, &told };
+	struct exit_helper *helper;
+	struct loop *loop;
+
+	(void)state;
+	memset(&kernel, 0, sizeof(kernel));
+	if (unshare(CLONE_NEWNET) < 0) {
+		conf_unref(conf);
+		skip();
+	}
+	assert_int_equal(loop_new(&loop), 0);
+	for (unsigned int interrupts = 1000; interrupts; interrupts /= 1000) {
+		kernel.interrupts = interrupts;
+		assert_int_equal(
+			exit_new(loop, conf, &listener, NULL, -1, &helper), 0);
+		exit_free(helper);
+		/* It is lost for good then: there are no links here. */
+		assert_int_equal(told, interrupts == 1);
+	}
+	loop_free(loop);
+	conf_unref(conf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +466,7 @@ int main(void)
 		cmocka_unit_test(
 			addresses_that_change_meanwhile_are_read_again),
 		cmocka_unit_test(a_check_reads_again_what_changes_meanwhile),
+		cmocka_unit_test(what_cannot_be_read_at_the_start_is_not_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

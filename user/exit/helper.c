@@ -123,6 +123,20 @@ static int host_read(struct exit_helper *helper)
 	return 0;
 }
 
+/* Not before the host has been read once: every exit would be lost. There is always lo. */
+static bool host_known(const struct exit_helper *helper)
+{
+	return helper->host.link_count > 0;
+}
+
+static int steer_tell(struct exit_helper *helper, struct exit_change *change)
+{
+	if (!host_known(helper))
+		return -EAGAIN;
+	return steer_apply(helper->nft, &helper->steer, helper->conf,
+			   &helper->host, helper->nft_touched, change);
+}
+
 static void heal_soon(struct exit_helper *helper);
 
 static void touched(struct exit_helper *helper)
@@ -145,8 +159,7 @@ static int all_apply(struct exit_helper *helper, struct exit_change *change)
 	int routes = host ? host :
 			    exit_apply_new(helper->rtnl, helper->conf,
 					   &helper->host, &difference, change);
-	int steer = steer_apply(helper->nft, &helper->steer, helper->conf,
-				&helper->host, again, change);
+	int steer = steer_tell(helper, change);
 	int guard;
 
 	if (!routes)
@@ -203,6 +216,8 @@ static void notice_tell(struct exit_helper *helper)
 {
 	struct exit_notice notice;
 
+	if (!host_known(helper))
+		return;
 	history_look(helper->history, helper->history_count, helper->conf,
 		     &helper->host, clock_ms());
 	if (notice_make(helper, &notice))
@@ -286,8 +301,7 @@ static void steer_now(struct exit_helper *helper)
 {
 	struct exit_change change = { 0 };
 
-	steer_apply(helper->nft, &helper->steer, helper->conf, &helper->host,
-		    helper->nft_touched, &change);
+	steer_tell(helper, &change);
 }
 
 /* A loss never waits, whatever else goes on: damping bounds how often it comes. */
