@@ -108,6 +108,13 @@ def _():
         before = {name: (row["packets"], row["rejected"]) for name, row in before.items()}
         check(before["isp-a"][0] and before["isp-b"][1], f"nothing is counted: {before}")
         check(before["isp-a"][0] != before["isp-b"][0], f"nothing tells them apart: {before}")
+        names = [name for name in server.sections if name.startswith("exit ")]
+        server.sections.update({"exit ahead": {"link": "nowhere0", "prefix": "10.99.8.0/24"},
+                                **{name: server.sections.pop(name) for name in names}})
+        server.write_config()
+        equal({name: (row["packets"], row["rejected"]) for name, row in running.rows().items()},
+              {"ahead": (0, 0), **before}, "by a file that the daemon has not read yet")
+        del server.sections["exit ahead"]
         wait_for(turn(server), 10, "the sections have changed places")
         equal(counts(running), before, "packets and rejected, turned")
         first = {"exit first": {"link": "nowhere0", "prefix": "10.99.9.0/24"}}

@@ -1095,7 +1095,8 @@ static void exits_go_through_whole(void **state)
 		  .rejected = 5,
 		  .seen_packets = 40,
 		  .seen_rejected = 3,
-		  .seen_dead = 2 },
+		  .seen_dead = 2,
+		  .place = 7 },
 	};
 	const struct control_loss lost[2] = {
 		{ .what = "wan0", .held_ms = 900 },
@@ -1133,6 +1134,7 @@ static void exits_go_through_whole(void **state)
 	assert_int_equal(got[1].seen_packets, 40);
 	assert_int_equal(got[1].seen_rejected, 3);
 	assert_int_equal(got[1].seen_dead, 2);
+	assert_int_equal(got[1].place, 7);
 	assert_int_equal(control_answer_losses(answer, &losses, &count), 0);
 	assert_int_equal(count, 2);
 	assert_string_equal(losses[0].what, "wan0");

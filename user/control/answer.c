@@ -318,6 +318,7 @@ static json_t *exit_json(const struct control_exit *row)
 	set(&object, "changes", number(row->changes));
 	set(&object, "packets", number(row->packets));
 	set(&object, "rejected", number(row->rejected));
+	set(&object, "place", number(row->place));
 	set(&object, "seen_packets", number(row->seen_packets));
 	set(&object, "seen_rejected", number(row->seen_rejected));
 	set(&object, "seen_dead", number(row->seen_dead));

@@ -106,6 +106,7 @@ struct control_exit {
 	const char *state, *was; /* was empty: it has not changed */
 	uint64_t since_ms; /* of that state, or from the helper's start */
 	uint64_t changes, packets, rejected;
+	uint64_t place; /* among the configuration's exits, from 0: its counters' name */
 	/* What the kernel's counters had of them: of the guard, and of dead exits. */
 	uint64_t seen_packets, seen_rejected, seen_dead;
 };

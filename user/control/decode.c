@@ -384,6 +384,7 @@ static int exit_decode(const json_t *row, void *to)
 	out->changes = number(row, "changes", &ok);
 	out->packets = number(row, "packets", &ok);
 	out->rejected = number(row, "rejected", &ok);
+	out->place = number(row, "place", &ok);
 	out->seen_packets = number(row, "seen_packets", &ok);
 	out->seen_rejected = number(row, "seen_rejected", &ok);
 	out->seen_dead = number(row, "seen_dead", &ok);

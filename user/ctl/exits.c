@@ -68,6 +68,7 @@ static int counts_take(struct told *out)
 		struct exit_history *one = &notice->exits[notice->exit_count++];
 
 		snprintf(one->name, sizeof(one->name), "%s", row->name);
+		one->index = (uint32_t)row->place;
 		one->packets = row->packets;
 		one->rejects = row->rejected;
 		one->seen = (struct exit_counts){ row->seen_packets,

@@ -121,14 +121,19 @@ int exit_counts_read(struct nft *nft, size_t exit, struct exit_counts *out,
 	return 0;
 }
 
+/* Where a helper runs, counters are of its configuration, not of the file as it is now. */
 static int row_count(struct nft *nft, size_t index,
 		     const struct exit_notice *told, struct exit_row *row)
 {
 	const struct exit_history *old = history_find(told, row->exit->name);
 	struct exit_history sum = { .packets = 0 };
 	struct exit_counts now;
-	int err = exit_counts_read(nft, index, &now, &row->guarded);
+	int err;
 
+	if (!old && told && told->exit_count)
+		return 0;
+	err = exit_counts_read(nft, old ? old->index : index, &now,
+			       &row->guarded);
 	if (err)
 		return err;
 	if (old)

@@ -82,6 +82,7 @@ void relay_exits_show(const struct relay *relay, struct control_reply *reply)
 			.changes = exit->changes,
 			.packets = exit->packets,
 			.rejected = exit->rejects,
+			.place = exit->index,
 			.seen_packets = exit->seen.packets,
 			.seen_rejected = exit->seen.rejects,
 			.seen_dead = exit->seen.dead,
