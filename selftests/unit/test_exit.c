@@ -1029,6 +1029,29 @@ static void a_copy_of_a_route_has_its_metrics(void **state)
 	conf_unref(conf);
 }
 
+/* As no kernel has told of any: one byte of a number. */
+static void a_metric_that_is_cut_short_is_not_told_of(void **state)
+{
+	static const uint16_t types[] = { RTAX_MTU, RTAX_LOCK };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		const struct nlattr attr = { NLA_HDRLEN + 1, types[i] };
+		struct exit_metrics *list = NULL;
+		uint8_t bytes[NLA_HDRLEN + 1] = { 0 };
+		struct exit_route route = { .to = prefix_of("fd00::/8"),
+					    .from = { .family = AF_INET6 } };
+		char text[EXIT_TEXT];
+
+		memcpy(bytes, &attr, sizeof(attr));
+		route.metrics = exit_metrics_keep(&list, bytes, sizeof(bytes));
+		assert_non_null(route.metrics);
+		exit_route_format(&route, text);
+		assert_null(strstr(text, "mtu"));
+		exit_host_clear(&(struct exit_host){ .metrics = list });
+	}
+}
+
 /* Or each heal would put one in the place of the other. */
 static void of_a_subnet_that_main_has_twice_the_first_is_copied(void **state)
 {
@@ -1686,6 +1709,7 @@ int main(void)
 		cmocka_unit_test(each_source_has_its_routes),
 		cmocka_unit_test(the_site_comes_before_the_exits),
 		cmocka_unit_test(a_copy_of_a_route_has_its_metrics),
+		cmocka_unit_test(a_metric_that_is_cut_short_is_not_told_of),
 		cmocka_unit_test(
 			of_a_subnet_that_main_has_twice_the_first_is_copied),
 		cmocka_unit_test(

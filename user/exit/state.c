@@ -297,12 +297,14 @@ static const char *metrics_words(const struct exit_metrics *metrics,
 
 	out[0] = '\0';
 	mnl_attr_for_each_payload(bytes, len)
-		if (mnl_attr_get_type(attr) == RTAX_LOCK)
+		if (mnl_attr_get_type(attr) == RTAX_LOCK &&
+		    mnl_attr_validate(attr, MNL_TYPE_U32) == 0)
 			locked = mnl_attr_get_u32(attr);
 	mnl_attr_for_each_payload(bytes, len) {
 		uint16_t type = mnl_attr_get_type(attr);
 
 		if (type > RTAX_MAX || !names[type] ||
+		    mnl_attr_validate(attr, MNL_TYPE_U32) < 0 ||
 		    used >= METRICS_TEXT - METRIC_TEXT)
 			continue;
 		used += (size_t)snprintf(out + used, METRICS_TEXT - used,
