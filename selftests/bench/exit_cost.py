@@ -6,9 +6,10 @@ Lookup: nanoseconds of processor time that a router takes for a packet it forwar
 prefixes of two exits, beside `ip rule` with a rule for each prefix and BIRD with a source-specific
 route for each (IPv6; babeld makes the same routes).  "none" has the main table alone, and so has
 "a rule", but there were others before: from the first one on the kernel goes through its rules
-for each packet.  The packets are of the prefix that the rules have last, to which the router has
-a way back, and are dropped where they would arrive; what sending them costs is measured by dropping them before the router, and
-taken off.  Each is the least of several runs.
+for each packet.  "no guard" is culvert's choice of an exit alone, which is what the others do,
+without the guards of the links.  The packets are of the prefix that the rules have last, to which
+the router has a way back, and are dropped where they would arrive; what sending them costs is
+measured by dropping them before the router, and taken off.  Each is the least of several runs.
 
 Fail-over: milliseconds from the moment before the link is taken down to the first error at the
 host, and, where another exit is authorised, to the first packet that arrives by that one; the
@@ -83,13 +84,26 @@ class Ways:
             input="\n".join(lines) + "\n")
 
     @contextlib.contextmanager
-    def culvert(self, version, count):
+    def _exits(self, version, count):
         """Every other prefix is B's; half of each is authorised."""
         every = [prefix(version, index) for index in reversed(range(count))]
         made = {f"exit isp-{key}": {"link": f"to_{key}", "next_hop": HOP[key][version],
                                     "prefix": every[first::4], "authorised": every[first + 2::4]}
                 for key, first in (("a", 0), ("b", 1))}
-        with exits.routers(self.lab, [(self.relay, made)], 120):
+        with exits.routers(self.lab, [(self.relay, made)], 120) as (running,):
+            yield running
+
+    @contextlib.contextmanager
+    def culvert(self, version, count):
+        with self._exits(version, count):
+            yield
+
+    @contextlib.contextmanager
+    def unguarded(self, version, count):
+        """What culvertd leaves when it ends, less the guards, which it would put back."""
+        with self._exits(version, count) as running:
+            running.server.stop()
+            self.relay.run("nft", "delete", "table", "inet", "culvert_exits")
             yield
 
     @contextlib.contextmanager
@@ -146,7 +160,7 @@ def lookups(site, lab, sizes, seconds, runs):
     # Those that make rules come last.
     cases += [(name, way, versions, sizes) for name, way, versions in (
         ("BIRD", ways.bird, (6,)), ("culvert", ways.culvert, (4, 6)),
-        ("ip rule", ways.rules, (4, 6)))]
+        ("no guard", ways.unguarded, (4, 6)), ("ip rule", ways.rules, (4, 6)))]
     cases.append(("a rule", ways.none, (4, 6), [1]))
     for name, way, versions, counts in cases:
         for version in versions:
