@@ -489,6 +489,25 @@ static void feed_many(struct datagram *datagram, size_t number_at)
 	}
 }
 
+/* A ChangeCipherSpec, and behind it as many records of `epoch` as find room. */
+static void feed_together(uint8_t epoch)
+{
+	static const uint8_t change[] = { 20, 254, 253, 0, 0, 0, 0,
+					  0,  0,   0,   3, 0, 1, 1 };
+	const uint8_t record[13] = { 22, 254, 253, 0, epoch, 0, 0,
+				     0,  0,   0,   0, 0,     1 };
+	static struct datagram many;
+
+	memcpy(many.bytes, change, sizeof(change));
+	many.len = sizeof(change);
+	for (uint8_t i = 0; many.len + 14 <= HANDSHAKE_MTU; i++) {
+		memcpy(many.bytes + many.len, record, sizeof(record));
+		many.bytes[many.len + 10] = i;
+		many.len += 14;
+	}
+	dtls_feed(dtls, many.bytes, many.len);
+}
+
 static void little_is_kept_of_what_comes_ahead_of_its_time(void **state)
 {
 	/* What may be a Finished, of the epoch to come. */
@@ -514,8 +533,83 @@ static void little_is_kept_of_what_comes_ahead_of_its_time(void **state)
 	before = __sanitizer_get_current_allocated_bytes();
 	feed_many(&early, 0);
 	feed_many(&piece, 18);
+	for (int i = 0; i < 20; i++)
+		feed_together(1);
 	assert_true(__sanitizer_get_current_allocated_bytes() - before <
 		    200000);
+	client_free(&client);
+}
+
+/* Feeds what the client has said but for its Finished. */
+static void feed_unfinished(void)
+{
+	static struct datagram moving[QUEUE_ROOM];
+	size_t count = way_take(&to_server, moving), at;
+
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *data = moving[i].bytes;
+
+		for (at = 0; at < moving[i].len && !data[at + 4];
+		     at += 13 + (size_t)(data[at + 11] << 8 | data[at + 12]))
+			;
+		if (at)
+			dtls_feed(dtls, data, at);
+	}
+}
+
+static void little_is_kept_of_who_does_not_finish(void **state)
+{
+	static struct datagram moving[QUEUE_ROOM], early = {
+		.bytes = { 22, 254, 253, 0, 2, 0, 0, 0, 0, 0, 1, 0, 40 },
+		.len = 13 + 40,
+	};
+	struct client client;
+	size_t before, count;
+
+	(void)state;
+	client_open(&client);
+	client_step(&client, NULL);
+	deliver(&client, false);
+	server_step(&to_server.queue[0]);
+	to_server.count = 0;
+	count = way_take(&to_client, moving);
+	for (size_t i = 0; i < count; i++)
+		client_step(&client, &moving[i]);
+	feed_unfinished();
+	before = __sanitizer_get_current_allocated_bytes();
+	feed_many(&early, 0);
+	assert_true(__sanitizer_get_current_allocated_bytes() <
+		    before + 100000);
+	handshake(&client, false);
+	talk(&client);
+	client_free(&client);
+}
+
+static void records_of_an_epoch_to_come_do_no_harm(void **state)
+{
+	static struct datagram early = {
+		.bytes = { 22, 254, 253, 0, 1, 0, 0, 0, 0, 0, 1, 0, 40 },
+		.len = 13 + 40,
+	};
+	struct client client;
+	size_t before;
+
+	(void)state;
+	client_open(&client);
+	client_step(&client, NULL);
+	deliver(&client, false);
+	server_step(&to_server.queue[0]);
+	to_server.count = 0;
+	feed_many(&early, 0);
+	/* What the client says in time is heard, and the next epoch never comes. */
+	handshake(&client, false);
+	talk(&client);
+	before = __sanitizer_get_current_allocated_bytes();
+	early.bytes[4] = 2;
+	feed_many(&early, 0);
+	feed_together(2);
+	talk(&client);
+	assert_true(__sanitizer_get_current_allocated_bytes() <= before + 1000);
 	client_free(&client);
 }
 
@@ -683,6 +777,8 @@ int main(void)
 		TEST(a_lost_flight_is_repeated),
 		TEST(handshakes_fit_every_path),
 		TEST(little_is_kept_of_what_comes_ahead_of_its_time),
+		TEST(little_is_kept_of_who_does_not_finish),
+		TEST(records_of_an_epoch_to_come_do_no_harm),
 		TEST(garbage_does_not_end_it),
 		TEST(a_repeated_message_is_heard_once),
 		TEST(a_client_that_begins_anew_is_noticed),

@@ -290,17 +290,20 @@ static const char *metrics_words(const struct exit_metrics *metrics,
 		[RTAX_ADVMSS] = "advmss",     [RTAX_HOPLIMIT] = "hoplimit",
 		[RTAX_INITCWND] = "initcwnd", [RTAX_INITRWND] = "initrwnd",
 	};
-	const void *bytes = metrics ? metrics->bytes : NULL;
-	size_t len = metrics ? metrics->len : 0, used = 0;
 	const struct nlattr *attr;
+	const void *bytes;
 	uint32_t locked = 0;
+	size_t used = 0;
 
 	out[0] = '\0';
-	mnl_attr_for_each_payload(bytes, len)
+	if (!metrics)
+		return out;
+	bytes = metrics->bytes;
+	mnl_attr_for_each_payload(bytes, metrics->len)
 		if (mnl_attr_get_type(attr) == RTAX_LOCK &&
 		    mnl_attr_validate(attr, MNL_TYPE_U32) == 0)
 			locked = mnl_attr_get_u32(attr);
-	mnl_attr_for_each_payload(bytes, len) {
+	mnl_attr_for_each_payload(bytes, metrics->len) {
 		uint16_t type = mnl_attr_get_type(attr);
 
 		if (type > RTAX_MAX || !names[type] ||

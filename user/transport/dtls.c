@@ -17,7 +17,9 @@
  * once. It repeats lost flights when the loop's timer says so; messages of the
  * handshake are cut to what every path carries, and smaller after two repeats.
  * Of messages that come ahead of their time OpenSSL keeps ten, of 17 KiB each at
- * most (see SSL_CTX_set_max_cert_list), and a few records of the epoch to come.
+ * most (see SSL_CTX_set_max_cert_list), and of records of the epoch to come a hundred
+ * of that size, of which it gets a few: records_fit(). Whoever lacks his Finished then
+ * has it repeated (RFC 6347 4.1 lets such records be discarded).
  */
 #include "transport/dtls.h"
 
@@ -37,11 +39,15 @@
 /* Of a record (RFC 6347 4.1) and of a handshake message in it (4.2.2). */
 #define RECORD_HEADER    13
 #define RECORD_EPOCH     3
+#define RECORD_LENGTH    11
 #define RECORD_HANDSHAKE 22
 #define CLIENT_HELLO     1
 #define HELLO_OFFSET     (RECORD_HEADER + 6) /* 3 bytes: of this fragment */
 #define HELLO_RANDOM     (RECORD_HEADER + 12 + 2)
 #define RANDOM_LEN       32
+
+/* Records of the next epoch that OpenSSL is given before it begins. */
+#define EARLY_MOST 8
 
 #define COOKIE_LEN     20
 #define COOKIE_SLOT_MS 60000
@@ -68,6 +74,7 @@ struct dtls {
 	const uint8_t *in; /* the datagram being looked at */
 	size_t in_len;
 	uint8_t random[RANDOM_LEN]; /* of its ClientHello */
+	uint8_t early; /* records of the next epoch so far, up to EARLY_MOST */
 	bool open;
 	bool over;
 	const char *why;
@@ -297,6 +304,36 @@ int dtls_listener_new(dtls_answer_fn answer, void *arg,
 	return 0;
 }
 
+/* The client's ChangeCipherSpec has been read: what is encrypted is of this epoch. */
+static bool epoch_changed(const struct dtls *dtls)
+{
+	OSSL_HANDSHAKE_STATE state = SSL_get_state(dtls->ssl);
+
+	return dtls->open || state == TLS_ST_SR_CHANGE ||
+	       state == TLS_ST_SR_FINISHED;
+}
+
+/* How much of a datagram OpenSSL may have: up to a record that it should not keep. */
+static size_t records_fit(struct dtls *dtls, const uint8_t *data, size_t len)
+{
+	size_t at = 0;
+
+	while (at + RECORD_HEADER <= len) {
+		uint16_t epoch = get_be16(data + at + RECORD_EPOCH);
+
+		/* Nobody changes keys twice: there is no renegotiation. */
+		if (epoch > 1)
+			return at;
+		if (epoch && !epoch_changed(dtls)) {
+			if (dtls->early == EARLY_MOST)
+				return at;
+			dtls->early++;
+		}
+		at += RECORD_HEADER + get_be16(data + at + RECORD_LENGTH);
+	}
+	return len;
+}
+
 void dtls_listener_free(struct dtls_listener *listener)
 {
 	if (!listener)
@@ -341,7 +378,8 @@ int dtls_listener_hello(struct dtls_listener *listener,
 	listener->path = path;
 	listener->answered = false;
 	next->in = data;
-	next->in_len = len;
+	next->early = 0;
+	next->in_len = records_fit(next, data, len);
 	ERR_clear_error();
 	result = DTLSv1_listen(next->ssl, listener->unused);
 	ERR_clear_error();
@@ -466,7 +504,10 @@ void dtls_begin(struct dtls *dtls)
 
 void dtls_feed(struct dtls *dtls, const uint8_t *data, size_t len)
 {
-	if (dtls->over || !len)
+	if (dtls->over)
+		return;
+	len = records_fit(dtls, data, len);
+	if (!len)
 		return;
 	dtls->in = data;
 	dtls->in_len = len;
