@@ -184,13 +184,17 @@ static int rule_take(const struct nlmsghdr *msg, void *arg)
 }
 
 /* False: no memory. */
+/* As the kernel's are to be put into a request again: more than it has. */
+#define METRICS_MOST 256
+
 static bool metrics_take(const struct attributes *attributes,
 			 struct exit_metrics **list,
 			 const struct exit_metrics **out)
 {
 	const struct nlattr *attr = attributes->at[RTA_METRICS];
 
-	if (!attr || !mnl_attr_get_payload_len(attr))
+	if (!attr || !mnl_attr_get_payload_len(attr) ||
+	    mnl_attr_get_payload_len(attr) > METRICS_MOST)
 		return true;
 	*out = exit_metrics_keep(list, mnl_attr_get_payload(attr),
 				 mnl_attr_get_payload_len(attr));
