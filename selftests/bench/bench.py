@@ -3,8 +3,9 @@
 """bench.py [--quick]: culvert beside HAProxy, nginx, coturn and a plain route.
 
 Environment: BENCH_OUT (default build/bench), BENCH_CASES and BENCH_RELAYS (names, comma
-separated), BENCH_RUNS (repetitions).  The relays take turns within every repetition; figures
-are medians.  Needs root: three network namespaces are built and removed again.
+separated), BENCH_RUNS (repetitions), BENCH_CONGESTION (control of TCP's congestion at all ends,
+default cubic).  The relays take turns within every repetition; figures are medians.  Needs root:
+three network namespaces are built and removed again.
 """
 
 import argparse
@@ -18,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib")]
 
 from benchlib import cases, figures, plots, relays  # noqa: E402
-from benchlib.place import BUILD, Broken, Wrong, place, tool  # noqa: E402
+from benchlib.place import BUILD, CONGESTION, Broken, Wrong, place, tool  # noqa: E402
 
 
 def names_wanted(variable, known):
@@ -120,7 +121,7 @@ def measure_all(plan, results):
 
 def environment(plan, seconds):
     return {"kernel": platform.release(), "machine": platform.machine(),
-            "cores": os.cpu_count(), "quick": plan.quick,
+            "cores": os.cpu_count(), "quick": plan.quick, "congestion": CONGESTION,
             "date": time.strftime("%Y-%m-%d"), "minutes": round(seconds / 60, 1)}
 
 
@@ -153,6 +154,8 @@ def main():
         measure_all(plan, results)
     except KeyboardInterrupt:
         sys.exit("\nbench: stopped; namespaces and processes are removed")
+    except RuntimeError as error:
+        sys.exit(f"bench: {error}")
     results.environment = environment(plan, time.monotonic() - begun)
     results.environment["load_average_before"] = round(load_average, 2)
     out = os.environ.get("BENCH_OUT") or os.path.join(BUILD, "bench")

@@ -259,7 +259,8 @@ def remarks(results):
     about = results.environment
     runs = sorted({len(values) for values in results.values.values()})
     lines = [f"Linux {about.get('kernel')} {about.get('machine')}, {about.get('cores')} cores; "
-             f"client, relay and peer in three namespaces; medians of "
+             "client, relay and peer in three namespaces; "
+             f"TCP with {about.get('congestion')}; medians of "
              f"{'-'.join(map(str, runs))} interleaved runs"
              f"{' (quick: short windows)' if about.get('quick') else ''}; "
              f"{about.get('date')}."]
