@@ -212,6 +212,19 @@ static void mover_bounds_the_receive_buffer_of_bulk_flows_only(void **state)
 	}
 }
 
+static void mover_gives_a_near_source_less_room(void **state)
+{
+	const int most = 3 << 20;
+
+	(void)state;
+	assert_int_equal(mover_room(most, 0), 512 << 10);
+	assert_int_equal(mover_room(most, 100), (512 << 10) + 500000);
+	assert_int_equal(mover_room(most, 525), most);
+	assert_int_equal(mover_room(most, UINT32_MAX), most);
+	assert_int_equal(mover_room(70000, 0), 70000);
+	assert_int_equal(mover_room(1 << 28, 50000), 250524288);
+}
+
 static void mover_splices_large_reads_and_copies_small_ones(void **state)
 {
 	const struct engine_params params = { .copy_buffer = 1 << 16 };
@@ -750,6 +763,7 @@ int main(void)
 		cmocka_unit_test(mask_follows_from_what_flows_wait_for),
 		cmocka_unit_test(
 			mover_bounds_the_receive_buffer_of_bulk_flows_only),
+		cmocka_unit_test(mover_gives_a_near_source_less_room),
 		cmocka_unit_test(
 			mover_splices_large_reads_and_copies_small_ones),
 		cmocka_unit_test(set_refuses_bad_orders),

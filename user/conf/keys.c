@@ -857,6 +857,8 @@ const struct key conf_keys[] = {
 		  "and where half of it is within\n"
 		  ".Pa /proc/sys/net/core/rmem_max .\n"
 		  "With 0 the kernel's own limit holds.\n"
+		  "A sender nearer than half a millisecond may fill less, down to\n"
+		  "1M: what is read from a short queue is still in the cache.\n"
 		  "A long and fast path may need more: half of it is about what\n"
 		  "can be under way at a time." },
 	{ ENGINE(wire), .name = "wire", .type = KEY_WORD, .words = wire_names,

@@ -37,6 +37,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +49,7 @@
 #include "base/syscalls.h"
 
 SYSCALLS(SYSCALLS_SUPERVISOR, "openat newfstatat fstat read close");
-SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto splice setsockopt");
+SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto splice setsockopt getsockopt");
 
 #define SMALL       16384 /* bytes: up to here copying is cheaper */
 #define SMALL_READS 4 /* in a row end splicing */
@@ -58,6 +60,12 @@ SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto splice setsockopt");
 #define READ_ON 65536
 
 #define NS_PER_MS UINT64_C(1000000)
+
+/* Of a near source: what it may have under way, in bytes for each microsecond of round
+ * trip (40 Gbit/s), and besides for the time that we take to read.
+ */
+#define NEAR_RATE  5000
+#define NEAR_LEAST (512 << 10)
 
 /* What a short write left of the shared buffer. */
 struct residual {
@@ -296,17 +304,32 @@ static int push(struct mover *mover, struct engine_link *link,
 	return 0;
 }
 
-/* Of bulk, and of a flow that is to be slow. Best effort: a socket without the
- * bound still works.
+int mover_room(int most, uint32_t rtt_us)
+{
+	int64_t near = NEAR_LEAST + (int64_t)rtt_us * NEAR_RATE;
+
+	return near < most ? (int)near : most;
+}
+
+/*
+ * Of bulk, and of a flow that is to be slow. Best effort: a socket without the
+ * bound still works. A near source fills any bound before we have read, and what
+ * is read from a long queue is not in the cache any more: one connection on one
+ * machine lost a fifth of its rate to a queue of 6 MiB.
  */
 static void source_bound(const struct mover *mover, const struct flow *flow,
 			 struct flow_state *state)
 {
+	struct tcp_info info = { .tcpi_rtt = UINT32_MAX };
+	socklen_t len = sizeof(info);
+	int room;
+
 	if (state->bounded || !mover->receive_buffer)
 		return;
 	state->bounded = true;
-	setsockopt(flow->from, SOL_SOCKET, SO_RCVBUF, &mover->receive_buffer,
-		   sizeof(mover->receive_buffer));
+	getsockopt(flow->from, IPPROTO_TCP, TCP_INFO, &info, &len);
+	room = mover_room(mover->receive_buffer, info.tcpi_rtt);
+	setsockopt(flow->from, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
 }
 
 /* Was this copied read so large that the next one should be spliced? */

@@ -19,7 +19,7 @@ struct mover {
 	struct pipe_pool *pool; /* NULL: copying only */
 	uint8_t *buffer; /* shared: holds nothing between two calls */
 	size_t buffer_len;
-	int receive_buffer; /* SO_RCVBUF of a bulk flow's source; 0: leave it */
+	int receive_buffer; /* most SO_RCVBUF of a bulk flow's source; 0: leave it */
 };
 
 /* What a flow needs before it can go on. */
@@ -66,6 +66,12 @@ void mover_destroy(struct mover *mover);
  */
 void mover_run(struct mover *mover, struct engine_link *link, struct flow *flow,
 	       struct flow_state *state);
+
+/*
+ * SO_RCVBUF for a source whose round trip takes rtt_us: at most `most`, less for a near
+ * one, which has less under way. Pure.
+ */
+int mover_room(int most, uint32_t rtt_us);
 
 /* Drops what the flow holds, and its turn. */
 void mover_drop(struct mover *mover, const struct flow *flow,
