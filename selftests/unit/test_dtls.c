@@ -489,6 +489,16 @@ static void feed_many(struct datagram *datagram, size_t number_at)
 	}
 }
 
+/* As far as the server's flight, which the client has not read yet. */
+static void client_waits(struct client *client)
+{
+	client_open(client);
+	client_step(client, NULL);
+	deliver(client, false);
+	server_step(&to_server.queue[0]);
+	to_server.count = 0;
+}
+
 /* A ChangeCipherSpec, and behind it as many records of `epoch` as find room. */
 static void feed_together(uint8_t epoch)
 {
@@ -525,11 +535,7 @@ static void little_is_kept_of_what_comes_ahead_of_its_time(void **state)
 	size_t before;
 
 	(void)state;
-	client_open(&client);
-	client_step(&client, NULL);
-	deliver(&client, false);
-	server_step(&to_server.queue[0]);
-	to_server.count = 0;
+	client_waits(&client);
 	before = __sanitizer_get_current_allocated_bytes();
 	feed_many(&early, 0);
 	feed_many(&piece, 18);
@@ -567,11 +573,7 @@ static void little_is_kept_of_who_does_not_finish(void **state)
 	size_t before, count;
 
 	(void)state;
-	client_open(&client);
-	client_step(&client, NULL);
-	deliver(&client, false);
-	server_step(&to_server.queue[0]);
-	to_server.count = 0;
+	client_waits(&client);
 	count = way_take(&to_client, moving);
 	for (size_t i = 0; i < count; i++)
 		client_step(&client, &moving[i]);
@@ -595,11 +597,7 @@ static void records_of_an_epoch_to_come_do_no_harm(void **state)
 	size_t before;
 
 	(void)state;
-	client_open(&client);
-	client_step(&client, NULL);
-	deliver(&client, false);
-	server_step(&to_server.queue[0]);
-	to_server.count = 0;
+	client_waits(&client);
 	feed_many(&early, 0);
 	/* What the client says in time is heard, and the next epoch never comes. */
 	handshake(&client, false);
