@@ -275,7 +275,7 @@ def remarks(results):
         lines.append(f"Idle memory counts: {results.notes['idle']}.")
     if WIRE in results.relays():
         lines.append("wire: packets are forwarded in the time of whoever sends or receives them, which "
-                     "only the machine's figure counts; a place for each possible pair (480 bytes) is "
+                     "only the machine's figure counts; a place for each possible pair (512 bytes) is "
                      "reserved at the start, beside the memory of an idle pair.")
     return lines
 
