@@ -59,20 +59,36 @@ static __noinline int forward_write(struct __sk_buff *skb, struct work *work,
 	bound(head, TCP_BASE, TCP_LONGEST);
 	sum = bpf_csum_diff((__be32 *)&work->before, head,
 			    (__be32 *)&work->after, head, 0);
-	if (p->key.family == AF_INET)
-		error = bpf_skb_store_bytes(skb, ETH_HLEN, &p->ip, IPV4_HEAD,
+	if (p->key.family == AF_INET) {
+		work->head = p->ip.v4;
+		head += IPV4_HEAD;
+		bound(head, IPV4_HEAD + TCP_BASE, IPV4_HEAD + TCP_LONGEST);
+		error = bpf_skb_store_bytes(skb, ETH_HLEN, &work->head, head,
 					    BPF_F_INVALIDATE_HASH);
-	else
+	} else {
 		error = bpf_skb_store_bytes(skb, ETH_HLEN, &p->ip, IPV6_HEAD,
 					    BPF_F_RECOMPUTE_CSUM |
-						    BPF_F_INVALIDATE_HASH);
+						    BPF_F_INVALIDATE_HASH) ||
+			bpf_skb_store_bytes(skb, p->payload_at, &work->after,
+					    head, 0);
+	}
 	if (error || sum < 0 ||
-	    bpf_skb_store_bytes(skb, p->payload_at, &work->after, head, 0) ||
 	    bpf_l4_csum_replace(skb, check, 0, sum_difference(pseudo),
 				BPF_F_PSEUDO_HDR) ||
 	    bpf_l4_csum_replace(skb, check, 0, sum, 0))
 		return -1;
 	return 0;
+}
+
+/*
+ * What a TCP of this very machine sends (a container's) is a clone, of which that keeps
+ * the other for when it must be sent again. Forwarding copies the headers of such a one,
+ * and so do we, for its receiver cannot merge clones in its queue: that costs it more.
+ * Any other packet is left as it is, and so is this one when there is no memory.
+ */
+static __always_inline void forward_own(struct __sk_buff *skb)
+{
+	bpf_skb_change_head(skb, 0, 0);
 }
 
 /* How long the packet, or each of what it will be cut into, is on the wire. */
@@ -187,6 +203,8 @@ static __noinline int forward_segment(struct __sk_buff *skb, struct work *work)
 	}
 	if (verdict != ROUTE_FOUND)
 		return drop(verdict);
+	if (work->segment.payload)
+		forward_own(skb);
 	if (forward_write(skb, work, t.to))
 		return drop(WIRE_DROP_ERROR);
 	segment_learn(&t);

@@ -33,10 +33,13 @@ SEC("tc")
 int wire_egress(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
-	struct work *work = bpf_map_lookup_elem(&wire_work, &zero);
+	struct work *work;
 
 	/* Only what this host made itself has come in nowhere. */
-	if (!work || skb->ingress_ifindex)
+	if (skb->ingress_ifindex)
+		return TC_ACT_UNSPEC;
+	work = bpf_map_lookup_elem(&wire_work, &zero);
+	if (!work)
 		return TC_ACT_UNSPEC;
 	if (packet_parse(skb, &work->packet, true) != PACKET_TCP)
 		return TC_ACT_UNSPEC;

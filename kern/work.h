@@ -117,7 +117,9 @@ struct datagram {
 struct work {
 	struct packet packet;
 	struct segment segment;
-	struct tcp_head before, after;
+	struct tcp_head before;
+	struct iphdr head; /* IPv4: `after` follows, to be written with it */
+	struct tcp_head after;
 	/* The pair that the packet is of; what it points to: struct passage. */
 	__u32 index; /* of the pair */
 	__u32 leg; /* enum wire_leg_name it arrives from */
