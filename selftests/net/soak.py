@@ -87,7 +87,7 @@ def judge(engine):
     reason = re.search("# SKIP (.*)", said)
     if reason:
         tap.skip(reason[1])
-    equal(child.returncode, 0, "its exit status")
+    check(child.returncode == 0, f"status {child.returncode}:\n{said}")
 
 
 def add(engine, function):
