@@ -334,11 +334,20 @@ class Held:
 
     def __init__(self, server):
         self.relay = server.relay_pid()
+        # Else the last one would be counted that had asked something.
+        wait_for(lambda: not self._asked(server), 5, "nobody is at the control socket")
         self.processes = {pid: _Process(pid) for pid in server.pids()}
         self.ports = 0
         for name in ("tcp", "tcp6", "udp", "udp6"):
             with open(f"/proc/{self.relay}/net/{name}", encoding="ascii") as table:
                 self.ports += sum(line.split()[3] in ("0A", "07") for line in table.readlines()[1:])
+
+    def _asked(self, server):
+        """Connections of the control socket that the daemon has not closed yet."""
+        with open(f"/proc/{self.relay}/net/unix", encoding="ascii") as table:
+            rows = [line.split() for line in table]
+        # Flags of one that listens are others.
+        return sum(row[7:] == [server.control] and row[3] == "00000000" for row in rows)
 
     def compare(self, later, growth_kib):
         """Fails when `later` holds more, empty pipes and this much memory of each process aside."""
