@@ -18,7 +18,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from culvertlab import engines, tap  # noqa: E402
-from culvertlab.data import (KIB, MIB, payload, ping, receive, same, sender, swap)  # noqa: E402
+from culvertlab.data import (KIB, MIB, payload, ping, receive, same, sender, swap,
+                             unacknowledged)  # noqa: E402
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab, need_namespaces  # noqa: E402
 from culvertlab.packets import (ACK, CWR, ECE, FIN, MASK, PSH, RST, SYN, URG, Segment,  # noqa: E402
@@ -109,7 +110,7 @@ class Rig:
     def _settled(self):
         for leg in self.legs:
             leg.collect()
-        return all(not unsent(leg.sock) for leg in self.legs) and all(self._answered(leg)
+        return all(not unacknowledged(leg.sock) for leg in self.legs) and all(self._answered(leg)
                                                                      for leg in self.legs)
 
     @staticmethod
@@ -179,12 +180,6 @@ def gone(server):
     wait_for(lambda: server.counters()["allocations"] == 0, 5, "no allocation is left")
     wait_for(lambda: sum(row["pairs_now"] for row in server.engines()) == 0,
              15, "no engine holds a pair")
-
-
-def unsent(sock):
-    import fcntl
-    import termios
-    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def versions():

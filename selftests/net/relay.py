@@ -16,7 +16,7 @@ from culvertlab import boxes, engines, tap  # noqa: E402
 from culvertlab.data import (KIB, MIB, End, Worker, exchange, payload, ping, question,  # noqa: E402
                              receive, receive_slowly, receive_to_any_end, receive_to_end, reset,
                              same, send_accepted, send_all, send_until_blocked, sender, swap,
-                             toward)
+                             toward, unacknowledged)
 from culvertlab.engines import LONG  # noqa: E402
 from culvertlab.lab import Lab, need_version  # noqa: E402
 from culvertlab.stun import REFRESH  # noqa: E402
@@ -124,6 +124,32 @@ def _(engine):
     engines.on(lab.server(), data, engine)
     for _ in range(50):
         ping(data, peer, b"line\r\n")
+
+
+def urgent(sock, data):
+    """Sends each byte as urgent data of its own; it has arrived when this returns."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in data:
+        sock.send(bytes([byte]), socket.MSG_OOB)
+    wait_for(lambda: not unacknowledged(sock), 5, "the relay has the urgent bytes")
+
+
+@case("urgent bytes of either side come before the bind is answered")
+def _(engine):
+    if engine in engines.TLS:
+        tap.skip("TLS has no urgent data")
+    client = lab.allocated(changes=config(engine))
+    client.permit(lab.topo.peer.addr())
+    for _ in range(4):
+        peer = lab.keep(lab.topo.peer.connect(client.relayed))
+        urgent(peer, b"123")
+        cid, _ = client.attempt()
+        data = lab.keep(client.bind_start(cid))
+        urgent(data, b"456")
+        equal(recv_message(data).code, 0, "ConnectionBind")
+        same(receive(data, 3), b"123", "the peer's urgent bytes")
+        same(receive(peer, 3), b"456", "the client's urgent bytes")
+        ping(data, peer)
 
 
 @case("half-close by either side, then the other side's stream")

@@ -46,6 +46,13 @@ void fd_keepalive(int fd, uint64_t idle_ms)
 		setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 }
 
+void fd_inline(int fd)
+{
+	const int on = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
 size_t fd_unsent(int fd)
 {
 	int value = 0;

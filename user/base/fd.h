@@ -18,6 +18,13 @@ void fd_reset(int *fd);
  */
 void fd_keepalive(int fd, uint64_t idle_ms);
 
+/*
+ * Urgent data of a TCP socket is data like any other. To be asked for before any
+ * arrives: of two urgent bytes unread the kernel drops the first otherwise. On a
+ * listening socket it is for what is accepted from now on.
+ */
+void fd_inline(int fd);
+
 /* Unsent and unacknowledged bytes of a TCP socket; 0 on error. */
 size_t fd_unsent(int fd);
 

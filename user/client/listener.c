@@ -83,6 +83,7 @@ int client_listener_open(struct client_listener *listener, struct loop *loop,
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	fd_inline(fd);
 	if (bind(fd, &addr->sa, addr_len(addr)) || listen(fd, BACKLOG) ||
 	    getsockname(fd, &listener->addr.sa, &len)) {
 		err = -errno;

@@ -2,6 +2,8 @@
 /* A local connection joined with a data connection, on a pair. */
 #include "client/relay.h"
 
+#include "base/fd.h"
+
 #define LINGER_MS 10000
 
 static void relay_closed(void *owner, enum pair_end end)
@@ -30,6 +32,8 @@ int client_relay_join(struct client_relay *relay,
 		.owner = relay,
 	};
 
+	fd_inline(local_fd);
+	fd_inline(data_fd);
 	relay->closed = closed;
 	return pair_new(&params, &relay->pair);
 }

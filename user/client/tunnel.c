@@ -132,6 +132,8 @@ int client_tunnel_new(struct culvert_loop *loop, int fd, struct seal *seal,
 		goto free_tunnel;
 	client_socket_tune(ends[0]);
 	client_socket_tune(ends[1]);
+	fd_inline(ends[1]);
+	fd_inline(fd);
 	params.engines = loop->engines;
 	params.half[PAIR_CLIENT].fd = ends[1];
 	err = pair_new(&params, &tunnel->pair);

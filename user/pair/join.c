@@ -133,8 +133,11 @@ static enum wire_reason peer_append(struct pair *pair, uint8_t *copy,
 	ssize_t n = recv(streams->half[PAIR_PEER].fd, copy, room,
 			 MSG_PEEK | MSG_DONTWAIT);
 
-	if (n < 0 || (size_t)n <= had)
+	if (n < 0)
 		return WIRE_NO_ERROR;
+	/* Reading ends before a byte that is urgent. */
+	if ((size_t)n < room)
+		return WIRE_NO_EARLY;
 	if (pair_half_append(&streams->half[PAIR_CLIENT], copy + had,
 			     (size_t)n - had))
 		return WIRE_NO_ERROR;

@@ -52,7 +52,7 @@
 #include "base/fd.h"
 #include "base/syscalls.h"
 
-SYSCALLS(SYSCALLS_RELAY, "sendto getsockopt setsockopt shutdown");
+SYSCALLS(SYSCALLS_RELAY, "sendto getsockopt shutdown");
 SYSCALLS_EQUAL(SYSCALLS_RELAY, "ioctl", 1, SIOCINQ);
 
 #define DRAIN_MIN_MS 10 /* first look at a queue that is not drained */
@@ -514,7 +514,6 @@ static struct pair *pair_alloc(void)
 static void streams_init(struct pair *pair, const struct pair_params *params)
 {
 	struct streams *streams = pair->streams;
-	const int one = 1;
 
 	streams->engines = params->engines;
 	streams->prefer = params->prefer;
@@ -534,9 +533,6 @@ static void streams_init(struct pair *pair, const struct pair_params *params)
 		streams->link.flow[i].rates = params->rates[i];
 		streams->link.flow[!i].from = half->fd;
 		streams->link.flow[!i].from_seal = half->seal;
-		/* Urgent data is data: otherwise reading drops the byte. */
-		setsockopt(half->fd, SOL_SOCKET, SO_OOBINLINE, &one,
-			   sizeof(one));
 	}
 }
 

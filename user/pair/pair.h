@@ -55,7 +55,8 @@ enum pair_half {
 };
 
 struct pair_half_params {
-	int fd; /* connected, nonblocking; taken over on success */
+	/* Connected, nonblocking, inline (fd_inline); taken over on success. */
+	int fd;
 	struct seal *seal; /* as fd; NULL: none */
 	const uint8_t *preface; /* to be sent to this half first; copied */
 	size_t preface_len;

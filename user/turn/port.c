@@ -63,6 +63,8 @@ static int socket_new(const union addr *addr, bool udp)
 
 	if (fd < 0)
 		return -errno;
+	if (!udp)
+		fd_inline(fd);
 	err = udp ? 0 : option_on(fd, SOL_SOCKET, SO_REUSEADDR);
 	if (err) {
 		fd_close(&fd);

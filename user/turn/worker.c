@@ -496,6 +496,7 @@ static void socket_tune(const struct listener_socket *sock,
 	}
 	fd = listener_fd(sock->listener);
 	fd_keepalive(fd, turn_limits(worker)->keepalive_ms);
+	fd_inline(fd);
 	socket_mss(fd, turn_settings_mss(worker->settings, listener->name));
 }
 
