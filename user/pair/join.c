@@ -47,7 +47,7 @@
 
 SYSCALLS(SYSCALLS_RELAY, "recvfrom sendto setsockopt poll ppoll");
 
-#define TRIES_MAX   4
+#define TRIES_MAX   5
 #define EARLY_MAX   262144u /* bytes of the peer that are carried through */
 #define DRAIN_BYTES 65536u /* of the client in one try: more is no quiet side */
 #define DRAIN_CHUNK 16384
@@ -171,7 +171,11 @@ static enum wire_reason peer_copy(struct pair *pair)
 	return why;
 }
 
-/* Empties the one, copies the other and asks. WIRE_OK: the answer will come. */
+/*
+ * Empties the one, copies the other and asks. WIRE_OK: the answer will come. At
+ * first the client's socket is taken for empty: its owner has only just read it to
+ * its end, and if something has come since, the answer is AGAIN.
+ */
 static enum wire_reason join_ask(struct pair *pair)
 {
 	struct streams *streams = pair->streams;
@@ -187,7 +191,7 @@ static enum wire_reason join_ask(struct pair *pair)
 	enum wire_reason why = peer_copy(pair);
 	int err;
 
-	if (why == WIRE_OK)
+	if (why == WIRE_OK && streams->tries > 0)
 		why = client_drain(pair);
 	if (why != WIRE_OK)
 		return why;
@@ -227,7 +231,7 @@ static bool early_send(struct pair *pair)
 		return false;
 	}
 	streams->early = true;
-	streams->tries = 0;
+	streams->tries = 1;
 	return true;
 }
 

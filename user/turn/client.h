@@ -25,6 +25,8 @@ struct client {
 	struct allocation *allocation; /* that it controls, or did (mobile.c) */
 	struct waiting *waiting; /* its connection is paused for; NULL: not */
 	union addr remote;
+	uint64_t mss_ms; /* when mss was read */
+	unsigned int mss; /* of its connection (turn_wire_mss); 0: not known */
 	struct timer timer; /* runs while there is no allocation */
 	bool over; /* dead: waits to be freed */
 	bool absent; /* its connection is gone, and a mobile allocation waits */

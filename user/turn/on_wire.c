@@ -28,6 +28,7 @@ SYSCALLS(SYSCALLS_RELAY, "getsockopt");
 #define FAMILY_SHIFT   39
 #define WORKER_SHIFT   32
 #define NS_PER_MS      UINT64_C(1000000)
+#define MSS_FRESH_MS   1000
 
 static struct adopted *adopted_of(struct wire_link *link)
 {
@@ -333,17 +334,32 @@ void turn_wire_count(struct turn_worker *worker, enum wire_reason why)
 		worker->counters.wire_refused++;
 }
 
-unsigned int turn_wire_mss(const struct allocation *allocation)
+/* What fits into one segment on this connection, options and all; 0: unknown. */
+static unsigned int mss_read(int fd)
 {
-	const struct turn_worker *worker = allocation->worker;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
-	int fd = control_fd(allocation);
 
-	if (!wire_ready(worker->wire) || fd < 0 ||
-	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return 0;
 	/* What is announced counts no options, what is measured does. */
 	return info.tcpi_snd_mss +
 	       (info.tcpi_options & TCPI_OPT_TIMESTAMPS ? 12 : 0);
+}
+
+unsigned int turn_wire_mss(const struct allocation *allocation)
+{
+	const struct turn_worker *worker = allocation->worker;
+	struct client *client = allocation->client;
+	int fd = control_fd(allocation);
+	uint64_t now;
+
+	if (!wire_ready(worker->wire) || fd < 0)
+		return 0;
+	now = loop_now(worker->loop);
+	if (!client->mss || now - client->mss_ms >= MSS_FRESH_MS) {
+		client->mss = mss_read(fd);
+		client->mss_ms = now;
+	}
+	return client->mss;
 }
