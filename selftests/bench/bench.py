@@ -4,8 +4,8 @@
 
 Environment: BENCH_OUT (default build/bench), BENCH_CASES and BENCH_RELAYS (names, comma
 separated), BENCH_RUNS (repetitions), BENCH_CONGESTION (control of TCP's congestion at all ends,
-default cubic).  The relays take turns within every repetition; figures are medians.  Needs root:
-three network namespaces are built and removed again.
+default cubic), BENCH_IN_FLIGHT (set-ups at once, default 32).  The relays take turns within every
+repetition; figures are medians.  Needs root: three network namespaces are built and removed again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib")]
 
 from benchlib import cases, figures, plots, relays  # noqa: E402
-from benchlib.place import BUILD, CONGESTION, Broken, Wrong, place, tool  # noqa: E402
+from benchlib.place import BUILD, CONGESTION, IN_FLIGHT, Broken, Wrong, place, tool  # noqa: E402
 
 
 def names_wanted(variable, known):
@@ -122,7 +122,7 @@ def measure_all(plan, results):
 def environment(plan, seconds):
     return {"kernel": platform.release(), "machine": platform.machine(),
             "cores": os.cpu_count(), "quick": plan.quick, "congestion": CONGESTION,
-            "date": time.strftime("%Y-%m-%d"), "minutes": round(seconds / 60, 1)}
+            "in_flight": IN_FLIGHT, "date": time.strftime("%Y-%m-%d"), "minutes": round(seconds / 60, 1)}
 
 
 def write_all(out, results):

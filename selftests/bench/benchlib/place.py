@@ -27,8 +27,18 @@ PEER_FIRST = "10.78.0.1"
 PEERS = 65000
 SOURCE_FIRST = "10.79.0.1"
 SOURCES = 250
-IN_FLIGHT = 32  # set-ups at once
+IN_FLIGHT_MOST = 1024  # as the load takes
 CONGESTION = os.environ.get("BENCH_CONGESTION") or "cubic"  # of every TCP socket of a run
+
+
+def _in_flight():
+    text = os.environ.get("BENCH_IN_FLIGHT") or "32"
+    if not text.isdecimal() or not 1 <= int(text) <= IN_FLIGHT_MOST:
+        sys.exit(f"BENCH_IN_FLIGHT: '{text}' is not a number of set-ups, 1 to {IN_FLIGHT_MOST}")
+    return int(text)
+
+
+IN_FLIGHT = _in_flight()  # set-ups at once
 
 
 class Broken(Exception):
